@@ -1,0 +1,69 @@
+# One entry for every job; `make help` lists them. Needs Python >= 3.10 and make; everything else lands in .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python on the PATH that is new enough; `make PYTHON=/path/to/python` overrides it.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-bench
+
+# numba's cache doesn't see an edit in another file, so tests never run on a cache of earlier days: tests/conftest.py makes
+# a fresh one a run, unless TEST_NUMBA_CACHE_DIR names one to share (.ci/run shares a fresh one over its lanes).
+TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
+PYTEST_ARGS ?=
+
+.PHONY: help install test boundscheck lint format demo bench wheel clean
+
+help:  ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "No Python >= 3.10 on the PATH: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): on Debian and Ubuntu, install python3-venv." >&2; exit 1; }
+
+# Installed again only where what it is installed from has changed.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+install: $(INSTALLED)  ## .venv with the package (editable) and the tools
+
+test: $(INSTALLED)  ## every test; PYTEST_ARGS='-k name' picks some
+	$(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+boundscheck: $(INSTALLED)  ## the tests of the index with bounds checks in every kernel
+	NUMBA_BOUNDSCHECK=1 HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR= $(BIN)/python -m pytest tests/index $(PYTEST_ARGS)
+
+lint: $(INSTALLED)  ## formatting, lint, types, layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## formats the code and fixes what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: $(INSTALLED)  ## the whole run: corpus, index, three students, table and report
+	$(BIN)/corpus-teacher demo $(DEMO_ARGS)
+
+bench: $(BENCH_INSTALLED)  ## ours and the peers on the same tokens; BENCH_ARGS='--sizes 10M' and so on
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+wheel: $(INSTALLED)  ## dist/*.whl and dist/*.tar.gz
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean:  ## removes what the targets above made
+	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .numba_cache .demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
