@@ -1,0 +1,23 @@
+"""Files, data sets and tokenizers → corpora, indexes and (B, T) batches; never imports torch."""
+
+from __future__ import annotations
+
+from corpus_teacher.data.batches import TokenWindows
+from corpus_teacher.data.documents import Document, Progress, ReadLog
+from corpus_teacher.data.pipeline import TokenFile, TokenWriter, available_cores, tokenize_documents
+from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+
+__all__ = [
+    "ByteTokenizer",
+    "Document",
+    "Progress",
+    "ReadLog",
+    "TokenFile",
+    "TokenWindows",
+    "TokenWriter",
+    "Tokenizer",
+    "available_cores",
+    "load_tokenizer",
+    "tokenize_documents",
+    "train_tokenizer",
+]

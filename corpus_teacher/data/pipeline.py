@@ -1,0 +1,269 @@
+"""Documents → tokens on disk: parallel, in order, and never the whole text in memory.
+
+The naive definition: concatenate `tokenizer.encode(document) + [end_of_document]` over all documents, and remember
+where each begins. Here batches of about a megabyte go through a bounded queue to threads (the tokenizer library works
+outside of the GIL), and come back in order, so the outcome doesn't depend on the number of workers. Tokens are
+appended to a file, which is then mapped: memory holds a few batches, whatever the size of the corpus.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpus_teacher.data.documents import Document, Progress, ReadLog, silent, split_document
+from corpus_teacher.data.tokenizers import TokenIds, Tokenizer
+from corpus_teacher.errors import CorpusError, OutputError
+
+BATCH_CHARS = 1 << 20
+"""Characters that one task of a worker holds, about."""
+
+_JOIN_CHARS = 256  # what a cut between two parts is judged by, on either side
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """A tokenised corpus.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (N,), uint16 or uint32
+        A read-only memory map.
+    doc_starts : ndarray of shape (D + 1,), int64
+        Where each document begins; the last entry is N.
+    num_bytes : int
+        UTF-8 bytes of the text, 0 where only tokens were given.
+    path : Path, optional
+        The file behind the map; None for one that goes away with the map.
+    """
+
+    tokens: npt.NDArray[Any]
+    doc_starts: npt.NDArray[np.int64]
+    num_bytes: int = 0
+    path: Path | None = None
+
+    @property
+    def num_documents(self) -> int:
+        """D."""
+        return len(self.doc_starts) - 1
+
+
+class TokenWriter:
+    """Appends tokens and document ends to a file; `finish` maps it.
+
+    Parameters
+    ----------
+    dtype : dtype
+        uint16 or uint32.
+    path : Path, optional
+        The file to write. None: a nameless file in `folder`, which no exit whatsoever can leave behind.
+    folder : Path, optional
+        Where the nameless file lives; the system's place for temporary files by default.
+
+    Raises
+    ------
+    OutputError
+        From the constructor, `append` and `finish`: no permission, no space.
+    """
+
+    def __init__(self, dtype: npt.DTypeLike, path: Path | None = None, *, folder: Path | None = None) -> None:
+        self.dtype = np.dtype(dtype)
+        self.path = path
+        self._place = path if path is not None else (folder or Path(tempfile.gettempdir()))
+        self._starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+        self.num_tokens = 0
+        self.num_documents = 0
+        try:
+            self._file: IO[bytes] = (
+                open(path, "w+b") if path is not None else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            )
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"tokens can't be written to {self._place}: {error.strerror or error}; "
+            f"{self.num_tokens:,} tokens were; nothing is left behind"
+        )
+
+    def __enter__(self) -> TokenWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._file.close()
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+
+    def append(self, tokens: npt.NDArray[Any], ends: npt.ArrayLike = ()) -> None:
+        """Write tokens; `ends` says after how many of them documents end (ascending)."""
+        try:
+            self._file.write(np.ascontiguousarray(tokens, dtype=self.dtype).data)
+        except OSError as error:
+            raise self._failure(error) from error
+        new = np.asarray(ends, dtype=np.int64) + self.num_tokens
+        self._starts.append(new)
+        self.num_documents += len(new)
+        self.num_tokens += len(tokens)
+
+    def finish(self, num_bytes: int = 0) -> TokenFile:
+        """Close the last document if it is open, and map the file."""
+        starts = np.concatenate(self._starts)
+        if starts[-1] != self.num_tokens:
+            starts = np.append(starts, self.num_tokens)
+        if self.num_tokens == 0:
+            raise CorpusError("the corpus is empty: the sources hold no token at all")
+        try:
+            self._file.flush()
+            tokens = np.memmap(self._file, dtype=self.dtype, mode="r", shape=(self.num_tokens,))  # type: ignore[call-overload]
+        except OSError as error:
+            raise self._failure(error) from error
+        self._file.close()  # the map stays
+        return TokenFile(tokens, starts, num_bytes, self.path)
+
+
+def tokenize_documents(
+    documents: Iterable[Document | str],
+    tokenizer: Tokenizer,
+    path: str | Path | None = None,
+    *,
+    folder: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+    log: ReadLog | None = None,
+    total: float | None = None,
+) -> TokenFile:
+    """Tokenise a stream of documents into one file.
+
+    Parameters
+    ----------
+    documents : iterable of Document or str
+        Read once, in order, a bounded way ahead of the tokenizer.
+    tokenizer : Tokenizer
+        Its end-of-document id, if it has one, is appended to each document.
+    path : str or Path, optional
+        The file of tokens, raw and little-endian; None for a nameless temporary file (in `folder`).
+    workers : int, optional
+        Threads; all available cores by default. The outcome is the same for any number.
+    progress, log, total : optional
+        Called as `progress("tokenize", log.done, total, tokens so far)`.
+
+    Returns
+    -------
+    TokenFile
+        Tokens of shape (N,), doc_starts of shape (D + 1,).
+
+    Raises
+    ------
+    CorpusError
+        If there is no text.
+    OutputError
+        If the file can't be written.
+    """
+    writer = TokenWriter(tokenizer.dtype, Path(path) if path is not None else None, folder=folder)
+    num_workers = workers or available_cores()
+    with writer, ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool:
+        waiting: deque[Future[tuple[TokenIds, list[int], int]]] = deque()
+        num_bytes = 0
+
+        def write_one() -> None:
+            nonlocal num_bytes
+            tokens, ends, size = waiting.popleft().result()
+            writer.append(tokens, ends)
+            num_bytes += size
+            progress("tokenize", log.done if log else writer.num_tokens, total, writer.num_tokens)
+
+        try:
+            for batch in _batches(_sound_parts(documents, tokenizer)):
+                waiting.append(pool.submit(_encode, batch, tokenizer))
+                while len(waiting) > 2 * num_workers:
+                    write_one()
+            while waiting:
+                write_one()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        if num_bytes == 0:
+            raise CorpusError(
+                f"the corpus is empty: {writer.num_documents} documents hold no text"
+                if writer.num_documents
+                else "the corpus is empty: the sources hold no document"
+            )
+        return writer.finish(num_bytes)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _encode(batch: list[Document], tokenizer: Tokenizer) -> tuple[TokenIds, list[int], int]:
+    """The tokens of a batch in one array, after how many of them documents end, and the bytes of the text."""
+    texts = [document.text for document in batch]
+    end = tokenizer.end_of_document
+    tail = np.array([] if end is None else [end], dtype=tokenizer.dtype)
+    pieces: list[TokenIds] = []
+    ends: list[int] = []
+    length = 0
+    for document, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+        pieces.append(ids)
+        length += len(ids)
+        if document.ends:
+            pieces.append(tail)
+            length += len(tail)
+            ends.append(length)
+    return np.concatenate(pieces), ends, sum(len(text.encode()) for text in texts)
+
+
+def _sound_parts(documents: Iterable[Document | str], tokenizer: Tokenizer) -> Iterator[Document]:
+    """Documents, long ones in parts; two parts whose cut would change a token are joined again."""
+    held: Document | None = None
+    for given in documents:
+        document = given if isinstance(given, Document) else Document(given)
+        for part in split_document(document):
+            if held is not None and not _cut_is_sound(held.text, part.text, tokenizer):
+                part = Document(held.text + part.text, part.origin, part.ends)
+            elif held is not None:
+                yield held
+            held = part
+            if part.ends:
+                yield part
+                held = None
+    if held is not None:
+        yield held
+
+
+def _cut_is_sound(before: str, after: str, tokenizer: Tokenizer) -> bool:
+    """Whether the tokens around a cut are those of the uncut text, judged by a few hundred characters."""
+    left, right = before[-_JOIN_CHARS:], after[:_JOIN_CHARS]
+    whole, first, second = tokenizer.encode_batch([left + right, left, right])
+    return np.array_equal(whole, np.concatenate([first, second]))
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Lists of documents of about `BATCH_CHARS` characters together, never empty."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text) + 1
+        if size >= BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,400 @@
+"""Tokenizers: text ↔ token ids, by name, from a file, trained on the sources, or plain bytes.
+
+One small class wraps a fast tokenizer of the `tokenizers` library and settles what matters for a corpus:
+
+- text is *ordinary*: a document that happens to contain `<|endoftext|>` gets the tokens of these characters, never the
+  end-of-document id, and nothing (no BOS, no padding, no truncation that a tokenizer.json may ask for) is added;
+- the end-of-document id is known, since it is appended to every document;
+- it has a fingerprint, so that an index can tell whether a text was tokenised in its own way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from corpus_teacher.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from corpus_index import CorpusIndex
+
+END_OF_DOCUMENT = "<|endoftext|>"
+"""The special token that our own tokenizers append to a document."""
+
+_KNOWN_ENDS = (
+    END_OF_DOCUMENT,
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|eos|>",
+    "[EOS]",
+    "<｜end▁of▁sentence｜>",
+)
+_SMALLEST_VOCAB = 257  # every byte, and the end of a document
+_NUM_BYTES = 256
+
+TokenIds = npt.NDArray[np.unsignedinteger[Any]]
+
+
+class Tokenizer:
+    """A fast tokenizer with an end-of-document id and a fingerprint.
+
+    Parameters
+    ----------
+    backend : tokenizers.Tokenizer
+        The tokenizer that does the work. Its padding, truncation and special-token handling are switched off.
+    spec : str
+        How the user named it, for messages and metadata.
+    end_of_document : int, optional
+        The id that ends a document.
+
+    Examples
+    --------
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("ab").tolist(), tokenizer.end_of_document, tokenizer.vocab_size
+    ([97, 98], 256, 257)
+    """
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, spec: str, end_of_document: int | None = None
+    ) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = True
+        self.backend = backend
+        self.spec = spec
+        vocab = backend.get_vocab(with_added_tokens=True)
+        if not vocab:
+            raise TokenizerError(f"the tokenizer {spec!r} has an empty vocabulary")
+        self.vocab_size: int = max(vocab.values()) + 1
+        if end_of_document is not None and not 0 <= end_of_document < self.vocab_size:
+            raise TokenizerError(
+                f"end-of-document id {end_of_document} is not an id of the tokenizer {spec!r}, "
+                f"whose ids are 0 to {self.vocab_size - 1}"
+            )
+        self.end_of_document = end_of_document
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.spec!r}, vocab_size={self.vocab_size}, "
+            f"end_of_document={self.end_of_document})"
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16 where every id fits, else uint32."""
+        return token_dtype(self.vocab_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the tokenizer.json, whatever its white space and order of keys."""
+        canonical = json.dumps(json.loads(self.to_bytes()), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The tokenizer as the bytes of a tokenizer.json, which `tokenizers` and `transformers` can load."""
+        return self.backend.to_str().encode()
+
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text, shape (tokens,), uint16 or uint32; nothing is appended."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: list[str]) -> list[TokenIds]:
+        """Token ids of each text; the library works on all cores and outside of the GIL.
+
+        Raises
+        ------
+        TokenizerError
+            If a text can't be tokenised (a lone surrogate, say).
+        """
+        try:
+            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:
+            raise TokenizerError(
+                f"the tokenizer {self.spec!r} could not encode a document: {error}"
+            ) from error
+        return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
+        """The text of token ids, special tokens included; bytes that are no UTF-8 become U+FFFD."""
+        return str(self.backend.decode([int(token) for token in ids], skip_special_tokens=False))
+
+    def token_text(self, token: int) -> str:
+        """One token for a person to read: its text, or its name where it is only a part of a character."""
+        text = self.decode([token])
+        if text and "\ufffd" not in text:
+            return text
+        return str(self.backend.id_to_token(int(token)) or f"<{token}>")
+
+    def find_token(self, name_or_id: str | int) -> int:
+        """The id that a user means by `50256`, "50256" or "<|endoftext|>".
+
+        Raises
+        ------
+        TokenizerError
+            If the tokenizer has no such token.
+        """
+        if isinstance(name_or_id, int) or name_or_id.isdecimal():
+            token: int | None = int(name_or_id)
+        else:
+            token = self.backend.token_to_id(name_or_id)
+        if token is None or not 0 <= token < self.vocab_size:
+            raise TokenizerError(
+                f"{name_or_id!r} is no token of the tokenizer {self.spec!r} (ids 0 to {self.vocab_size - 1})"
+            )
+        return token
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, spec: str, end_of_document: int | None = None) -> Tokenizer:
+        """The inverse of `to_bytes`.
+
+        Raises
+        ------
+        TokenizerError
+            If the bytes are not a tokenizer.json.
+        """
+        try:
+            backend = tokenizers.Tokenizer.from_str(data.decode())
+        except Exception as error:
+            raise TokenizerError(f"{spec!r} is not a tokenizer.json: {error}") from error
+        if backend.get_vocab(with_added_tokens=False) == _byte_vocab():
+            return ByteTokenizer(spec=spec)
+        return Tokenizer(backend, spec=spec, end_of_document=end_of_document)
+
+
+class ByteTokenizer(Tokenizer):
+    """The 256 bytes of UTF-8, and 256 for the end of a document; a plain tokenizer.json describes it as well."""
+
+    def __init__(self, *, spec: str = "bytes") -> None:
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_byte_vocab(), merges=[]))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = tokenizers.decoders.ByteLevel()
+        backend.add_special_tokens([END_OF_DOCUMENT])
+        super().__init__(backend, spec=spec, end_of_document=_NUM_BYTES)
+
+    def encode_batch(self, texts: list[str]) -> list[TokenIds]:
+        """UTF-8 bytes as uint16; a thousand times as fast as the library."""
+        try:
+            return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16) for text in texts]
+        except UnicodeEncodeError as error:
+            raise TokenizerError(f"a document can't be written as UTF-8: {error}") from error
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The narrowest storage of ids 0 .. V−1: uint16 or uint32."""
+    return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.uint32)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, spec: str | None = None) -> Tokenizer:
+    """Train a byte-level BPE tokenizer on a stream of texts.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Read once; only the table of distinct words is kept.
+    vocab_size : int
+        V, at least 257: every byte and `<|endoftext|>`, which ends documents and has id 0. A small corpus may have
+        fewer merges than asked for: then the vocabulary is smaller.
+    spec : str, optional
+        Its name in messages and metadata; `train:VOCAB` by default.
+
+    Raises
+    ------
+    TokenizerError
+        If vocab_size is below 257.
+    """
+    if vocab_size < _SMALLEST_VOCAB:
+        raise TokenizerError(
+            f"a vocabulary of {vocab_size} is too small to train: every byte and {END_OF_DOCUMENT} "
+            f"need {_SMALLEST_VOCAB}; ask for more, or use the tokenizer 'bytes'"
+        )
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_DOCUMENT],
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer=trainer)
+    return Tokenizer(
+        backend, spec=spec or f"train:{vocab_size}", end_of_document=backend.token_to_id(END_OF_DOCUMENT)
+    )
+
+
+def parse_vocab_size(spec: str) -> int | None:
+    """VOCAB of `train:VOCAB` ("train:8192", "train:8k" = 8192), or None where the spec is another one.
+
+    Raises
+    ------
+    TokenizerError
+        If VOCAB is not a number.
+    """
+    if not spec.startswith("train:"):
+        return None
+    number = spec.removeprefix("train:").lower()
+    scale = 1024 if number.endswith("k") else 1
+    digits = number.removesuffix("k")
+    if not digits.isdecimal():
+        raise TokenizerError(
+            f"{spec!r} does not say how many tokens to train: write train:VOCAB, train:8192 for one"
+        )
+    return int(digits) * scale
+
+
+def load_tokenizer(
+    spec_or_index: str | Path | CorpusIndex, *, end_of_document: str | int | None = None
+) -> Tokenizer:
+    """Load a tokenizer: `bytes`, a tokenizer.json, a folder that holds one, a name, or the one inside an index.
+
+    Parameters
+    ----------
+    spec_or_index : str, Path or CorpusIndex
+        A folder may be a saved tokenizer or model of transformers, or an index of ours.
+    end_of_document : str or int, optional
+        The token (its id or its name) that ends a document, where the tokenizer does not say so itself.
+
+    Raises
+    ------
+    TokenizerError
+        If there is none, or it has no fast form (a tokenizer.json).
+    """
+    if not isinstance(spec_or_index, (str, Path)):
+        return _of_index(spec_or_index)
+    spec = str(spec_or_index)
+    path = Path(spec).expanduser()
+    if spec == "bytes":
+        tokenizer: Tokenizer = ByteTokenizer()
+    elif parse_vocab_size(spec) is not None:
+        raise TokenizerError(f"{spec!r} must be trained on the sources of an index first: it can't be loaded")
+    elif path.is_dir():
+        tokenizer = _of_folder(path, spec)
+    elif path.is_file():
+        tokenizer = _of_file(path, spec)
+    elif path.suffix == ".json" or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise TokenizerError(f"there is no tokenizer file or folder {spec!r}")
+    else:
+        tokenizer = _of_name(spec)
+    if end_of_document is not None:
+        tokenizer.end_of_document = tokenizer.find_token(end_of_document)
+    return tokenizer
+
+
+def _of_index(index: CorpusIndex) -> Tokenizer:
+    """The tokenizer that an open index carries."""
+    described = index.metadata.get("tokenizer")
+    if not described:
+        raise TokenizerError(
+            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with --tokenizer"
+        )
+    data = bytes(index.attachment(described["file"]))
+    return Tokenizer.from_bytes(data, spec=described["spec"], end_of_document=index.end_of_document)
+
+
+def _of_file(path: Path, spec: str) -> Tokenizer:
+    """A tokenizer.json; its end of a document is what the files beside it say, or a usual name."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"the tokenizer {spec!r} can't be read: {error.strerror}") from error
+    tokenizer = Tokenizer.from_bytes(data, spec=spec)
+    if tokenizer.end_of_document is None:
+        for name in (_named_end(path.parent), *_KNOWN_ENDS):
+            token = tokenizer.backend.token_to_id(name) if name else None
+            if token is not None:
+                tokenizer.end_of_document = token
+                break
+    return tokenizer
+
+
+def _named_end(folder: Path) -> str | None:
+    """The eos_token that a saved tokenizer of transformers names."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        try:
+            end = json.loads((folder / name).read_bytes()).get("eos_token")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(end, dict):
+            end = end.get("content")
+        if isinstance(end, str):
+            return end
+    return None
+
+
+def _of_folder(path: Path, spec: str) -> Tokenizer:
+    """A saved tokenizer or model of transformers, or an index of ours."""
+    if (path / "tokenizer.json").is_file():
+        tokenizer = _of_file(path / "tokenizer.json", spec)
+        manifest = path / "manifest.json"
+        if manifest.is_file():  # an index: its own metadata know best
+            from corpus_index import CorpusIndex
+
+            with CorpusIndex.open(path) as index:
+                return _of_index(index)
+        return tokenizer
+    return _of_transformers(str(path), spec)
+
+
+def _of_name(name: str) -> Tokenizer:
+    """A name on the model hub (or in the local cache): its tokenizer.json, else whatever transformers makes of it."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = Path(hf_hub_download(name, "tokenizer.json"))
+    except Exception:  # no such file, no such model, no network: transformers may still know it
+        return _of_transformers(name, name)
+    try:
+        hf_hub_download(name, "tokenizer_config.json")  # lands beside it, and names the end of a document
+    except Exception:
+        return _of_file(file, name)
+    return _of_file(file, name)
+
+
+def _of_transformers(name: str, spec: str) -> Tokenizer:
+    """Whatever AutoTokenizer loads, if it has a fast form."""
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TokenizerError(
+            f"there is no tokenizer {spec!r}: it is neither 'bytes', train:VOCAB, a tokenizer.json nor a folder that "
+            f"holds one, and transformers says: {reason}"
+        ) from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise TokenizerError(f"the tokenizer {spec!r} has no fast form (tokenizer.json); convert it first")
+    return Tokenizer(backend, spec=spec, end_of_document=loaded.eos_token_id)
+
+
+def _byte_vocab() -> dict[str, int]:
+    """The byte-level alphabet with each byte's value as its id (Radford et al. 2019: printable stand-ins)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(_NUM_BYTES) if byte not in printable]
+    vocab = {chr(byte): byte for byte in printable}
+    vocab.update({chr(_NUM_BYTES + number): byte for number, byte in enumerate(others)})
+    return vocab
+
+
+def _batches(texts: Iterable[str], max_chars: int = 1 << 20) -> Iterator[Sequence[str]]:
+    """Lists of texts of about a megabyte: what the trainer counts in one go on all cores."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= max_chars:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

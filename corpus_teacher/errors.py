@@ -1,0 +1,55 @@
+"""The exceptions of corpus-teacher: one sentence each, for a person, with the offending value and the way out.
+
+All of them, and all of the engine's, share the base `corpus_index.errors.CorpusIndexError`, so that one `except`
+clause (the command line has just one) catches whatever went wrong on purpose.
+"""
+
+from __future__ import annotations
+
+from corpus_index.errors import (
+    CorpusError,
+    CorpusIndexError,
+    IndexExistsError,
+    IndexFormatError,
+    IndexWriteError,
+    QueryError,
+)
+
+__all__ = [
+    "ConfigError",
+    "CorpusError",
+    "CorpusIndexError",
+    "CorpusTeacherError",
+    "IndexExistsError",
+    "IndexFormatError",
+    "IndexWriteError",
+    "InputError",
+    "OutputError",
+    "QueryError",
+    "TargetError",
+    "TokenizerError",
+]
+
+
+class CorpusTeacherError(CorpusIndexError):
+    """Base of everything that `corpus_teacher` raises on purpose."""
+
+
+class InputError(CorpusTeacherError, ValueError):
+    """A source can't be read: it is missing, broken, of an unknown kind, or not UTF-8."""
+
+
+class TokenizerError(CorpusTeacherError, ValueError):
+    """A tokenizer can't be loaded or trained, or it isn't the one that the index was built with."""
+
+
+class OutputError(CorpusTeacherError, OSError):
+    """A file of ours could not be written: no space, no permission."""
+
+
+class ConfigError(CorpusTeacherError, ValueError):
+    """A setting is out of range or contradicts another one."""
+
+
+class TargetError(CorpusTeacherError, ValueError):
+    """Soft targets, labels and logits don't fit together, or a target is not a distribution."""
