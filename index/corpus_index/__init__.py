@@ -1,0 +1,26 @@
+"""An exact n-gram index over a tokenised corpus: what follows any context, for whole batches."""
+
+from corpus_index.build import build_index
+from corpus_index.errors import (
+    CorpusError,
+    CorpusIndexError,
+    IndexExistsError,
+    IndexFormatError,
+    IndexWriteError,
+    QueryError,
+)
+from corpus_index.query import CorpusIndex, Match, NextTokens, NextTokensBatch
+
+__all__ = [
+    "CorpusError",
+    "CorpusIndex",
+    "CorpusIndexError",
+    "IndexExistsError",
+    "IndexFormatError",
+    "IndexWriteError",
+    "Match",
+    "NextTokens",
+    "NextTokensBatch",
+    "QueryError",
+    "build_index",
+]

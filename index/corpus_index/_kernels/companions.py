@@ -1,0 +1,201 @@
+"""From the sorted suffixes to the flat arrays of the index; every kernel runs over a slice, so that threads share them.
+
+The text that is sorted is the corpus read backwards: the documents from the last to the first, each reversed, each
+token raised by one, each non-empty document closed by the symbol 0, its start. Suffix i of that text is the context of
+one corpus position (nearest token first, up to the start), or the whole of a document, which nothing follows: those are
+dropped here. text[i − 1] is the continuation of context i.
+
+Shared length of neighbours: Kasai et al. 2001 in the form of Kärkkäinen, Manzini & Puglisi 2009 (by way of each
+suffix's predecessor), which reads the text in order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.prefetch import prefetch
+
+
+@njit(cache=True, nogil=True)
+def fill_backwards(tokens, starts, text, lo, hi):
+    """Write the documents lo .. hi−1 (starts: of the non-empty ones, and N) into the backwards text."""
+    num_tokens = tokens.size
+    num_documents = starts.size - 1
+    for document in range(lo, hi):
+        start, end = np.int64(starts[document]), np.int64(starts[document + 1])
+        place = num_tokens - end + num_documents - 1 - document
+        for p in range(end - 1, start - 1, -1):
+            text[place] = tokens[p] + 1
+            place += 1
+        text[place] = 0
+
+
+@njit(cache=True, nogil=True)
+def fill_predecessors(suffixes, predecessor, lo, hi, ahead):
+    """predecessor[i] = the suffix sorted right before suffix i (the first one's: itself)."""
+    before = np.int64(suffixes[lo - 1]) if lo > 0 else np.int64(suffixes[0])
+    for r in range(lo, hi):
+        if r + ahead < hi:
+            prefetch(predecessor, np.int64(suffixes[r + ahead]))
+        i = np.int64(suffixes[r])
+        predecessor[i] = before
+        before = i
+
+
+@njit(cache=True, nogil=True)
+def fill_shared_lengths(text, predecessor, lo, hi, ahead):
+    """Replace each suffix's predecessor by the number of symbols shared with it, up to the start symbol, which counts."""
+    h = 0
+    for i in range(lo, hi):
+        if i + ahead < hi:
+            prefetch(text, np.int64(predecessor[i + ahead]) + h)
+        j = np.int64(predecessor[i])
+        if i == j:
+            h = 0
+        else:  # the last symbol of the text is 0, so that no read leaves it
+            while text[i + h] != 0 and text[i + h] == text[j + h]:
+                h += 1
+            if text[i + h] == 0 and text[j + h] == 0:
+                h += 1
+        predecessor[i] = h
+        if h > 0:
+            h -= 1
+
+
+@njit(cache=True, nogil=True)
+def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead):
+    """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, ends, carry).
+
+    suffixes[lo : lo + kept] becomes corpus positions. common is capped at 255, deep at 65,535. last receives the ranks
+    (from lo) whose position is the last of its document. carry is what the first entry kept after hi may share at most.
+    """
+    num_documents = starts.size - 1
+    num_tokens = np.int64(starts[num_documents])
+    place = lo
+    ends = 0
+    smallest = np.int64(2**62)  # over the dropped entries before the next kept one
+    for r in range(lo, hi):
+        if r + ahead < hi:
+            i = np.int64(suffixes[r + ahead])
+            prefetch(text, i - 1)
+            prefetch(shared, i)
+        i = np.int64(suffixes[r])
+        length = np.int64(shared[i])
+        smallest = min(smallest, length)
+        symbol = np.int64(text[i - 1]) if i > 0 else 0
+        if symbol == 0:
+            continue
+        # i = N − p + (documents after p's): walk to the document, counted from the end of the corpus
+        behind = np.int64(directory[i >> shift])
+        while num_tokens - np.int64(starts[num_documents - 1 - behind]) + behind < i:
+            behind += 1
+        suffixes[place] = num_tokens + behind - i
+        next_tokens[place] = symbol - 1
+        common[place] = min(smallest, 255)
+        deep[place] = min(smallest, 65535)
+        if i == 1 or text[i - 2] == 0:
+            last[ends] = place - lo
+            ends += 1
+        place += 1
+        smallest = np.int64(2**62)
+    return place - lo, ends, smallest
+
+
+@njit(cache=True, nogil=True)
+def fill_text_directory(starts, directory, shift):
+    """directory[b] = how many whole documents lie behind text place b << shift, at most (fill_ranked walks on)."""
+    num_documents = starts.size - 1
+    num_tokens = np.int64(starts[num_documents])
+    behind = 0
+    for b in range(directory.size):
+        place = np.int64(b) << shift
+        while (
+            behind < num_documents - 1
+            and num_tokens - np.int64(starts[num_documents - 1 - behind]) + behind < place
+        ):
+            behind += 1
+        directory[b] = behind
+
+
+@njit(cache=True, nogil=True)
+def fill_document_directory(doc_starts, directory, shift):
+    """directory[b] = the last document that starts at or before position b << shift."""
+    document = 0
+    num_documents = doc_starts.size - 1
+    for b in range(directory.size):
+        position = np.int64(b) << shift
+        while document + 1 < num_documents and np.int64(doc_starts[document + 1]) <= position:
+            document += 1
+        directory[b] = document
+
+
+@njit(cache=True, nogil=True)
+def block_minima(values, minima, width):
+    """minima[b] = the smallest of values[b·width : (b + 1)·width]."""
+    n = values.size
+    for b in range(minima.size):
+        smallest = values[b * width]
+        for i in range(b * width, min(n, (b + 1) * width)):
+            smallest = min(smallest, values[i])
+        minima[b] = smallest
+
+
+@njit(cache=True, nogil=True)
+def count_continuations(next_tokens, last, counts, lo, hi):
+    """Add how often each token continues a rank of lo .. hi−1 and is itself continued (last: sorted ranks that aren't)."""
+    for r in range(lo, hi):
+        counts[next_tokens[r]] += 1
+    for i in range(np.searchsorted(last, lo), np.searchsorted(last, hi)):
+        counts[next_tokens[last[i]]] -= 1
+
+
+@njit(cache=True, nogil=True)
+def fill_occurrences(next_tokens, last, symbols, taken, near, far, directory, spill, lo, hi):
+    """Write where each token stands in next_tokens, for ranks lo .. hi−1.
+
+    symbols: four numbers a symbol, as in the format: first, place of the list, place of its directory, shift. taken[c]: entries of
+    c written before lo. Bucket sizes are added to directory[place + bucket + 1], those of the bucket that lo cuts to spill[c].
+    """
+    end = np.searchsorted(last, lo)
+    next_last = np.int64(last[end]) if end < last.size else np.int64(-1)
+    for r in range(lo, hi):
+        c = np.int64(next_tokens[r])
+        if r == next_last:
+            end += 1
+            next_last = np.int64(last[end]) if end < last.size else np.int64(-1)
+            continue
+        place = np.int64(symbols[4 * c + 1]) + np.int64(taken[c])
+        taken[c] += 1
+        shift = np.int64(symbols[4 * c + 3])
+        bucket = r >> shift
+        if shift <= 16:
+            near[place] = r & 0xFFFF
+        else:
+            far[place] = r
+        if lo > 0 and bucket == lo >> shift:
+            spill[c] += 1
+        else:
+            directory[np.int64(symbols[4 * c + 2]) + bucket + 1] += 1
+
+
+@njit(cache=True, nogil=True)
+def add_spill(symbols, directory, spill, cut):
+    """Add what a slice that starts at rank cut put aside for the buckets that cut divides."""
+    for c in range(spill.size):
+        if spill[c] > 0:
+            directory[np.int64(symbols[4 * c + 2]) + (cut >> np.int64(symbols[4 * c + 3])) + 1] += spill[c]
+
+
+@njit(cache=True, nogil=True)
+def finish_directory(symbols, counts, num_ranks, directory):
+    """Turn bucket sizes into running sums, symbol by symbol."""
+    for c in range(counts.size):
+        if counts[c] == 0:  # has no buckets
+            continue
+        start = np.int64(symbols[4 * c + 2])
+        buckets = (num_ranks >> np.int64(symbols[4 * c + 3])) + 1
+        total = np.int64(0)
+        for b in range(buckets + 1):
+            total += np.int64(directory[start + b])
+            directory[start + b] = total

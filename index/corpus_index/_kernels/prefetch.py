@@ -1,0 +1,53 @@
+"""Ask the processor to fetch a cache line that will be read soon.
+
+A random read of a large index costs a hundred nanoseconds or more when the next step waits for it, and a few when
+some dozen others are under way. The kernels therefore touch what they will need some steps ahead. `prefetch(array, i)`
+compiles to one instruction, never faults (an index outside of the array is harmless) and does nothing in plain Python.
+
+This is the one helper that kernels of other files share: it holds no logic that could go stale in numba's cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, overload
+
+
+def prefetch(array: Any, index: int) -> None:
+    """Hint that array[index] will be read soon; no effect but speed."""
+
+
+@intrinsic
+def _prefetch(typing_context, array_type, index_type):  # noqa: ARG001
+    def generate(context, builder, signature, arguments):
+        array_value, index = arguments
+        array_type, index_type = signature.args
+        data = context.make_array(array_type)(context, builder, array_value).data
+        index = context.cast(builder, index, index_type, types.intp)
+        size = context.get_abi_sizeof(context.get_data_type(array_type.dtype))
+        byte_pointer = ir.IntType(8).as_pointer()
+        address = builder.bitcast(data, byte_pointer)
+        offset = builder.mul(index, context.get_constant(types.intp, size))
+        address = cgutils.pointer_add(builder, address, offset, byte_pointer)
+        void, int32 = ir.VoidType(), ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte_pointer], ir.FunctionType(void, [byte_pointer, int32, int32, int32])
+        )
+        builder.call(function, [address, int32(0), int32(3), int32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array_type, index_type), generate
+
+
+@overload(prefetch, inline="never")
+def _overload_prefetch(array, index):
+    if isinstance(array, types.Array) and array.ndim == 1 and isinstance(index, types.Integer):
+
+        def implementation(array, index):
+            _prefetch(array, index)
+
+        return implementation
+    return None

@@ -1,0 +1,376 @@
+"""From tokens to an index on disk: sort all contexts, derive the companions, write.
+
+Naively: `order = sorted(range(N), key=lambda p: context(p)[::-1])`, and everything else follows from it. Here the
+corpus is written backwards with a start symbol behind each document and its suffixes are sorted (`suffix_sort`, one
+thread, O(N)); the companions are filled by threads that share the ranks, O(N) each; files are written and hashed
+in the background. Peak memory is about 19 bytes a token with 16-bit tokens, the caller's array included.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpus_index._kernels import companions, rows, suffix_sort
+from corpus_index.corpus import Corpus, check_corpus
+from corpus_index.errors import CorpusError
+from corpus_index.query import CorpusIndex
+from corpus_index.store import IndexWriter, check_target, index_writer
+
+Progress = Callable[[str, float], None]
+
+_AHEAD = 32
+_BUCKET = 16  # entries of an occurrence list that one directory entry stands for, on average
+_NEAR_COUNT = 4096  # tokens that occur as often are listed in 16 bits an entry
+_LIGHT = 128  # ranks; wider nodes have their row stored, if the rows are small enough together
+_ROW_BYTES_PER_TOKEN = 1.0
+_BLOCK = 64
+_SLICE = 1 << 15  # ranks that are worth a thread
+
+
+def build_index(
+    tokens: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    doc_starts: np.ndarray | None = None,
+    vocab_size: int | None = None,
+    end_of_document: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    attachments: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: bool | Progress = False,
+) -> CorpusIndex:
+    """Index a corpus and write the index to a folder.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (N,), any integer type
+        Token ids in 0 .. V − 1, documents one after the other; an array or a memory map. 1 ≤ N ≤ 2^32 − 2.
+    path : path
+        The folder to make. It appears, whole, at the end; a build that fails or is killed leaves no folder there.
+    doc_starts : ndarray of shape (D + 1,), optional
+        Offsets of the documents: 0, …, N; empty documents allowed. Left out: a document ends after every
+        end-of-document token, or the corpus is one document.
+    vocab_size : int, optional
+        V, up to 2^31; default: the largest id plus one.
+    end_of_document : int, optional
+        A token that ends documents; a context starts anew after it. Also read from metadata["end_of_document"].
+    metadata : mapping, optional
+        Kept with the index as JSON.
+    attachments : mapping of file name to bytes, optional
+        Extra files kept in the folder, such as the tokenizer.
+    overwrite : bool
+        Replace an index that stands at path (after the new one is whole).
+    workers : int, optional
+        Threads; default: the processors that this process may use. The result doesn't depend on it.
+    progress : bool or callable
+        True: a line on stderr. A callable gets (stage, share done).
+
+    Returns
+    -------
+    CorpusIndex
+        The new index, opened.
+
+    Raises
+    ------
+    CorpusError
+        If the corpus is empty, or a token id or document start is out of range.
+    IndexExistsError, IndexWriteError
+        If the folder can't be written.
+
+    Notes
+    -----
+    O(N) time. About 19 N bytes of memory at the peak and 11 to 13 N bytes on disk with 16-bit tokens.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> folder = tempfile.mkdtemp()
+    >>> with build_index(np.array([1, 2, 1, 2, 3]), folder + "/index") as index:
+    ...     index.count([1, 2])
+    2
+    """
+    path = Path(path)
+    metadata = dict(metadata or {})
+    if end_of_document is None:
+        end_of_document = metadata.get("end_of_document")
+    elif metadata.setdefault("end_of_document", end_of_document) != end_of_document:
+        raise CorpusError(
+            f"end_of_document is {end_of_document} but the metadata says {metadata['end_of_document']}: give one of them"
+        )
+    check_target(path, overwrite=overwrite)
+    corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document)
+    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
+    report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
+    with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
+        for name, content in (attachments or {}).items():
+            writer.attach(name, content)
+        fields = _Build(corpus, writer, pool, workers or 1, report).run()
+        report("write", 0.0)
+        writer.finish(fields | {"metadata": metadata})
+        report("write", 1.0)
+    return CorpusIndex.open(path)
+
+
+def _stderr_progress(stage: str, share: float) -> None:
+    sys.stderr.write(f"\rindex: {stage:<12} {share:4.0%}" + ("\n" if stage == "write" and share >= 1 else ""))
+    sys.stderr.flush()
+
+
+class _Build:
+    """The stages of one build; each frees what the next doesn't need."""
+
+    def __init__(
+        self, corpus: Corpus, writer: IndexWriter, pool: ThreadPoolExecutor, workers: int, report: Progress
+    ) -> None:
+        self.corpus = corpus
+        self.writer = writer
+        self.pool = pool
+        self.workers = workers
+        self.report = report
+        self.starts = corpus.filled_starts
+        self.num_tokens = corpus.tokens.size
+        self.num_starts = self.starts.size - 1
+
+    def run(self) -> dict[str, Any]:
+        """Do all; returns the fields of the manifest."""
+        self.add_tokens()
+        self.add_documents()
+        suffixes = self.sort()
+        next_tokens, last, deep = self.fill_ranked(suffixes)
+        self.add_occurrences(next_tokens, last)
+        self.add_rows(next_tokens, deep)
+        corpus = self.corpus
+        return {
+            "num_tokens": self.num_tokens,
+            "num_documents": corpus.doc_starts.size - 1,
+            "num_starts": self.num_starts,
+            "vocab_size": corpus.vocab_size,
+            "num_symbols": self.num_symbols,
+            "document_shift": self.document_shift,
+            "row_shift": self.row_shift,
+            "light": self.light,
+        }
+
+    def slices(self, count: int, at_least: int = _SLICE) -> list[tuple[int, int]]:
+        """Cut range(count) into one part a worker (fewer when they would be small)."""
+        parts = max(1, min(self.workers, count // at_least))
+        return list(pairwise(count * k // parts for k in range(parts + 1)))
+
+    def each(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """Call function on every tuple of arguments, in threads."""
+        return [future.result() for future in [self.pool.submit(function, *given) for given in arguments]]
+
+    def add_tokens(self) -> None:
+        """Symbols: the ids themselves, or, where the vocabulary is far larger than the corpus, their ranks in it."""
+        tokens, vocab_size = self.corpus.tokens, self.corpus.vocab_size
+        if vocab_size > 65_536 + 2 * self.num_tokens:
+            alphabet = np.unique(tokens).astype(np.uint32)
+            self.num_symbols = alphabet.size
+            self.writer.add("alphabet", alphabet)
+            self.symbols_text = np.searchsorted(alphabet, tokens).astype(_smallest_type(alphabet.size))
+        else:
+            self.num_symbols = vocab_size
+            self.symbols_text = np.asarray(tokens).astype(_smallest_type(vocab_size), copy=False)
+        self.writer.add("tokens", self.symbols_text)
+
+    def add_documents(self) -> None:
+        """doc_starts and their directory."""
+        doc_starts = self.corpus.doc_starts
+        self.writer.add("doc_starts", doc_starts)
+        self.document_shift = _shift(self.num_tokens, doc_starts.size)
+        directory = np.zeros((self.num_tokens >> self.document_shift) + 1, np.uint32)
+        companions.fill_document_directory(doc_starts, directory, self.document_shift)
+        self.writer.add("doc_directory", directory)
+
+    def sort(self) -> np.ndarray:
+        """The sorted suffixes of the backwards text; keeps the text."""
+        self.report("sort", 0.0)
+        length = self.num_tokens + self.num_starts
+        self.text = np.empty(length, _smallest_type(self.num_symbols + 1))
+        cuts = np.searchsorted(self.starts, [lo for lo, _ in self.slices(self.num_tokens)] + [self.num_tokens])
+        self.each(
+            companions.fill_backwards,
+            [(self.symbols_text, self.starts, self.text, lo, hi) for lo, hi in pairwise(cuts.tolist())],
+        )
+        suffixes = np.empty(length, np.int32 if length < 2**31 else np.int64)
+        suffix_sort.sort_suffixes(
+            self.text, suffixes, self.num_symbols + 1, report=lambda share: self.report("sort", share)
+        )
+        return suffixes
+
+    def fill_ranked(self, suffixes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """order, next_tokens and common; returns next_tokens, the last ranks of documents, and the shared lengths."""
+        length, parts = suffixes.size, self.slices(suffixes.size)
+        self.report("neighbours", 0.0)
+        shared = np.empty_like(suffixes)
+        self.each(companions.fill_predecessors, [(suffixes, shared, lo, hi, _AHEAD) for lo, hi in parts])
+        self.report("neighbours", 0.25)
+        self.each(companions.fill_shared_lengths, [(self.text, shared, lo, hi, _AHEAD) for lo, hi in parts])
+        self.report("neighbours", 0.6)
+        shift = _shift(length, self.num_starts)
+        directory = np.zeros((length >> shift) + 1, np.uint32)
+        companions.fill_text_directory(self.starts, directory, shift)
+        next_tokens = np.empty(length, self.symbols_text.dtype)
+        common, deep = np.empty(length, np.uint8), np.empty(length, np.uint16)
+        lasts = [np.empty(min(self.num_starts, hi - lo), np.int64) for lo, hi in parts]
+        filled = self.each(
+            companions.fill_ranked,
+            [
+                (self.text, suffixes, shared, self.starts, directory, shift, next_tokens, common, deep, last)
+                + (lo, hi, _AHEAD)
+                for (lo, hi), last in zip(parts, lasts, strict=True)
+            ],
+        )
+        del shared, self.text
+        self.report("neighbours", 0.9)
+        place, carry, last_ranks = 0, 2**62, []
+        for (lo, _), (kept, ends, rest), last in zip(parts, filled, lasts, strict=True):
+            for array in (suffixes, next_tokens, common, deep):
+                if place < lo:
+                    array[place : place + kept] = array[lo : lo + kept]
+            if kept:
+                common[place] = min(int(common[place]), carry)
+                deep[place] = min(int(deep[place]), carry)
+                carry = 2**62
+            last_ranks.append(last[:ends] + place)
+            place += kept
+            carry = min(carry, rest)
+        n = self.num_tokens
+        order = suffixes[:n]
+        self.writer.add("order", order.view(np.uint32) if order.dtype == np.int32 else order.astype(np.uint32))
+        self.writer.add("next_tokens", next_tokens[:n])
+        common = common[:n]
+        self.writer.add("common", common)
+        minima, level = [], common
+        while not minima or level.size > _BLOCK:
+            smaller = np.empty(-(-level.size // _BLOCK), np.uint8)
+            companions.block_minima(level, smaller, _BLOCK)
+            minima.append(smaller)
+            level = smaller
+        self.writer.add("minima", np.concatenate(minima))
+        return next_tokens[:n], np.concatenate(last_ranks), deep[:n]
+
+    def add_occurrences(self, next_tokens: np.ndarray, last: np.ndarray) -> None:
+        """Where each token stands among the continuations, for the backward step; the ends of documents apart."""
+        self.report("occurrences", 0.0)
+        n, num_symbols, parts = self.num_tokens, self.num_symbols, self.slices(self.num_tokens)
+        counts = [np.zeros(num_symbols, np.uint32) for _ in parts]
+        self.each(
+            companions.count_continuations,
+            [(next_tokens, last, count, lo, hi) for (lo, hi), count in zip(parts, counts, strict=True)],
+        )
+        total = np.sum(counts, axis=0, dtype=np.int64)
+        shifts = np.ceil(np.log2(_BUCKET * n / np.maximum(total, 1))).astype(np.int64)
+        shifts = np.minimum(np.maximum(shifts, 3), 31)
+        near = (shifts <= 16) | (total >= _NEAR_COUNT)
+        shifts[near] = np.minimum(shifts[near], 16)
+        sizes = np.where(total > 0, (n >> shifts) + 2, 0)
+        symbols = np.zeros((num_symbols + 1, 4), np.uint32)
+        symbols[:, 0] = self.num_starts + _running(total)
+        symbols[:-1, 1] = np.where(near, _running(total * near)[:-1], _running(total * ~near)[:-1])
+        symbols[:, 2] = _running(sizes)
+        symbols[:-1, 3] = shifts
+        flat = symbols.reshape(-1)
+        near_list = np.empty(int((total * near).sum()), np.uint16)
+        far_list = np.empty(int((total * ~near).sum()), np.uint32)
+        directory = np.zeros(int(sizes.sum()) + 2, np.uint32)
+        taken = np.zeros(num_symbols, np.uint32)
+        arguments, spills = [], []
+        for (lo, hi), count in zip(parts, counts, strict=True):
+            spills.append(np.zeros(num_symbols, np.uint32))
+            arguments.append(
+                (next_tokens, last, flat, taken.copy(), near_list, far_list, directory, spills[-1], lo, hi)
+            )
+            taken += count
+        self.each(companions.fill_occurrences, arguments)
+        for (lo, _), spill in zip(parts, spills, strict=True):
+            companions.add_spill(flat, directory, spill, lo)
+        companions.finish_directory(flat, total, n, directory)
+        endings = np.sort((next_tokens[last].astype(np.uint64) << np.uint64(32)) | last.astype(np.uint64))
+        self.writer.add("symbols", symbols)
+        self.writer.add("near", near_list)
+        self.writer.add("far", far_list)
+        self.writer.add("occurrence_directory", directory)
+        self.writer.add("endings", endings)
+
+    def add_rows(self, next_tokens: np.ndarray, deep: np.ndarray) -> None:
+        """The continuation rows of heavy nodes, as many as a byte a token holds."""
+        self.report("rows", 0.0)
+        n = self.num_tokens
+        cuts = [0]
+        for lo, _ in self.slices(n)[1:]:  # cut only where no node but the root is cut
+            border = lo + int(np.argmax(deep[lo:] == 0))
+            if deep[border] == 0 and border > cuts[-1]:
+                cuts.append(border)
+        made = self.each(
+            rows.heavy_rows,
+            [
+                (next_tokens, deep, self.num_symbols, _LIGHT, lo, hi, len(cuts) == 1)
+                for lo, hi in pairwise([*cuts, n])
+            ],
+        )
+        if len(cuts) > 1:
+            made.append(_root_row(next_tokens, self.num_symbols))
+        bounds = np.concatenate([part[0] for part in made])
+        sizes = np.concatenate([np.diff(part[1]) for part in made])
+        token_ids = np.concatenate([part[2] for part in made])
+        counts = np.concatenate([part[3] for part in made])
+        del made
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        width = bounds[:, 1] - bounds[:, 0]
+        self.light = _LIGHT
+        row_bytes, entry_bytes = 12, token_ids.itemsize + 4
+        while True:
+            kept = width > self.light
+            size = row_bytes * int(kept.sum()) + entry_bytes * int(sizes[kept].sum())
+            if size <= _ROW_BYTES_PER_TOKEN * n or not kept.any():
+                break
+            self.light *= 2
+        chosen = np.flatnonzero(kept)
+        chosen = chosen[np.lexsort((bounds[chosen, 1], bounds[chosen, 0]))]
+        total = int(sizes[chosen].sum())
+        out_offsets = np.zeros(chosen.size + 1, np.int64)
+        out_tokens, out_counts = np.empty(total, token_ids.dtype), np.empty(total, np.uint32)
+        rows.gather_rows(chosen, offsets, token_ids, counts, out_offsets, out_tokens, out_counts)
+        self.row_shift = _shift(n, chosen.size)
+        firsts = np.arange((n >> self.row_shift) + 2, dtype=np.int64) << self.row_shift
+        directory = np.searchsorted(bounds[chosen, 0], firsts).astype(np.uint32)
+        self.writer.add("row_bounds", bounds[chosen].astype(np.uint32))
+        self.writer.add("row_directory", directory)
+        self.writer.add("row_offsets", out_offsets)
+        self.writer.add("row_tokens", out_tokens)
+        self.writer.add("row_counts", out_counts)
+        self.report("rows", 1.0)
+
+
+def _root_row(next_tokens: np.ndarray, num_symbols: int) -> tuple[np.ndarray, ...]:
+    """The unigrams as a heavy row, in the form that `heavy_rows` returns (nothing if there is one token only)."""
+    counts = np.bincount(next_tokens, minlength=num_symbols)
+    ids = np.flatnonzero(counts)
+    if ids.size < 2:
+        ids = ids[:0]
+    bounds = np.array([[0, next_tokens.size]][: min(1, ids.size)], np.int64).reshape(-1, 2)
+    offsets = np.array([0, ids.size][: 1 + bounds.shape[0]], np.int64)
+    return bounds, offsets, ids.astype(next_tokens.dtype), counts[ids].astype(np.uint32)
+
+
+def _smallest_type(num_values: int) -> type[np.uint16] | type[np.uint32]:
+    return np.uint16 if num_values <= 2**16 else np.uint32
+
+
+def _shift(length: int, entries: int) -> int:
+    """The shift that cuts range(length) into about two blocks an entry."""
+    return max(0, int(np.log2(max(1.0, length / (2 * max(1, entries))))))
+
+
+def _running(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(values)])

@@ -1,0 +1,537 @@
+"""The index, opened: counts, positions, continuations and matches, for one context or a whole batch.
+
+One query is a batch of one. All arrays are read-only memory maps; the kernels release the GIL, so threads and worker
+processes share one copy in the page cache.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from corpus_index._kernels import rows, walk
+from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.store import map_array, read_manifest
+
+_LANES = 32
+_AHEAD = 16
+
+
+class NextTokens(NamedTuple):
+    """What follows a context in the corpus.
+
+    Attributes
+    ----------
+    token_ids : ndarray of shape (K,), uint16 or uint32
+        The distinct continuations, ascending.
+    counts : ndarray of shape (K,), uint32
+        How often each follows.
+    match_len : int
+        Tokens of the context that matched: its longest suffix with enough occurrences.
+    context_count : int
+        Occurrences of that suffix that a token of the same document follows: the sum of counts.
+    """
+
+    token_ids: np.ndarray
+    counts: np.ndarray
+    match_len: int
+    context_count: int
+
+
+class Match(NamedTuple):
+    """The longest match of every position of a batch.
+
+    Attributes
+    ----------
+    lo, hi : ndarray of shape (B, T), int64
+        The range of ranks in context order, half-open; hi − lo is the match's count of occurrences with a continuation.
+    match_len : ndarray of shape (B, T), int32
+        Tokens that match.
+    """
+
+    lo: np.ndarray
+    hi: np.ndarray
+    match_len: np.ndarray
+
+
+class NextTokensBatch(NamedTuple):
+    """The continuations of every position of a batch, as rows of flat arrays.
+
+    Positions refer to rows by number. Rows below R = stored_offsets.size − 1 are those of heavy contexts, kept with the
+    index and shared by all batches; the others were made for this batch.
+
+    Attributes
+    ----------
+    match : Match
+        Ranges and lengths of the matches.
+    rows : ndarray of shape (B, T), int64
+        The row of each position; from R on a row of the batch, number rows − R.
+    offsets, token_ids, counts : ndarrays of shape (own rows + 1,), (E,), (E,)
+        The batch's rows: row k is token_ids[offsets[k] : offsets[k + 1]], ascending, with its counts.
+    stored_offsets, stored_token_ids, stored_counts : ndarrays
+        The index's rows, in the same form (memory maps; don't copy them).
+    """
+
+    match: Match
+    rows: np.ndarray
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    counts: np.ndarray
+    stored_offsets: np.ndarray
+    stored_token_ids: np.ndarray
+    stored_counts: np.ndarray
+
+    def at(self, row: int, position: int) -> NextTokens:
+        """The continuations of one position; no copy."""
+        number, num_stored = int(self.rows[row, position]), self.stored_offsets.size - 1
+        width = int(self.match.hi[row, position] - self.match.lo[row, position])
+        match_len = int(self.match.match_len[row, position])
+        if number < num_stored:
+            part = slice(int(self.stored_offsets[number]), int(self.stored_offsets[number + 1]))
+            return NextTokens(self.stored_token_ids[part], self.stored_counts[part], match_len, width)
+        part = slice(int(self.offsets[number - num_stored]), int(self.offsets[number - num_stored + 1]))
+        return NextTokens(self.token_ids[part], self.counts[part], match_len, width)
+
+
+class CorpusIndex:
+    """An index on disk, opened for reading; make one with `build_index` or `CorpusIndex.open`.
+
+    A context manager; `close` lets go of the files. Pickles as its path, so that workers open their own map.
+
+    Attributes
+    ----------
+    path : Path
+    num_tokens, num_documents, vocab_size : int
+        N, D and V.
+    end_of_document : int or None
+        The token after which a context starts anew.
+    metadata : dict
+        What the builder wanted kept.
+    fingerprint : str
+        Identifies the index's content (SHA-256, hex).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._manifest = read_manifest(self.path)
+        manifest = self._manifest
+        self.num_tokens: int = manifest["num_tokens"]
+        self.num_documents: int = manifest["num_documents"]
+        self.vocab_size: int = manifest["vocab_size"]
+        self.metadata: dict[str, Any] = manifest["metadata"]
+        self.end_of_document: int | None = self.metadata.get("end_of_document")
+        self.fingerprint: str = manifest["fingerprint"]
+        self._num_symbols: int = manifest["num_symbols"]
+        self._arrays: dict[str, np.ndarray] = {
+            name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
+        }
+        self._levels = _levels(self.num_tokens)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> CorpusIndex:
+        """Open the index at path; a few milliseconds, whatever its size.
+
+        Raises
+        ------
+        IndexFormatError
+            If there is no index, it is damaged or foreign, or of a newer format.
+        """
+        return cls(path)
+
+    def close(self) -> None:
+        """Let go of the files; the index can't be asked any more."""
+        self._arrays = {}
+
+    def __enter__(self) -> CorpusIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (str(self.path), self.fingerprint)
+
+    def __repr__(self) -> str:
+        return (
+            f"CorpusIndex({str(self.path)!r}: {self.num_tokens:,} tokens, "
+            f"{self.num_documents:,} documents, vocabulary {self.vocab_size:,})"
+        )
+
+    def array(self, name: str) -> np.ndarray:
+        """One of the arrays of the format (index/README.md), read-only; for kernels and curious readers."""
+        try:
+            return self._arrays[name]
+        except KeyError:
+            if not self._arrays:
+                raise QueryError(f"the index at {self.path} is closed: open it again") from None
+            raise QueryError(f"the format has no array {name!r}: see index/README.md") from None
+
+    @property
+    def size_bytes(self) -> dict[str, int]:
+        """Bytes on disk by file."""
+        sizes = {f"{name}.bin": entry["bytes"] for name, entry in self._manifest["arrays"].items()}
+        return sizes | {name: entry["bytes"] for name, entry in self._manifest["attachments"].items()}
+
+    @property
+    def num_starts(self) -> int:
+        """Documents that hold at least one token."""
+        return int(self._manifest["num_starts"])
+
+    @property
+    def light(self) -> int:
+        """Contexts with more occurrences, and more than one distinct continuation, have a stored row."""
+        return int(self._manifest["light"])
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The corpus: shape (N,), uint16 or uint32 ids (a memory map, unless the vocabulary is huge)."""
+        return self._ids(self.array("tokens"))
+
+    @property
+    def doc_starts(self) -> np.ndarray:
+        """Offsets of the documents: shape (D + 1,), int64."""
+        return self.array("doc_starts")
+
+    def attachment(self, name: str) -> bytes:
+        """An extra file that was stored with the index, such as its tokenizer.
+
+        Raises
+        ------
+        IndexFormatError
+            If the index has none of that name.
+        """
+        if name not in self._manifest["attachments"]:
+            known = ", ".join(self._manifest["attachments"]) or "none"
+            raise IndexFormatError(f"{self.path} holds no {name!r}; its attachments: {known}")
+        return (self.path / name).read_bytes()
+
+    # one context
+
+    def count(self, ngram: ArrayLike) -> int:
+        """How often an n-gram stands in the corpus, inside documents; the empty one N times.
+
+        Parameters
+        ----------
+        ngram : array_like of shape (n,), integer
+            Token ids below V.
+
+        Notes
+        -----
+        A step a token, independent of the number of occurrences.
+        """
+        lo, hi, ends = self._ranks_of(ngram)
+        return (hi - lo) + ends.size
+
+    def positions(self, ngram: ArrayLike, limit: int | None = None) -> np.ndarray:
+        """Where an n-gram stands: corpus positions of its first token, ascending, shape (count,), int64.
+
+        With a limit, that many of them: always the same ones, but not the first.
+        """
+        length = _context(ngram, self.vocab_size).size
+        lo, hi, ends = self._ranks_of(ngram)
+        if limit is not None:
+            if limit < 0:
+                raise QueryError(f"limit {limit} is negative")
+            hi = min(hi, lo + limit)
+            ends = ends[: limit - (hi - lo)]
+        order = self.array("order")
+        places = np.concatenate(
+            [order[lo:hi].astype(np.int64) - length, order[ends].astype(np.int64) - max(0, length - 1)]
+        )
+        return np.sort(places)
+
+    def document_of(self, positions: ArrayLike) -> np.ndarray:
+        """The number of the document that holds each corpus position: int64, the shape of positions."""
+        places = np.asarray(positions)
+        if places.dtype.kind not in "ui" and places.size:
+            raise QueryError(f"positions must be integers, not {places.dtype}")
+        if places.size and (int(places.min()) < 0 or int(places.max()) >= self.num_tokens):
+            bad = int(places.min()) if int(places.min()) < 0 else int(places.max())
+            raise QueryError(f"position {bad:,} is outside of the corpus 0 .. {self.num_tokens - 1:,}")
+        return np.searchsorted(self.doc_starts, places, side="right") - 1
+
+    def next_tokens(
+        self,
+        context: ArrayLike,
+        *,
+        max_order: int | None = None,
+        min_count: int = 1,
+        starts_document: bool = False,
+    ) -> NextTokens:
+        """All continuations of the longest suffix of a context that occurs at least min_count times, exact.
+
+        Parameters
+        ----------
+        context : array_like of shape (n,), integer
+            Token ids below V, oldest first; may be empty.
+        max_order : int, optional
+            Symbols of the suffix at most; default: no bound.
+        min_count : int
+            Occurrences (with a continuation) that the suffix must have; the empty one is always good enough.
+        starts_document : bool
+            Whether the context is the whole of its document so far; then its start can match as well.
+
+        Raises
+        ------
+        QueryError
+            If an id is out of range or an option is wrong.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np
+        >>> from corpus_index import build_index
+        >>> index = build_index(np.array([1, 2, 1, 2, 3]), tempfile.mkdtemp() + "/index")
+        >>> answer = index.next_tokens([7 % 3, 1, 2])
+        >>> answer.token_ids.tolist(), answer.counts.tolist(), answer.match_len, answer.context_count
+        ([1, 3], [1, 1], 2, 2)
+        """
+        ids = _context(context, self.vocab_size)
+        if ids.size == 0:
+            _check_options(min_count, max_order)
+            whole_start = starts_document and self.num_starts >= min_count and max_order != 0
+            hi = self.num_starts if whole_start else self.num_tokens
+            match = Match(np.zeros((1, 1), np.int64), np.full((1, 1), hi), np.zeros((1, 1), np.int32))
+            return self.rows_of(match).at(0, 0)
+        match = self.match(
+            ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document
+        )
+        return self.rows_of(Match(*(part[:, -1:] for part in match))).at(0, 0)
+
+    # batches
+
+    def match(
+        self,
+        input_ids: ArrayLike,
+        *,
+        min_count: int = 1,
+        max_order: int | None = None,
+        starts_document: bool | ArrayLike = False,
+    ) -> Match:
+        """What the corpus knows of every context input_ids[b, : t + 1]: its longest suffix, as a range of ranks.
+
+        Parameters
+        ----------
+        input_ids : array_like of shape (B, T) or (T,), integer
+            Token ids below V. A context starts anew after the end-of-document token.
+        min_count, max_order
+            As in `next_tokens`.
+        starts_document : bool or array_like of shape (B,), bool
+            Which rows begin where a document begins.
+
+        Returns
+        -------
+        Match
+            Arrays of shape (B, T).
+
+        Raises
+        ------
+        QueryError
+            If an id is out of range, or the shape or an option is wrong.
+
+        Notes
+        -----
+        A constant number of random reads a position (more where a match breaks), and rows step together to hide their
+        latency: fastest from some 16 rows on. Releases the GIL.
+        """
+        ids = self._batch(input_ids)
+        _check_options(min_count, max_order)
+        starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1]).copy()
+        lo, hi = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
+        match_len = np.empty(ids.shape, np.int32)
+        array = self.array
+        walk.match_rows(
+            ids,
+            starts,
+            self._end_symbol(),
+            min_count,
+            -1 if max_order is None else max_order,
+            self.num_starts,
+            array("tokens"),
+            array("order"),
+            array("common"),
+            array("minima"),
+            self._levels,
+            array("symbols").reshape(-1),
+            array("near"),
+            array("far"),
+            array("occurrence_directory"),
+            array("doc_starts"),
+            array("doc_directory"),
+            self._manifest["document_shift"],
+            _LANES,
+            lo,
+            hi,
+            match_len,
+        )
+        return Match(lo, hi, match_len)
+
+    def next_tokens_batch(
+        self,
+        input_ids: ArrayLike,
+        *,
+        max_order: int | None = None,
+        min_count: int = 1,
+        starts_document: bool | ArrayLike = False,
+    ) -> NextTokensBatch:
+        """`next_tokens` for every context input_ids[b, : t + 1]; parameters as in `match`."""
+        match = self.match(
+            input_ids, max_order=max_order, min_count=min_count, starts_document=starts_document
+        )
+        return self.rows_of(match)
+
+    def rows_of(self, match: Match) -> NextTokensBatch:
+        """All continuations of matches, exact; long rows of heavy contexts are referred to, not copied.
+
+        Notes
+        -----
+        O(occurrences) for a context with at most `light` occurrences, one look-up for others.
+        """
+        lo, hi = np.ascontiguousarray(match.lo), np.ascontiguousarray(match.hi)
+        width = hi - lo
+        capacity = int(np.minimum(width, self.light).sum())
+        deepest = int(match.match_len.max(initial=0))
+        if deepest >= 65_534:  # the rows of such contexts are not stored: their whole range may be copied
+            capacity += int(np.minimum(width, self._num_symbols)[match.match_len >= 65_534].sum())
+        next_tokens = self.array("next_tokens")
+        number = np.empty(lo.shape, np.int64)
+        offsets = np.empty(lo.size + 1, np.int64)
+        token_ids, counts = np.empty(capacity, next_tokens.dtype), np.empty(capacity, np.uint32)
+        made = rows.rows_of_nodes(
+            next_tokens,
+            self._num_symbols,
+            self.light,
+            self.array("row_bounds").reshape(-1),
+            self.array("row_directory"),
+            self._manifest["row_shift"],
+            lo.reshape(-1),
+            hi.reshape(-1),
+            np.ascontiguousarray(match.match_len).reshape(-1),
+            _AHEAD,
+            number.reshape(-1),
+            offsets,
+            token_ids,
+            counts,
+        )
+        used = int(offsets[made])
+        return NextTokensBatch(
+            match,
+            number,
+            offsets[: made + 1],
+            self._ids(token_ids[:used]),
+            counts[:used],
+            self.array("row_offsets"),
+            self._ids(self.array("row_tokens")),
+            self.array("row_counts"),
+        )
+
+    # helpers
+
+    def _ids(self, symbols: np.ndarray) -> np.ndarray:
+        return self._arrays["alphabet"][symbols] if "alphabet" in self._arrays else symbols
+
+    def _symbols(self, ids: np.ndarray) -> np.ndarray:
+        """Symbols of token ids; num_symbols for one that the corpus lacks."""
+        if "alphabet" not in self._arrays:
+            return ids
+        alphabet = self._arrays["alphabet"]
+        symbols = np.searchsorted(alphabet, ids)
+        known = alphabet[np.minimum(symbols, alphabet.size - 1)] == ids
+        return np.where(known, symbols, self._num_symbols)
+
+    def _end_symbol(self) -> int:
+        if self.end_of_document is None:
+            return -1
+        symbol = int(self._symbols(np.array([self.end_of_document], np.int64))[0])
+        return symbol if symbol < self._num_symbols else -1
+
+    def _batch(self, input_ids: ArrayLike) -> np.ndarray:
+        ids = np.asarray(input_ids)
+        if ids.ndim == 1:
+            ids = ids[None]
+        if ids.ndim != 2:
+            raise QueryError(f"input_ids must have the shape (B, T) or (T,), not {ids.shape}")
+        return np.ascontiguousarray(self._symbols(_checked(ids, self.vocab_size)))
+
+    def _ranks_of(self, ngram: ArrayLike) -> tuple[int, int, np.ndarray]:
+        """Ranks lo, hi whose contexts end in the n-gram, and the ranks that its other occurrences end at.
+
+        The others are those at the end of their document: there the n-gram's last token is the continuation.
+        """
+        ids = _context(ngram, self.vocab_size)
+        none = (0, 0, np.empty(0, np.int64))
+        if ids.size == 0:
+            return 0, self.num_tokens, none[2]
+        symbols = self._symbols(ids)
+        lo, hi = 0, self.num_tokens
+        table, array = self.array("symbols"), self.array
+        for place, symbol in enumerate(symbols.tolist()):
+            if symbol >= self._num_symbols:
+                return none
+            last = place == symbols.size - 1
+            ends = none[2]
+            if last:
+                keys = np.array([lo, hi], np.uint64) | (np.uint64(symbol) << np.uint64(32))
+                a, e = np.searchsorted(array("endings"), keys)
+                ends = (array("endings")[a:e] & np.uint64(2**32 - 1)).astype(np.int64)
+            if table[symbol, 0] == table[symbol + 1, 0]:
+                lo = hi = 0
+            else:
+                lo, hi = walk.step_range(
+                    table.reshape(-1), array("near"), array("far"), array("occurrence_directory"), symbol, lo, hi
+                )
+            if last:
+                return int(lo), int(hi), ends
+            if lo >= hi:
+                return none
+        raise AssertionError("unreachable")
+
+
+def _reopen(path: str, fingerprint: str) -> CorpusIndex:
+    index = CorpusIndex.open(path)
+    if index.fingerprint != fingerprint:
+        raise IndexFormatError(f"the index at {path} was replaced since it was pickled: open it again")
+    return index
+
+
+def _levels(num_tokens: int) -> np.ndarray:
+    """Where each level of block minima begins in `minima`, and the end."""
+    starts, size = [0], num_tokens
+    while len(starts) == 1 or size > walk.ROOM:
+        size = -(-size // walk.ROOM)
+        starts.append(starts[-1] + size)
+    return np.array(starts, np.int64)
+
+
+def _context(context: ArrayLike, vocab_size: int) -> np.ndarray:
+    ids = np.asarray(context)
+    if ids.size == 0:
+        return np.empty(0, np.int64)
+    if ids.ndim != 1:
+        raise QueryError(f"a context must be one sequence of token ids, not an array of shape {ids.shape}")
+    return _checked(ids, vocab_size)
+
+
+def _checked(ids: np.ndarray, vocab_size: int) -> np.ndarray:
+    if ids.size and ids.dtype.kind not in "ui":
+        raise QueryError(f"token ids must be integers, not {ids.dtype}")
+    ids = ids.astype(np.int64)
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= vocab_size):
+        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise QueryError(
+            f"token id {bad} is outside of the index's vocabulary 0 .. {vocab_size - 1}: is this the index's tokenizer?"
+        )
+    return ids
+
+
+def _check_options(min_count: int, max_order: int | None) -> None:
+    if min_count < 1:
+        raise QueryError(f"min_count {min_count} must be at least 1")
+    if max_order is not None and max_order < 0:
+        raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")
