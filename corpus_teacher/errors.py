@@ -20,6 +20,7 @@ __all__ = [
     "CorpusError",
     "CorpusIndexError",
     "CorpusTeacherError",
+    "EncodingError",
     "IndexExistsError",
     "IndexFormatError",
     "IndexWriteError",
@@ -37,6 +38,10 @@ class CorpusTeacherError(CorpusIndexError):
 
 class InputError(CorpusTeacherError, ValueError):
     """A source can't be read: it is missing, broken, of an unknown kind, or not UTF-8."""
+
+
+class EncodingError(InputError):
+    """A document is not UTF-8 text."""
 
 
 class TokenizerError(CorpusTeacherError, ValueError):

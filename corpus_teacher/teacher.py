@@ -1,0 +1,247 @@
+"""The corpus as a teacher: what the indexed text itself says of the next token, at every position of a batch.
+
+The naive definition: find all occurrences of a position's context in the corpus, and let each vote for the
+token that followed it; back off to shorter contexts as the estimator says. `CorpusTeacher` asks the index for
+just that and wraps the answer for torch. `TeacherCollator` is the same inside a DataLoader: it makes (B, T)
+batches that carry their targets, so the work may be done ahead, in worker processes.
+
+A text that is in the index has to be taught with its own occurrences left out, or the teacher knows the
+label: of a context seen once it would say exactly the token that follows. That is the default.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from corpus_index import CorpusIndex
+from torch import Tensor
+
+from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.targets import SoftTargets
+
+LEAVE_OUT = (None, "self")
+"""What may be left out of the index: nothing, or the occurrence of a position itself."""
+
+UNKNOWN = -1
+"""The next token of a position whose next token isn't known."""
+
+
+class CorpusTeacher:
+    """An n-gram teacher over an index: (B, T) token ids in, one soft target a position out.
+
+    Parameters
+    ----------
+    index : CorpusIndex or path
+        The corpus; a path is opened.
+    estimator : str
+        How counts become probabilities; "witten-bell" interpolates all orders from the longest match down.
+    max_order : int, optional
+        Longest context in tokens; None for no bound.
+    leave_out : {"self", None}
+        "self" for texts that are in the index: one occurrence of (context, next token) is taken out at every
+        order before the longest match is chosen. None for texts that are not.
+    top_k : int
+        Explicit tokens a position at most; the mass beyond them goes to the base, and is reported as
+        `cut_mass`.
+
+    Raises
+    ------
+    ConfigError
+        A setting out of range.
+    IndexFormatError
+        A path that is not an index.
+
+    Notes
+    -----
+    Pickles as the path of its index, so that each DataLoader worker (fork or spawn) opens its own memory map.
+    """
+
+    def __init__(
+        self,
+        index: CorpusIndex | str | Path,
+        *,
+        estimator: str = "witten-bell",
+        max_order: int | None = 5,
+        leave_out: str | None = "self",
+        top_k: int = 64,
+    ) -> None:
+        if leave_out not in LEAVE_OUT:
+            raise ConfigError(
+                f"leave_out is {leave_out!r}: give 'self', or None for a text outside the index"
+            )
+        if max_order is not None and max_order < 0:
+            raise ConfigError(
+                f"max_order is {max_order}: give 0 or more context tokens, or None for no bound"
+            )
+        if top_k < 1:
+            raise ConfigError(f"top_k is {top_k}: keep at least 1 token a position")
+        self.index = CorpusIndex.open(index) if isinstance(index, (str, Path)) else index
+        self.estimator = estimator
+        self.max_order = max_order
+        self.leave_out = leave_out
+        self.top_k = top_k
+
+    @property
+    def vocab_size(self) -> int:
+        """V of the index, and of every target."""
+        return self.index.vocab_size
+
+    def __repr__(self) -> str:
+        return (
+            f"CorpusTeacher({str(self.index.path)!r}, estimator={self.estimator!r}, "
+            f"max_order={self.max_order}, leave_out={self.leave_out!r}, top_k={self.top_k})"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The settings and the identity of the corpus, for reports and checkpoints."""
+        return {
+            "estimator": self.estimator,
+            "max_order": self.max_order,
+            "leave_out": self.leave_out,
+            "top_k": self.top_k,
+            "index_fingerprint": self.index.fingerprint,
+            "index_tokens": self.index.num_tokens,
+        }
+
+    def __call__(
+        self,
+        input_ids: npt.ArrayLike | Tensor,
+        next_ids: npt.ArrayLike | Tensor | None = None,
+        *,
+        starts_document: bool | npt.ArrayLike = False,
+    ) -> SoftTargets:
+        """Teach every position of a batch.
+
+        Parameters
+        ----------
+        input_ids : array_like or Tensor of shape (B, T) or (T,), integer
+            A tensor may be on any device; the targets are on the CPU.
+        next_ids : array_like or Tensor of the same shape, optional
+            The token that truly follows each position, -1 where unknown. By default the row itself shifted by
+            one, so that only the last of each row is unknown. Without `leave_out` it isn't read.
+        starts_document : bool or array_like of shape (B,)
+            Whether rows begin where a document begins.
+
+        Returns
+        -------
+        SoftTargets
+            Of Q = B · T positions, row by row; the target at t is the distribution of the token after
+            ``input_ids[:, : t + 1]``. With `leave_out` a position whose next token is unknown isn't valid.
+
+        Raises
+        ------
+        InputError
+            Arrays of other shapes or types.
+        QueryError
+            A token outside the vocabulary of the index, or an estimator that it doesn't know.
+        """
+        rows = _as_rows(input_ids, "input_ids")
+        if next_ids is None:
+            following = np.full_like(rows, UNKNOWN)
+            following[:, :-1] = rows[:, 1:]
+        else:
+            following = _as_rows(next_ids, "next_ids")
+            if following.shape != rows.shape:
+                raise InputError(
+                    f"next_ids has shape {following.shape} and input_ids {rows.shape}: give one a position"
+                )
+        answer = self.index.smoothed_targets(
+            rows,
+            following,
+            estimator=self.estimator,
+            max_order=self.max_order,
+            leave_out=self.leave_out,
+            top_k=self.top_k,
+            starts_document=starts_document,
+        )
+        known = following.reshape(-1) >= 0 if self.leave_out else np.ones(rows.size, dtype=np.bool_)
+        return SoftTargets.from_arrays(
+            answer.offsets,
+            answer.token_ids,
+            answer.probs,
+            answer.rest,
+            answer.base,
+            answer.match_len,
+            answer.context_count,
+            answer.cut_mass,
+            known,
+        )
+
+
+class TeacherCollator:
+    """Windows of tokens → a batch for a causal language model, with its soft targets where there is a
+    teacher.
+
+    Parameters
+    ----------
+    teacher : CorpusTeacher, optional
+        Without one the batches hold input_ids and labels only.
+
+    Notes
+    -----
+    To be given to a DataLoader as collate_fn; it runs where the loader runs it, in the main process or in
+    workers.
+    """
+
+    def __init__(self, teacher: CorpusTeacher | None = None) -> None:
+        self.teacher = teacher
+
+    def __call__(self, windows: Sequence[Mapping[str, Any] | npt.ArrayLike]) -> dict[str, Any]:
+        """Collate.
+
+        Parameters
+        ----------
+        windows : sequence of B mappings or arrays of shape (T,)
+            Mappings hold "input_ids", and "starts_document" where that is known.
+
+        Returns
+        -------
+        dict
+            input_ids and labels, (B, T) int64, as Hugging Face's causal models take them (the model, not the
+            batch, shifts the labels); with a teacher soft_targets, `SoftTargets` of B · T positions, and
+            teacher_s, the seconds that it took.
+
+        Raises
+        ------
+        InputError
+            No windows, or windows of different lengths.
+        """
+        rows = [
+            np.asarray(window["input_ids"] if isinstance(window, Mapping) else window, dtype=np.int64)
+            for window in windows
+        ]
+        starts = [
+            bool(window.get("starts_document", False)) if isinstance(window, Mapping) else False
+            for window in windows
+        ]
+        lengths = {len(row) for row in rows}
+        if len(lengths) != 1:
+            raise InputError(
+                f"windows of lengths {sorted(lengths)} make no batch: give windows of one length"
+            )
+        input_ids = np.stack(rows)
+        batch: dict[str, Any] = {"input_ids": torch.from_numpy(input_ids)}
+        batch["labels"] = batch["input_ids"].clone()
+        if self.teacher is not None:
+            begin = time.perf_counter()
+            batch["soft_targets"] = self.teacher(input_ids, starts_document=np.array(starts))
+            batch["teacher_s"] = time.perf_counter() - begin
+        return batch
+
+
+def _as_rows(values: npt.ArrayLike | Tensor, name: str) -> npt.NDArray[np.integer[Any]]:
+    """Token ids as a (B, T) array."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} is {array.dtype} of shape {array.shape}: give integer token ids of shape (B, T) or (T,)"
+        )
+    return array if array.dtype.kind == "i" else array.astype(np.int64)

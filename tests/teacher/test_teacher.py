@@ -1,0 +1,151 @@
+"""The corpus teacher against the naive engine, and on its way through loaders and pickles."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from corpus_index import CorpusIndex, build_index
+from corpus_index.errors import QueryError
+from corpus_index.reference import ReferenceIndex, witten_bell
+from torch.utils.data import DataLoader
+
+from corpus_teacher.data import TokenWindows
+from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.targets import SoftTargets
+from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
+
+VOCAB = 5
+DOCUMENTS = [[1, 2, 1, 2, 3, 0], [2, 1, 2, 1, 1, 0], [3, 3, 1, 2, 1, 0], [1, 0]]
+END = 0
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
+    tokens = np.concatenate(DOCUMENTS).astype(np.uint16)
+    starts = np.cumsum([0, *map(len, DOCUMENTS)])
+    path = tmp_path_factory.mktemp("teacher") / "index"
+    return build_index(tokens, path, doc_starts=starts, vocab_size=VOCAB, end_of_document=END)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ReferenceIndex:
+    return ReferenceIndex(DOCUMENTS, VOCAB, end_of_document=END)
+
+
+@pytest.mark.parametrize("leave_out", [None, "self"])
+@pytest.mark.parametrize("max_order", [0, 1, 3])
+def test_equals_the_reference(
+    index: CorpusIndex, reference: ReferenceIndex, leave_out: str | None, max_order: int
+) -> None:
+    batch = np.array([[1, 2, 1, 2, 3, 0, 1], [4, 2, 1, 1, 0, 3, 3]])
+    starts = np.array([True, False])
+    teacher = CorpusTeacher(index, max_order=max_order, leave_out=leave_out)
+    actual = teacher(batch, starts_document=starts).validate()
+    dense = actual.dense().reshape(2, 7, VOCAB)
+    for row in range(2):
+        for t in range(7):
+            label = int(batch[row, t + 1]) if t < 6 else None
+            expected = witten_bell(
+                reference,
+                batch[row, : t + 1].tolist(),
+                max_order=max_order,
+                starts_document=bool(starts[row]),
+                leave_out=label if leave_out else None,
+            )
+            np.testing.assert_allclose(dense[row, t], expected, atol=1e-6)
+    last_known = actual.valid.reshape(2, 7)[:, -1]
+    assert last_known.tolist() == [leave_out is None] * 2
+    assert bool(actual.valid.reshape(2, 7)[:, :-1].all())
+
+
+def test_the_label_s_own_occurrence_is_left_out(index: CorpusIndex) -> None:
+    row = np.array(DOCUMENTS[2])
+    seen = CorpusTeacher(index, leave_out=None)(row)
+    honest = CorpusTeacher(index)(row)
+    label = torch.from_numpy(row[1:])
+    with_self = seen.dense()[torch.arange(5), label]
+    without = honest.dense()[torch.arange(5), label]
+    assert bool((without < with_self).all())
+
+
+def test_next_ids_of_the_caller(index: CorpusIndex) -> None:
+    row = np.array([[1, 2, 1]])
+    teacher = CorpusTeacher(index)
+    given = teacher(row, [[2, 1, 3]])
+    assert given.valid.tolist() == [True] * 3
+    torch.testing.assert_close(given.dense()[:2], teacher(row).dense()[:2])
+    assert teacher(row, [[2, -1, 3]]).valid.tolist() == [True, False, True]
+
+
+def test_takes_tensors_and_single_rows(index: CorpusIndex) -> None:
+    teacher = CorpusTeacher(index, leave_out=None)
+    expected = teacher(np.array([[1, 2, 3]], dtype=np.uint16)).dense()
+    for row in (torch.tensor([[1, 2, 3]]), torch.tensor([1, 2, 3]), [1, 2, 3]):
+        assert torch.equal(teacher(row).dense(), expected)
+
+
+def test_top_k_moves_mass_to_the_base(index: CorpusIndex) -> None:
+    few = CorpusTeacher(index, leave_out=None, top_k=1)([[2, 1, 2]]).validate()
+    assert int(few.offsets.diff().max()) == 1
+    assert float(few.cut_mass.sum()) > 0
+
+
+def test_pickles_as_a_path(index: CorpusIndex) -> None:
+    teacher = CorpusTeacher(index, max_order=2, top_k=3)
+    data = pickle.dumps(teacher)
+    assert len(data) < 2000
+    copy = pickle.loads(data)
+    assert repr(copy) == repr(teacher)
+    assert copy.describe() == teacher.describe()
+    assert torch.equal(copy([[1, 2, 1]]).dense(), teacher([[1, 2, 1]]).dense())
+
+
+def test_opens_a_path(index: CorpusIndex) -> None:
+    assert CorpusTeacher(index.path).vocab_size == VOCAB
+
+
+def test_collator(index: CorpusIndex) -> None:
+    windows = TokenWindows(index.tokens, 4, doc_starts=index.doc_starts, shuffle=False)
+    batch = TeacherCollator(CorpusTeacher(index))([windows[0], windows[1]])
+    assert batch["input_ids"].tolist() == [[1, 2, 1, 2], [3, 0, 2, 1]]
+    assert torch.equal(batch["labels"], batch["input_ids"])
+    expected = CorpusTeacher(index)(batch["input_ids"], starts_document=np.array([True, False]))
+    assert torch.equal(batch["soft_targets"].dense(), expected.dense())
+    assert batch["teacher_s"] > 0
+    assert set(TeacherCollator()([windows[0]["input_ids"]])) == {"input_ids", "labels"}
+    with pytest.raises(InputError, match=r"lengths \[1, 2\]"):
+        TeacherCollator()([[1], [1, 2]])
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_loader_workers_give_the_same(index: CorpusIndex, context: str) -> None:
+    windows = TokenWindows(index.tokens, 4, doc_starts=index.doc_starts, seed=3)
+    options = {"batch_size": 2, "collate_fn": TeacherCollator(CorpusTeacher(index))}
+    expected = list(DataLoader(windows, **options))
+    actual = list(DataLoader(windows, num_workers=1, multiprocessing_context=context, **options))
+    assert len(actual) == len(expected) == 3
+    for one, other in zip(actual, expected, strict=True):
+        assert isinstance(one["soft_targets"], SoftTargets)
+        assert torch.equal(one["input_ids"], other["input_ids"])
+        assert torch.equal(one["soft_targets"].dense(), other["soft_targets"].dense())
+
+
+def test_wrong_settings_and_calls_are_named(index: CorpusIndex, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave_out is 'all'"):
+        CorpusTeacher(index, leave_out="all")
+    with pytest.raises(ConfigError, match="max_order is -1"):
+        CorpusTeacher(index, max_order=-1)
+    with pytest.raises(ConfigError, match="top_k is 0"):
+        CorpusTeacher(index, top_k=0)
+    with pytest.raises(InputError, match="float64"):
+        CorpusTeacher(index)([[0.5]])
+    with pytest.raises(InputError, match="next_ids has shape"):
+        CorpusTeacher(index)([[1, 2]], [[1]])
+    with pytest.raises(QueryError, match="5"):
+        CorpusTeacher(index)([[1, 5]])
+    with pytest.raises(QueryError, match="good-turing-2"):
+        CorpusTeacher(index, estimator="good-turing-2")([[1, 2]])
