@@ -1,7 +1,7 @@
 """What the pre-training corpus itself says about the next token, used as a soft-target teacher.
 
-The names below are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and never
-imports torch.
+The names below are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and
+never imports torch.
 """
 
 from __future__ import annotations

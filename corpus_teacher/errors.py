@@ -1,7 +1,8 @@
-"""The exceptions of corpus-teacher: one sentence each, for a person, with the offending value and the way out.
+"""The exceptions of corpus-teacher: one sentence each, for a person, with the offending value and the way
+out.
 
-All of them, and all of the engine's, share the base `corpus_index.errors.CorpusIndexError`, so that one `except`
-clause (the command line has just one) catches whatever went wrong on purpose.
+All of them, and all of the engine's, share the base `corpus_index.errors.CorpusIndexError`, so that one
+`except` clause (the command line has just one) catches whatever went wrong on purpose.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from corpus_teacher.errors import ConfigError
 class TokenWindows:
     """Fixed-length windows of a corpus, as a map-style dataset (`len` and `[i]`).
 
-    Windows don't overlap and may span documents, as packed pre-training rows do. With `shuffle`, window `i` is the
-    i-th of a permutation that only `seed` decides, so that two runs with one seed see the same data in the same order.
+    Windows don't overlap and may span documents, as packed pre-training rows do. With `shuffle`, window `i`
+    is the i-th of a permutation that only `seed` decides, so that two runs with one seed see the same data in
+    the same order.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """What a source yields: documents, long ones in parts, and how far the reading has come.
 
-A document goes through the pipeline as text. One that is longer than `PART_CHARS` travels in parts, so that a corpus
-that is one huge file is never whole in memory. Parts end after the newline of a `x\\nY` (no other white space around
-it), where tokenizers that split text into words cut anyway; the pipeline checks each cut with the tokenizer itself
-and joins the parts again where it would change a token.
+A document goes through the pipeline as text. One that is longer than `PART_CHARS` travels in parts, so that a
+corpus that is one huge file is never whole in memory. Parts end after the newline of a `x\\nY` (no other
+white space around it), where tokenizers that split text into words cut anyway; the pipeline checks each cut
+with the tokenizer itself and joins the parts again where it would change a token.
 """
 
 from __future__ import annotations

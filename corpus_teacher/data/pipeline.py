@@ -1,13 +1,16 @@
 """Documents → tokens on disk: parallel, in order, and never the whole text in memory.
 
-The naive definition: concatenate `tokenizer.encode(document) + [end_of_document]` over all documents, and remember
-where each begins. Here batches of about a megabyte go through a bounded queue to threads (the tokenizer library works
-outside of the GIL), and come back in order, so the outcome doesn't depend on the number of workers. Tokens are
-appended to a file, which is then mapped: memory holds a few batches, whatever the size of the corpus.
+The naive definition: concatenate `tokenizer.encode(document) + [end_of_document]` over all documents, and
+remember where each begins. Here batches of about a megabyte go through a bounded queue to threads (the
+tokenizer library works outside of the GIL), and come back in order, so the outcome doesn't depend on the
+number of workers. Tokens are appended to a file, which is then mapped: memory holds a few batches, whatever
+the size of the corpus.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tempfile
 from collections import deque
@@ -91,10 +94,15 @@ class TokenWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"tokens can't be written to {self._place}: {error.strerror or error}; "
-            f"{self.num_tokens:,} tokens were; nothing is left behind"
-        )
+        place = self._place if self.path is not None else f"a temporary file in {self._place}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            size = self.num_tokens * self.dtype.itemsize / 1e6
+            return OutputError(
+                f"no space for the tokens in {place} after {size:,.1f} MB: free some, or choose another "
+                "disk; "
+                "nothing was kept"
+            )
+        return OutputError(f"the tokens can't be written to {place} ({error.strerror or error})")
 
     def __enter__(self) -> TokenWriter:
         return self
@@ -103,7 +111,8 @@ class TokenWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what is still in the buffer may find no space either
+                self._file.close()
             if self.path is not None:
                 self.path.unlink(missing_ok=True)
 
@@ -127,7 +136,7 @@ class TokenWriter:
             raise CorpusError("the corpus is empty: the sources hold no token at all")
         try:
             self._file.flush()
-            tokens = np.memmap(self._file, dtype=self.dtype, mode="r", shape=(self.num_tokens,))  # type: ignore[call-overload]
+            tokens = np.memmap(self._file, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
         except OSError as error:
             raise self._failure(error) from error
         self._file.close()  # the map stays
@@ -222,6 +231,8 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> tuple[TokenIds, list
     length = 0
     for document, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
         pieces.append(ids)
+        if end is not None:  # a tokenizer may read its own end token in a text: the document ends there
+            ends.extend(length + int(place) + 1 for place in np.flatnonzero(ids == end))
         length += len(ids)
         if document.ends:
             pieces.append(tail)

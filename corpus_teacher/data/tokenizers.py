@@ -2,8 +2,9 @@
 
 One small class wraps a fast tokenizer of the `tokenizers` library and settles what matters for a corpus:
 
-- text is *ordinary*: a document that happens to contain `<|endoftext|>` gets the tokens of these characters, never the
-  end-of-document id, and nothing (no BOS, no padding, no truncation that a tokenizer.json may ask for) is added;
+- text is *ordinary*: a document that happens to contain `<|endoftext|>` gets the tokens of these characters,
+  never the end-of-document id, and nothing (no BOS, no padding, no truncation that a tokenizer.json may ask
+  for) is added;
 - the end-of-document id is known, since it is appended to every document;
 - it has a fingerprint, so that an index can tell whether a text was tokenised in its own way.
 """
@@ -171,7 +172,7 @@ class Tokenizer:
 
 
 class ByteTokenizer(Tokenizer):
-    """The 256 bytes of UTF-8, and 256 for the end of a document; a plain tokenizer.json describes it as well."""
+    """The 256 bytes of UTF-8, and 256 for the end of a document; a tokenizer.json describes it as well."""
 
     def __init__(self, *, spec: str = "bytes") -> None:
         backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_byte_vocab(), merges=[]))
@@ -201,8 +202,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, spec: str | None =
     texts : iterable of str
         Read once; only the table of distinct words is kept.
     vocab_size : int
-        V, at least 257: every byte and `<|endoftext|>`, which ends documents and has id 0. A small corpus may have
-        fewer merges than asked for: then the vocabulary is smaller.
+        V, at least 257: every byte and `<|endoftext|>`, which ends documents and has id 0. A small corpus may
+        have fewer merges than asked for: then the vocabulary is smaller.
     spec : str, optional
         Its name in messages and metadata; `train:VOCAB` by default.
 
@@ -254,7 +255,8 @@ def parse_vocab_size(spec: str) -> int | None:
 def load_tokenizer(
     spec_or_index: str | Path | CorpusIndex, *, end_of_document: str | int | None = None
 ) -> Tokenizer:
-    """Load a tokenizer: `bytes`, a tokenizer.json, a folder that holds one, a name, or the one inside an index.
+    """Load a tokenizer: `bytes`, a tokenizer.json, a folder that holds one, a name, or the one inside an
+    index.
 
     Parameters
     ----------
@@ -294,7 +296,8 @@ def _of_index(index: CorpusIndex) -> Tokenizer:
     described = index.metadata.get("tokenizer")
     if not described:
         raise TokenizerError(
-            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with --tokenizer"
+            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with "
+            "--tokenizer"
         )
     data = bytes(index.attachment(described["file"]))
     return Tokenizer.from_bytes(data, spec=described["spec"], end_of_document=index.end_of_document)
@@ -345,7 +348,7 @@ def _of_folder(path: Path, spec: str) -> Tokenizer:
 
 
 def _of_name(name: str) -> Tokenizer:
-    """A name on the model hub (or in the local cache): its tokenizer.json, else whatever transformers makes of it."""
+    """A name on the model hub (or in its cache): the tokenizer.json, else what transformers makes of it."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -368,7 +371,8 @@ def _of_transformers(name: str, spec: str) -> Tokenizer:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TokenizerError(
-            f"there is no tokenizer {spec!r}: it is neither 'bytes', train:VOCAB, a tokenizer.json nor a folder that "
+            f"there is no tokenizer {spec!r}: it is neither 'bytes', train:VOCAB, a tokenizer.json nor a "
+            "folder that "
             f"holds one, and transformers says: {reason}"
         ) from error
     backend = getattr(loaded, "backend_tokenizer", None)

@@ -1,0 +1,422 @@
+"""Sources → an index: read, train or load the tokenizer, tokenise, build; and account for each stage.
+
+The text is read twice where a tokenizer is trained on it, else once; it is never whole in memory. The tokens
+of text lie in a nameless file beside the index while it is built, which no exit can leave behind; ready
+tokens are mapped where they lie.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from corpus_index import CorpusIndex, build_index
+from corpus_index.store import check_target
+
+import corpus_teacher
+from corpus_teacher.data.documents import Progress, ReadLog, silent
+from corpus_teacher.data.pipeline import TokenFile, TokenWriter, tokenize_documents
+from corpus_teacher.data.readers import ReadOptions
+from corpus_teacher.data.ready_tokens import ReadyTokens, open_ready_tokens, split_after
+from corpus_teacher.data.sources import Inventory, Kind, find_sources
+from corpus_teacher.data.tokenizers import (
+    Tokenizer,
+    load_tokenizer,
+    parse_vocab_size,
+    token_dtype,
+    train_tokenizer,
+)
+from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
+
+TOKENIZER_FILE = "tokenizer.json"
+"""The name of the tokenizer inside an index."""
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build did, and what it took.
+
+    Parameters
+    ----------
+    path : str
+        Of the index.
+    num_files, num_documents, num_tokens, vocab_size : int
+    num_bytes : int
+        UTF-8 bytes of the text; 0 for ready tokens.
+    index_bytes : int
+        Of all files of the index.
+    stage_s : dict of str to float
+        Seconds of each stage, in order.
+    total_s : float
+        Seconds of all.
+    peak_memory_bytes : int
+        The process's largest resident set, mapped files included.
+    skipped_files : dict of str to int
+        Files that a folder or glob left out, by suffix.
+    notes : tuple of str
+        What the user should know, as sentences.
+    """
+
+    path: str
+    tokenizer: str | None
+    end_of_document: int | None
+    num_files: int
+    num_documents: int
+    num_tokens: int
+    vocab_size: int
+    num_bytes: int
+    index_bytes: int
+    stage_s: dict[str, float]
+    total_s: float
+    peak_memory_bytes: int
+    skipped_files: dict[str, int] = field(default_factory=dict)
+    num_skipped_documents: int = 0
+    num_replaced_documents: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens over the seconds of all stages."""
+        return self.num_tokens / max(self.total_s, 1e-9)
+
+    @property
+    def index_bytes_per_token(self) -> float:
+        """Size on disk, the text included, per token."""
+        return self.index_bytes / self.num_tokens
+
+    @property
+    def text_bytes_per_token(self) -> float | None:
+        """How much text a token holds; None for ready tokens."""
+        return self.num_bytes / self.num_tokens if self.num_bytes else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        derived = ("tokens_per_s", "index_bytes_per_token", "text_bytes_per_token")
+        return {**self.__dict__, **{name: getattr(self, name) for name in derived}}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build; the options of `corpus-teacher index build`.
+
+    Parameters
+    ----------
+    tokenizer : str, optional
+        `train:VOCAB`, `bytes`, a tokenizer.json, a folder or a name; text needs one.
+    end_of_document : str or int, optional
+        The id (or name) of the token that ends a document, where the tokenizer doesn't say.
+    vocab_size : int, optional
+        V of ready tokens without a tokenizer; the largest id + 1 by default.
+    kind : str, optional
+        What files of an unknown suffix hold.
+    dtype : {"uint16", "uint32"}
+        Of raw .bin files.
+    doc_offsets : Path, optional
+        Where the documents of one file of ready tokens begin.
+    force : bool
+        Replace an index that stands at `out`.
+    workers : int, optional
+        Threads; all cores by default.
+    """
+
+    tokenizer: str | None = None
+    end_of_document: str | int | None = None
+    vocab_size: int | None = None
+    read: ReadOptions = field(default_factory=ReadOptions)
+    kind: Kind | None = None
+    dtype: str = "uint16"
+    doc_offsets: Path | None = None
+    force: bool = False
+    workers: int | None = None
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.begin = time.perf_counter()
+        self.stage_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.stage_s[name] = time.perf_counter() - begin
+
+    @property
+    def total_s(self) -> float:
+        return time.perf_counter() - self.begin
+
+
+def build_index_from_sources(
+    specs: list[str],
+    out: str | Path,
+    options: BuildOptions | None = None,
+    *,
+    progress: Progress = silent,
+) -> BuildSummary:
+    """Build an index from whatever the user named.
+
+    Parameters
+    ----------
+    specs : list of str
+        See `find_sources`.
+    out : str or Path
+        The folder of the index; it appears when it is complete.
+    options : BuildOptions, optional
+    progress : callable, optional
+        Told about the stages "read for the tokenizer", "train the tokenizer", "tokenize" and "build: …".
+
+    Raises
+    ------
+    IndexExistsError
+        If `out` exists and is not to be replaced.
+    InputError, TokenizerError, CorpusError, OutputError, IndexWriteError
+        See there; nothing is left behind.
+    """
+    options = options or BuildOptions()
+    out = Path(out)
+    clock, log, notes = _Clock(), ReadLog(), list[str]()
+    prepare_target(out, force=options.force)
+    inventory = find_sources(specs, kind=options.kind)
+    if inventory.repeated:
+        notes.append(f"{inventory.repeated} files were named more than once and are read once")
+    if any(source.kind == "tokens" for source in inventory.sources):
+        tokenizer, corpus, vocab_size, end = _ready_corpus(inventory, out, options, clock, notes, progress)
+    else:
+        tokenizer = _tokenizer_for(inventory, options, clock, progress)
+        with clock.stage("tokenize"):
+            corpus = tokenize_documents(
+                inventory.documents(options.read, log),
+                tokenizer,
+                folder=out.parent,
+                workers=options.workers,
+                progress=progress,
+                log=log,
+                total=inventory.size_bytes,
+            )
+        vocab_size, end = tokenizer.vocab_size, tokenizer.end_of_document
+        if end is None:
+            notes.append(
+                "the tokenizer names no end-of-document token, so none was appended; pass --end-of-document "
+                "to name it"
+            )
+    notes.extend(log.examples)
+    metadata: dict[str, Any] = {
+        "tokenizer": _described(tokenizer),
+        "sources": specs,
+        "num_files": len(inventory.sources),
+        "num_bytes": corpus.num_bytes,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "corpus_teacher": corpus_teacher.__version__,
+            "tokenizers": tokenizers.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    with clock.stage("build"):
+        index = build_index(
+            corpus.tokens,
+            out,
+            doc_starts=corpus.doc_starts,
+            vocab_size=vocab_size,
+            end_of_document=end,
+            metadata=metadata,
+            attachments={TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None,
+            overwrite=options.force,
+            workers=options.workers,
+            progress=lambda stage, fraction: progress(f"build: {stage}", fraction, 1.0),
+        )
+    with index:
+        return _summary(index, corpus, inventory, tokenizer, log, clock, notes)
+
+
+def prepare_target(out: Path, *, force: bool) -> None:
+    """Refuse early what would fail late: a target that must not be replaced, or whose folder can't be made.
+
+    Raises
+    ------
+    IndexExistsError, OutputError
+    """
+    check_target(out, overwrite=force)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {out.parent} can't be made: {error.strerror or error}") from error
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set of this process so far; 0 where the system doesn't tell."""
+    try:
+        import resource
+    except ImportError:  # not on every system
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _tokenizer_for(
+    inventory: Inventory, options: BuildOptions, clock: _Clock, progress: Progress
+) -> Tokenizer:
+    """Load the tokenizer, or train it on the sources."""
+    if options.tokenizer is None:
+        raise TokenizerError(
+            "text needs a tokenizer: pass --tokenizer with train:VOCAB, bytes, a tokenizer.json, a folder or "
+            "a name"
+        )
+    size = parse_vocab_size(options.tokenizer)
+    if size is None:
+        with clock.stage("load the tokenizer"):
+            return load_tokenizer(options.tokenizer, end_of_document=options.end_of_document)
+    log, total = ReadLog(), inventory.size_bytes
+
+    def texts() -> Iterator[str]:
+        for document in inventory.documents(options.read, log):
+            yield document.text
+            progress("read for the tokenizer", log.done, total)
+        progress("train the tokenizer", 0, None)
+
+    with clock.stage("train the tokenizer"):
+        tokenizer = train_tokenizer(texts(), size, spec=options.tokenizer)
+    progress("train the tokenizer", 1, 1)
+    if options.end_of_document is not None:
+        tokenizer.end_of_document = tokenizer.find_token(options.end_of_document)
+    return tokenizer
+
+
+def _ready_corpus(
+    inventory: Inventory,
+    out: Path,
+    options: BuildOptions,
+    clock: _Clock,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[Tokenizer | None, TokenFile, int, int | None]:
+    """Ready tokens, checked and split into documents: the tokenizer, the corpus, V, the end token."""
+    others = [source.name for source in inventory.sources if source.kind != "tokens"]
+    if others:
+        raise ConfigError(f"ready tokens and text don't go into one index: {others[0]} is text")
+    if options.doc_offsets is not None and len(inventory.sources) > 1:
+        raise ConfigError(f"--doc-offsets fits one file of tokens, there are {len(inventory.sources)}")
+    tokenizer = None
+    if options.tokenizer is not None:
+        if parse_vocab_size(options.tokenizer) is not None:
+            raise TokenizerError(
+                f"{options.tokenizer!r} can't be trained on ready tokens; name the tokenizer they are of"
+            )
+        tokenizer = load_tokenizer(options.tokenizer)
+    end = _end_of_ready(options, tokenizer)
+    limit = options.vocab_size or (max(tokenizer.vocab_size, (end or 0) + 1) if tokenizer else None)
+    files = [
+        open_ready_tokens(Path(source.name), dtype=options.dtype, doc_offsets=options.doc_offsets)
+        for source in inventory.sources
+    ]
+    notes.extend(f"{file.path.name}: {file.convention}, {len(file.tokens):,} tokens" for file in files)
+    with clock.stage("read the tokens"):
+        corpus, largest = _joined(files, limit, end, out.parent, notes, progress)
+    return tokenizer, corpus, limit or max(largest, end or 0) + 1, end
+
+
+def _joined(
+    files: list[ReadyTokens],
+    limit: int | None,
+    end: int | None,
+    folder: Path,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[TokenFile, int]:
+    """Checked tokens of all files, mapped in place where one file holds them as we do; and the largest id."""
+    total, done, largest, whole = sum(len(file.tokens) for file in files), 0, 0, 0
+    copied = len(files) > 1 or files[0].tokens.dtype not in (np.uint16, np.uint32)
+    doc_starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+    with TokenWriter(token_dtype(limit or 1 << 31), folder=folder) as writer:
+        for file in files:
+            begin = done
+            ends: list[npt.NDArray[np.int64]] = []
+            for chunk in file.chunks(limit):
+                largest = max(largest, int(chunk.max()))
+                if file.doc_starts is None and end is not None:
+                    ends.append(split_after(chunk, end) + done)
+                if copied:
+                    writer.append(chunk)
+                done += len(chunk)
+                progress("read the tokens", done, total, done)
+            if file.doc_starts is not None:
+                doc_starts.append(file.doc_starts[1:] + begin)
+            else:
+                whole += not any(map(len, ends))
+                doc_starts.append(np.unique(np.concatenate([*ends, [done]])))
+        tokens = writer.finish().tokens if copied else files[0].tokens
+    if whole:
+        reason = (
+            f"no token is the end-of-document id {end}"
+            if end is not None
+            else "neither --doc-offsets nor --end-of-document says where documents end"
+        )
+        notes.append(f"{reason}: {'each file' if whole > 1 else 'the file'} is taken for one document")
+    return TokenFile(tokens, np.concatenate(doc_starts)), largest
+
+
+def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | None:
+    """The id that ends documents of ready tokens."""
+    given = options.end_of_document
+    if given is None:
+        return tokenizer.end_of_document if tokenizer else None
+    if isinstance(given, int) or given.isdecimal():
+        end = int(given)
+    elif tokenizer is not None:
+        end = tokenizer.find_token(given)
+    else:
+        raise ConfigError(
+            f"--end-of-document {given!r} is a name: pass the id, or the --tokenizer that knows it"
+        )
+    if options.vocab_size is not None and end >= options.vocab_size:
+        raise ConfigError(f"--end-of-document {end} is outside of the --vocab-size of {options.vocab_size}")
+    if tokenizer is not None and end < tokenizer.vocab_size:
+        tokenizer.end_of_document = end
+    return end
+
+
+def _described(tokenizer: Tokenizer | None) -> dict[str, Any] | None:
+    """What the metadata of an index say about its tokenizer."""
+    if tokenizer is None:
+        return None
+    return {"spec": tokenizer.spec, "fingerprint": tokenizer.fingerprint, "file": TOKENIZER_FILE}
+
+
+def _summary(
+    index: CorpusIndex,
+    corpus: TokenFile,
+    inventory: Inventory,
+    tokenizer: Tokenizer | None,
+    log: ReadLog,
+    clock: _Clock,
+    notes: list[str],
+) -> BuildSummary:
+    return BuildSummary(
+        path=str(index.path),
+        tokenizer=tokenizer.spec if tokenizer else None,
+        end_of_document=index.end_of_document,
+        num_files=len(inventory.sources),
+        num_documents=index.num_documents,
+        num_tokens=index.num_tokens,
+        vocab_size=index.vocab_size,
+        num_bytes=corpus.num_bytes,
+        index_bytes=sum(index.size_bytes.values()),
+        stage_s={name: round(seconds, 3) for name, seconds in clock.stage_s.items()},
+        total_s=round(clock.total_s, 3),
+        peak_memory_bytes=peak_memory_bytes(),
+        skipped_files=dict(inventory.skipped.most_common()),
+        num_skipped_documents=log.num_skipped,
+        num_replaced_documents=log.num_replaced,
+        notes=tuple(notes),
+    )

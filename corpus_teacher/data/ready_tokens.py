@@ -1,0 +1,236 @@
+"""Ready tokens: corpora that somebody else has tokenised, in the files that the field uses.
+
+| file | convention |
+|---|---|
+| X.npy | one integer array of shape (N,) |
+| X.bin | raw little-endian uint16 or uint32 (nanoGPT, tokengrams, infini-gram); X.u16 and X.u32 say which |
+| X.bin with a header of 256 int32 | llm.c and modded-nanogpt: magic 20240520 (uint16) or 20240801 (uint32) |
+| X.bin + X.idx | Megatron-LM's indexed data set, "MMIDIDX" version 1 |
+
+Documents come from Megatron's index, from a file of offsets, or from an end-of-document id; else all is one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpus_teacher.errors import InputError
+
+SUFFIXES = (".npy", ".bin", ".idx", ".u16", ".u32")
+
+_CHUNK_TOKENS = 1 << 22
+_MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
+_MEGATRON_TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
+_LLMC_TYPES = {20240520: "<u2", 20240801: "<u4"}
+_LLMC_HEADER_BYTES = 256 * 4
+
+
+@dataclass(frozen=True)
+class ReadyTokens:
+    """A tokenised corpus as it lies on disk.
+
+    Parameters
+    ----------
+    path : Path
+    tokens : ndarray of shape (N,), integer
+        A read-only map.
+    doc_starts : ndarray of shape (D + 1,), int64, optional
+        None where the file doesn't say.
+    convention : str
+        What it was taken for, for the summary.
+    """
+
+    path: Path
+    tokens: npt.NDArray[Any]
+    doc_starts: npt.NDArray[np.int64] | None
+    convention: str
+
+    def chunks(self, vocab_size: int | None = None) -> Iterator[npt.NDArray[Any]]:
+        """The tokens in bounded pieces, each id checked to be in 0 .. vocab_size − 1 (2³¹ − 1 at most).
+
+        Raises
+        ------
+        InputError
+            At the first id outside, named with its position.
+        """
+        limit = vocab_size or 1 << 31
+        for begin in range(0, len(self.tokens), _CHUNK_TOKENS):
+            chunk = self.tokens[begin : begin + _CHUNK_TOKENS]
+            low, high = int(chunk.min()), int(chunk.max())
+            if low < 0 or high >= limit:
+                place = int(np.argmax((chunk < 0) | (chunk >= limit)))
+                bound = f"the vocabulary of {vocab_size}" if vocab_size else "the largest vocabulary, 2^31"
+                raise InputError(
+                    f"{self.path}: token {begin + place} is {chunk[place]}, which is outside of {bound}; "
+                    "name the "
+                    "tokenizer or the --vocab-size that the tokens were made with, and the right --dtype"
+                )
+            yield chunk
+
+
+def open_ready_tokens(path: Path, *, dtype: str = "uint16", doc_offsets: Path | None = None) -> ReadyTokens:
+    """Map a file of tokens.
+
+    Parameters
+    ----------
+    path : Path
+        .npy, .bin, .u16, .u32, or either file of a Megatron pair.
+    dtype : {"uint16", "uint32"}
+        Of a raw .bin; the other files say it themselves.
+    doc_offsets : Path, optional
+        Where documents begin, in tokens: a .npy, or raw little-endian int64.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, empty, cut short, or not what its name says.
+    """
+    try:
+        index = path.with_suffix(".idx")
+        if path.suffix == ".idx" or (path.suffix == ".bin" and index.is_file()):
+            ready = _open_megatron(path.with_suffix(".bin"), index)
+        elif path.suffix == ".npy":
+            ready = _open_npy(path)
+        else:
+            ready = _open_raw(path, {".u16": "uint16", ".u32": "uint32"}.get(path.suffix, dtype))
+        if doc_offsets is not None:
+            starts = _read_offsets(doc_offsets, len(ready.tokens))
+            ready = ReadyTokens(ready.path, ready.tokens, starts, f"{ready.convention} + {doc_offsets.name}")
+    except OSError as error:
+        name = error.filename or path
+        raise InputError(f"{name} can't be read: {error.strerror or error}") from error
+    return ready
+
+
+def split_after(tokens: npt.NDArray[Any], end_of_document: int) -> npt.NDArray[np.int64]:
+    """Where documents end in a piece of tokens: after every end-of-document id.
+
+    >>> split_after(np.array([5, 0, 7, 0]), 0).tolist()
+    [2, 4]
+    """
+    return np.flatnonzero(tokens == end_of_document).astype(np.int64) + 1
+
+
+def _open_npy(path: Path) -> ReadyTokens:
+    try:
+        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise InputError(f"{path} is not a .npy array of tokens: {error}") from error
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        raise InputError(
+            f"{path} holds {tokens.dtype} of shape {tokens.shape}; tokens are one integer array of shape (N,)"
+        )
+    return ReadyTokens(path, _not_empty(tokens, path), None, f".npy of {tokens.dtype}")
+
+
+def _open_raw(path: Path, dtype: str) -> ReadyTokens:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(12)
+    magic, version, count = struct.unpack("<iii", head) if len(head) == 12 else (0, 0, 0)
+    if magic in _LLMC_TYPES and version in (1, 7) and size >= _LLMC_HEADER_BYTES:
+        kind = np.dtype(_LLMC_TYPES[magic])
+        if size != _LLMC_HEADER_BYTES + count * kind.itemsize:
+            raise InputError(
+                f"{path} is cut short or damaged: its header promises {count:,} tokens "
+                f"({_LLMC_HEADER_BYTES + count * kind.itemsize:,} bytes), the file has {size:,} bytes"
+            )
+        tokens = np.memmap(path, dtype=kind, mode="r", offset=_LLMC_HEADER_BYTES, shape=(count,))
+        return ReadyTokens(path, tokens, None, f"llm.c .bin of {kind.name}")
+    kind = np.dtype(dtype).newbyteorder("<")
+    if size % kind.itemsize:
+        raise InputError(
+            f"{path} has {size:,} bytes, which is no whole number of {dtype} tokens; it is cut short, or "
+            "--dtype is wrong"
+        )
+    if size == 0:
+        raise InputError(f"{path} is empty")
+    return ReadyTokens(path, np.memmap(path, dtype=kind, mode="r"), None, f"raw {dtype}")
+
+
+def _open_megatron(data: Path, index: Path) -> ReadyTokens:
+    """The pair of Megatron-LM (megatron/core/datasets/indexed_dataset.py): lengths and documents beside the
+    tokens.
+
+    Header: magic, u64 version, u8 type, u64 sequences S, u64 document boundaries D + 1; then int32 lengths
+    (S), int64 byte offsets (S), int64 boundaries in sequences (D + 1), and perhaps int8 modes (S) of
+    multimodal data.
+    """
+    blob = index.read_bytes()
+    header = struct.Struct("<9sQBQQ")
+    if len(blob) < header.size or blob[:9] != _MEGATRON_MAGIC:
+        raise InputError(f"{index} is not a Megatron index: it doesn't begin with MMIDIDX")
+    _, version, code, sequences, boundaries = header.unpack_from(blob)
+    if version != 1:
+        raise InputError(f"{index} is a Megatron index of version {version}; only version 1 is known")
+    if code not in _MEGATRON_TYPES:
+        raise InputError(f"{index}: its tokens have type code {code}, which is no integer type")
+    if len(blob) < header.size + 12 * sequences + 8 * boundaries:
+        raise InputError(f"{index} is cut short: {sequences:,} sequences don't fit into {len(blob):,} bytes")
+    at = header.size
+    lengths = np.frombuffer(blob, "<i4", sequences, at).astype(np.int64)
+    offsets = np.frombuffer(blob, "<i8", sequences, at + 4 * sequences)
+    documents = np.frombuffer(blob, "<i8", boundaries, at + 12 * sequences)
+    kind = np.dtype(_MEGATRON_TYPES[code])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    if not np.array_equal(offsets, starts[:-1] * kind.itemsize):
+        raise InputError(
+            f"{index}: its sequences don't lie one after the other in {data.name}; merge it anew"
+        )
+    if (
+        len(documents) < 1
+        or documents[0] != 0
+        or documents[-1] != sequences
+        or (np.diff(documents) < 0).any()
+    ):
+        raise InputError(f"{index}: its document boundaries don't run from 0 to {sequences:,} sequences")
+    size = data.stat().st_size
+    if size != starts[-1] * kind.itemsize:
+        raise InputError(
+            f"{data} has {size:,} bytes, but {index.name} tells of {starts[-1] * kind.itemsize:,}: "
+            "the two don't belong together, or one is cut short"
+        )
+    if size == 0:
+        raise InputError(f"{data} is empty")
+    return ReadyTokens(
+        data, np.memmap(data, dtype=kind, mode="r"), starts[documents], f"Megatron {kind.name}"
+    )
+
+
+def _read_offsets(path: Path, num_tokens: int) -> npt.NDArray[np.int64]:
+    """doc_starts (D + 1,) from a file that may leave out the final N."""
+    if path.suffix == ".npy":
+        try:
+            offsets = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise InputError(f"{path} is not a .npy array of document offsets: {error}") from error
+    else:
+        if path.stat().st_size % 8:
+            raise InputError(f"{path} is no whole number of int64 offsets; save them as .npy")
+        offsets = np.fromfile(path, dtype="<i8")
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) == 0:
+        raise InputError(
+            f"{path} holds {offsets.dtype} of shape {offsets.shape}, not document offsets (D + 1,)"
+        )
+    starts = offsets.astype(np.int64)
+    if starts[-1] < num_tokens:
+        starts = np.append(starts, num_tokens)
+    if starts[0] != 0 or starts[-1] != num_tokens or (np.diff(starts) < 0).any():
+        raise InputError(
+            f"{path}: document offsets must ascend from 0 to the {num_tokens:,} tokens, these run from "
+            f"{starts[0]:,} to {starts[-1]:,}; they count tokens, not bytes"
+        )
+    return starts
+
+
+def _not_empty(tokens: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    if len(tokens) == 0:
+        raise InputError(f"{path} is empty")
+    return tokens

@@ -1,0 +1,369 @@
+"""Sources: what the user names (files, folders, globs, data sets) → a sorted list of things to read.
+
+Naming decides: the kind of a file follows from its suffix, a folder is walked in sorted order and says what
+it left out, a saved data set is known by the files that `datasets` writes, and `hf:` asks the `datasets`
+library. The order of the list, and so of the corpus, depends on the names only.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from corpus_teacher.data.documents import Document, ReadLog
+from corpus_teacher.data.readers import (
+    ReadOptions,
+    one_line,
+    read_dataset,
+    read_json_lines,
+    read_parquet,
+    read_text,
+)
+from corpus_teacher.data.ready_tokens import SUFFIXES as TOKEN_SUFFIXES
+from corpus_teacher.errors import InputError
+
+Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens"]
+
+TEXT_SUFFIXES = frozenset(
+    [
+        ".txt",
+        ".text",
+        ".md",
+        ".markdown",
+        ".rst",
+        ".tex",
+        ".org",
+        ".adoc",
+        ".html",
+        ".htm",
+        ".log",
+        ".srt",
+        ".py",
+        ".pyi",
+        ".pyx",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".cxx",
+        ".hpp",
+        ".hh",
+        ".cu",
+        ".cuh",
+        ".cs",
+        ".java",
+        ".kt",
+        ".scala",
+        ".go",
+        ".rs",
+        ".rb",
+        ".php",
+        ".pl",
+        ".pm",
+        ".lua",
+        ".r",
+        ".jl",
+        ".js",
+        ".jsx",
+        ".mjs",
+        ".ts",
+        ".tsx",
+        ".sh",
+        ".bash",
+        ".sql",
+        ".swift",
+        ".hs",
+        ".ml",
+        ".mli",
+        ".el",
+        ".lisp",
+        ".clj",
+        ".ex",
+        ".exs",
+        ".erl",
+        ".f",
+        ".f90",
+        ".m",
+        ".s",
+        ".asm",
+        ".css",
+        ".scss",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".yaml",
+        ".yml",
+        ".cmake",
+        ".mk",
+        ".proto",
+    ]
+)
+"""Suffixes of files that are one document each."""
+
+JSON_LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
+PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
+
+_SKIPPED_FOLDERS = frozenset(["__pycache__", "node_modules"])
+_READERS: dict[str, Callable[[Path, ReadOptions, ReadLog], Iterator[Document]]] = {
+    "text": read_text,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read.
+
+    Parameters
+    ----------
+    kind : str
+        "text", "jsonl", "parquet", "dataset" (saved by the datasets library), "hub" (`hf:`) or "tokens".
+    name : str
+        The path, or what follows `hf:`.
+    size_bytes : int, optional
+        On disk; None where it is unknown.
+    """
+
+    kind: Kind
+    name: str
+    size_bytes: int | None = None
+
+    def documents(self, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+        """Read it, from its beginning; `log.done` advances by `size_bytes` in all.
+
+        Raises
+        ------
+        InputError
+            At the first thing that is broken, unless `options.errors` lets it pass.
+        """
+        if self.kind in _READERS:
+            yield from _READERS[self.kind](Path(self.name), options, log)
+        elif self.kind == "tokens":
+            raise InputError(f"{self.name} holds tokens, not text, and can't be tokenised again")
+        else:
+            begin = log.done
+            load = _saved_dataset if self.kind == "dataset" else _hub_dataset
+            rows = load(self.name, options)
+            num_rows = len(rows) if self.kind == "dataset" else 0
+            for number, document in enumerate(read_dataset(rows, self.name, options, log), start=1):
+                if num_rows:
+                    log.done = begin + (self.size_bytes or 0) * number / num_rows
+                yield document
+
+
+@dataclass
+class Inventory:
+    """What is read, in order, and what a folder or a glob left out.
+
+    Attributes
+    ----------
+    sources : list of Source
+    skipped : Counter of str
+        How many files were left out, by suffix ("no suffix" among them).
+    repeated : int
+        Files that were named more than once; they are read once.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes on disk of all sources, or None if one of them is a stream of unknown length."""
+        sizes = [source.size_bytes for source in self.sources]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def documents(self, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+        """All documents of all sources, in order."""
+        for source in self.sources:
+            yield from source.documents(options, log)
+
+
+def find_sources(specs: list[str], *, kind: Kind | None = None) -> Inventory:
+    """Everything that the user named.
+
+    Parameters
+    ----------
+    specs : list of str
+        Files, folders, globs, folders of saved data sets, `hf:name[:config[:split]]`.
+    kind : str, optional
+        What files of an unknown suffix hold: "text", "jsonl", "parquet" or "tokens".
+
+    Raises
+    ------
+    InputError
+        If one is missing, of an unknown kind, or a folder or glob holds nothing to read.
+    """
+    if not specs:
+        raise InputError("there is no source: name a file, a folder, a glob or a data set")
+    inventory = Inventory()
+    seen: set[str] = set()
+    for spec in specs:
+        before, repeated = len(inventory.sources), inventory.repeated
+        for source in _expand(spec, kind, inventory.skipped):
+            key = source.name if source.kind == "hub" else os.path.realpath(source.name)
+            if key in seen:
+                inventory.repeated += 1
+                continue
+            seen.add(key)
+            inventory.sources.append(source)
+        if len(inventory.sources) == before and inventory.repeated == repeated:
+            left_out = ", ".join(f"{count} {suffix}" for suffix, count in inventory.skipped.most_common(5))
+            raise InputError(
+                f"{spec} holds nothing that can be read (text, .jsonl, .parquet, plain or packed as .gz or "
+                ".zst)" + (f"; left out: {left_out}" if left_out else "")
+            )
+    return inventory
+
+
+def kind_of_file(path: Path) -> Kind | None:
+    """What a file holds, by its name alone; None where the name says nothing.
+
+    >>> kind_of_file(Path("a.jsonl.zst")), kind_of_file(Path("b.txt.gz")), kind_of_file(Path("c.exe"))
+    ('jsonl', 'text', None)
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = bool(suffixes) and suffixes[-1] in PACKED_SUFFIXES
+    if packed:
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    if last in TEXT_SUFFIXES:
+        return "text"
+    if last in JSON_LINES_SUFFIXES or (packed and last == ".json"):  # C4 and others name their lines .json.gz
+        return "jsonl"
+    if not packed and last == ".parquet":
+        return "parquet"
+    if not packed and last in TOKEN_SUFFIXES:
+        return "tokens"
+    return None
+
+
+def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Source]:
+    """The sources behind one name, sorted."""
+    if spec.startswith("hf:"):
+        yield Source("hub", spec.removeprefix("hf:"))
+        return
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        yield from _folder(path, skipped)
+    elif path.exists():
+        yield _file(path, kind)
+    elif glob.has_magic(spec):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise InputError(f"no file matches {spec}")
+        for match in map(Path, matches):
+            if match.is_dir():
+                yield from _folder(match, skipped)
+            elif kind is not None or kind_of_file(match) is not None:
+                yield _file(match, kind)
+            else:
+                skipped[match.suffix or "no suffix"] += 1
+    elif path.with_suffix(".idx").is_file() and path.with_suffix(".bin").is_file():
+        yield _file(path.with_suffix(".bin"), None)  # Megatron names the pair without a suffix
+    else:
+        raise InputError(f"there is no file or folder {spec}")
+
+
+def _file(path: Path, kind: Kind | None) -> Source:
+    found = kind_of_file(path) or kind
+    if found is None:
+        raise InputError(
+            f"{path}: the suffix {path.suffix!r} says nothing about what the file holds; pass --format text "
+            "(or jsonl, "
+            "parquet, tokens) to say it"
+        )
+    if found == "tokens" and path.suffix == ".idx":
+        path = path.with_suffix(".bin")
+    if not os.access(path, os.R_OK):
+        raise InputError(
+            f"{path} can't be read: " + ("permission denied" if path.exists() else "no such file")
+        )
+    return Source(found, str(path), path.stat().st_size)
+
+
+def _folder(path: Path, skipped: Counter[str]) -> Iterator[Source]:
+    """A saved data set, or all text, JSON lines and Parquet below a folder; hidden things are passed over."""
+    if is_saved_dataset(path):
+        yield Source("dataset", str(path), _size_below(path))
+        return
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
+        )
+        here = Path(folder)
+        for name in list(folders):
+            if is_saved_dataset(here / name):
+                folders.remove(name)
+                yield Source("dataset", str(here / name), _size_below(here / name))
+        for name in sorted(files):
+            file = here / name
+            kind = kind_of_file(file)
+            if name.startswith(".") or kind in (None, "tokens") or not file.is_file():
+                skipped[file.suffix or "no suffix"] += 1
+            else:
+                yield _file(file, None)
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether `datasets` saved a data set (or several splits of one) in a folder."""
+    return (path / "dataset_dict.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )
+
+
+def _saved_dataset(name: str, options: ReadOptions) -> Any:
+    """The rows of a data set that `save_to_disk` wrote."""
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(name)
+    except Exception as error:
+        raise InputError(f"the data set in {name} can't be loaded: {one_line(error)}") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = _choose_split(loaded, name, options.split)
+    if options.text_field in loaded.column_names:
+        loaded = loaded.select_columns([options.text_field])
+    return loaded
+
+
+def _choose_split(splits: Any, name: str, split: str | None) -> Any:
+    names = list(splits)
+    wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
+    if wanted not in names:
+        problem = f"has no split {wanted!r}" if wanted else "has several splits and none is called train"
+        raise InputError(f"the data set in {name} {problem}; pass --split with one of: {', '.join(names)}")
+    return splits[wanted]
+
+
+def _hub_dataset(spec: str, options: ReadOptions) -> Any:
+    """`name[:config[:split]]` through `datasets.load_dataset`, streamed."""
+    import datasets
+
+    name, _, rest = spec.partition(":")
+    config, _, split = rest.partition(":")
+    path = Path(name).expanduser()
+    loader: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config or None}
+    if path.is_file():  # one local file: the loader that its suffix stands for
+        known = {"jsonl": "json", "parquet": "parquet", "text": "text"}.get(kind_of_file(path) or "")
+        plain = {".csv": "csv", ".json": "json", ".arrow": "arrow"}.get(path.suffix)
+        if known is None and plain is None:
+            raise InputError(f"hf:{spec}: datasets has no loader for the suffix {path.suffix!r}")
+        loader = {"path": known or plain, "data_files": str(path)}
+    elif not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
+        raise InputError(f"hf:{spec}: there is no file or folder {name!r}")
+    try:
+        return datasets.load_dataset(**loader, split=split or options.split or "train", streaming=True)
+    except Exception as error:
+        raise InputError(f"hf:{spec} can't be loaded: {one_line(error)}") from error
+
+
+def _size_below(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*.arrow"))
