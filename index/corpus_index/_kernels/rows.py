@@ -11,118 +11,142 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.prefetch import prefetch
+from corpus_index._kernels.intrinsics import lowest_bit, prefetch
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _add(tally, words, summary, c, count):
+    words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)  # a branch on tally[c] == 0 would be guessed wrong too often
+    summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
+    tally[c] += count
 
 
 @njit(cache=True, nogil=True)
-def _grown(array, used):
-    larger = np.empty(max(1024, array.size * 2), array.dtype)
-    larger[:used] = array[:used]
-    return larger
+def _drain(tally, words, summary, row_tokens, row_counts, place):
+    """Write the tallied tokens, ascending, from place on, and clear the tally; returns the end."""
+    for s in range(summary.size):
+        while summary[s] != 0:
+            w = (s << 6) + lowest_bit(summary[s])
+            summary[s] &= summary[s] - np.uint64(1)
+            word = words[w]
+            words[w] = 0
+            while word != 0:
+                c = (w << 6) + lowest_bit(word)
+                word &= word - np.uint64(1)
+                row_tokens[place] = c
+                row_counts[place] = tally[c]
+                tally[c] = 0
+                place += 1
+    return place
 
 
 @njit(cache=True, nogil=True)
-def heavy_rows(next_tokens, deep, num_symbols, light, lo, hi, is_root):
-    """The rows of all nodes within ranks lo .. hi−1 that are wider than light.
+def fill_heavy_rows(
+    next_tokens, deep, light, hi, is_root, state, open_depth, open_lo, top_lo, top_hi, top_row,
+    tally, words, summary, bounds, offsets, row_tokens, row_counts,
+):
+    """Go on writing rows until the slice ends at rank hi (True) or the next row may not fit (False); see heavy_rows.
 
-    deep: symbols that a rank shares with the rank before. The slice itself counts as a node only with is_root.
-    Returns (bounds (R, 2), offsets (R + 1), token ids, counts), in the order in which the nodes are completed.
+    state: rank, first rank of the node just closed, open nodes, tops, rows, entries. open_…: a stack of the nodes that
+    the rank is in, with their depths. top_…: finished heavy nodes that no finished heavy node holds; top_row is the row,
+    or −1 − token where that is the only continuation. (No array is replaced in here: numba would count references at
+    every rank, which took longer than all else.)
     """
-    tally = np.zeros(num_symbols, np.int64)
-    touched = np.empty(num_symbols, np.int64)
-    bounds = np.empty((1024, 2), np.int64)
-    offsets = np.zeros(1024, np.int64)
-    row_tokens = np.empty(1024, next_tokens.dtype)
-    row_counts = np.empty(1024, np.uint32)
-    num_rows, used = 0, 0
-    # finished heavy nodes that no finished heavy node holds: lo, hi, row (or −1 − token: the only continuation)
-    top_lo, top_hi = np.empty(1024, np.int64), np.empty(1024, np.int64)
-    top_row = np.empty(1024, np.int64)
-    tops = 0
-    # open nodes: depth and first rank
-    open_depth, open_lo = np.empty(1024, np.int64), np.empty(1024, np.int64)
-    open_depth[0], open_lo[0] = -1 if not is_root else 0, lo
-    opened = 1
-    for r in range(lo + 1, hi + 1):
+    r, left, opened, tops, num_rows, used = state
+    while r <= hi:
         depth = np.int64(deep[r]) if r < hi else np.int64(-1)
         if depth == 0 and not is_root:
             depth = np.int64(-1)
-        left = r - 1
         while opened > 0 and open_depth[opened - 1] > depth:
-            opened -= 1
-            left = open_lo[opened]
-            if r - left > light:
-                # which heavy nodes lie inside, and is there one continuation only?
+            node_lo = open_lo[opened - 1]
+            if r - node_lo > light:
                 first = tops
-                while first > 0 and top_lo[first - 1] >= left:
+                while first > 0 and top_lo[first - 1] >= node_lo:
                     first -= 1
-                found = 0
-                place = left
+                place = node_lo
+                sole = np.int64(next_tokens[node_lo])  # the only continuation so far, or −1
                 for t in range(first, tops + 1):
                     stop = top_lo[t] if t < tops else r
                     for k in range(place, stop):
-                        c = np.int64(next_tokens[k])
-                        if tally[c] == 0:
-                            touched[found] = c
-                            found += 1
-                        tally[c] += 1
+                        if np.int64(next_tokens[k]) != sole:
+                            sole = np.int64(-1)
+                            break
                     if t < tops:
-                        row = top_row[t]
-                        if row < 0:
-                            c = -1 - row
-                            if tally[c] == 0:
-                                touched[found] = c
-                                found += 1
-                            tally[c] += top_hi[t] - top_lo[t]
-                        else:
-                            for k in range(offsets[row], offsets[row + 1]):
-                                c = np.int64(row_tokens[k])
-                                if tally[c] == 0:
-                                    touched[found] = c
-                                    found += 1
-                                tally[c] += np.int64(row_counts[k])
+                        if top_row[t] != -1 - sole:
+                            sole = np.int64(-1)
                         place = top_hi[t]
-                row = -1 - touched[0]
-                if found == 1:
-                    tally[touched[0]] = 0
-                else:
-                    while used + found > row_tokens.size:
-                        row_tokens = _grown(row_tokens, used)
-                        row_counts = _grown(row_counts, used)
-                    if num_rows + 2 > offsets.size:
-                        offsets = _grown(offsets, num_rows + 1)
-                        wider = np.empty((bounds.shape[0] * 2, 2), np.int64)
-                        wider[:num_rows] = bounds[:num_rows]
-                        bounds = wider
-                    if found * 16 > num_symbols:  # many: walking all symbols is cheaper than sorting
-                        k = used
-                        for c in range(num_symbols):
-                            if tally[c] > 0:
-                                row_tokens[k] = c
-                                row_counts[k] = tally[c]
-                                tally[c] = 0
-                                k += 1
-                    else:
-                        ids = np.sort(touched[:found])
-                        for k in range(found):
-                            row_tokens[used + k] = ids[k]
-                            row_counts[used + k] = tally[ids[k]]
-                            tally[ids[k]] = 0
-                    bounds[num_rows, 0], bounds[num_rows, 1] = left, r
-                    used += found
+                    if sole < 0:
+                        break
+                row = -1 - sole
+                if sole < 0:
+                    if num_rows == bounds.shape[0] or used + min(r - node_lo, tally.size) > row_tokens.size:
+                        state[0], state[1], state[2], state[3], state[4], state[5] = r, left, opened, tops, num_rows, used
+                        return False
+                    place = node_lo
+                    for t in range(first, tops + 1):
+                        stop = top_lo[t] if t < tops else r
+                        for k in range(place, stop):
+                            _add(tally, words, summary, np.int64(next_tokens[k]), 1)
+                        if t < tops:
+                            row = top_row[t]
+                            if row < 0:
+                                _add(tally, words, summary, -1 - row, top_hi[t] - top_lo[t])
+                            else:
+                                for k in range(offsets[row], offsets[row + 1]):
+                                    _add(tally, words, summary, np.int64(row_tokens[k]), row_counts[k])
+                            place = top_hi[t]
+                    used = _drain(tally, words, summary, row_tokens, row_counts, used)
+                    bounds[num_rows, 0], bounds[num_rows, 1] = node_lo, r
                     row = num_rows
                     num_rows += 1
                     offsets[num_rows] = used
                 tops = first
-                if tops + 1 > top_lo.size:
-                    top_lo, top_hi, top_row = _grown(top_lo, tops), _grown(top_hi, tops), _grown(top_row, tops)
-                top_lo[tops], top_hi[tops], top_row[tops] = left, r, row
+                top_lo[tops], top_hi[tops], top_row[tops] = node_lo, r, row
                 tops += 1
+            opened -= 1
+            left = node_lo
         if depth >= 0 and (opened == 0 or open_depth[opened - 1] < depth):
-            if opened + 1 > open_lo.size:
-                open_depth, open_lo = _grown(open_depth, opened), _grown(open_lo, opened)
             open_depth[opened], open_lo[opened] = depth, left
             opened += 1
+        left = r
+        r += 1
+    state[0], state[1], state[2], state[3], state[4], state[5] = r, left, opened, tops, num_rows, used
+    return True
+
+
+def _grown(array, size):
+    larger = np.empty((size, *array.shape[1:]), array.dtype)
+    larger[: array.shape[0]] = array
+    return larger
+
+
+def heavy_rows(next_tokens, deep, num_symbols, light, lo, hi, is_root):
+    """The rows of all nodes within ranks lo .. hi−1 that are wider than light and have two continuations or more.
+
+    deep: symbols that a rank shares with the rank before, up to 65,535. The slice itself counts as a node only with is_root.
+    Returns (bounds (R, 2), offsets (R + 1), token ids, counts), in the order in which the nodes are completed.
+    """
+    levels, tops = 65_537, (hi - lo) // (light + 1) + 1
+    open_depth, open_lo = np.empty(levels, np.int64), np.empty(levels, np.int64)
+    top_lo, top_hi, top_row = np.empty(tops, np.int64), np.empty(tops, np.int64), np.empty(tops, np.int64)
+    tally = np.zeros(num_symbols, np.uint32)  # with a bit set of two levels over its non-zero entries
+    words = np.zeros((num_symbols >> 6) + 1, np.uint64)
+    summary = np.zeros((num_symbols >> 12) + 1, np.uint64)
+    bounds, offsets = np.empty((1024, 2), np.int64), np.zeros(1025, np.int64)
+    room = num_symbols + (hi - lo) // 8
+    row_tokens, row_counts = np.empty(room, next_tokens.dtype), np.empty(room, np.uint32)
+    open_depth[0], open_lo[0] = 0 if is_root else -1, lo
+    state = np.array([lo + 1, lo, 1, 0, 0, 0], np.int64)
+    while not fill_heavy_rows(
+        next_tokens, deep, light, hi, is_root, state, open_depth, open_lo, top_lo, top_hi, top_row,
+        tally, words, summary, bounds, offsets, row_tokens, row_counts,
+    ):
+        if state[4] == bounds.shape[0]:
+            bounds, offsets = _grown(bounds, 2 * bounds.shape[0]), _grown(offsets, 2 * bounds.shape[0] + 1)
+        else:
+            size = row_tokens.size * 3 // 2 + num_symbols
+            row_tokens, row_counts = _grown(row_tokens, size), _grown(row_counts, size)
+    num_rows, used = int(state[4]), int(state[5])
     return bounds[:num_rows], offsets[: num_rows + 1], row_tokens[:used], row_counts[:used]
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.prefetch import prefetch
+from corpus_index._kernels.intrinsics import prefetch
 
 ROOM = 64  # ranks a block of the first minima; 64 blocks make one of the second, and so on
 

@@ -1,16 +1,17 @@
-"""Ask the processor to fetch a cache line that will be read soon.
+"""Two instructions that numba doesn't give: prefetch, and the place of the lowest set bit.
 
 A random read of a large index costs a hundred nanoseconds or more when the next step waits for it, and a few when
 some dozen others are under way. The kernels therefore touch what they will need some steps ahead. `prefetch(array, i)`
 compiles to one instruction, never faults (an index outside of the array is harmless) and does nothing in plain Python.
 
-This is the one helper that kernels of other files share: it holds no logic that could go stale in numba's cache.
+These are the only helpers that kernels of other files share: they hold no logic that could go stale in numba's cache.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
@@ -51,3 +52,25 @@ def _overload_prefetch(array, index):
 
         return implementation
     return None
+
+
+def lowest_bit(word: int) -> int:
+    """The place of the lowest set bit of a 64-bit word that isn't 0."""
+    word = int(word)
+    return (word & -word).bit_length() - 1
+
+
+@intrinsic
+def _lowest_bit(typing_context, word_type):  # noqa: ARG001
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
+
+    return types.uint64(types.uint64), generate
+
+
+@overload(lowest_bit, inline="never")
+def _overload_lowest_bit(word):
+    def implementation(word):
+        return np.int64(_lowest_bit(np.uint64(word)))
+
+    return implementation
