@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from corpus_teacher.data.batches import TokenWindows
+from corpus_teacher.data.build import (
+    BuildOptions,
+    BuildSummary,
+    build_index_from_sources,
+    build_token_index,
+    peak_memory_bytes,
+)
 from corpus_teacher.data.documents import Document, Progress, ReadLog
 from corpus_teacher.data.pipeline import TokenFile, TokenWriter, available_cores, tokenize_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 
 __all__ = [
+    "BuildOptions",
+    "BuildSummary",
     "ByteTokenizer",
     "Document",
     "Progress",
@@ -17,7 +26,10 @@ __all__ = [
     "TokenWriter",
     "Tokenizer",
     "available_cores",
+    "build_index_from_sources",
+    "build_token_index",
     "load_tokenizer",
+    "peak_memory_bytes",
     "tokenize_documents",
     "train_tokenizer",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -211,10 +211,61 @@ def build_index_from_sources(
                 "to name it"
             )
     notes.extend(log.examples)
+    with clock.stage("build"):
+        index = build_token_index(
+            corpus,
+            tokenizer,
+            out,
+            sources=specs,
+            num_files=len(inventory.sources),
+            vocab_size=vocab_size,
+            end_of_document=end,
+            overwrite=options.force,
+            workers=options.workers,
+            progress=progress,
+        )
+    with index:
+        return _summary(index, corpus, inventory, tokenizer, log, clock, notes)
+
+
+def build_token_index(
+    corpus: TokenFile,
+    tokenizer: Tokenizer | None,
+    out: str | Path,
+    *,
+    sources: Sequence[str] = (),
+    num_files: int | None = None,
+    vocab_size: int | None = None,
+    end_of_document: int | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> CorpusIndex:
+    """Build the index of a tokenised corpus, its tokenizer and its story inside.
+
+    Parameters
+    ----------
+    corpus : TokenFile
+    tokenizer : Tokenizer, optional
+        Kept in the index; its vocabulary and end of a document are the index's unless they are given.
+    out : str or Path
+        The folder.
+    sources : sequence of str, num_files : int, optional
+        Where the corpus comes from, for the metadata.
+    overwrite : bool
+        Replace an index that stands there.
+    progress : callable, optional
+        Told about the stages "build: …", in shares of 1.
+
+    Raises
+    ------
+    CorpusError, IndexExistsError, IndexWriteError
+        See `corpus_index.build_index`.
+    """
     metadata: dict[str, Any] = {
         "tokenizer": _described(tokenizer),
-        "sources": specs,
-        "num_files": len(inventory.sources),
+        "sources": list(sources),
+        "num_files": num_files,
         "num_bytes": corpus.num_bytes,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
@@ -223,21 +274,21 @@ def build_index_from_sources(
             "numpy": np.__version__,
         },
     }
-    with clock.stage("build"):
-        index = build_index(
-            corpus.tokens,
-            out,
-            doc_starts=corpus.doc_starts,
-            vocab_size=vocab_size,
-            end_of_document=end,
-            metadata=metadata,
-            attachments={TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None,
-            overwrite=options.force,
-            workers=options.workers,
-            progress=lambda stage, fraction: progress(f"build: {stage}", fraction, 1.0),
-        )
-    with index:
-        return _summary(index, corpus, inventory, tokenizer, log, clock, notes)
+    if tokenizer is not None:
+        vocab_size = vocab_size or tokenizer.vocab_size
+        end_of_document = tokenizer.end_of_document if end_of_document is None else end_of_document
+    return build_index(
+        corpus.tokens,
+        out,
+        doc_starts=corpus.doc_starts,
+        vocab_size=vocab_size,
+        end_of_document=end_of_document,
+        metadata=metadata,
+        attachments={TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None,
+        overwrite=overwrite,
+        workers=workers,
+        progress=lambda stage, fraction: progress(f"build: {stage}", fraction, 1.0),
+    )
 
 
 def prepare_target(out: Path, *, force: bool) -> None:
