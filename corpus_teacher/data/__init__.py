@@ -7,10 +7,10 @@ from corpus_teacher.data.build import (
     BuildOptions,
     BuildSummary,
     build_index_from_sources,
-    build_token_index,
     peak_memory_bytes,
 )
 from corpus_teacher.data.documents import Document, Progress, ReadLog
+from corpus_teacher.data.indexing import build_index_from_documents, build_token_index
 from corpus_teacher.data.pipeline import TokenFile, TokenWriter, available_cores, tokenize_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 
@@ -26,6 +26,7 @@ __all__ = [
     "TokenWriter",
     "Tokenizer",
     "available_cores",
+    "build_index_from_documents",
     "build_index_from_sources",
     "build_token_index",
     "load_tokenizer",

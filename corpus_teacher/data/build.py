@@ -9,36 +9,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import tokenizers
-from corpus_index import CorpusIndex, build_index
+from corpus_index import CorpusIndex
 from corpus_index.store import check_target
 
-import corpus_teacher
 from corpus_teacher.data.documents import Progress, ReadLog, silent
-from corpus_teacher.data.pipeline import TokenFile, TokenWriter, tokenize_documents
+from corpus_teacher.data.indexing import build_token_index
+from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import ReadyTokens, open_ready_tokens, split_after
+from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
 from corpus_teacher.data.sources import Inventory, Kind, find_sources
 from corpus_teacher.data.tokenizers import (
     Tokenizer,
     load_tokenizer,
     parse_vocab_size,
-    token_dtype,
     train_tokenizer,
 )
 from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
-
-TOKENIZER_FILE = "tokenizer.json"
-"""The name of the tokenizer inside an index."""
 
 
 @dataclass(frozen=True)
@@ -222,73 +214,10 @@ def build_index_from_sources(
             end_of_document=end,
             overwrite=options.force,
             workers=options.workers,
-            progress=progress,
+            progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
         )
     with index:
         return _summary(index, corpus, inventory, tokenizer, log, clock, notes)
-
-
-def build_token_index(
-    corpus: TokenFile,
-    tokenizer: Tokenizer | None,
-    out: str | Path,
-    *,
-    sources: Sequence[str] = (),
-    num_files: int | None = None,
-    vocab_size: int | None = None,
-    end_of_document: int | None = None,
-    overwrite: bool = False,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> CorpusIndex:
-    """Build the index of a tokenised corpus, its tokenizer and its story inside.
-
-    Parameters
-    ----------
-    corpus : TokenFile
-    tokenizer : Tokenizer, optional
-        Kept in the index; its vocabulary and end of a document are the index's unless they are given.
-    out : str or Path
-        The folder.
-    sources : sequence of str, num_files : int, optional
-        Where the corpus comes from, for the metadata.
-    overwrite : bool
-        Replace an index that stands there.
-    progress : callable, optional
-        Told about the stages "build: …", in shares of 1.
-
-    Raises
-    ------
-    CorpusError, IndexExistsError, IndexWriteError
-        See `corpus_index.build_index`.
-    """
-    metadata: dict[str, Any] = {
-        "tokenizer": _described(tokenizer),
-        "sources": list(sources),
-        "num_files": num_files,
-        "num_bytes": corpus.num_bytes,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "corpus_teacher": corpus_teacher.__version__,
-            "tokenizers": tokenizers.__version__,
-            "numpy": np.__version__,
-        },
-    }
-    if tokenizer is not None:
-        vocab_size = vocab_size or tokenizer.vocab_size
-        end_of_document = tokenizer.end_of_document if end_of_document is None else end_of_document
-    return build_index(
-        corpus.tokens,
-        out,
-        doc_starts=corpus.doc_starts,
-        vocab_size=vocab_size,
-        end_of_document=end_of_document,
-        metadata=metadata,
-        attachments={TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None,
-        overwrite=overwrite,
-        workers=workers,
-        progress=lambda stage, fraction: progress(f"build: {stage}", fraction, 1.0),
-    )
 
 
 def prepare_target(out: Path, *, force: bool) -> None:
@@ -373,48 +302,15 @@ def _ready_corpus(
     ]
     notes.extend(f"{file.path.name}: {file.convention}, {len(file.tokens):,} tokens" for file in files)
     with clock.stage("read the tokens"):
-        corpus, largest = _joined(files, limit, end, out.parent, notes, progress)
-    return tokenizer, corpus, limit or max(largest, end or 0) + 1, end
-
-
-def _joined(
-    files: list[ReadyTokens],
-    limit: int | None,
-    end: int | None,
-    folder: Path,
-    notes: list[str],
-    progress: Progress,
-) -> tuple[TokenFile, int]:
-    """Checked tokens of all files, mapped in place where one file holds them as we do; and the largest id."""
-    total, done, largest, whole = sum(len(file.tokens) for file in files), 0, 0, 0
-    copied = len(files) > 1 or files[0].tokens.dtype not in (np.uint16, np.uint32)
-    doc_starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
-    with TokenWriter(token_dtype(limit or 1 << 31), folder=folder) as writer:
-        for file in files:
-            begin = done
-            ends: list[npt.NDArray[np.int64]] = []
-            for chunk in file.chunks(limit):
-                largest = max(largest, int(chunk.max()))
-                if file.doc_starts is None and end is not None:
-                    ends.append(split_after(chunk, end) + done)
-                if copied:
-                    writer.append(chunk)
-                done += len(chunk)
-                progress("read the tokens", done, total, done)
-            if file.doc_starts is not None:
-                doc_starts.append(file.doc_starts[1:] + begin)
-            else:
-                whole += not any(map(len, ends))
-                doc_starts.append(np.unique(np.concatenate([*ends, [done]])))
-        tokens = writer.finish().tokens if copied else files[0].tokens
-    if whole:
-        reason = (
-            f"no token is the end-of-document id {end}"
-            if end is not None
-            else "neither --doc-offsets nor --end-of-document says where documents end"
+        corpus, largest = join_ready_tokens(
+            files,
+            vocab_size=limit,
+            end_of_document=end,
+            folder=out.parent,
+            notes=notes,
+            progress=progress,
         )
-        notes.append(f"{reason}: {'each file' if whole > 1 else 'the file'} is taken for one document")
-    return TokenFile(tokens, np.concatenate(doc_starts)), largest
+    return tokenizer, corpus, limit or max(largest, end or 0) + 1, end
 
 
 def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | None:
@@ -435,13 +331,6 @@ def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | N
     if tokenizer is not None and end < tokenizer.vocab_size:
         tokenizer.end_of_document = end
     return end
-
-
-def _described(tokenizer: Tokenizer | None) -> dict[str, Any] | None:
-    """What the metadata of an index say about its tokenizer."""
-    if tokenizer is None:
-        return None
-    return {"spec": tokenizer.spec, "fingerprint": tokenizer.fingerprint, "file": TOKENIZER_FILE}
 
 
 def _summary(

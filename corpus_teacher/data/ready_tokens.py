@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.pipeline import TokenFile, TokenWriter
+from corpus_teacher.data.tokenizers import token_dtype
 from corpus_teacher.errors import InputError
 
 SUFFIXES = (".npy", ".bin", ".idx", ".u16", ".u32")
@@ -116,6 +119,72 @@ def split_after(tokens: npt.NDArray[Any], end_of_document: int) -> npt.NDArray[n
     [2, 4]
     """
     return np.flatnonzero(tokens == end_of_document).astype(np.int64) + 1
+
+
+def join_ready_tokens(
+    files: list[ReadyTokens],
+    *,
+    vocab_size: int | None,
+    end_of_document: int | None,
+    folder: Path,
+    notes: list[str],
+    progress: Progress = silent,
+) -> tuple[TokenFile, int]:
+    """Check the tokens of all files and put them one after the other.
+
+    Parameters
+    ----------
+    files : list of ReadyTokens
+        One that holds uint16 or uint32 is mapped where it lies; else a nameless copy is made in `folder`.
+    vocab_size : int, optional
+        Bound of the ids.
+    end_of_document : int, optional
+        Where a file doesn't know its documents, they end after each such token.
+    notes : list of str
+        Gets a sentence where a file is taken for one document.
+
+    Returns
+    -------
+    corpus : TokenFile
+    largest : int
+        The largest id.
+
+    Raises
+    ------
+    InputError
+        At an id outside of the vocabulary.
+    OutputError
+        If the copy can't be written.
+    """
+    total, done, largest, whole = sum(len(file.tokens) for file in files), 0, 0, 0
+    copied = len(files) > 1 or files[0].tokens.dtype not in (np.uint16, np.uint32)
+    doc_starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+    with TokenWriter(token_dtype(vocab_size or 1 << 31), folder=folder) as writer:
+        for file in files:
+            begin = done
+            ends: list[npt.NDArray[np.int64]] = []
+            for chunk in file.chunks(vocab_size):
+                largest = max(largest, int(chunk.max()))
+                if file.doc_starts is None and end_of_document is not None:
+                    ends.append(split_after(chunk, end_of_document) + done)
+                if copied:
+                    writer.append(chunk)
+                done += len(chunk)
+                progress("read the tokens", done, total, done)
+            if file.doc_starts is not None:
+                doc_starts.append(file.doc_starts[1:] + begin)
+            else:
+                whole += not any(map(len, ends))
+                doc_starts.append(np.unique(np.concatenate([*ends, [done]])))
+        tokens = writer.finish().tokens if copied else files[0].tokens
+    if whole:
+        reason = (
+            f"no token is the end-of-document id {end_of_document}"
+            if end_of_document is not None
+            else "neither --doc-offsets nor --end-of-document says where documents end"
+        )
+        notes.append(f"{reason}: {'each file' if whole > 1 else 'the file'} is taken for one document")
+    return TokenFile(tokens, np.concatenate(doc_starts)), largest
 
 
 def _open_npy(path: Path) -> ReadyTokens:
