@@ -1,8 +1,9 @@
-"""What every test runs under: a fresh numba cache, no network, and kernels that can't hide behind an old build.
+"""What every test runs under: a fresh numba cache and no network.
 
-numba caches machine code by the source file of a function alone; an edit in a helper's file leaves the old code in place.
-So a run gets a cache directory of its own, made before anything imports numba, shared by xdist's workers and by the
-subprocesses of tests, and removed at the end. A caller who sets NUMBA_CACHE_DIR (not empty) keeps that one instead.
+numba caches machine code by the source file of a function alone; an edit in a helper's file leaves the old
+code in place. So a run gets a cache directory of its own, made before anything imports numba, shared by
+xdist's workers and by the subprocesses of tests, and removed at the end. A caller who sets NUMBA_CACHE_DIR
+(not empty) keeps that one instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if not os.environ.get("NUMBA_CACHE_DIR"):  # a worker inherits the controller's
     os.environ["NUMBA_CACHE_DIR"] = _made_cache_dir
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a fork after use of its threads warns, and warnings are errors
+os.environ.setdefault(
+    "TOKENIZERS_PARALLELISM", "false"
+)  # a fork after use of its threads warns, and warnings are errors
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 

@@ -1,4 +1,4 @@
-"""The package as a user gets it: what the wheel holds, that it installs, and what `corpus-teacher --help` must not load."""
+"""The package as a user gets it: what the wheel holds, that it installs, and what --help must not load."""
 
 from __future__ import annotations
 
@@ -46,13 +46,24 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of a new venv that has the wheel; it borrows the dependencies of the running one, nothing is fetched."""
+    """The bin folder of a new venv that has the wheel and borrows the dependencies of the running one."""
     (wheel,) = built.glob("*.whl")
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, with_pip=False, symlinks=os.name == "posix")
     scripts = home / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--quiet",
+        wheel,
+    )
     # A path file in a borrowed folder is not read, so the editable install of this checkout stays out.
     own = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
@@ -66,7 +77,10 @@ def test_wheel_holds_both_packages_and_nothing_else(built: Path) -> None:
 
     actual = {name.split("/")[0] for name in names if ".dist-info/" not in name}
 
-    assert actual == {"corpus_teacher", "corpus_index"}  # a top-level `index` would clash with others' silently
+    assert actual == {
+        "corpus_teacher",
+        "corpus_index",
+    }  # a top-level `index` would clash with others' silently
     assert {"corpus_teacher/py.typed", "corpus_index/py.typed", "corpus_index/reference.py"} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
@@ -90,7 +104,9 @@ def test_installed_wheel_is_what_is_imported(installed: Path) -> None:
 
 def test_help_answers_within_a_second_and_loads_nothing_heavy(installed: Path) -> None:
     took_s = []
-    for _ in range(4):  # the first run compiles .pyc files; the best of the others is the machine's load taken out
+    for _ in range(
+        4
+    ):  # the first run compiles .pyc files; the best of the others is the machine's load taken out
         started = time.perf_counter()
         help_text = run(installed / "corpus-teacher", "--help", cwd=installed).stdout
         took_s.append(time.perf_counter() - started)
@@ -103,9 +119,7 @@ def test_help_answers_within_a_second_and_loads_nothing_heavy(installed: Path) -
 
 
 def test_import_of_the_index_loads_no_torch(installed: Path) -> None:
-    code = (
-        "import sys, corpus_index; print(*(m for m in ('torch', 'datasets', 'typer') if m in sys.modules))"
-    )
+    code = "import sys, corpus_index; print(*(m for m in ('torch', 'datasets', 'typer') if m in sys.modules))"
 
     assert run(installed / "python", "-c", code, cwd=installed).stdout.strip() == ""
 
