@@ -224,6 +224,33 @@ class SoftTargets:
         dense = self.rest[:, None] * self.base
         return dense.index_put((self.rows(), self.token_ids.long()), self.probs, accumulate=True)
 
+    def probability_of(self, tokens: Tensor) -> Tensor:
+        """Probability that each target gives to one token.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (Q,) or (B, T), int64
+            A token a position.
+
+        Returns
+        -------
+        Tensor of shape (Q,), float32
+            O(entries).
+
+        Raises
+        ------
+        TargetError
+            Another number of tokens than of positions.
+        """
+        tokens = tokens.reshape(-1).long()
+        if tokens.shape[0] != self.num_positions:
+            raise TargetError(
+                f"{tokens.shape[0]} tokens for {self.num_positions} targets: give one a position"
+            )
+        rows = self.rows()
+        explicit = torch.where(self.token_ids.long() == tokens[rows], self.probs, 0)
+        return (self.rest * self.base[tokens]).index_add(0, rows, explicit)
+
     def entropy(self) -> Tensor:
         """Entropy of every target, exact over the whole vocabulary.
 

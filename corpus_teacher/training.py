@@ -18,12 +18,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import transformers
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from corpus_teacher.errors import ConfigError
@@ -50,6 +49,16 @@ DEFAULT_STUDENT = {
     "tie_word_embeddings": True,
 }
 """A student of a million parameters, most of them the embeddings of its tokens."""
+
+
+class Windows(Protocol):
+    """A map-style dataset of windows of one length, as `corpus_teacher.data.TokenWindows` is one."""
+
+    def __len__(self) -> int:
+        """Number of windows."""
+
+    def __getitem__(self, number: int, /) -> Mapping[str, Any]:
+        """A mapping with "input_ids" of shape (T,)."""
 
 
 @dataclass(frozen=True)
@@ -409,7 +418,7 @@ class DistillationTrainer(transformers.Trainer):
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """The Trainer's, with the loss as the mean over tokens, and bits per byte where the bytes are known."""
+        """The Trainer's, with the loss as a mean over tokens, and bits per byte where the bytes are known."""
         self._held_out.zero_()
         output = super().evaluation_loop(*args, **kwargs)
         sums = self._held_out.to(self.args.device)
@@ -452,8 +461,8 @@ class _ProgressCallback(transformers.TrainerCallback):
 def train_student(
     config: TrainingConfig,
     student: transformers.PreTrainedModel,
-    train: Dataset[Any],
-    held_out: Dataset[Any],
+    train: Windows,
+    held_out: Windows,
     out: str | Path,
     *,
     teacher: CorpusTeacher | None = None,
@@ -470,7 +479,7 @@ def train_student(
         The arm and the schedule.
     student : PreTrainedModel
         Trained in place.
-    train, held_out : Dataset
+    train, held_out : Windows
         Of windows, as `corpus_teacher.data.TokenWindows` gives them; all of one length.
     out : path
         For checkpoints, and training.json with the settings.

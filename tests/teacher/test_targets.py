@@ -55,6 +55,14 @@ def test_with_labels_mixes_the_dense_form(
     torch.testing.assert_close(mixed.dense(), expected)
 
 
+def test_probability_of_one_token(random_targets: MakeTargets) -> None:
+    targets, tokens = random_targets(11), torch.tensor([0, 6, 3, 3, 2, 5])
+    expected = targets.dense()[torch.arange(6), tokens]
+    torch.testing.assert_close(targets.probability_of(tokens.reshape(2, 3)), expected)
+    with pytest.raises(TargetError, match="5 tokens for 6"):
+        targets.probability_of(tokens[:5])
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_select_and_concatenate(random_targets: MakeTargets, seed: int) -> None:

@@ -1,0 +1,326 @@
+"""One page that shows what came of a run: report.html, which needs nothing but itself.
+
+Curves are drawn by matplotlib as SVG and put into the page; bars of probabilities are plain HTML. Every text
+that comes from a corpus is escaped, and white space is made visible.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = {"hard": "#6b7280", "corpus": "#0f766e", "label-smoothing": "#c2710c"}
+"""Of the arms, in every plot."""
+
+_SPEAKERS = {
+    "corpus": ("the corpus", "#2f5d9b"),
+    "student": ("its student", COLOURS["corpus"]),
+    "hard student": ("the hard-label student", COLOURS["hard"]),
+}
+_INK = "#1f2933"
+_VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1f2933; --soft: #5f6b7a; --line: #e3e7ec; --paper: #ffffff;
+  --wash: #f5f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--wash); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 64px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.01em; }
+h2 { font-size: 20px; margin: 44px 0 10px; }
+p { max-width: 76ch; margin: 8px 0; }
+.lead { color: var(--soft); font-size: 17px; }
+.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px;
+  margin: 14px 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 8px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; color: var(--soft); font-size: 14px; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+tr:last-child td { border-bottom: 0; }
+td .dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 9px; }
+tr.best td { font-weight: 600; }
+tr.aside td { color: var(--soft); }
+img.plot { display: block; width: 100%; height: auto; }
+pre { margin: 0 0 14px; padding: 12px 14px; background: var(--wash); border-radius: 8px;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+  font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas,
+  "DejaVu Sans Mono", monospace; }
+pre mark { background: #fde68a; padding: 1px 3px; border-radius: 3px; }
+.note { color: var(--soft); font-size: 14px; margin: 0 0 10px; }
+.says { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 22px; }
+.says h3 { font-size: 14px; margin: 0 0 6px; }
+.bar { display: grid; grid-template-columns: 92px 1fr 46px; gap: 8px; align-items: center; margin: 3px 0;
+  font-size: 13px; }
+.bar code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  text-align: right; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bar .track { background: var(--wash); border-radius: 3px; height: 14px; }
+.bar .fill { height: 14px; border-radius: 3px; min-width: 1px; }
+.bar .number { color: var(--soft); font-variant-numeric: tabular-nums; text-align: right; }
+.bar.truth code span { background: #fde68a; border-radius: 3px; padding: 0 3px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0; font-size: 14px; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 760px) { .says { grid-template-columns: 1fr; } main { padding: 24px 14px 48px; } }
+"""
+
+
+def write_report(answer: Mapping[str, Any], path: str | Path) -> None:
+    """Write the page of a demo.
+
+    Parameters
+    ----------
+    answer : mapping
+        What `corpus_teacher.demo.run_demo` returns.
+    path : path
+        Of the HTML file.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    Path(path).write_text(render_report(answer), encoding="utf-8")
+
+
+def render_report(answer: Mapping[str, Any]) -> str:
+    """The page of a demo, as HTML that loads nothing from anywhere.
+
+    Parameters
+    ----------
+    answer : mapping
+        What `corpus_teacher.demo.run_demo` returns.
+
+    Returns
+    -------
+    str
+    """
+    corpus, settings = answer["corpus"], answer["settings"]
+    read = answer["arms"][0]["tokens"]
+    sections = [
+        "<h1>What the corpus itself can teach</h1>",
+        f'<p class="lead">Three students of {answer["student"]["parameters"] / 1e6:.2f} million '
+        "parameters read the "
+        f"same {read:,} tokens of Python’s standard library in the same order, from the same first "
+        "weights. One "
+        "learns from the hard labels; one from half label, half corpus teacher "
+        f"(weight {settings['corpus_weight']:g}); one, the control, from labels smoothed evenly until "
+        "they are as "
+        "soft as that blend. All are measured alike: by their cross-entropy to the text of files that "
+        "nobody has read.</p>",
+        _table(answer),
+        f"<p>{_caveat(answer)}</p>",
+        "<h2>Learning curves</h2>",
+        "<div "
+        f'class="card">{_image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
+        "<h2>What each of them says</h2>",
+        "<p>Places in the held-out files, drawn by chance: two where the corpus knows little of the "
+        "context, two "
+        "where it knows some of it, two where it knows as much as the teacher looks at. The token that "
+        "truly follows is marked. ␣ is a space, ↵ a new line.</p>",
+        *(_context(context) for context in answer["contexts"]),
+        "<h2>How it was made</h2>",
+        _facts(answer, corpus, settings),
+    ]
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>corpus-teacher: demo</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def learning_curves(arms: Sequence[Mapping[str, Any]]) -> Figure:
+    """Held-out loss against tokens read, a line an arm, each named at its end.
+
+    Parameters
+    ----------
+    arms : sequence of mappings
+        With "arm", "name" and "history" (tokens, held_out_nats).
+
+    Returns
+    -------
+    Figure
+        Of matplotlib, drawn without its global state.
+    """
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    ends = []
+    for arm in arms:
+        tokens = [point["tokens"] / 1e6 for point in arm["history"]]
+        nats = [point["held_out_nats"] for point in arm["history"]]
+        colour = COLOURS.get(arm["arm"], _INK)
+        axes.plot(tokens, nats, color=colour, linewidth=2, marker="o", markersize=4, label=arm["name"])
+        ends.append((nats[-1], tokens[-1], f"{arm['name']}  {nats[-1]:.3f}", colour))
+    _name_ends(axes, ends)
+    axes.set_xlabel("million tokens read", color=_INK)
+    axes.set_ylabel("held-out loss, nats per token", color=_INK)
+    axes.grid(axis="y", color="#e3e7ec")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b8c0ca")
+    axes.tick_params(colors="#5f6b7a")
+    return figure
+
+
+def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Write each line's name right of its last point, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    least = (high - low) * 0.065
+    places: list[float] = []
+    for value, at, text, colour in sorted(ends):
+        place = max(value, places[-1] + least) if places else value
+        places.append(place)
+        axes.annotate(
+            text, (at, value), xytext=(at, place), textcoords="data", color=colour, fontsize=10.5,
+            va="center", annotation_clip=False,
+        ).set_text("   " + text)  # fmt: skip
+    axes.set_ylim(low, max(high, places[-1] + least) if places else high)
+
+
+def _image(figure: Figure, description: str) -> str:
+    """A figure as an image inside the page."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "corpus-teacher", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="plot" alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _table(answer: Mapping[str, Any]) -> str:
+    """The numbers, the best arm in bold, and the teacher by itself for comparison."""
+    best = min(arm["held_out_nats"] for arm in answer["arms"])
+    rows = []
+    for arm in answer["arms"]:
+        share = f"{arm['teacher_share']:.1%}" if arm["arm"] == "corpus" else "–"
+        rows.append(
+            f'<tr{" class=best" if arm["held_out_nats"] == best else ""}><td><span class="dot" '
+            f'style="background:{COLOURS.get(arm["arm"], _INK)}"></span>{html.escape(arm["name"])}</td>'
+            f"<td>{arm['held_out_nats']:.4f}</td><td>{arm['bits_per_byte']:.4f}</td>"
+            f"<td>{arm['seconds']:.1f}</td><td>{arm['tokens_per_s']:,.0f}</td><td>{share}</td></tr>"
+        )
+    teacher = answer["teacher"]
+    rows.append(
+        '<tr class="aside"><td>the corpus teacher by itself</td>'
+        f"<td>{teacher['held_out_nats']:.4f}</td><td>{teacher['bits_per_byte']:.4f}</td>"
+        "<td>–</td><td>–</td><td>–</td></tr>"
+    )
+    return (
+        '<div class="card scroll"><table><tr><th>student</th><th>held-out loss<br>nats/token</th>'
+        "<th>held-out loss<br>bits/byte</th><th>seconds<br>of training</th><th>tokens/s</th>"
+        f"<th>teacher’s share<br>of the step</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _caveat(answer: Mapping[str, Any]) -> str:
+    """What these numbers do not show."""
+    teacher, corpus = answer["teacher"], answer["corpus"]
+    read = answer["arms"][0]["tokens"]
+    return (
+        f"<strong>One seed, no interval.</strong> Each student was trained once (seed {answer['seed']}), "
+        "so a "
+        "difference of a few hundredths may be chance, and the learning rate, chosen on hard labels, is "
+        "the same for "
+        f"all. The index holds {corpus['train_tokens']:,} tokens, "
+        f"{corpus['train_tokens'] / read:.1f} times what a student reads: some of what the teacher gives "
+        "is text that "
+        "the hard-label student has not seen. None of the held-out files is in the index; "
+        f"{teacher['copied_share']:.1%} of their tokens still follow a context of 30 or more tokens that is. "
+        "Bits per byte count the end of a document as a token without bytes."
+    )
+
+
+def _context(context: Mapping[str, Any]) -> str:
+    """One place: its text, and the three distributions side by side."""
+    truth = html.escape(_visible(context["truth"]))
+    text = html.escape(context["context"][-320:])
+    columns = []
+    for name, (title, colour) in _SPEAKERS.items():
+        bars = "".join(_bar(entry, colour) for entry in context["says"][name])
+        share = context["probability_of_truth"][name]
+        columns.append(
+            f'<div><h3 style="color:{colour}">{title}</h3>{bars}'
+            f'<p class="note">gives the truth {share:.1%}</p></div>'
+        )
+    return (
+        f'<div class="card"><pre>{text}<mark>{truth}</mark></pre><p class="note">{_evidence(context)}</p>'
+        f'<div class="says">{"".join(columns)}</div></div>'
+    )
+
+
+def _evidence(context: Mapping[str, Any]) -> str:
+    """What the corpus knows of the place."""
+    known, times = context["match_len"], context["context_count"]
+    if known == 0:
+        known_text = "The corpus doesn’t know the last token"
+    else:
+        what = "the last token" if known == 1 else f"the last {known} tokens"
+        known_text = f"The corpus knows {what}: {times:,} occurrence{'' if times == 1 else 's'}"
+    return f"{known_text}. Entropy of its target: {context['entropy_nats']:.2f} nats."
+
+
+def _bar(entry: Mapping[str, Any], colour: str) -> str:
+    """One token and its probability."""
+    return (
+        f'<div class="bar{" truth" if entry["is_truth"] else ""}">'
+        f"<code><span>{html.escape(_visible(entry['token']))}</span></code>"
+        f'<span class="track"><span class="fill" style="display:block;width:{entry["probability"]:.2%};'
+        f'background:{colour}"></span></span><span class="number">{entry["probability"]:.1%}</span></div>'
+    )
+
+
+def _visible(token: str) -> str:
+    """A token with its white space shown; a long run of one kind as its length."""
+    if len(token) > 4 and token.strip(" ") == "":
+        return f"␣×{len(token)}"
+    if len(token) > 4 and token[0] == "\n" and token[1:].strip(" ") == "":
+        return f"↵␣×{len(token) - 1}"
+    shown = token.translate(_VISIBLE)
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shown)
+
+
+def _facts(answer: Mapping[str, Any], corpus: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Settings, versions, sizes."""
+    teacher, student = answer["teacher"], answer["student"]
+    facts = {
+        "corpus": f"{corpus['train_files']:,} files and help texts, {corpus['train_bytes'] / 1e6:.1f} MB, "
+        f"{corpus['train_tokens']:,} tokens",
+        "held out": f"{len(corpus['held_out_files'])} files by a hash of their path, "
+        f"{corpus['held_out_bytes'] / 1e6:.2f} MB, of which {teacher['tokens']:,} predicted tokens are "
+        "measured; "
+        f"{len(corpus['too_similar'])} more share too many lines with the corpus and are in neither",
+        "index": f"{answer['index']['size_bytes'] / 1e6:.1f} MB on disk, fingerprint "
+        f"{answer['index']['fingerprint'][:16]}",
+        "teacher": f"{teacher['estimator']}, contexts of up to {teacher['max_order']} tokens, own "
+        "occurrence left out, "
+        f"{teacher['top_k']} explicit tokens a position (mean mass beyond them "
+        f"{teacher['cut_mass']:.2%}); mean entropy "
+        f"of its targets {teacher['entropy_nats']:.3f} nats, of the blend "
+        f"{teacher['blend_entropy_nats']:.3f} nats",
+        "control": f"uniform label smoothing with ε = {settings['epsilon']:.4f}, which has the blend’s "
+        "mean entropy",
+        "student": f"{student['model_type']}, {student['num_hidden_layers']} layers of width "
+        f"{student['hidden_size']}, "
+        f"{student['parameters']:,} parameters, vocabulary {settings['vocab_size']:,}",
+        "training": f"{settings['steps']:,} steps of {settings['batch_size']} windows of "
+        f"{settings['length']} tokens, "
+        f"AdamW, learning rate {settings['learning_rate']:g} with a cosine to 0, seed {answer['seed']}",
+        "machine": f"{answer['machine']['cores']} cores, {answer['machine']['system']}",
+        "versions": ", ".join(f"{name} {number}" for name, number in answer["versions"].items()),
+        "time": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in answer["stage_s"].items())
+        + f"; {answer['total_s']:.0f} s in all",
+        "made": answer["created"],
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
+    return f'<div class="card"><dl>{rows}</dl></div>'
