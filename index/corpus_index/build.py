@@ -21,7 +21,7 @@ import numpy as np
 from corpus_index._kernels import companions, rows, suffix_sort
 from corpus_index.corpus import Corpus, check_corpus
 from corpus_index.errors import CorpusError
-from corpus_index.query import CorpusIndex
+from corpus_index.query import BLOCK, CorpusIndex
 from corpus_index.store import IndexWriter, check_target, index_writer
 
 Progress = Callable[[str, float], None]
@@ -31,7 +31,6 @@ _BUCKET = 16  # entries of an occurrence list that one directory entry stands fo
 _NEAR_COUNT = 4096  # tokens that occur as often are listed in 16 bits an entry
 _LIGHT = 256  # ranks; wider nodes have their row stored, if the rows are small enough together
 _ROW_BYTES_PER_TOKEN = 1.0
-_BLOCK = 64
 _SLICE = 1 << 15  # ranks that are worth a thread
 
 
@@ -211,10 +210,15 @@ class _Build:
         """order, next_tokens and common; returns next_tokens, the last ranks of documents, and the shared lengths."""
         length, parts = suffixes.size, self.slices(suffixes.size)
         self.report("neighbours", 0.0)
-        shared = np.empty_like(suffixes)
-        self.each(companions.fill_predecessors, [(suffixes, shared, lo, hi, _AHEAD) for lo, hi in parts])
+        predecessor = np.empty_like(suffixes)
+        self.each(companions.fill_predecessors, [(suffixes, predecessor, lo, hi, _AHEAD) for lo, hi in parts])
         self.report("neighbours", 0.25)
-        self.each(companions.fill_shared_lengths, [(self.text, shared, lo, hi, _AHEAD) for lo, hi in parts])
+        shared = np.empty(length, np.uint16)
+        self.each(
+            companions.fill_shared_lengths,
+            [(self.text, predecessor, shared, lo, hi, _AHEAD) for lo, hi in parts],
+        )
+        del predecessor
         self.report("neighbours", 0.6)
         shift = _shift(length, self.num_starts)
         directory = np.zeros((length >> shift) + 1, np.uint32)
@@ -251,9 +255,9 @@ class _Build:
         common = common[:n]
         self.writer.add("common", common)
         minima, level = [], common
-        while not minima or level.size > _BLOCK:
-            smaller = np.empty(-(-level.size // _BLOCK), np.uint8)
-            companions.block_minima(level, smaller, _BLOCK)
+        while not minima or level.size > BLOCK:
+            smaller = np.empty(-(-level.size // BLOCK), np.uint8)
+            companions.block_minima(level, smaller, BLOCK)
             minima.append(smaller)
             level = smaller
         self.writer.add("minima", np.concatenate(minima))

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import rows, walk
+from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.store import map_array, read_manifest
 
+BLOCK = 64
 _LANES = 32
 _AHEAD = 16
 
@@ -130,7 +132,21 @@ class CorpusIndex:
         self._arrays: dict[str, np.ndarray] = {
             name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
         }
-        self._levels = _levels(self.num_tokens)
+        array = self.array
+        self._index: IndexArrays | None = IndexArrays(
+            TextArrays(
+                array("order"),
+                array("tokens"),
+                array("doc_starts"),
+                array("doc_directory"),
+                manifest["document_shift"],
+            ),
+            NodeArrays(array("common"), array("minima"), _levels(self.num_tokens)),
+            StepArrays(
+                array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")
+            ),
+            manifest["num_starts"],
+        )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> CorpusIndex:
@@ -146,6 +162,7 @@ class CorpusIndex:
     def close(self) -> None:
         """Let go of the files; the index can't be asked any more."""
         self._arrays = {}
+        self._index = None
 
     def __enter__(self) -> CorpusIndex:
         return self
@@ -340,37 +357,38 @@ class CorpusIndex:
         A constant number of random reads a position (more where a match breaks), and rows step together to hide their
         latency: fastest from some 16 rows on. Releases the GIL.
         """
+        return self.match_nodes(
+            input_ids, min_count=min_count, max_order=max_order, starts_document=starts_document
+        )[0]
+
+    def match_nodes(
+        self,
+        input_ids: ArrayLike,
+        *,
+        min_count: int = 1,
+        max_order: int | None = None,
+        starts_document: bool | ArrayLike = False,
+    ) -> tuple[Match, np.ndarray]:
+        """`match`, and the depth of each match, shape (B, T), int32: match_len, plus one where the start matched too."""
         ids = self._batch(input_ids)
         _check_options(min_count, max_order)
         starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1]).copy()
         lo, hi = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
-        match_len = np.empty(ids.shape, np.int32)
-        array = self.array
+        depth, match_len = np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32)
         walk.match_rows(
+            self._kernel_arrays(),
             ids,
             starts,
             self._end_symbol(),
             min_count,
             -1 if max_order is None else max_order,
-            self.num_starts,
-            array("tokens"),
-            array("order"),
-            array("common"),
-            array("minima"),
-            self._levels,
-            array("symbols").reshape(-1),
-            array("near"),
-            array("far"),
-            array("occurrence_directory"),
-            array("doc_starts"),
-            array("doc_directory"),
-            self._manifest["document_shift"],
             _LANES,
             lo,
             hi,
+            depth,
             match_len,
         )
-        return Match(lo, hi, match_len)
+        return Match(lo, hi, match_len), depth
 
     def next_tokens_batch(
         self,
@@ -433,6 +451,11 @@ class CorpusIndex:
 
     # helpers
 
+    def _kernel_arrays(self) -> IndexArrays:
+        if self._index is None:
+            raise QueryError(f"the index at {self.path} is closed: open it again")
+        return self._index
+
     def _ids(self, symbols: np.ndarray) -> np.ndarray:
         return self._arrays["alphabet"][symbols] if "alphabet" in self._arrays else symbols
 
@@ -483,9 +506,7 @@ class CorpusIndex:
             if table[symbol, 0] == table[symbol + 1, 0]:
                 lo = hi = 0
             else:
-                lo, hi = walk.step_range(
-                    table.reshape(-1), array("near"), array("far"), array("occurrence_directory"), symbol, lo, hi
-                )
+                lo, hi = walk.step_range(self._kernel_arrays().steps, symbol, lo, hi)
             if last:
                 return int(lo), int(hi), ends
             if lo >= hi:
@@ -503,8 +524,8 @@ def _reopen(path: str, fingerprint: str) -> CorpusIndex:
 def _levels(num_tokens: int) -> np.ndarray:
     """Where each level of block minima begins in `minima`, and the end."""
     starts, size = [0], num_tokens
-    while len(starts) == 1 or size > walk.ROOM:
-        size = -(-size // walk.ROOM)
+    while len(starts) == 1 or size > BLOCK:
+        size = -(-size // BLOCK)
         starts.append(starts[-1] + size)
     return np.array(starts, np.int64)
 

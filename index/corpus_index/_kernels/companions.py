@@ -44,8 +44,8 @@ def fill_predecessors(suffixes, predecessor, lo, hi, ahead):
 
 
 @njit(cache=True, nogil=True)
-def fill_shared_lengths(text, predecessor, lo, hi, ahead):
-    """Replace each suffix's predecessor by the number of symbols shared with it, up to the start symbol, which counts."""
+def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
+    """shared[i] = symbols that suffix i shares with its predecessor, up to the start symbol, which counts; at most 65,535."""
     h = 0
     for i in range(lo, hi):
         if i + ahead < hi:
@@ -58,7 +58,7 @@ def fill_shared_lengths(text, predecessor, lo, hi, ahead):
                 h += 1
             if text[i + h] == 0 and text[j + h] == 0:
                 h += 1
-        predecessor[i] = h
+        shared[i] = min(h, 65535)
         if h > 0:
             h -= 1
 
@@ -81,8 +81,7 @@ def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, c
             prefetch(text, i - 1)
             prefetch(shared, i)
         i = np.int64(suffixes[r])
-        length = np.int64(shared[i])
-        smallest = min(smallest, length)
+        smallest = min(smallest, np.int64(shared[i]))
         symbol = np.int64(text[i - 1]) if i > 0 else 0
         if symbol == 0:
             continue
@@ -93,7 +92,7 @@ def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, c
         suffixes[place] = num_tokens + behind - i
         next_tokens[place] = symbol - 1
         common[place] = min(smallest, 255)
-        deep[place] = min(smallest, 65535)
+        deep[place] = smallest
         if i == 1 or text[i - 2] == 0:
             last[ends] = place - lo
             ends += 1
