@@ -228,6 +228,8 @@ def prepare_target(out: Path, *, force: bool) -> None:
     IndexExistsError, OutputError
     """
     check_target(out, overwrite=force)
+    if out.parent.exists() and not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is a file, so no index can be made in it: choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -110,11 +110,10 @@ class TokenWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            with contextlib.suppress(OSError):  # what is still in the buffer may find no space either
-                self._file.close()
-            if self.path is not None:
-                self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is still in the buffer may find no space either
+            self._file.close()
+        if error is not None and self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     def append(self, tokens: npt.NDArray[Any], ends: npt.ArrayLike = ()) -> None:
         """Write tokens; `ends` says after how many of them documents end (ascending)."""

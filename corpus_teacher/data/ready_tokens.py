@@ -12,6 +12,7 @@ Documents come from Megatron's index, from a file of offsets, or from an end-of-
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -159,7 +160,10 @@ def join_ready_tokens(
     total, done, largest, whole = sum(len(file.tokens) for file in files), 0, 0, 0
     copied = len(files) > 1 or files[0].tokens.dtype not in (np.uint16, np.uint32)
     doc_starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
-    with TokenWriter(token_dtype(vocab_size or 1 << 31), folder=folder) as writer:
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if copied:
+            writer = stack.enter_context(TokenWriter(token_dtype(vocab_size or 1 << 31), folder=folder))
         for file in files:
             begin = done
             ends: list[npt.NDArray[np.int64]] = []
@@ -167,7 +171,7 @@ def join_ready_tokens(
                 largest = max(largest, int(chunk.max()))
                 if file.doc_starts is None and end_of_document is not None:
                     ends.append(split_after(chunk, end_of_document) + done)
-                if copied:
+                if writer is not None:
                     writer.append(chunk)
                 done += len(chunk)
                 progress("read the tokens", done, total, done)
@@ -176,7 +180,7 @@ def join_ready_tokens(
             else:
                 whole += not any(map(len, ends))
                 doc_starts.append(np.unique(np.concatenate([*ends, [done]])))
-        tokens = writer.finish().tokens if copied else files[0].tokens
+        tokens = files[0].tokens if writer is None else writer.finish().tokens
     if whole:
         reason = (
             f"no token is the end-of-document id {end_of_document}"

@@ -306,7 +306,9 @@ def _folder(path: Path, skipped: Counter[str]) -> Iterator[Source]:
         for name in sorted(files):
             file = here / name
             kind = kind_of_file(file)
-            if name.startswith(".") or kind in (None, "tokens") or not file.is_file():
+            if name.startswith("."):
+                skipped["hidden"] += 1
+            elif kind in (None, "tokens") or not file.is_file():
                 skipped[file.suffix or "no suffix"] += 1
             else:
                 yield _file(file, None)

@@ -1,0 +1,161 @@
+"""The pipeline: the same tokens as the naive loop, for any number of workers, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+
+from corpus_teacher.data import documents as documents_module
+from corpus_teacher.data import pipeline
+from corpus_teacher.data.documents import Document, split_document
+from corpus_teacher.data.pipeline import TokenWriter, tokenize_documents
+from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, train_tokenizer
+from corpus_teacher.errors import CorpusError, OutputError
+
+TEXTS = ["the cat sat\non the mat\n" * 9, "", "naïve €\nünd so\n" * 7, "end"]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return train_tokenizer(TEXTS, 290)
+
+
+def naive(texts: list[str], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    tokens: list[int] = []
+    starts = [0]
+    for text in texts:
+        tokens += tokenizer.encode(text).tolist()
+        if tokenizer.end_of_document is not None:
+            tokens.append(tokenizer.end_of_document)
+        starts.append(len(tokens))
+    return tokens, starts
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("batch_chars", [1, 30, 1 << 20])
+def test_same_as_the_naive_loop(
+    trained: Tokenizer, workers: int, batch_chars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_CHARS", batch_chars)
+    for tokenizer in (trained, ByteTokenizer()):
+        tokens, starts = naive(TEXTS, tokenizer)
+        actual = tokenize_documents(TEXTS, tokenizer, workers=workers)
+        np.testing.assert_array_equal(actual.tokens, tokens)
+        np.testing.assert_array_equal(actual.doc_starts, starts)
+        assert actual.num_bytes == sum(len(text.encode()) for text in TEXTS)
+        assert actual.tokens.dtype == np.uint16
+        assert not actual.tokens.flags.writeable
+
+
+def test_without_an_end_of_document(trained: Tokenizer) -> None:
+    tokenizer = Tokenizer.from_bytes(trained.to_bytes(), spec="x")
+    assert tokenizer.end_of_document is None
+    tokens, starts = naive(TEXTS, tokenizer)
+    actual = tokenize_documents(TEXTS, tokenizer)
+    np.testing.assert_array_equal(actual.tokens, tokens)
+    np.testing.assert_array_equal(actual.doc_starts, starts)
+
+
+def metaspace() -> Tokenizer:
+    """A tokenizer that marks the start of a text, so that no cut leaves its tokens alone."""
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE({"▁": 0, "a": 1, "\n": 2, "<e>": 3}, [], unk_token=None)
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    return Tokenizer(backend, spec="metaspace", end_of_document=3)
+
+
+@pytest.mark.parametrize("make", [ByteTokenizer, metaspace, lambda: train_tokenizer(TEXTS, 290)])
+def test_parts_do_not_change_a_token(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = make()
+    text = "aa\naa a\n\na\na" * 30
+    parts = list(split_document(Document(text), 40))
+    assert len(parts) > 3
+    tokens, starts = naive([text, "a"], tokenizer)
+    actual = tokenize_documents([*parts, "a"], tokenizer)
+    np.testing.assert_array_equal(actual.tokens, tokens)
+    np.testing.assert_array_equal(actual.doc_starts, starts)
+    monkeypatch.setattr(pipeline, "split_document", lambda document: split_document(document, 40))
+    again = tokenize_documents([text, "a"], tokenizer)
+    np.testing.assert_array_equal(again.tokens, tokens)
+    assert documents_module.PART_CHARS > 40
+
+
+def test_an_end_token_that_a_text_produces_ends_a_document() -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    actual = tokenize_documents(["a </s> a a"], Tokenizer(backend, spec="words", end_of_document=1))
+    np.testing.assert_array_equal(actual.tokens, [0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(actual.doc_starts, [0, 2, 5])
+
+
+@pytest.mark.parametrize(("texts", "sentence"), [([], "no document"), (["", ""], "2 documents hold no text")])
+def test_an_empty_corpus(texts: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=f"the corpus is empty: .*{sentence}"):
+        tokenize_documents(texts, ByteTokenizer(), tmp_path / "tokens.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_named_file_stays_and_is_raw(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.bin"
+    actual = tokenize_documents(["ab"], ByteTokenizer(), path)
+    assert actual.path == path
+    np.testing.assert_array_equal(np.fromfile(path, dtype="<u2"), [97, 98, 256])
+
+
+def test_reading_is_only_a_bounded_way_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_CHARS", 100)
+    ahead: list[int] = []
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for _ in range(200):
+            read += 1
+            yield "x" * 100
+
+    def progress(stage: str, done: float, total: float | None, count: int = 0) -> None:
+        assert stage == "tokenize"
+        ahead.append(read - count // 101)
+
+    tokenize_documents(texts(), ByteTokenizer(), workers=2, progress=progress)
+    assert max(ahead) <= 2 * 2 + 1
+
+
+def test_a_reader_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def texts() -> Iterator[str]:
+        yield "fine"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_documents(texts(), ByteTokenizer(), tmp_path / "tokens.bin")
+    assert not list(tmp_path.iterdir())
+
+
+class FullDisk(io.BytesIO):
+    """A disk with room for ten bytes."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + memoryview(data).nbytes > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pipeline.tempfile, "TemporaryFile", lambda dir: FullDisk())
+    with pytest.raises(OutputError, match=r"no space for the tokens in .*nothing was kept"):
+        tokenize_documents(["x" * 100], ByteTokenizer(), folder=tmp_path)
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"can't be written to .*nowhere.* \(No such file or directory\)"):
+        TokenWriter(np.uint16, folder=tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="No such file or directory"):
+        TokenWriter(np.uint16, tmp_path / "nowhere" / "tokens.bin")

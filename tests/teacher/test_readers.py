@@ -1,0 +1,198 @@
+"""Readers: what is read, to the byte, and what a user is told when it is broken."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus_teacher.data import readers
+from corpus_teacher.data.documents import Document, ReadLog
+from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
+from corpus_teacher.errors import InputError
+
+BAD = b"one\ntwo \xff three\n"
+
+
+def texts(documents: object) -> list[str]:
+    return [document.text for document in documents]  # type: ignore[attr-defined]
+
+
+def pack(data: bytes, suffix: str) -> bytes:
+    if suffix == ".gz":
+        return gzip.compress(data)
+    if suffix == ".zst":
+        return zstandard.compress(data)
+    return data
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_text_is_one_document_byte_for_byte(tmp_path: Path, suffix: str) -> None:
+    text = "\ufeffone\r\ntwo\rthree\n\n €uro \U0001f600\x00end"
+    path = tmp_path / f"a.txt{suffix}"
+    path.write_bytes(pack(text.encode(), suffix))
+    log = ReadLog()
+    assert list(read_text(path, ReadOptions(), log)) == [Document(text, str(path))]
+    assert log.done == path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_json_lines(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(pack(b"\n" + lines("one", "", "dréi\n"), suffix))
+    log = ReadLog()
+    documents = list(read_json_lines(path, ReadOptions(), log))
+    assert texts(documents) == ["one", "", "dréi\n"]
+    assert documents[2].origin == f"{path}, line 4"
+    assert log.done == path.stat().st_size
+
+
+def test_long_text_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "PART_CHARS", 50)
+    monkeypatch.setattr(readers, "_BLOCK_BYTES", 7)
+    text = "".join(f"líne {number} €\nnext\n" for number in range(100))
+    path = tmp_path / "a.txt"
+    path.write_text(text, newline="")
+    documents = list(read_text(path, ReadOptions(), ReadLog()))
+    assert len(documents) > 10
+    assert "".join(texts(documents)) == text
+    assert [document.ends for document in documents] == [False] * (len(documents) - 1) + [True]
+
+
+@given(data=st.binary(max_size=40), block=st.integers(1, 9))
+def test_replacing_broken_bytes_does_not_depend_on_the_blocks(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "replaced.txt"
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_BLOCK_BYTES", block)
+        (document,) = read_text(path, ReadOptions(errors="replace"), log := ReadLog())
+    expected = data.decode("utf-8", "replace")
+    assert document.text == expected
+    assert log.num_replaced == ("\ufffd" in expected and "\ufffd".encode() not in data)
+
+
+def test_invalid_utf8_is_named_with_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"ok\n" * 40 + BAD)
+    for block in (5, 1 << 20):
+        monkeypatch.setattr(readers, "_BLOCK_BYTES", block)
+        with pytest.raises(InputError, match=r"a\.txt, line 42: invalid UTF-8 \(byte 0xff.*--errors replace"):
+            list(read_text(path, ReadOptions(), ReadLog()))
+
+
+def test_invalid_utf8_at_the_very_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("a\n€".encode()[:-1])
+    with pytest.raises(InputError, match="line 2: invalid UTF-8"):
+        list(read_text(path, ReadOptions(), ReadLog()))
+
+
+def test_invalid_utf8_skipped_or_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(BAD)
+    log = ReadLog()
+    assert texts(read_text(path, ReadOptions(errors="skip"), log)) == []
+    assert (log.num_skipped, log.done) == (1, len(BAD))
+    assert texts(read_text(path, ReadOptions(errors="replace"), log)) == ["one\ntwo \ufffd three\n"]
+    assert log.num_replaced == 1
+
+
+BROKEN_LINES = {
+    "not JSON": (b'{"text": "cut', "line 2 is not JSON .*--errors skip"),
+    "not an object": (b'["text"]', "line 2 holds a JSON list"),
+    "no such field": (b'{"content": "x", "id": 1}', "line 2: there is no field 'text'.*'content', 'id'"),
+    "null": (b'{"text": null}', "line 2: 'text' holds null"),
+    "a number": (b'{"text": 3}', "line 2: 'text' holds a int"),
+    "invalid UTF-8": (b'{"text": "\xe9t\xe9"}', "line 2: invalid UTF-8"),
+    "half a surrogate pair": (rb'{"text": "\ud800"}', "line 2: the text holds half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_LINES)
+def test_a_broken_line_is_named_or_skipped(tmp_path: Path, kind: str) -> None:
+    line, sentence = BROKEN_LINES[kind]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines("one") + line + b"\n" + lines("two"))
+    with pytest.raises(InputError, match=sentence):
+        list(read_json_lines(path, ReadOptions(), ReadLog()))
+    log = ReadLog()
+    assert texts(read_json_lines(path, ReadOptions(errors="skip"), log)) == ["one", "two"]
+    assert log.num_skipped == 1
+
+
+@pytest.mark.parametrize("kind", ["invalid UTF-8", "half a surrogate pair"])
+def test_a_broken_text_is_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(BROKEN_LINES[kind][0])
+    (document,) = read_json_lines(path, ReadOptions(errors="replace"), log := ReadLog())
+    assert "\ufffd" in document.text
+    assert document.text.encode()
+    assert log.num_replaced == 1
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("damage", ["cut", "foreign"])
+def test_a_damaged_archive(tmp_path: Path, suffix: str, damage: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    packed = pack(lines(*map(str, range(20_000))), suffix)
+    path.write_bytes(packed[: len(packed) // 2] if damage == "cut" else b"no archive at all")
+    with pytest.raises(InputError, match="can't be unpacked, it is damaged or cut short"):
+        list(read_json_lines(path, ReadOptions(), ReadLog()))
+
+
+def test_several_frames_in_one_zst(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(b"".join(zstandard.compress(lines(text)) for text in ("one", "two", "three")))
+    assert texts(read_json_lines(path, ReadOptions(), ReadLog())) == ["one", "two", "three"]
+
+
+def test_an_empty_zst(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(zstandard.compress(b""))
+    assert texts(read_text(path, ReadOptions(), ReadLog())) == [""]
+
+
+def parquet(path: Path, columns: dict[str, object]) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    wanted = [f"text {number} é" for number in range(1000)]
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        column = pa.array(wanted).cast(kind)
+        path = parquet(tmp_path / "a.parquet", {"id": list(range(1000)), "text": column})
+        log = ReadLog()
+        documents = list(read_parquet(path, ReadOptions(), log))
+        assert texts(documents) == wanted
+        assert documents[-1].origin.endswith("row 1000")
+        assert log.done == path.stat().st_size
+
+
+def test_broken_parquet(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"body": ["x"], "n": [1]})
+    with pytest.raises(InputError, match=r"no field 'text'; pass --text-field with one of: 'body', 'n'"):
+        list(read_parquet(path, ReadOptions(), ReadLog()))
+    with pytest.raises(InputError, match="column 'n' holds int64, not text"):
+        list(read_parquet(path, ReadOptions(text_field="n"), ReadLog()))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="can't be read as Parquet"):
+        list(read_parquet(path, ReadOptions(), ReadLog()))
+    null = parquet(tmp_path / "b.parquet", {"text": ["x", None]})
+    with pytest.raises(InputError, match="row 2: 'text' holds null"):
+        list(read_parquet(null, ReadOptions(), ReadLog()))
+    assert texts(read_parquet(null, ReadOptions(errors="skip"), ReadLog())) == ["x"]

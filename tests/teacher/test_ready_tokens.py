@@ -1,0 +1,202 @@
+"""Ready tokens: every convention read as its writers wrote it, and refused where it is not what it says."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens, split_after
+from corpus_teacher.errors import InputError
+
+TOKENS = np.array([5, 6, 0, 7, 0, 0, 9, 8], dtype=np.uint16)
+
+
+def write_megatron(
+    prefix: Path,
+    documents: list[list[list[int]]],
+    *,
+    code: int = 8,
+    dtype: str = "<u2",
+    version: int = 1,
+    magic: bytes = b"MMIDIDX\x00\x00",
+) -> None:
+    """The pair as Megatron's IndexedDatasetBuilder writes it: documents are lists of sequences."""
+    sequences = [sequence for document in documents for sequence in document]
+    lengths = np.array([len(sequence) for sequence in sequences], dtype="<i4")
+    item = np.dtype(dtype).itemsize
+    pointers = np.concatenate([[0], np.cumsum(lengths.astype(np.int64) * item)[:-1]]).astype("<i8")
+    boundaries = np.cumsum([0, *map(len, documents)]).astype("<i8")
+    prefix.with_suffix(".bin").write_bytes(
+        np.concatenate([np.array(s, dtype=dtype) for s in sequences]).tobytes()
+    )
+    prefix.with_suffix(".idx").write_bytes(
+        magic
+        + struct.pack("<QBQQ", version, code, len(sequences), len(boundaries))
+        + lengths.tobytes()
+        + pointers.tobytes()
+        + boundaries.tobytes()
+    )
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_raw_bin(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "train.bin"
+    TOKENS.astype(dtype).tofile(path)
+    ready = open_ready_tokens(path, dtype=dtype)
+    np.testing.assert_array_equal(ready.tokens, TOKENS)
+    assert ready.tokens.dtype == dtype
+    assert ready.doc_starts is None
+    named = path.rename(tmp_path / f"train.u{dtype[4:]}")
+    np.testing.assert_array_equal(open_ready_tokens(named).tokens, TOKENS)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint16"])
+def test_npy(tmp_path: Path, dtype: str) -> None:
+    np.save(tmp_path / "a.npy", TOKENS.astype(dtype))
+    np.testing.assert_array_equal(open_ready_tokens(tmp_path / "a.npy").tokens, TOKENS)
+
+
+@pytest.mark.parametrize(("magic", "version", "dtype"), [(20240520, 1, np.uint16), (20240801, 7, np.uint32)])
+def test_llm_c_header(tmp_path: Path, magic: int, version: int, dtype: type) -> None:
+    header = np.zeros(256, dtype=np.int32)
+    header[:3] = magic, version, len(TOKENS)
+    path = tmp_path / "a.bin"
+    path.write_bytes(header.tobytes() + TOKENS.astype(dtype).tobytes())
+    np.testing.assert_array_equal(open_ready_tokens(path).tokens, TOKENS)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match="its header promises 8 tokens"):
+        open_ready_tokens(path)
+
+
+@pytest.mark.parametrize(("code", "dtype"), [(8, "<u2"), (4, "<i4"), (5, "<i8")])
+@pytest.mark.parametrize("named", ["bin", "idx"])
+def test_megatron(tmp_path: Path, code: int, dtype: str, named: str) -> None:
+    write_megatron(tmp_path / "corpus", [[[1, 2], [3]], [[4, 5]], []], code=code, dtype=dtype)
+    ready = open_ready_tokens(tmp_path / f"corpus.{named}")
+    np.testing.assert_array_equal(ready.tokens, [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(ready.doc_starts, [0, 3, 5, 5])
+
+
+def test_broken_megatron(tmp_path: Path) -> None:
+    prefix, documents = tmp_path / "c", [[[1, 2]], [[3]]]
+    write_megatron(prefix, documents, magic=b"SOMETHING")
+    with pytest.raises(InputError, match="is not a Megatron index"):
+        open_ready_tokens(prefix.with_suffix(".bin"))
+    write_megatron(prefix, documents, version=2)
+    with pytest.raises(InputError, match="version 2"):
+        open_ready_tokens(prefix.with_suffix(".bin"))
+    write_megatron(prefix, documents, code=6)
+    with pytest.raises(InputError, match="type code 6"):
+        open_ready_tokens(prefix.with_suffix(".bin"))
+    write_megatron(prefix, documents)
+    whole = prefix.with_suffix(".idx").read_bytes()
+    prefix.with_suffix(".idx").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match="is cut short"):
+        open_ready_tokens(prefix.with_suffix(".bin"))
+    prefix.with_suffix(".idx").write_bytes(whole)
+    prefix.with_suffix(".bin").write_bytes(b"\x01\x00")
+    with pytest.raises(InputError, match=r"has 2 bytes, but c\.idx tells of 6"):
+        open_ready_tokens(prefix.with_suffix(".bin"))
+    prefix.with_suffix(".bin").unlink()
+    with pytest.raises(InputError, match="can't be read: No such file"):
+        open_ready_tokens(prefix.with_suffix(".idx"))
+
+
+@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize("kind", ["npy", "raw"])
+def test_doc_offsets(tmp_path: Path, final: bool, kind: str) -> None:
+    TOKENS.tofile(tmp_path / "a.bin")
+    starts = np.array([0, 3, 3, 8] if final else [0, 3, 3], dtype=np.int64)
+    path = tmp_path / f"offsets.{kind}"
+    if kind == "npy":
+        np.save(path, starts)
+    else:
+        starts.tofile(path)
+    ready = open_ready_tokens(tmp_path / "a.bin", doc_offsets=path)
+    np.testing.assert_array_equal(ready.doc_starts, [0, 3, 3, 8])
+
+
+@pytest.mark.parametrize(
+    ("starts", "sentence"),
+    [
+        ([1, 8], "must ascend from 0"),
+        ([0, 5, 3, 8], "must ascend"),
+        ([0, 16], "they count tokens, not bytes"),
+        ([[0, 8]], "not document offsets"),
+        ([0.5], "not document offsets"),
+    ],
+)
+def test_wrong_doc_offsets(tmp_path: Path, starts: list, sentence: str) -> None:
+    TOKENS.tofile(tmp_path / "a.bin")
+    np.save(tmp_path / "offsets.npy", np.array(starts))
+    with pytest.raises(InputError, match=sentence):
+        open_ready_tokens(tmp_path / "a.bin", doc_offsets=tmp_path / "offsets.npy")
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    (tmp_path / "odd.bin").write_bytes(b"123")
+    with pytest.raises(InputError, match="3 bytes, which is no whole number of uint16"):
+        open_ready_tokens(tmp_path / "odd.bin")
+    for name, write in (
+        ("a.bin", lambda path: path.write_bytes(b"")),
+        ("a.npy", lambda path: np.save(path, [])),
+    ):
+        write(tmp_path / name)
+        with pytest.raises(InputError, match=r"is empty|holds float64"):
+            open_ready_tokens(tmp_path / name)
+    (tmp_path / "b.npy").write_bytes(b"no numpy")
+    with pytest.raises(InputError, match=r"is not a \.npy array"):
+        open_ready_tokens(tmp_path / "b.npy")
+    np.save(tmp_path / "c.npy", np.zeros((2, 3), dtype=np.int64))
+    with pytest.raises(InputError, match=r"int64 of shape \(2, 3\)"):
+        open_ready_tokens(tmp_path / "c.npy")
+    with pytest.raises(InputError, match="No such file"):
+        open_ready_tokens(tmp_path / "nowhere.bin")
+
+
+def test_one_file_is_mapped_in_place(tmp_path: Path) -> None:
+    TOKENS.tofile(tmp_path / "a.bin")
+    notes: list[str] = []
+    corpus, largest = join_ready_tokens(
+        [open_ready_tokens(tmp_path / "a.bin")],
+        vocab_size=None,
+        end_of_document=0,
+        folder=tmp_path,
+        notes=notes,
+    )
+    assert (largest, notes) == (9, [])
+    assert isinstance(corpus.tokens, np.memmap)
+    assert corpus.tokens.filename == tmp_path / "a.bin"
+    np.testing.assert_array_equal(corpus.doc_starts, [0, 3, 5, 6, 8])
+
+
+def test_files_are_joined_and_a_file_ends_a_document(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", TOKENS.astype(np.int64))
+    np.save(tmp_path / "b.npy", np.array([1, 2]))
+    files = [open_ready_tokens(tmp_path / name) for name in ("a.npy", "b.npy")]
+    corpus, _ = join_ready_tokens(files, vocab_size=10, end_of_document=0, folder=tmp_path, notes=[])
+    np.testing.assert_array_equal(corpus.tokens, [*TOKENS, 1, 2])
+    assert corpus.tokens.dtype == np.uint16
+    np.testing.assert_array_equal(corpus.doc_starts, [0, 3, 5, 6, 8, 10])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+    for end, sentence in ((None, "neither --doc-offsets nor"), (4, "no token is the end-of-document id 4")):
+        notes: list[str] = []
+        corpus, _ = join_ready_tokens(files, vocab_size=10, end_of_document=end, folder=tmp_path, notes=notes)
+        np.testing.assert_array_equal(corpus.doc_starts, [0, 8, 10])
+        assert sentence in notes[0]
+        assert "each file is taken for one document" in notes[0]
+
+
+@pytest.mark.parametrize(("wrong", "vocab_size"), [(10, 10), (-1, None), (1 << 31, None)])
+def test_an_id_outside_of_the_vocabulary_is_named(tmp_path: Path, wrong: int, vocab_size: int | None) -> None:
+    np.save(tmp_path / "a.npy", np.array([1, 2, wrong]))
+    with pytest.raises(InputError, match=f"token 2 is {wrong}, which is outside of the .*--vocab-size"):
+        list(open_ready_tokens(tmp_path / "a.npy").chunks(vocab_size))
+
+
+def test_split_after() -> None:
+    np.testing.assert_array_equal(split_after(TOKENS, 0), [3, 5, 6])
+    assert split_after(TOKENS, 1).size == 0

@@ -1,0 +1,157 @@
+"""Sources: what is taken, in which order, what is left out, and data sets through the `datasets` library."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpus_teacher.data.documents import ReadLog
+from corpus_teacher.data.readers import ReadOptions
+from corpus_teacher.data.sources import Inventory, find_sources
+from corpus_teacher.errors import InputError
+
+
+def write(path: Path, text: str = "some text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def names(inventory: Inventory, root: Path) -> list[str]:
+    return [os.path.relpath(source.name, root) for source in inventory.sources]
+
+
+def texts(inventory: Inventory, **options: Any) -> list[str]:
+    return [document.text for document in inventory.documents(ReadOptions(**options), ReadLog())]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b.txt", "a/z.md", "a/c.jsonl.zst", "B.py", ".hidden.txt", ".git/x.txt", "__pycache__/y.py"):
+        write(tmp_path / name)
+    for name in ("photo.jpg", "a/tokens.npy", "a/more.jpg", "README"):
+        write(tmp_path / name)
+    return tmp_path
+
+
+def test_a_folder_is_walked_in_sorted_order_and_says_what_it_leaves_out(tree: Path) -> None:
+    inventory = find_sources([str(tree)])
+    assert names(inventory, tree) == ["B.py", "b.txt", "a/c.jsonl.zst", "a/z.md"]
+    assert inventory.skipped == {".jpg": 2, ".npy": 1, "no suffix": 1, "hidden": 1}
+    assert inventory.size_bytes == 4 * len("some text")
+
+
+def test_globs_and_repeats(tree: Path) -> None:
+    assert names(find_sources([f"{tree}/*.txt"]), tree) == ["b.txt"]
+    assert names(find_sources([f"{tree}/**/*.md"]), tree) == ["a/z.md"]
+    inventory = find_sources([str(tree / "b.txt"), f"{tree}/*", f"{tree}/a/../b.txt"])
+    assert names(inventory, tree)[0] == "b.txt"
+    assert len(set(names(inventory, tree))) == len(inventory.sources)
+    assert inventory.repeated == 2
+    assert inventory.skipped[".jpg"] >= 1
+
+
+def test_named_files_keep_the_order_of_the_user(tree: Path) -> None:
+    files = [str(tree / "b.txt"), str(tree / "B.py")]
+    assert [source.name for source in find_sources(files).sources] == files
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("nowhere.txt", r"there is no file or folder .*nowhere\.txt"),
+        ("*.nothing", "no file matches"),
+        ("photo.jpg", "suffix '.jpg' says nothing .*--format text"),
+        ("README", "suffix '' says nothing"),
+        ("empty", "holds nothing that can be read"),
+        ("*.jpg", "holds nothing that can be read .*left out: 1 .jpg"),
+    ],
+)
+def test_what_cannot_be_taken(tree: Path, spec: str, sentence: str) -> None:
+    (tree / "empty").mkdir()
+    with pytest.raises(InputError, match=sentence):
+        find_sources([f"{tree}/{spec}"])
+
+
+def test_no_source_at_all() -> None:
+    with pytest.raises(InputError, match="there is no source"):
+        find_sources([])
+
+
+def test_a_format_can_be_said(tree: Path) -> None:
+    inventory = find_sources([str(tree / "README")], kind="text")
+    assert texts(inventory) == ["some text"]
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    return [{"text": f"text {number}", "id": number} for number in range(10)]
+
+
+def test_a_saved_dataset(
+    tmp_path: Path, rows: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    saved = datasets.Dataset.from_list(rows)
+    saved.save_to_disk(tmp_path / "one")
+    shuffled = saved.select([3, 1])  # a view: its rows are an indices table
+    datasets.DatasetDict(train=saved, test=shuffled).save_to_disk(tmp_path / "two")
+    wanted = [row["text"] for row in rows]
+    one, two = find_sources([str(tmp_path / "one")]), find_sources([str(tmp_path / "two")])
+    log = ReadLog()
+    assert [document.text for document in one.documents(ReadOptions(), log)] == wanted
+    assert log.done == pytest.approx(one.size_bytes)
+    assert texts(two) == wanted
+    assert texts(two, split="test") == ["text 3", "text 1"]
+    with pytest.raises(InputError, match="no split 'dev'; pass --split with one of: train, test"):
+        texts(two, split="dev")
+    with pytest.raises(InputError, match="row 1: there is no field 'body'; pass --text-field with one of"):
+        texts(one, text_field="body")
+    both = find_sources([str(tmp_path)])  # a folder that holds data sets
+    assert [source.kind for source in both.sources] == ["dataset", "dataset"]
+
+
+def test_a_damaged_saved_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    for name in ("state.json", "dataset_info.json"):
+        write(tmp_path / "d" / name, "{}")
+    with pytest.raises(InputError, match="can't be loaded"):
+        texts(find_sources([str(tmp_path / "d")]))
+
+
+def test_hf_streams_local_files(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    pytest.importorskip("datasets")
+    wanted = [row["text"] for row in rows]
+    file = write(tmp_path / "data" / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write(tmp_path / "data" / "test.jsonl", json.dumps({"text": "other"}) + "\n")
+    folder = find_sources([f"hf:{tmp_path / 'data'}"])
+    assert folder.size_bytes is None
+    assert texts(folder) == wanted
+    assert texts(find_sources([f"hf:{tmp_path / 'data'}::test"])) == ["other"]
+    assert texts(find_sources([f"hf:{tmp_path / 'data'}"]), split="test") == ["other"]
+    assert texts(find_sources([f"hf:{file}"])) == wanted
+
+
+def test_hf_failures_are_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    write(tmp_path / "data" / "train.jsonl", '{"text": "x"}\n')
+    for spec, sentence in (
+        (f"hf:{tmp_path}/nowhere", "there is no file or folder"),
+        (f"hf:{tmp_path / 'data'}::nope", "can't be loaded: Bad split: nope"),
+        (f"hf:{tmp_path / 'data'}:config", "can't be loaded: BuilderConfig 'config' not found"),
+        ("hf:no-such-data-set-at-all", "can't be loaded"),
+    ):
+        with pytest.raises(InputError, match=sentence) as caught:
+            texts(find_sources([spec]))
+        assert "\n" not in str(caught.value)
+
+
+def test_hf_row_that_breaks_while_streaming(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    write(tmp_path / "data" / "train.jsonl", '{"text": "x"}\n{"text": \n')
+    with pytest.raises(InputError, match=r"can't be (read after row|loaded)"):
+        texts(find_sources([f"hf:{tmp_path / 'data'}"]))
