@@ -9,7 +9,9 @@ from corpus_index.errors import (
     IndexWriteError,
     QueryError,
 )
+from corpus_index.estimators import SparseTargets, smoothed_targets
 from corpus_index.query import CorpusIndex, Match, NextTokens, NextTokensBatch
+from corpus_index.verify import verify_index
 
 __all__ = [
     "CorpusError",
@@ -22,5 +24,8 @@ __all__ = [
     "NextTokens",
     "NextTokensBatch",
     "QueryError",
+    "SparseTargets",
     "build_index",
+    "smoothed_targets",
+    "verify_index",
 ]

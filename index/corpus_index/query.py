@@ -17,11 +17,13 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import rows, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.estimators import SparseTargets, smoothed_targets
 from corpus_index.store import map_array, read_manifest
 
 BLOCK = 64
 _LANES = 32
 _AHEAD = 16
+_DEEPEST = 65_534  # build counts shared symbols up to 65,535
 
 
 class NextTokens(NamedTuple):
@@ -100,6 +102,31 @@ class NextTokensBatch(NamedTuple):
         return NextTokens(self.token_ids[part], self.counts[part], match_len, width)
 
 
+class NodeRows(NamedTuple):
+    """Continuation rows of Q nodes, as in `NextTokensBatch`, in symbols of the index (`CorpusIndex.ids_of`)."""
+
+    numbers: np.ndarray
+    offsets: np.ndarray
+    symbols: np.ndarray
+    counts: np.ndarray
+    stored_offsets: np.ndarray
+    stored_symbols: np.ndarray
+    stored_counts: np.ndarray
+
+
+class Chains(NamedTuple):
+    """Backoff chains of Q positions: position q's nodes, deepest first, are offsets[q] : offsets[q + 1].
+
+    A node stands for the orders from its depth down to the next node's plus one (1 for the last): its range of ranks
+    is theirs. The root, all ranks, ends every chain and is left out.
+    """
+
+    offsets: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+    depth: np.ndarray
+
+
 class CorpusIndex:
     """An index on disk, opened for reading; make one with `build_index` or `CorpusIndex.open`.
 
@@ -128,6 +155,8 @@ class CorpusIndex:
         self.metadata: dict[str, Any] = manifest["metadata"]
         self.end_of_document: int | None = self.metadata.get("end_of_document")
         self.fingerprint: str = manifest["fingerprint"]
+        self._counts: np.ndarray | None = None
+        self._base: np.ndarray | None = None
         self._num_symbols: int = manifest["num_symbols"]
         self._arrays: dict[str, np.ndarray] = {
             name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
@@ -209,7 +238,7 @@ class CorpusIndex:
     @property
     def tokens(self) -> np.ndarray:
         """The corpus: shape (N,), uint16 or uint32 ids (a memory map, unless the vocabulary is huge)."""
-        return self._ids(self.array("tokens"))
+        return self.ids_of(self.array("tokens"))
 
     @property
     def doc_starts(self) -> np.ndarray:
@@ -376,7 +405,7 @@ class CorpusIndex:
         lo, hi = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
         depth, match_len = np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32)
         walk.match_rows(
-            self._kernel_arrays(),
+            self.kernel_arrays(),
             ids,
             starts,
             self._end_symbol(),
@@ -411,55 +440,145 @@ class CorpusIndex:
         -----
         O(occurrences) for a context with at most `light` occurrences, one look-up for others.
         """
-        lo, hi = np.ascontiguousarray(match.lo), np.ascontiguousarray(match.hi)
+        flat = [np.ascontiguousarray(part).reshape(-1) for part in match]
+        made = self.rows_of_nodes(*flat)
+        return NextTokensBatch(
+            match,
+            made.numbers.reshape(match.lo.shape),
+            made.offsets,
+            self.ids_of(made.symbols),
+            made.counts,
+            made.stored_offsets,
+            self.ids_of(made.stored_symbols),
+            made.stored_counts,
+        )
+
+    def rows_of_nodes(self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> NodeRows:
+        """The continuation rows of Q nodes given flat: ranges of ranks, and how many symbols each shares (or one less)."""
         width = hi - lo
         capacity = int(np.minimum(width, self.light).sum())
-        deepest = int(match.match_len.max(initial=0))
-        if deepest >= 65_534:  # the rows of such contexts are not stored: their whole range may be copied
-            capacity += int(np.minimum(width, self._num_symbols)[match.match_len >= 65_534].sum())
+        deep = depth >= _DEEPEST  # the rows of such contexts are not stored: all their ranks are read
+        if deep.any():
+            capacity += int(np.minimum(width, self._num_symbols)[deep].sum())
         next_tokens = self.array("next_tokens")
-        number = np.empty(lo.shape, np.int64)
-        offsets = np.empty(lo.size + 1, np.int64)
-        token_ids, counts = np.empty(capacity, next_tokens.dtype), np.empty(capacity, np.uint32)
+        numbers, offsets = np.empty(lo.size, np.int64), np.empty(lo.size + 1, np.int64)
+        symbols, counts = np.empty(capacity, next_tokens.dtype), np.empty(capacity, np.uint32)
         made = rows.rows_of_nodes(
             next_tokens,
             self._num_symbols,
             self.light,
+            _DEEPEST,
             self.array("row_bounds").reshape(-1),
             self.array("row_directory"),
             self._manifest["row_shift"],
-            lo.reshape(-1),
-            hi.reshape(-1),
-            np.ascontiguousarray(match.match_len).reshape(-1),
+            lo,
+            hi,
+            depth,
             _AHEAD,
-            number.reshape(-1),
+            numbers,
             offsets,
-            token_ids,
+            symbols,
             counts,
         )
         used = int(offsets[made])
-        return NextTokensBatch(
-            match,
-            number,
+        return NodeRows(
+            numbers,
             offsets[: made + 1],
-            self._ids(token_ids[:used]),
+            symbols[:used],
             counts[:used],
             self.array("row_offsets"),
-            self._ids(self.array("row_tokens")),
+            self.array("row_tokens"),
             self.array("row_counts"),
         )
 
+    def chains_of(
+        self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray, begin: int, end: int
+    ) -> tuple[int, Chains]:
+        """The backoff chains of the matches begin .. end − 1, or of as many as fit in memory set aside for them.
+
+        Parameters
+        ----------
+        lo, hi, depth : ndarrays of shape (Q,)
+            Nodes, as `match_nodes` gives them, flat.
+
+        Returns
+        -------
+        stop : int
+            The first match whose chain is not among them; begin < stop ≤ end.
+        chains : Chains
+        """
+        depth = depth[:end]
+        room = max(int(depth[begin:].max(initial=0)), min(int(depth[begin:].sum()), 64 * (end - begin)))
+        offsets = np.empty(end - begin + 1, np.int64)
+        chain_lo, chain_hi = np.empty(room, np.int64), np.empty(room, np.int64)
+        chain_depth = np.empty(room, np.int64)
+        stop = int(
+            walk.backoff_chains(
+                self.kernel_arrays(),
+                lo[:end],
+                hi[:end],
+                depth,
+                begin,
+                offsets,
+                chain_lo,
+                chain_hi,
+                chain_depth,
+                _AHEAD,
+            )
+        )
+        used = int(offsets[stop - begin])
+        return stop, Chains(offsets[: stop - begin + 1], chain_lo[:used], chain_hi[:used], chain_depth[:used])
+
+    def smoothed_targets(
+        self, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any
+    ) -> SparseTargets:
+        """Smoothed next-token distributions of a batch; see `corpus_index.estimators.smoothed_targets`."""
+        return smoothed_targets(self, input_ids, next_ids, **options)
+
+    # the whole corpus
+
+    @property
+    def num_symbols(self) -> int:
+        """Symbols that the arrays hold: V, or the distinct tokens where the vocabulary is far larger than the corpus."""
+        return self._num_symbols
+
+    @property
+    def symbol_counts(self) -> np.ndarray:
+        """How often each symbol occurs: shape (num_symbols,), int64."""
+        if self._counts is None:
+            first = self.array("symbols")[:, 0].astype(np.int64)
+            ends = (self.array("endings") >> np.uint64(32)).astype(np.int64)
+            self._counts = np.diff(first) + np.bincount(ends, minlength=self._num_symbols)
+        return self._counts
+
+    def base_distribution(self) -> np.ndarray:
+        """The distribution of the empty context: shape (V,), float32, all above 0.
+
+        p_0(w) = (c(w) + T_0 / V) / (N + T_0), with T_0 the number of distinct tokens: Witten–Bell between the unigrams
+        and the uniform distribution, so that a token that the corpus lacks has a probability too.
+        """
+        if self._base is None:
+            counts = self.symbol_counts
+            distinct = int((counts > 0).sum())
+            total = self.num_tokens + distinct
+            base = np.full(self.vocab_size, distinct / self.vocab_size / total)
+            base[self.ids_of(np.arange(self._num_symbols))] += counts / total
+            self._base = base.astype(np.float32)
+        return self._base
+
     # helpers
 
-    def _kernel_arrays(self) -> IndexArrays:
+    def kernel_arrays(self) -> IndexArrays:
+        """The arrays as kernels take them."""
         if self._index is None:
             raise QueryError(f"the index at {self.path} is closed: open it again")
         return self._index
 
-    def _ids(self, symbols: np.ndarray) -> np.ndarray:
+    def ids_of(self, symbols: np.ndarray) -> np.ndarray:
+        """Token ids of symbols."""
         return self._arrays["alphabet"][symbols] if "alphabet" in self._arrays else symbols
 
-    def _symbols(self, ids: np.ndarray) -> np.ndarray:
+    def symbols_of(self, ids: np.ndarray) -> np.ndarray:
         """Symbols of token ids; num_symbols for one that the corpus lacks."""
         if "alphabet" not in self._arrays:
             return ids
@@ -471,7 +590,7 @@ class CorpusIndex:
     def _end_symbol(self) -> int:
         if self.end_of_document is None:
             return -1
-        symbol = int(self._symbols(np.array([self.end_of_document], np.int64))[0])
+        symbol = int(self.symbols_of(np.array([self.end_of_document], np.int64))[0])
         return symbol if symbol < self._num_symbols else -1
 
     def _batch(self, input_ids: ArrayLike) -> np.ndarray:
@@ -480,7 +599,7 @@ class CorpusIndex:
             ids = ids[None]
         if ids.ndim != 2:
             raise QueryError(f"input_ids must have the shape (B, T) or (T,), not {ids.shape}")
-        return np.ascontiguousarray(self._symbols(_checked(ids, self.vocab_size)))
+        return np.ascontiguousarray(self.symbols_of(_checked(ids, self.vocab_size)))
 
     def _ranks_of(self, ngram: ArrayLike) -> tuple[int, int, np.ndarray]:
         """Ranks lo, hi whose contexts end in the n-gram, and the ranks that its other occurrences end at.
@@ -491,7 +610,7 @@ class CorpusIndex:
         none = (0, 0, np.empty(0, np.int64))
         if ids.size == 0:
             return 0, self.num_tokens, none[2]
-        symbols = self._symbols(ids)
+        symbols = self.symbols_of(ids)
         lo, hi = 0, self.num_tokens
         table, array = self.array("symbols"), self.array
         for place, symbol in enumerate(symbols.tolist()):
@@ -506,7 +625,7 @@ class CorpusIndex:
             if table[symbol, 0] == table[symbol + 1, 0]:
                 lo = hi = 0
             else:
-                lo, hi = walk.step_range(self._kernel_arrays().steps, symbol, lo, hi)
+                lo, hi = walk.step_range(self.kernel_arrays().steps, symbol, lo, hi)
             if last:
                 return int(lo), int(hi), ends
             if lo >= hi:

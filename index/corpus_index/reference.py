@@ -163,7 +163,5 @@ def witten_bell(
         if not counts and length > 0:
             break
         total = counts.total()
-        probabilities = [
-            (counts[w] + distinct * p) / (total + distinct) for w, p in enumerate(probabilities)
-        ]
+        probabilities = [(counts[w] + distinct * p) / (total + distinct) for w, p in enumerate(probabilities)]
     return probabilities

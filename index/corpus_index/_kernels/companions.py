@@ -64,7 +64,9 @@ def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
 
 
 @njit(cache=True, nogil=True)
-def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead):
+def fill_ranked(
+    text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead
+):
     """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, ends, carry).
 
     suffixes[lo : lo + kept] becomes corpus positions. common is capped at 255, deep at 65,535. last receives the ranks

@@ -22,7 +22,7 @@ def prefetch(array: Any, index: int) -> None:
 
 
 @intrinsic
-def _prefetch(typing_context, array_type, index_type):  # noqa: ARG001
+def _prefetch(typing_context, array_type, index_type):
     def generate(context, builder, signature, arguments):
         array_value, index = arguments
         array_type, index_type = signature.args
@@ -61,7 +61,7 @@ def lowest_bit(word: int) -> int:
 
 
 @intrinsic
-def _lowest_bit(typing_context, word_type):  # noqa: ARG001
+def _lowest_bit(typing_context, word_type):
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
 

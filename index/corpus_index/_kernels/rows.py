@@ -16,7 +16,9 @@ from corpus_index._kernels.intrinsics import lowest_bit, prefetch
 
 @njit(cache=True, nogil=True, inline="always")
 def _add(tally, words, summary, c, count):
-    words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)  # a branch on tally[c] == 0 would be guessed wrong too often
+    words[c >> 6] |= np.uint64(1) << np.uint64(
+        c & 63
+    )  # a branch on tally[c] == 0 would be guessed wrong too often
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
     tally[c] += count
 
@@ -42,8 +44,24 @@ def _drain(tally, words, summary, row_tokens, row_counts, place):
 
 @njit(cache=True, nogil=True)
 def fill_heavy_rows(
-    next_tokens, deep, light, hi, is_root, state, open_depth, open_lo, top_lo, top_hi, top_row,
-    tally, words, summary, bounds, offsets, row_tokens, row_counts,
+    next_tokens,
+    deep,
+    light,
+    hi,
+    is_root,
+    state,
+    open_depth,
+    open_lo,
+    top_lo,
+    top_hi,
+    top_row,
+    tally,
+    words,
+    summary,
+    bounds,
+    offsets,
+    row_tokens,
+    row_counts,
 ):
     """Go on writing rows until the slice ends at rank hi (True) or the next row may not fit (False); see heavy_rows.
 
@@ -80,7 +98,14 @@ def fill_heavy_rows(
                 row = -1 - sole
                 if sole < 0:
                     if num_rows == bounds.shape[0] or used + min(r - node_lo, tally.size) > row_tokens.size:
-                        state[0], state[1], state[2], state[3], state[4], state[5] = r, left, opened, tops, num_rows, used
+                        state[0], state[1], state[2], state[3], state[4], state[5] = (
+                            r,
+                            left,
+                            opened,
+                            tops,
+                            num_rows,
+                            used,
+                        )
                         return False
                     place = node_lo
                     for t in range(first, tops + 1):
@@ -138,8 +163,24 @@ def heavy_rows(next_tokens, deep, num_symbols, light, lo, hi, is_root):
     open_depth[0], open_lo[0] = 0 if is_root else -1, lo
     state = np.array([lo + 1, lo, 1, 0, 0, 0], np.int64)
     while not fill_heavy_rows(
-        next_tokens, deep, light, hi, is_root, state, open_depth, open_lo, top_lo, top_hi, top_row,
-        tally, words, summary, bounds, offsets, row_tokens, row_counts,
+        next_tokens,
+        deep,
+        light,
+        hi,
+        is_root,
+        state,
+        open_depth,
+        open_lo,
+        top_lo,
+        top_hi,
+        top_row,
+        tally,
+        words,
+        summary,
+        bounds,
+        offsets,
+        row_tokens,
+        row_counts,
     ):
         if state[4] == bounds.shape[0]:
             bounds, offsets = _grown(bounds, 2 * bounds.shape[0]), _grown(offsets, 2 * bounds.shape[0] + 1)
@@ -175,20 +216,37 @@ def find_row(row_bounds, row_directory, row_shift, lo, hi):
             a = middle + 1
         else:
             e = middle
-    if 2 * a < row_bounds.size and np.int64(row_bounds[2 * a]) == lo and np.int64(row_bounds[2 * a + 1]) == hi:
+    if (
+        2 * a < row_bounds.size
+        and np.int64(row_bounds[2 * a]) == lo
+        and np.int64(row_bounds[2 * a + 1]) == hi
+    ):
         return a
     return np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
 def rows_of_nodes(
-    next_tokens, num_symbols, light, row_bounds, row_directory, row_shift, lo, hi, depth, ahead,
-    row, own_offsets, own_tokens, own_counts,
+    next_tokens,
+    num_symbols,
+    light,
+    deepest,
+    row_bounds,
+    row_directory,
+    row_shift,
+    lo,
+    hi,
+    depth,
+    ahead,
+    row,
+    own_offsets,
+    own_tokens,
+    own_counts,
 ):
     """The continuation rows of Q nodes: stored ones by number, others written to the own arrays.
 
     row[q]: below R the stored row, else R + the place among the own rows. A node wider than light that has no stored
-    row has one continuation only, unless it is deeper than stored rows go (65,535). Returns the number of own rows.
+    row has one continuation only, unless it is as deep as `deepest`, where rows end. Returns the number of own rows.
     """
     tally = np.zeros(num_symbols, np.uint32)
     num_stored = row_bounds.size // 2
@@ -210,7 +268,7 @@ def rows_of_nodes(
                 continue
         row[q] = num_stored + num_own
         start = used
-        if width == 1 or (width > light and depth[q] < 65535):
+        if width == 1 or (width > light and depth[q] < deepest):
             own_tokens[used] = next_tokens[a]
             own_counts[used] = width
             used += 1

@@ -60,9 +60,13 @@ def step_range(steps, c, lo, hi):
     first, place, base = np.int64(symbols[4 * c]), np.int64(symbols[4 * c + 1]), np.int64(symbols[4 * c + 2])
     shift = np.int64(symbols[4 * c + 3])
     b = base + (lo >> shift)
-    new_lo = _count_before(steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, lo)
+    new_lo = _count_before(
+        steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, lo
+    )
     b = base + (hi >> shift)
-    new_hi = _count_before(steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, hi)
+    new_hi = _count_before(
+        steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, hi
+    )
     return first + new_lo, first + new_hi
 
 
@@ -266,7 +270,9 @@ def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started
 
 
 @njit(cache=True, nogil=True)
-def match_rows(index, ids, starts, end_of_document, min_count, max_order, lanes, out_lo, out_hi, out_depth, out_len):
+def match_rows(
+    index, ids, starts, end_of_document, min_count, max_order, lanes, out_lo, out_hi, out_depth, out_len
+):
     """Fill lo, hi, depth and match_len for every position of ids (B, T); see `CorpusIndex.match`.
 
     ids: (B, T) int64, symbols of the index (its number of symbols for a token that the corpus lacks). starts: (B,)
@@ -419,3 +425,46 @@ def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_dep
             d = up
         offsets[q - begin + 1] = used
     return np.int64(lo.size)
+
+
+@njit(cache=True, nogil=True)
+def first_disorder(text, nodes, next_tokens, ranks):
+    """The first of some ranks that isn't sorted after the one before, or whose common or continuation is wrong; or −1."""
+    for i in range(ranks.size):
+        r = ranks[i]
+        position = np.int64(text.order[r])
+        if position >= text.order.size or next_tokens[r] != text.tokens[position]:
+            return r
+        if r == 0:
+            if nodes.common[r] != 0:
+                return r
+            continue
+        shared = _shared_by_ranks(text, r - 1, r)
+        if min(shared, CAP) != np.int64(nodes.common[r]):
+            return r
+        before = np.int64(text.order[r - 1])
+        p_held = before - _document_start(text, before)
+        q_held = position - _document_start(text, position)
+        if shared > min(p_held, q_held) or shared == p_held:
+            continue  # equal up to the start, or the one before is the other's beginning
+        if shared == q_held or text.tokens[before - 1 - shared] >= text.tokens[position - 1 - shared]:
+            return r
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def first_misstep(text, steps, next_tokens, ranks):
+    """The first of some ranks from which the step by its continuation leads to another position than the next; or −1."""
+    for i in range(ranks.size):
+        r = ranks[i]
+        position = np.int64(text.order[r]) + 1
+        continued = position < text.order.size and _document_start(text, position) != position
+        c = np.int64(next_tokens[r])
+        if steps.symbols[4 * c + 4] == steps.symbols[4 * c]:
+            if continued:
+                return r
+            continue
+        lo, hi = step_range(steps, c, r, r + 1)
+        if hi - lo != (1 if continued else 0) or (continued and np.int64(text.order[lo]) != position):
+            return r
+    return np.int64(-1)
