@@ -107,11 +107,7 @@ def build_index(
         )
     check_target(path, overwrite=overwrite)
     corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document)
-    workers = (
-        workers or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else workers or os.cpu_count()
-    )
+    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
         for name, content in (attachments or {}).items():
@@ -199,9 +195,7 @@ class _Build:
         self.report("sort", 0.0)
         length = self.num_tokens + self.num_starts
         self.text = np.empty(length, _smallest_type(self.num_symbols + 1))
-        cuts = np.searchsorted(
-            self.starts, [lo for lo, _ in self.slices(self.num_tokens)] + [self.num_tokens]
-        )
+        cuts = np.searchsorted(self.starts, [lo for lo, _ in self.slices(self.num_tokens)] + [self.num_tokens])
         self.each(
             companions.fill_backwards,
             [(self.symbols_text, self.starts, self.text, lo, hi) for lo, hi in pairwise(cuts.tolist())],
@@ -256,9 +250,7 @@ class _Build:
             carry = min(carry, rest)
         n = self.num_tokens
         order = suffixes[:n]
-        self.writer.add(
-            "order", order.view(np.uint32) if order.dtype == np.int32 else order.astype(np.uint32)
-        )
+        self.writer.add("order", order.view(np.uint32) if order.dtype == np.int32 else order.astype(np.uint32))
         self.writer.add("next_tokens", next_tokens[:n])
         common = common[:n]
         self.writer.add("common", common)
@@ -325,10 +317,7 @@ class _Build:
                 cuts.append(border)
         made = self.each(
             rows.heavy_rows,
-            [
-                (next_tokens, deep, self.num_symbols, _LIGHT, lo, hi, len(cuts) == 1)
-                for lo, hi in pairwise([*cuts, n])
-            ],
+            [(next_tokens, deep, self.num_symbols, _LIGHT, lo, hi, len(cuts) == 1) for lo, hi in pairwise([*cuts, n])],
         )
         if len(cuts) > 1:
             made.append(_root_row(next_tokens, self.num_symbols))

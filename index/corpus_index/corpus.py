@@ -65,18 +65,14 @@ def check_corpus(
     if tokens.size == 0:
         raise CorpusError("the corpus holds no token: give at least one document with text")
     if tokens.size > MAX_TOKENS:
-        raise CorpusError(
-            f"{tokens.size:,} tokens are more than one index holds ({MAX_TOKENS:,}): split the corpus"
-        )
+        raise CorpusError(f"{tokens.size:,} tokens are more than one index holds ({MAX_TOKENS:,}): split the corpus")
     largest = _check_range(tokens, vocab_size)
     if vocab_size is None:
         vocab_size = max(largest, -1 if end_of_document is None else end_of_document) + 1
     if not 1 <= vocab_size <= MAX_VOCAB:
         raise CorpusError(f"vocab_size {vocab_size:,} is outside of 1 .. {MAX_VOCAB:,}")
     if end_of_document is not None and not 0 <= end_of_document < vocab_size:
-        raise CorpusError(
-            f"end_of_document {end_of_document} is outside of the vocabulary 0 .. {vocab_size - 1}"
-        )
+        raise CorpusError(f"end_of_document {end_of_document} is outside of the vocabulary 0 .. {vocab_size - 1}")
     ends = None if end_of_document is None else _places_of(tokens, end_of_document)
     if doc_starts is None:
         inner = np.empty(0, np.int64) if ends is None else ends + 1
@@ -112,8 +108,7 @@ def _check_range(tokens: np.ndarray, vocab_size: int | None) -> int:
 
 def _places_of(tokens: np.ndarray, token: int) -> np.ndarray:
     places = [
-        np.flatnonzero(tokens[start : start + _CHUNK] == token) + start
-        for start in range(0, tokens.size, _CHUNK)
+        np.flatnonzero(tokens[start : start + _CHUNK] == token) + start for start in range(0, tokens.size, _CHUNK)
     ]
     return np.concatenate(places).astype(np.int64)
 

@@ -115,14 +115,10 @@ def smoothed_targets(
     labels = np.full(ids.size, -1, np.int64)
     if leave_out == "self":
         if next_ids is None:
-            raise QueryError(
-                "leave_out='self' needs next_ids: the token that follows each position (−1: unknown)"
-            )
+            raise QueryError("leave_out='self' needs next_ids: the token that follows each position (−1: unknown)")
         labels = np.atleast_2d(np.asarray(next_ids)).astype(np.int64).reshape(-1)
         if labels.size != ids.size:
-            raise QueryError(
-                f"next_ids must have the shape of input_ids {ids.shape}, not {np.shape(next_ids)}"
-            )
+            raise QueryError(f"next_ids must have the shape of input_ids {ids.shape}, not {np.shape(next_ids)}")
         if labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < index.vocab_size:
             bad = int(labels.min()) if int(labels.min()) < -1 else int(labels.max())
             raise QueryError(f"next id {bad} is outside of −1 .. {index.vocab_size - 1}")

@@ -171,9 +171,7 @@ class CorpusIndex:
                 manifest["document_shift"],
             ),
             NodeArrays(array("common"), array("minima"), _levels(self.num_tokens)),
-            StepArrays(
-                array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")
-            ),
+            StepArrays(array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")),
             manifest["num_starts"],
         )
 
@@ -345,9 +343,7 @@ class CorpusIndex:
             hi = self.num_starts if whole_start else self.num_tokens
             match = Match(np.zeros((1, 1), np.int64), np.full((1, 1), hi), np.zeros((1, 1), np.int32))
             return self.rows_of(match).at(0, 0)
-        match = self.match(
-            ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document
-        )
+        match = self.match(ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document)
         return self.rows_of(Match(*(part[:, -1:] for part in match))).at(0, 0)
 
     # batches
@@ -386,9 +382,7 @@ class CorpusIndex:
         A constant number of random reads a position (more where a match breaks), and rows step together to hide their
         latency: fastest from some 16 rows on. Releases the GIL.
         """
-        return self.match_nodes(
-            input_ids, min_count=min_count, max_order=max_order, starts_document=starts_document
-        )[0]
+        return self.match_nodes(input_ids, min_count=min_count, max_order=max_order, starts_document=starts_document)[0]
 
     def match_nodes(
         self,
@@ -428,9 +422,7 @@ class CorpusIndex:
         starts_document: bool | ArrayLike = False,
     ) -> NextTokensBatch:
         """`next_tokens` for every context input_ids[b, : t + 1]; parameters as in `match`."""
-        match = self.match(
-            input_ids, max_order=max_order, min_count=min_count, starts_document=starts_document
-        )
+        match = self.match(input_ids, max_order=max_order, min_count=min_count, starts_document=starts_document)
         return self.rows_of(match)
 
     def rows_of(self, match: Match) -> NextTokensBatch:
@@ -491,9 +483,7 @@ class CorpusIndex:
             self.array("row_counts"),
         )
 
-    def chains_of(
-        self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray, begin: int, end: int
-    ) -> tuple[int, Chains]:
+    def chains_of(self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray, begin: int, end: int) -> tuple[int, Chains]:
         """The backoff chains of the matches begin .. end − 1, or of as many as fit in memory set aside for them.
 
         Parameters

@@ -38,9 +38,7 @@ class ReferenceIndex:
     ({1: 1, 3: 1}, 2)
     """
 
-    def __init__(
-        self, documents: Sequence[Sequence[int]], vocab_size: int, end_of_document: int | None = None
-    ) -> None:
+    def __init__(self, documents: Sequence[Sequence[int]], vocab_size: int, end_of_document: int | None = None) -> None:
         self.documents = [list(document) for document in documents]
         self.vocab_size = vocab_size
         self.end_of_document = end_of_document

@@ -65,16 +65,12 @@ class IndexWriter:
         entry: dict[str, Any] = {"dtype": array.dtype.newbyteorder("<").str, "shape": list(array.shape)}
         self._arrays[name] = entry
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        self._pending.append(
-            self._pool.submit(self._write, f"{name}.bin", memoryview(little.reshape(-1)), entry)
-        )
+        self._pending.append(self._pool.submit(self._write, f"{name}.bin", memoryview(little.reshape(-1)), entry))
 
     def attach(self, name: str, content: bytes) -> None:
         """Write an extra file that travels with the index, such as a tokenizer."""
         if Path(name).name != name or name == MANIFEST or name.endswith(".bin"):
-            raise IndexWriteError(
-                f"{name!r} can't be attached: give a plain file name that doesn't end in .bin"
-            )
+            raise IndexWriteError(f"{name!r} can't be attached: give a plain file name that doesn't end in .bin")
         entry: dict[str, Any] = {}
         self._attachments[name] = entry
         self._pending.append(self._pool.submit(self._write, name, memoryview(content), entry))
@@ -165,9 +161,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise IndexExistsError(
-            f"{path} exists already: choose another folder, or ask to overwrite it (--force)"
-        )
+        raise IndexExistsError(f"{path} exists already: choose another folder, or ask to overwrite it (--force)")
     if not path.is_dir() or (any(path.iterdir()) and not (path / MANIFEST).is_file()):
         raise IndexExistsError(f"{path} is not an index, so it is not overwritten: choose another folder")
 
@@ -205,9 +199,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise IndexFormatError(f"{path / MANIFEST} can't be read ({error}): build the index again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise IndexFormatError(
-            f"{path / MANIFEST} describes no {FORMAT}: give the folder that `index build` wrote"
-        )
+        raise IndexFormatError(f"{path / MANIFEST} describes no {FORMAT}: give the folder that `index build` wrote")
     if not isinstance(manifest.get("version"), int) or manifest["version"] > VERSION:
         raise IndexFormatError(
             f"{path} has format version {manifest.get('version')}, this program reads up to {VERSION}: "

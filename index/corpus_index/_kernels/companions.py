@@ -56,17 +56,14 @@ def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
         else:  # the last symbol of the text is 0, so that no read leaves it
             while text[i + h] != 0 and text[i + h] == text[j + h]:
                 h += 1
-            if text[i + h] == 0 and text[j + h] == 0:
-                h += 1
-        shared[i] = min(h, 65535)
+        closed = i != j and text[i + h] == 0 and text[j + h] == 0
+        shared[i] = min(h + 1 if closed else h, 65535)
         if h > 0:
             h -= 1
 
 
 @njit(cache=True, nogil=True)
-def fill_ranked(
-    text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead
-):
+def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead):
     """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, ends, carry).
 
     suffixes[lo : lo + kept] becomes corpus positions. common is capped at 255, deep at 65,535. last receives the ranks
@@ -111,10 +108,7 @@ def fill_text_directory(starts, directory, shift):
     behind = 0
     for b in range(directory.size):
         place = np.int64(b) << shift
-        while (
-            behind < num_documents - 1
-            and num_tokens - np.int64(starts[num_documents - 1 - behind]) + behind < place
-        ):
+        while behind < num_documents - 1 and num_tokens - np.int64(starts[num_documents - 1 - behind]) + behind < place:
             behind += 1
         directory[b] = behind
 

@@ -16,9 +16,7 @@ from corpus_index._kernels.intrinsics import lowest_bit, prefetch
 
 @njit(cache=True, nogil=True, inline="always")
 def _add(tally, words, summary, c, count):
-    words[c >> 6] |= np.uint64(1) << np.uint64(
-        c & 63
-    )  # a branch on tally[c] == 0 would be guessed wrong too often
+    words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)  # a branch on tally[c] == 0 would be guessed wrong too often
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
     tally[c] += count
 
@@ -216,11 +214,7 @@ def find_row(row_bounds, row_directory, row_shift, lo, hi):
             a = middle + 1
         else:
             e = middle
-    if (
-        2 * a < row_bounds.size
-        and np.int64(row_bounds[2 * a]) == lo
-        and np.int64(row_bounds[2 * a + 1]) == hi
-    ):
+    if 2 * a < row_bounds.size and np.int64(row_bounds[2 * a]) == lo and np.int64(row_bounds[2 * a + 1]) == hi:
         return a
     return np.int64(-1)
 

@@ -60,13 +60,9 @@ def step_range(steps, c, lo, hi):
     first, place, base = np.int64(symbols[4 * c]), np.int64(symbols[4 * c + 1]), np.int64(symbols[4 * c + 2])
     shift = np.int64(symbols[4 * c + 3])
     b = base + (lo >> shift)
-    new_lo = _count_before(
-        steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, lo
-    )
+    new_lo = _count_before(steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, lo)
     b = base + (hi >> shift)
-    new_hi = _count_before(
-        steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, hi
-    )
+    new_hi = _count_before(steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, hi)
     return first + new_lo, first + new_hi
 
 
@@ -270,9 +266,7 @@ def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started
 
 
 @njit(cache=True, nogil=True)
-def match_rows(
-    index, ids, starts, end_of_document, min_count, max_order, lanes, out_lo, out_hi, out_depth, out_len
-):
+def match_rows(index, ids, starts, end_of_document, min_count, max_order, lanes, out_lo, out_hi, out_depth, out_len):
     """Fill lo, hi, depth and match_len for every position of ids (B, T); see `CorpusIndex.match`.
 
     ids: (B, T) int64, symbols of the index (its number of symbols for a token that the corpus lacks). starts: (B,)
