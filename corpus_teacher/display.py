@@ -181,8 +181,7 @@ def show_summary(summary: BuildSummary) -> None:
     if summary.num_skipped_documents or summary.num_replaced_documents:
         facts.add_row(
             "broken",
-            f"{_many(summary.num_skipped_documents, 'document')} left out, "
-            f"{summary.num_replaced_documents:,} mended",
+            f"{_many(summary.num_skipped_documents, 'document')} left out, {summary.num_replaced_documents:,} mended",
         )
     for note in summary.notes:
         facts.add_row("note", Text(visible(note)))
@@ -199,9 +198,7 @@ def show_info(info: IndexInfo) -> None:
     facts.add_row("vocabulary", f"{info.vocab_size:,} ({info.tokenizer or 'no tokenizer'}){ends}")
     if info.num_bytes:
         facts.add_row("text", f"{size(info.num_bytes)}, {info.num_bytes / info.num_tokens:.2f} bytes/token")
-    facts.add_row(
-        "on disk", f"{size(info.total_bytes)}, {info.total_bytes / info.num_tokens:.2f} bytes/token"
-    )
+    facts.add_row("on disk", f"{size(info.total_bytes)}, {info.total_bytes / info.num_tokens:.2f} bytes/token")
     for key in ("sources", "created"):
         value = info.metadata.get(key)
         if value:
@@ -272,7 +269,7 @@ def _continuations(answer: QueryAnswer) -> Table:
         others = answer.distinct - len(answer.continuations)
         share = rest / answer.context_count
         table.add_row(
-            Text(f"{others:,} others", style="dim"),
+            Text(_many(others, "other"), style="dim"),
             "",
             f"{rest:,}",
             f"{share:.1%}",
@@ -319,9 +316,7 @@ def _runs(steps: list[BackoffStep]) -> Iterator[tuple[BackoffStep, BackoffStep]]
 
 
 def _heading(occurrence: Occurrence) -> Text:
-    place = (
-        f"document {occurrence.document:,}, token {occurrence.offset:,} (position {occurrence.position:,})"
-    )
+    place = f"document {occurrence.document:,}, token {occurrence.offset:,} (position {occurrence.position:,})"
     return Text(place, style="dim")
 
 

@@ -70,9 +70,7 @@ class TokenWindows:
         self._begins = begins[:limit]
         starts = np.zeros(1, dtype=np.int64) if doc_starts is None else np.asarray(doc_starts)
         place = np.searchsorted(starts, self._begins)
-        self._starts_document = (place < len(starts)) & (
-            starts[np.minimum(place, len(starts) - 1)] == self._begins
-        )
+        self._starts_document = (place < len(starts)) & (starts[np.minimum(place, len(starts) - 1)] == self._begins)
 
     def __len__(self) -> int:
         return len(self._begins)

@@ -199,8 +199,7 @@ def build_index_from_sources(
         vocab_size, end = tokenizer.vocab_size, tokenizer.end_of_document
         if end is None:
             notes.append(
-                "the tokenizer names no end-of-document token, so none was appended; pass --end-of-document "
-                "to name it"
+                "the tokenizer names no end-of-document token, so none was appended; pass --end-of-document to name it"
             )
     notes.extend(log.examples)
     with clock.stage("build"):
@@ -246,14 +245,11 @@ def peak_memory_bytes() -> int:
     return int(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
-def _tokenizer_for(
-    inventory: Inventory, options: BuildOptions, clock: _Clock, progress: Progress
-) -> Tokenizer:
+def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, progress: Progress) -> Tokenizer:
     """Load the tokenizer, or train it on the sources."""
     if options.tokenizer is None:
         raise TokenizerError(
-            "text needs a tokenizer: pass --tokenizer with train:VOCAB, bytes, a tokenizer.json, a folder or "
-            "a name"
+            "text needs a tokenizer: pass --tokenizer with train:VOCAB, bytes, a tokenizer.json, a folder or a name"
         )
     size = parse_vocab_size(options.tokenizer)
     if size is None:
@@ -325,9 +321,7 @@ def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | N
     elif tokenizer is not None:
         end = tokenizer.find_token(given)
     else:
-        raise ConfigError(
-            f"--end-of-document {given!r} is a name: pass the id, or the --tokenizer that knows it"
-        )
+        raise ConfigError(f"--end-of-document {given!r} is a name: pass the id, or the --tokenizer that knows it")
     if options.vocab_size is not None and end >= options.vocab_size:
         raise ConfigError(f"--end-of-document {end} is outside of the --vocab-size of {options.vocab_size}")
     if tokenizer is not None and end < tokenizer.vocab_size:

@@ -69,13 +69,13 @@ class ReadLog:
     examples: list[str] = field(default_factory=list)
 
     def note(self, sentence: str, *, skipped: bool) -> None:
-        """Count a broken document and keep its reason if it is among the first five."""
+        """Count a broken document and keep its reason, without the way out, if it is among the first five."""
         if skipped:
             self.num_skipped += 1
         else:
             self.num_replaced += 1
         if len(self.examples) < 5:
-            self.examples.append(sentence)
+            self.examples.append(f"{sentence.partition('; ')[0]}; {'left out' if skipped else 'mended'}")
 
 
 def last_cut(text: str, after: int = 0) -> int:

@@ -313,9 +313,7 @@ class _Reader:
         ]
 
 
-def _backoff(
-    index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], length: int
-) -> Iterator[BackoffStep]:
+def _backoff(index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], length: int) -> Iterator[BackoffStep]:
     """Every order from the longest match down to the empty context."""
     for order in range(length, -1, -1):
         symbols = context[len(context) - order :]
@@ -329,9 +327,7 @@ def _backoff(
         )
 
 
-def _occurrences(
-    index: CorpusIndex, reader: _Reader, match: npt.NDArray[np.int64], limit: int
-) -> Iterator[Occurrence]:
+def _occurrences(index: CorpusIndex, reader: _Reader, match: npt.NDArray[np.int64], limit: int) -> Iterator[Occurrence]:
     """The first places of a match, with the text around it, inside its document."""
     positions = index.positions(match, limit=limit)
     for position, document in zip(positions.tolist(), index.document_of(positions).tolist(), strict=True):
@@ -354,6 +350,4 @@ def _parse_ids(text: str) -> npt.NDArray[np.int64]:
     try:
         return np.array([int(word) for word in text.replace(",", " ").split()], dtype=np.int64)
     except (ValueError, OverflowError) as error:
-        raise QueryError(
-            f"{text!r} is no list of token ids: write them with spaces or commas between"
-        ) from error
+        raise QueryError(f"{text!r} is no list of token ids: write them with spaces or commas between") from error

@@ -144,9 +144,7 @@ def opened(path: Path, log: ReadLog) -> Iterator[BinaryIO]:
             else:
                 yield counted
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise InputError(
-            f"{path} can't be unpacked, it is damaged or cut short: {one_line(error)}"
-        ) from error
+        raise InputError(f"{path} can't be unpacked, it is damaged or cut short: {one_line(error)}") from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from error
 
@@ -223,7 +221,7 @@ def _decoded(path: Path, errors: str, log: ReadLog) -> Iterator[str]:
                     raise invalid_utf8(f"{path}, line {line}", error) from error
                 if not replaced:
                     line = lines_before + data[: error.start].count(b"\n")
-                    log.note(f"{path}, line {line}: invalid UTF-8 was replaced", skipped=False)
+                    log.note(f"{path}, line {line}: invalid UTF-8", skipped=False)
                     replaced = True
                 keep = _incomplete_tail(data) if block else 0
                 text = data[: len(data) - keep].decode("utf-8", "replace")
@@ -263,8 +261,7 @@ def _record(line: bytes, origin: str, options: ReadOptions, log: ReadLog) -> dic
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         problem = InputError(
-            f"{origin} is not JSON ({one_line(error)}); mend it, or pass --errors skip to leave such lines "
-            "out"
+            f"{origin} is not JSON ({one_line(error)}); mend it, or pass --errors skip to leave such lines out"
         )
         if options.errors == "skip":
             log.note(str(problem), skipped=True)
@@ -293,7 +290,7 @@ def _document(record: Any, origin: str, options: ReadOptions, log: ReadLog) -> I
             except UnicodeDecodeError as error:
                 if options.errors != "replace":
                     raise invalid_utf8(origin, error) from error
-                log.note(f"{origin}: invalid UTF-8 was replaced", skipped=False)
+                log.note(f"{origin}: invalid UTF-8", skipped=False)
                 value = value.decode(errors="replace")
         if not isinstance(value, str):
             raise InputError(
@@ -310,7 +307,7 @@ def _document(record: Any, origin: str, options: ReadOptions, log: ReadLog) -> I
                     "replace "
                     "or --errors skip"
                 ) from error
-            log.note(f"{origin}: half of a surrogate pair was replaced", skipped=False)
+            log.note(f"{origin}: half of a surrogate pair", skipped=False)
             value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     except InputError as error:
         if options.errors != "skip":

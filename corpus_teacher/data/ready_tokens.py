@@ -254,15 +254,8 @@ def _open_megatron(data: Path, index: Path) -> ReadyTokens:
     kind = np.dtype(_MEGATRON_TYPES[code])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     if not np.array_equal(offsets, starts[:-1] * kind.itemsize):
-        raise InputError(
-            f"{index}: its sequences don't lie one after the other in {data.name}; merge it anew"
-        )
-    if (
-        len(documents) < 1
-        or documents[0] != 0
-        or documents[-1] != sequences
-        or (np.diff(documents) < 0).any()
-    ):
+        raise InputError(f"{index}: its sequences don't lie one after the other in {data.name}; merge it anew")
+    if len(documents) < 1 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
         raise InputError(f"{index}: its document boundaries don't run from 0 to {sequences:,} sequences")
     size = data.stat().st_size
     if size != starts[-1] * kind.itemsize:
@@ -272,9 +265,7 @@ def _open_megatron(data: Path, index: Path) -> ReadyTokens:
         )
     if size == 0:
         raise InputError(f"{data} is empty")
-    return ReadyTokens(
-        data, np.memmap(data, dtype=kind, mode="r"), starts[documents], f"Megatron {kind.name}"
-    )
+    return ReadyTokens(data, np.memmap(data, dtype=kind, mode="r"), starts[documents], f"Megatron {kind.name}")
 
 
 def _read_offsets(path: Path, num_tokens: int) -> npt.NDArray[np.int64]:
@@ -289,9 +280,7 @@ def _read_offsets(path: Path, num_tokens: int) -> npt.NDArray[np.int64]:
             raise InputError(f"{path} is no whole number of int64 offsets; save them as .npy")
         offsets = np.fromfile(path, dtype="<i8")
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) == 0:
-        raise InputError(
-            f"{path} holds {offsets.dtype} of shape {offsets.shape}, not document offsets (D + 1,)"
-        )
+        raise InputError(f"{path} holds {offsets.dtype} of shape {offsets.shape}, not document offsets (D + 1,)")
     starts = offsets.astype(np.int64)
     if starts[-1] < num_tokens:
         starts = np.append(starts, num_tokens)

@@ -8,6 +8,7 @@ library. The order of the list, and so of the corpus, depends on the names only.
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from corpus_teacher.data.documents import Document, ReadLog
 from corpus_teacher.data.readers import (
     ReadOptions,
     one_line,
+    opened,
     read_dataset,
     read_json_lines,
     read_parquet,
@@ -283,9 +285,7 @@ def _file(path: Path, kind: Kind | None) -> Source:
     if found == "tokens" and path.suffix == ".idx":
         path = path.with_suffix(".bin")
     if not os.access(path, os.R_OK):
-        raise InputError(
-            f"{path} can't be read: " + ("permission denied" if path.exists() else "no such file")
-        )
+        raise InputError(f"{path} can't be read: " + ("permission denied" if path.exists() else "no such file"))
     return Source(found, str(path), path.stat().st_size)
 
 
@@ -295,9 +295,7 @@ def _folder(path: Path, skipped: Counter[str]) -> Iterator[Source]:
         yield Source("dataset", str(path), _size_below(path))
         return
     for folder, folders, files in os.walk(path):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
-        )
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         here = Path(folder)
         for name in list(folders):
             if is_saved_dataset(here / name):
@@ -308,10 +306,21 @@ def _folder(path: Path, skipped: Counter[str]) -> Iterator[Source]:
             kind = kind_of_file(file)
             if name.startswith("."):
                 skipped["hidden"] += 1
-            elif kind in (None, "tokens") or not file.is_file():
+            elif kind in (None, "tokens") or not file.is_file() or not _holds_lines(file):
                 skipped[file.suffix or "no suffix"] += 1
             else:
                 yield _file(file, None)
+
+
+def _holds_lines(file: Path) -> bool:
+    """False for a packed .json in a folder that is one JSON value, not lines of objects."""
+    if len(file.suffixes) < 2 or file.suffixes[-2].lower() != ".json":
+        return True
+    try:
+        with opened(file, ReadLog()) as stream:
+            return isinstance(json.loads(stream.readline()), dict)
+    except ValueError:  # among them: not JSON, not UTF-8, a damaged archive
+        return False
 
 
 def is_saved_dataset(path: Path) -> bool:

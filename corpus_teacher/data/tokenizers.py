@@ -64,9 +64,7 @@ class Tokenizer:
     ([97, 98], 256, 257)
     """
 
-    def __init__(
-        self, backend: tokenizers.Tokenizer, *, spec: str, end_of_document: int | None = None
-    ) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, *, spec: str, end_of_document: int | None = None) -> None:
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True
@@ -119,9 +117,7 @@ class Tokenizer:
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:
-            raise TokenizerError(
-                f"the tokenizer {self.spec!r} could not encode a document: {error}"
-            ) from error
+            raise TokenizerError(f"the tokenizer {self.spec!r} could not encode a document: {error}") from error
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
@@ -227,9 +223,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, spec: str | None =
         show_progress=False,
     )
     backend.train_from_iterator(_batches(texts), trainer=trainer)
-    return Tokenizer(
-        backend, spec=spec or f"train:{vocab_size}", end_of_document=backend.token_to_id(END_OF_DOCUMENT)
-    )
+    return Tokenizer(backend, spec=spec or f"train:{vocab_size}", end_of_document=backend.token_to_id(END_OF_DOCUMENT))
 
 
 def parse_vocab_size(spec: str) -> int | None:
@@ -246,15 +240,11 @@ def parse_vocab_size(spec: str) -> int | None:
     scale = 1024 if number.endswith("k") else 1
     digits = number.removesuffix("k")
     if not digits.isdecimal():
-        raise TokenizerError(
-            f"{spec!r} does not say how many tokens to train: write train:VOCAB, train:8192 for one"
-        )
+        raise TokenizerError(f"{spec!r} does not say how many tokens to train: write train:VOCAB, train:8192 for one")
     return int(digits) * scale
 
 
-def load_tokenizer(
-    spec_or_index: str | Path | CorpusIndex, *, end_of_document: str | int | None = None
-) -> Tokenizer:
+def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: str | int | None = None) -> Tokenizer:
     """Load a tokenizer: `bytes`, a tokenizer.json, a folder that holds one, a name, or the one inside an
     index.
 
@@ -296,8 +286,7 @@ def _of_index(index: CorpusIndex) -> Tokenizer:
     described = index.metadata.get("tokenizer")
     if not described:
         raise TokenizerError(
-            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with "
-            "--tokenizer"
+            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with --tokenizer"
         )
     data = bytes(index.attachment(described["file"]))
     return Tokenizer.from_bytes(data, spec=described["spec"], end_of_document=index.end_of_document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_what_cannot_be_taken(tree: Path, spec: str, sentence: str) -> None:
     (tree / "empty").mkdir()
     with pytest.raises(InputError, match=sentence):
         find_sources([f"{tree}/{spec}"])
+
+
+def test_packed_json_in_a_folder_is_taken_if_it_holds_lines(tmp_path: Path) -> None:
+    for name, data in (
+        ("lines", b'{"text": "x"}\n{"text": "y"}\n'),
+        ("value", b'{\n "a": 1\n}'),
+        ("list", b"[1]"),
+    ):
+        (tmp_path / f"{name}.json.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "broken.json.gz").write_bytes(b"?")
+    inventory = find_sources([str(tmp_path)])
+    assert names(inventory, tmp_path) == ["lines.json.gz"]
+    assert texts(inventory) == ["x", "y"]
+    assert inventory.skipped == {".gz": 3}
 
 
 def test_no_source_at_all() -> None:
