@@ -1,5 +1,6 @@
 """An exact n-gram index over a tokenised corpus: what follows any context, for whole batches."""
 
+from corpus_index.answers import Match, NextTokens, NextTokensBatch
 from corpus_index.build import build_index
 from corpus_index.errors import (
     CorpusError,
@@ -10,7 +11,7 @@ from corpus_index.errors import (
     QueryError,
 )
 from corpus_index.estimators import SparseTargets, smoothed_targets
-from corpus_index.query import CorpusIndex, Match, NextTokens, NextTokensBatch
+from corpus_index.query import CorpusIndex
 from corpus_index.verify import verify_index
 
 __all__ = [

@@ -103,16 +103,19 @@ def build_index(
         end_of_document = metadata.get("end_of_document")
     elif metadata.setdefault("end_of_document", end_of_document) != end_of_document:
         raise CorpusError(
-            f"end_of_document is {end_of_document} but the metadata says {metadata['end_of_document']}: give one of them"
+            f"end_of_document is {end_of_document} but the metadata says {metadata['end_of_document']}: give one"
         )
     check_target(path, overwrite=overwrite)
     corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document)
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise CorpusError(f"workers {workers} must be at least 1")
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
         for name, content in (attachments or {}).items():
             writer.attach(name, content)
-        fields = _Build(corpus, writer, pool, workers or 1, report).run()
+        fields = _Build(corpus, writer, pool, workers, report).run()
         report("write", 0.0)
         writer.finish(fields | {"metadata": metadata})
         report("write", 1.0)
@@ -145,8 +148,9 @@ class _Build:
         self.add_documents()
         suffixes = self.sort()
         next_tokens, last, deep = self.fill_ranked(suffixes)
-        self.add_occurrences(next_tokens, last)
         self.add_rows(next_tokens, deep)
+        del deep
+        self.add_occurrences(next_tokens, last)
         corpus = self.corpus
         return {
             "num_tokens": self.num_tokens,
@@ -229,8 +233,10 @@ class _Build:
         filled = self.each(
             companions.fill_ranked,
             [
-                (self.text, suffixes, shared, self.starts, directory, shift, next_tokens, common, deep, last)
-                + (lo, hi, _AHEAD)
+                (
+                    *(self.text, suffixes, shared, self.starts, directory, shift),
+                    *(next_tokens, common, deep, last, lo, hi, _AHEAD),
+                )
                 for (lo, hi), last in zip(parts, lasts, strict=True)
             ],
         )
@@ -254,7 +260,8 @@ class _Build:
         self.writer.add("next_tokens", next_tokens[:n])
         common = common[:n]
         self.writer.add("common", common)
-        minima, level = [], common
+        minima: list[np.ndarray] = []
+        level = common
         while not minima or level.size > BLOCK:
             smaller = np.empty(-(-level.size // BLOCK), np.uint8)
             companions.block_minima(level, smaller, BLOCK)
@@ -272,7 +279,9 @@ class _Build:
             companions.count_continuations,
             [(next_tokens, last, count, lo, hi) for (lo, hi), count in zip(parts, counts, strict=True)],
         )
-        total = np.sum(counts, axis=0, dtype=np.int64)
+        total = np.zeros(num_symbols, np.int64)
+        for count in counts:
+            total += count
         shifts = np.ceil(np.log2(_BUCKET * n / np.maximum(total, 1))).astype(np.int64)
         shifts = np.minimum(np.maximum(shifts, 3), 31)
         near = (shifts <= 16) | (total >= _NEAR_COUNT)
@@ -305,6 +314,7 @@ class _Build:
         self.writer.add("far", far_list)
         self.writer.add("occurrence_directory", directory)
         self.writer.add("endings", endings)
+        self.report("occurrences", 1.0)
 
     def add_rows(self, next_tokens: np.ndarray, deep: np.ndarray) -> None:
         """The continuation rows of heavy nodes, as many as a byte a token holds."""
@@ -350,7 +360,6 @@ class _Build:
         self.writer.add("row_offsets", out_offsets)
         self.writer.add("row_tokens", out_tokens)
         self.writer.add("row_counts", out_counts)
-        self.report("rows", 1.0)
 
 
 def _root_row(next_tokens: np.ndarray, num_symbols: int) -> tuple[np.ndarray, ...]:

@@ -116,17 +116,19 @@ def _places_of(tokens: np.ndarray, token: int) -> np.ndarray:
 def _check_starts(doc_starts: np.ndarray, num_tokens: int) -> np.ndarray:
     if doc_starts.ndim != 1 or doc_starts.dtype.kind not in "ui" or doc_starts.size < 2:
         raise CorpusError(
-            f"doc_starts must be a 1-D integer array of D + 1 offsets, not {doc_starts.dtype} of shape {doc_starts.shape}"
+            f"doc_starts must be a 1-D integer array of D + 1 offsets, not {doc_starts.dtype} {doc_starts.shape}"
         )
     starts = doc_starts.astype(np.int64)
     if starts[0] != 0 or starts[-1] != num_tokens:
         raise CorpusError(
-            f"doc_starts must run from 0 to the number of tokens ({num_tokens:,}), not from {starts[0]:,} to {starts[-1]:,}"
+            f"doc_starts must run from 0 to the number of tokens ({num_tokens:,}), "
+            f"not from {starts[0]:,} to {starts[-1]:,}"
         )
     steps = np.diff(starts)
     if (steps < 0).any():
         place = int(np.argmax(steps < 0))
         raise CorpusError(
-            f"doc_starts must not decrease, but {starts[place]:,} is followed by {starts[place + 1]:,} (entry {place + 1:,})"
+            f"doc_starts must not decrease, but {starts[place]:,} is followed by {starts[place + 1]:,} "
+            f"(entry {place + 1:,})"
         )
     return starts

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import rows, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
+from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import SparseTargets, smoothed_targets
 from corpus_index.store import map_array, read_manifest
@@ -24,107 +25,6 @@ BLOCK = 64
 _LANES = 32
 _AHEAD = 16
 _DEEPEST = 65_534  # build counts shared symbols up to 65,535
-
-
-class NextTokens(NamedTuple):
-    """What follows a context in the corpus.
-
-    Attributes
-    ----------
-    token_ids : ndarray of shape (K,), uint16 or uint32
-        The distinct continuations, ascending.
-    counts : ndarray of shape (K,), uint32
-        How often each follows.
-    match_len : int
-        Tokens of the context that matched: its longest suffix with enough occurrences.
-    context_count : int
-        Occurrences of that suffix that a token of the same document follows: the sum of counts.
-    """
-
-    token_ids: np.ndarray
-    counts: np.ndarray
-    match_len: int
-    context_count: int
-
-
-class Match(NamedTuple):
-    """The longest match of every position of a batch.
-
-    Attributes
-    ----------
-    lo, hi : ndarray of shape (B, T), int64
-        The range of ranks in context order, half-open; hi − lo is the match's count of occurrences with a continuation.
-    match_len : ndarray of shape (B, T), int32
-        Tokens that match.
-    """
-
-    lo: np.ndarray
-    hi: np.ndarray
-    match_len: np.ndarray
-
-
-class NextTokensBatch(NamedTuple):
-    """The continuations of every position of a batch, as rows of flat arrays.
-
-    Positions refer to rows by number. Rows below R = stored_offsets.size − 1 are those of heavy contexts, kept with the
-    index and shared by all batches; the others were made for this batch.
-
-    Attributes
-    ----------
-    match : Match
-        Ranges and lengths of the matches.
-    rows : ndarray of shape (B, T), int64
-        The row of each position; from R on a row of the batch, number rows − R.
-    offsets, token_ids, counts : ndarrays of shape (own rows + 1,), (E,), (E,)
-        The batch's rows: row k is token_ids[offsets[k] : offsets[k + 1]], ascending, with its counts.
-    stored_offsets, stored_token_ids, stored_counts : ndarrays
-        The index's rows, in the same form (memory maps; don't copy them).
-    """
-
-    match: Match
-    rows: np.ndarray
-    offsets: np.ndarray
-    token_ids: np.ndarray
-    counts: np.ndarray
-    stored_offsets: np.ndarray
-    stored_token_ids: np.ndarray
-    stored_counts: np.ndarray
-
-    def at(self, row: int, position: int) -> NextTokens:
-        """The continuations of one position; no copy."""
-        number, num_stored = int(self.rows[row, position]), self.stored_offsets.size - 1
-        width = int(self.match.hi[row, position] - self.match.lo[row, position])
-        match_len = int(self.match.match_len[row, position])
-        if number < num_stored:
-            part = slice(int(self.stored_offsets[number]), int(self.stored_offsets[number + 1]))
-            return NextTokens(self.stored_token_ids[part], self.stored_counts[part], match_len, width)
-        part = slice(int(self.offsets[number - num_stored]), int(self.offsets[number - num_stored + 1]))
-        return NextTokens(self.token_ids[part], self.counts[part], match_len, width)
-
-
-class NodeRows(NamedTuple):
-    """Continuation rows of Q nodes, as in `NextTokensBatch`, in symbols of the index (`CorpusIndex.ids_of`)."""
-
-    numbers: np.ndarray
-    offsets: np.ndarray
-    symbols: np.ndarray
-    counts: np.ndarray
-    stored_offsets: np.ndarray
-    stored_symbols: np.ndarray
-    stored_counts: np.ndarray
-
-
-class Chains(NamedTuple):
-    """Backoff chains of Q positions: position q's nodes, deepest first, are offsets[q] : offsets[q + 1].
-
-    A node stands for the orders from its depth down to the next node's plus one (1 for the last): its range of ranks
-    is theirs. The root, all ranks, ends every chain and is left out.
-    """
-
-    offsets: np.ndarray
-    lo: np.ndarray
-    hi: np.ndarray
-    depth: np.ndarray
 
 
 class CorpusIndex:
@@ -392,7 +292,7 @@ class CorpusIndex:
         max_order: int | None = None,
         starts_document: bool | ArrayLike = False,
     ) -> tuple[Match, np.ndarray]:
-        """`match`, and the depth of each match, shape (B, T), int32: match_len, plus one where the start matched too."""
+        """`match`, and the depth of each match, (B, T) int32: match_len, plus 1 where the start matched too."""
         ids = self._batch(input_ids)
         _check_options(min_count, max_order)
         starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1]).copy()
@@ -446,7 +346,7 @@ class CorpusIndex:
         )
 
     def rows_of_nodes(self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> NodeRows:
-        """The continuation rows of Q nodes given flat: ranges of ranks, and how many symbols each shares (or one less)."""
+        """The continuation rows of Q nodes given flat: ranges of ranks, and the symbols each shares (or one less)."""
         width = hi - lo
         capacity = int(np.minimum(width, self.light).sum())
         deep = depth >= _DEEPEST  # the rows of such contexts are not stored: all their ranks are read
@@ -529,7 +429,7 @@ class CorpusIndex:
 
     @property
     def num_symbols(self) -> int:
-        """Symbols that the arrays hold: V, or the distinct tokens where the vocabulary is far larger than the corpus."""
+        """V, or the number of distinct tokens where the vocabulary is far larger than the corpus."""
         return self._num_symbols
 
     @property

@@ -65,7 +65,7 @@ class IndexWriter:
         entry: dict[str, Any] = {"dtype": array.dtype.newbyteorder("<").str, "shape": list(array.shape)}
         self._arrays[name] = entry
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        self._pending.append(self._pool.submit(self._write, f"{name}.bin", memoryview(little.reshape(-1)), entry))
+        self._pending.append(self._pool.submit(self._write, f"{name}.bin", little.reshape(-1).data, entry))
 
     def attach(self, name: str, content: bytes) -> None:
         """Write an extra file that travels with the index, such as a tokenizer."""
@@ -176,7 +176,8 @@ def _write_error(path: Path, error: OSError) -> IndexWriteError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
         return IndexWriteError(
-            f"no space to write {path} ({free / 1e6:,.1f} MB are free): free some, or choose another disk; nothing was kept"
+            f"no space to write {path} ({free / 1e6:,.1f} MB are free): free some or choose another disk; "
+            "nothing was kept"
         )
     reason = error.strerror or str(error)
     return IndexWriteError(f"{path} can't be written ({reason}): choose a folder that you may write to")

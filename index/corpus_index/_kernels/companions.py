@@ -45,7 +45,7 @@ def fill_predecessors(suffixes, predecessor, lo, hi, ahead):
 
 @njit(cache=True, nogil=True)
 def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
-    """shared[i] = symbols that suffix i shares with its predecessor, up to the start symbol, which counts; at most 65,535."""
+    """shared[i] = symbols shared with the predecessor, up to the start symbol, which counts; at most 65,535."""
     h = 0
     for i in range(lo, hi):
         if i + ahead < hi:
@@ -138,7 +138,7 @@ def block_minima(values, minima, width):
 
 @njit(cache=True, nogil=True)
 def count_continuations(next_tokens, last, counts, lo, hi):
-    """Add how often each token continues a rank of lo .. hi−1 and is itself continued (last: sorted ranks that aren't)."""
+    """Count the continuations of ranks lo .. hi−1 that are themselves continued (last: the sorted ranks of others)."""
     for r in range(lo, hi):
         counts[next_tokens[r]] += 1
     for i in range(np.searchsorted(last, lo), np.searchsorted(last, hi)):
@@ -149,8 +149,9 @@ def count_continuations(next_tokens, last, counts, lo, hi):
 def fill_occurrences(next_tokens, last, symbols, taken, near, far, directory, spill, lo, hi):
     """Write where each token stands in next_tokens, for ranks lo .. hi−1.
 
-    symbols: four numbers a symbol, as in the format: first, place of the list, place of its directory, shift. taken[c]: entries of
-    c written before lo. Bucket sizes are added to directory[place + bucket + 1], those of the bucket that lo cuts to spill[c].
+    symbols: four numbers a symbol, as in the format: first, place of the list, place of its directory, shift.
+    taken[c]: entries of c written before lo. Bucket sizes are added to directory[place + bucket + 1], those of the
+    bucket that lo cuts to spill[c].
     """
     end = np.searchsorted(last, lo)
     next_last = np.int64(last[end]) if end < last.size else np.int64(-1)

@@ -1,9 +1,9 @@
 """Continuation rows: the histogram of one range of next_tokens, and the rows of heavy contexts, made once for all.
 
-A *node* is a range of ranks that some context has: an interval of the tree that the shared lengths describe (Abouelhoda,
-Kurtz & Ohlebusch 2004). A row is its distinct continuations, ascending, with their counts. Rows are stored for nodes
-wider than `light` whose continuations are not all the same; one pass over the tree, children before parents, makes a
-row out of the rows of heavy children and the few ranks between them: O(N + size of all rows).
+A *node* is a range of ranks that some context has: an interval of the tree that the shared lengths describe
+(Abouelhoda, Kurtz & Ohlebusch 2004). A row is its distinct continuations, ascending, with their counts. Rows are stored
+for nodes wider than `light` whose continuations are not all the same; one pass over the tree, children before parents,
+makes a row out of the rows of heavy children and the few ranks between them: O(N + size of all rows).
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def fill_heavy_rows(
     """Go on writing rows until the slice ends at rank hi (True) or the next row may not fit (False); see heavy_rows.
 
     state: rank, first rank of the node just closed, open nodes, tops, rows, entries. open_…: a stack of the nodes that
-    the rank is in, with their depths. top_…: finished heavy nodes that no finished heavy node holds; top_row is the row,
-    or −1 − token where that is the only continuation. (No array is replaced in here: numba would count references at
-    every rank, which took longer than all else.)
+    the rank is in, with their depths. top_…: finished heavy nodes that no finished heavy node holds; top_row is the
+    row, or −1 − token where that is the only continuation. (No array is replaced in here: numba would count references
+    at every rank, which took longer than all else.)
     """
     r, left, opened, tops, num_rows, used = state
     while r <= hi:
@@ -146,7 +146,8 @@ def _grown(array, size):
 def heavy_rows(next_tokens, deep, num_symbols, light, lo, hi, is_root):
     """The rows of all nodes within ranks lo .. hi−1 that are wider than light and have two continuations or more.
 
-    deep: symbols that a rank shares with the rank before, up to 65,535. The slice itself counts as a node only with is_root.
+    deep: symbols that a rank shares with the rank before, up to 65,535. The slice itself counts as a node only with
+    is_root.
     Returns (bounds (R, 2), offsets (R + 1), token ids, counts), in the order in which the nodes are completed.
     """
     levels, tops = 65_537, (hi - lo) // (light + 1) + 1

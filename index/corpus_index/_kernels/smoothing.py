@@ -82,8 +82,8 @@ def witten_bell_targets(
 
     chain_…: the nodes of each position, deepest first, with their rows. labels[q]: the token whose occurrence is left
     out, −1 for none; unigrams: its count and every symbol's. pull: 1 / (N − 1 + T_0), what leaving one token out takes
-    from the unigrams. started[q]: 1 where the deepest node includes the document's start. out_len, out_count: tokens and
-    occurrences of the deepest node that counted; out_cut: the mass that top_k cut. Returns the entries written.
+    from the unigrams. started[q]: 1 where the deepest node includes the document's start. out_len, out_count: tokens
+    and occurrences of the deepest node that counted; out_cut: the mass that top_k cut. Returns the entries written.
     """
     num_symbols = unigrams.size
     used = 0

@@ -1,8 +1,8 @@
 """Walk rows of tokens through the context order: for every position, the longest context that the corpus holds.
 
 State of a row: `rank`, where its whole context would be inserted in context order (before equals); and the node
-`lo, hi` of its longest known suffix, `depth` symbols long. One more token c moves all three ranks at once: contexts that
-end in c are sorted as the contexts before them are, so a rank becomes first[c] + the number of c among the
+`lo, hi` of its longest known suffix, `depth` symbols long. One more token c moves all three ranks at once: contexts
+that end in c are sorted as the contexts before them are, so a rank becomes first[c] + the number of c among the
 continuations of smaller ranks (the backward step of Ferragina & Manzini 2000). If enough of the node is left, the match
 has grown by one. If not, the new match ends at one of the two neighbours of the new rank: compare with their text, and
 widen the range by the shared lengths. So no search starts over, whatever the order.
@@ -397,8 +397,9 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, lanes,
 def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_depth, ahead):
     """Write the chain of nodes of each position from `begin` on, deepest first, the root left out.
 
-    offsets[q − begin] .. offsets[q − begin + 1] of the out arrays hold position q's chain. Stops before a chain that may
-    not fit; returns the position to go on from. A node stands for the orders from its depth down to the next one's plus 1.
+    offsets[q − begin] .. offsets[q − begin + 1] of the out arrays hold position q's chain. Stops before a chain that
+    may not fit; returns the position to go on from. A node stands for the orders from its depth down to the next one's
+    plus 1.
     """
     text, nodes = index.text, index.nodes
     ids = np.empty((1, 1), np.int64)
@@ -423,7 +424,7 @@ def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_dep
 
 @njit(cache=True, nogil=True)
 def first_disorder(text, nodes, next_tokens, ranks):
-    """The first of some ranks that isn't sorted after the one before, or whose common or continuation is wrong; or −1."""
+    """The first of some ranks that is out of order, or whose common or continuation is wrong; or −1."""
     for i in range(ranks.size):
         r = ranks[i]
         position = np.int64(text.order[r])
@@ -448,7 +449,7 @@ def first_disorder(text, nodes, next_tokens, ranks):
 
 @njit(cache=True, nogil=True)
 def first_misstep(text, steps, next_tokens, ranks):
-    """The first of some ranks from which the step by its continuation leads to another position than the next; or −1."""
+    """The first of some ranks from which the step by its continuation doesn't lead to the next position; or −1."""
     for i in range(ranks.size):
         r = ranks[i]
         position = np.int64(text.order[r]) + 1
