@@ -163,9 +163,9 @@ class _Build:
             "light": self.light,
         }
 
-    def slices(self, count: int, at_least: int = _SLICE) -> list[tuple[int, int]]:
+    def slices(self, count: int) -> list[tuple[int, int]]:
         """Cut range(count) into one part a worker (fewer when they would be small)."""
-        parts = max(1, min(self.workers, count // at_least))
+        parts = max(1, min(self.workers, count // _SLICE))
         return list(pairwise(count * k // parts for k in range(parts + 1)))
 
     def each(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:

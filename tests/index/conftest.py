@@ -1,0 +1,101 @@
+"""Small random corpora, and the index and the oracle over the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import corpus_index.build as build_module
+import numpy as np
+import pytest
+from corpus_index import CorpusIndex, build_index
+from corpus_index.reference import ReferenceIndex
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+settings.register_profile(
+    "corpus-teacher",
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("corpus-teacher")
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> dict[str, Any]:
+    """Documents over at most four tokens, some empty, some that repeat, with or without an end-of-document token."""
+    vocab_size = draw(st.integers(1, 4))
+    ended = draw(st.booleans()) and vocab_size > 1
+    token = st.integers(1 if ended else 0, vocab_size - 1)
+    documents = draw(
+        st.lists(
+            st.builds(lambda part, times: part * times, st.lists(token, max_size=12), st.integers(1, 4)),
+            min_size=1,
+            max_size=5,
+        ).filter(lambda documents: ended or any(documents))
+    )
+    if ended:
+        documents = [[*document, 0] for document in documents]
+    return {
+        "documents": documents,
+        "vocab_size": vocab_size + draw(st.sampled_from([0, 1, 100_000])),
+        "end_of_document": 0 if ended else None,
+        "light": draw(st.integers(1, 8)),
+    }
+
+
+@pytest.fixture
+def make_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CorpusIndex]:
+    """Build an index over documents, with rows stored and threads used even where they are tiny."""
+
+    def make(
+        documents: list[list[int]],
+        vocab_size: int,
+        end_of_document: int | None = None,
+        light: int = 2,
+        workers: int = 2,
+        **options: Any,
+    ) -> CorpusIndex:
+        monkeypatch.setattr(build_module, "_LIGHT", light)
+        monkeypatch.setattr(build_module, "_ROW_BYTES_PER_TOKEN", 1e9)
+        monkeypatch.setattr(build_module, "_SLICE", 5)
+        return build_index(
+            np.array([token for document in documents for token in document], np.int64),
+            tmp_path / "index",
+            doc_starts=np.cumsum([0, *map(len, documents)]),
+            vocab_size=vocab_size,
+            end_of_document=end_of_document,
+            workers=workers,
+            overwrite=True,
+            **options,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_both(make_index: Callable[..., CorpusIndex]) -> Callable[..., tuple[CorpusIndex, ReferenceIndex]]:
+    """The index and the oracle over one drawn corpus."""
+
+    def make(corpus: dict[str, Any]) -> tuple[CorpusIndex, ReferenceIndex]:
+        reference = ReferenceIndex(corpus["documents"], corpus["vocab_size"], corpus["end_of_document"])
+        return make_index(**corpus), reference
+
+    return make
+
+
+def draw_rows(data: st.DataObject, corpus: dict[str, Any], count: int = 3) -> np.ndarray:
+    """Rows of equal length: some cut from the corpus, so that long matches are there, some of random tokens."""
+    length = data.draw(st.integers(1, 14))
+    flat = [token for document in corpus["documents"] for token in document]
+    random = st.lists(st.integers(0, min(corpus["vocab_size"], 5) - 1), min_size=length, max_size=length)
+    rows = []
+    for _ in range(count):
+        if len(flat) > length and data.draw(st.booleans()):
+            start = data.draw(st.integers(0, len(flat) - length))
+            rows.append(flat[start : start + length])
+        else:
+            rows.append(data.draw(random))
+    return np.array(rows, np.int64)
