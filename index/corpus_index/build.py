@@ -364,7 +364,8 @@ class _Build:
 
 def _root_row(next_tokens: np.ndarray, num_symbols: int) -> tuple[np.ndarray, ...]:
     """The unigrams as a heavy row, in the form that `heavy_rows` returns (nothing if there is one token only)."""
-    counts = np.bincount(next_tokens, minlength=num_symbols)
+    counts = np.zeros(num_symbols, np.int64)
+    suffix_sort.count_symbols(next_tokens, counts)  # np.bincount would copy all ranks as int64
     ids = np.flatnonzero(counts)
     if ids.size < 2:
         ids = ids[:0]
