@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from corpus_teacher import __version__
 
 if TYPE_CHECKING:
-    from corpus_teacher.data.sources import Kind
+    from corpus_teacher.data.file_kinds import Kind
 
 _FAILED = 2
 _INTERRUPTED = 130
@@ -103,9 +103,7 @@ index_app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 
-IndexPath = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The folder of the index.", show_default=False)
-]
+IndexPath = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 
 
@@ -154,9 +152,7 @@ def index_build(
     force: Annotated[bool, typer.Option("--force", help="Replace an index that stands at DIR.")] = False,
     errors: Annotated[
         OnErrors,
-        typer.Option(
-            help="A broken document: stop; put U+FFFD where bytes are no UTF-8; or leave the document out."
-        ),
+        typer.Option(help="A broken document: stop; put U+FFFD where bytes are no UTF-8; or leave the document out."),
     ] = OnErrors.fail,
     text_field: Annotated[str, typer.Option(help="The key or column that holds the text.")] = "text",
     split: Annotated[
@@ -170,8 +166,7 @@ def index_build(
         typer.Option(
             metavar="ID",
             show_default="what the tokenizer says",
-            help="The token that ends a document, as an id or by its name: appended to text, split at in "
-            "ready tokens.",
+            help="The token that ends a document, as an id or by its name: appended to text, split at in ready tokens.",
         ),
     ] = None,
     dtype: Annotated[
@@ -244,9 +239,7 @@ def index_info(path: IndexPath, as_json: AsJson = False) -> None:
 @index_app.command("verify")
 def index_verify(
     path: IndexPath,
-    full: Annotated[
-        bool, typer.Option("--full", help="Check every invariant at every token, not a sample.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Check every invariant at every token, not a sample.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check an index: the checksums of all files, and a sample of what must hold."""
@@ -265,9 +258,7 @@ def index_query(
     path: IndexPath,
     text: Annotated[
         str,
-        typer.Argument(
-            metavar="TEXT", help="The context; what follows its end is asked.", show_default=False
-        ),
+        typer.Argument(metavar="TEXT", help="The context; what follows its end is asked.", show_default=False),
     ],
     max_order: Annotated[
         int | None, typer.Option(min=0, help="The longest context, in tokens.", show_default="no limit")
@@ -287,9 +278,7 @@ def index_query(
             show_default="the index's",
         ),
     ] = None,
-    ids: Annotated[
-        bool, typer.Option("--ids", help="TEXT is token ids, separated by spaces or commas.")
-    ] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="TEXT is token ids, separated by spaces or commas.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the corpus: what follows a text, order by order, and where the text stands."""
@@ -320,14 +309,10 @@ def demo(
     ] = Path("corpus-teacher-demo"),
     seconds: Annotated[
         float | None,
-        typer.Option(
-            min=1, help="Time to train in, of all students together.", show_default="about four minutes"
-        ),
+        typer.Option(min=1, help="Time to train in, of all students together.", show_default="under three minutes"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the data order and the students.")] = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A much smaller run, to see that all works.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that all works.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Teach three small students on Python's own standard library, and report who learnt best."""

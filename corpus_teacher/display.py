@@ -111,7 +111,7 @@ class _LogProgress:
 
 def _rate(count: int, done: float, total: float | None, seconds: float) -> str:
     """Tokens a second where there are tokens, megabytes a second where bytes are read."""
-    if seconds < _REFRESH_S:
+    if seconds <= _REFRESH_S:
         return ""
     if count:
         return f"{amount(count / seconds)} tokens/s"
@@ -231,11 +231,12 @@ def show_answer(answer: QueryAnswer) -> None:
         head.append(visible(text), style=style)
     screen.print(Text("context  ") + head, overflow="fold")
     if not answer.match_len:
-        screen.print("the corpus does not hold its last token: these are the most frequent tokens of all")
-    screen.print(
-        f"match    the last {_many(answer.match_len, 'token')} of {len(answer.tokens)}, followed "
-        f"{answer.context_count:,} times, by {_many(answer.distinct, 'different token')}"
-    )
+        screen.print("match    nothing of it: these are the most frequent tokens of all")
+    else:
+        screen.print(
+            f"match    the last {_many(answer.match_len, 'token')} of {len(answer.tokens)}, followed "
+            f"{answer.context_count:,} times, by {_many(answer.distinct, 'different token')}"
+        )
     screen.print()
     screen.print(_continuations(answer))
     screen.print()

@@ -12,7 +12,8 @@ from corpus_teacher.data.build import (
 from corpus_teacher.data.documents import Document, Progress, ReadLog
 from corpus_teacher.data.indexing import build_index_from_documents, build_token_index
 from corpus_teacher.data.pipeline import TokenFile, TokenWriter, available_cores, tokenize_documents
-from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+from corpus_teacher.data.tokenizer_loading import load_tokenizer
+from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, train_tokenizer
 
 __all__ = [
     "BuildOptions",

@@ -19,14 +19,15 @@ from corpus_index import CorpusIndex
 from corpus_index.store import check_target
 
 from corpus_teacher.data.documents import Progress, ReadLog, silent
+from corpus_teacher.data.file_kinds import Kind
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
-from corpus_teacher.data.sources import Inventory, Kind, find_sources
+from corpus_teacher.data.sources import Inventory, find_sources
+from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import (
     Tokenizer,
-    load_tokenizer,
     parse_vocab_size,
     train_tokenizer,
 )

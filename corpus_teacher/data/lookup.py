@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex
 
-from corpus_teacher.data.tokenizers import Tokenizer, load_tokenizer
+from corpus_teacher.data.tokenizer_loading import load_tokenizer
+from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, QueryError, TokenizerError
 
 _SNIPPET_TOKENS = 24  # on either side of a match

@@ -80,7 +80,7 @@ def read_json_lines(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[
             origin = f"{path}, line {number}"
             record = _record(line, origin, options, log)
             if record is not None:
-                yield from _document(record, origin, options, log)
+                yield from document_of(record, origin, options, log)
 
 
 def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
@@ -104,24 +104,10 @@ def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Doc
                 for value in batch.column(0).cast(pa.large_binary()).to_pylist():
                     number += 1
                     origin = f"{path}, row {number}"
-                    yield from _document({options.text_field: value}, origin, options, log)
+                    yield from document_of({options.text_field: value}, origin, options, log)
                 log.done = begin + size * number / rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
-
-
-def read_dataset(rows: Any, name: str, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
-    """The rows of a data set of the `datasets` library, mapped or streamed."""
-    iterator, number = iter(rows), 0
-    while True:
-        try:
-            row = next(iterator)
-        except StopIteration:
-            return
-        except Exception as error:  # of any kind: the library reads dozens of formats
-            raise InputError(f"{name} can't be read after row {number}: {one_line(error)}") from error
-        number += 1
-        yield from _document(row, f"{name}, row {number}", options, log)
 
 
 @contextmanager
@@ -278,7 +264,7 @@ def _record(line: bytes, origin: str, options: ReadOptions, log: ReadLog) -> dic
     return record
 
 
-def _document(record: Any, origin: str, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+def document_of(record: Any, origin: str, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
     """The document of a record: its text field, checked to be text that UTF-8 can hold."""
     try:
         if options.text_field not in record:

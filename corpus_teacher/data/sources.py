@@ -8,107 +8,17 @@ library. The order of the list, and so of the corpus, depends on the names only.
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from corpus_teacher.data.documents import Document, ReadLog
-from corpus_teacher.data.readers import (
-    ReadOptions,
-    one_line,
-    opened,
-    read_dataset,
-    read_json_lines,
-    read_parquet,
-    read_text,
-)
-from corpus_teacher.data.ready_tokens import SUFFIXES as TOKEN_SUFFIXES
+from corpus_teacher.data.file_kinds import Kind, holds_lines, is_saved_dataset, kind_of_file
+from corpus_teacher.data.hf_datasets import load_hub, load_saved, read_rows
+from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
 from corpus_teacher.errors import InputError
-
-Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens"]
-
-TEXT_SUFFIXES = frozenset(
-    [
-        ".txt",
-        ".text",
-        ".md",
-        ".markdown",
-        ".rst",
-        ".tex",
-        ".org",
-        ".adoc",
-        ".html",
-        ".htm",
-        ".log",
-        ".srt",
-        ".py",
-        ".pyi",
-        ".pyx",
-        ".c",
-        ".h",
-        ".cc",
-        ".cpp",
-        ".cxx",
-        ".hpp",
-        ".hh",
-        ".cu",
-        ".cuh",
-        ".cs",
-        ".java",
-        ".kt",
-        ".scala",
-        ".go",
-        ".rs",
-        ".rb",
-        ".php",
-        ".pl",
-        ".pm",
-        ".lua",
-        ".r",
-        ".jl",
-        ".js",
-        ".jsx",
-        ".mjs",
-        ".ts",
-        ".tsx",
-        ".sh",
-        ".bash",
-        ".sql",
-        ".swift",
-        ".hs",
-        ".ml",
-        ".mli",
-        ".el",
-        ".lisp",
-        ".clj",
-        ".ex",
-        ".exs",
-        ".erl",
-        ".f",
-        ".f90",
-        ".m",
-        ".s",
-        ".asm",
-        ".css",
-        ".scss",
-        ".toml",
-        ".ini",
-        ".cfg",
-        ".yaml",
-        ".yml",
-        ".cmake",
-        ".mk",
-        ".proto",
-    ]
-)
-"""Suffixes of files that are one document each."""
-
-JSON_LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
-PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
 
 _SKIPPED_FOLDERS = frozenset(["__pycache__", "node_modules"])
 _READERS: dict[str, Callable[[Path, ReadOptions, ReadLog], Iterator[Document]]] = {
@@ -150,10 +60,10 @@ class Source:
             raise InputError(f"{self.name} holds tokens, not text, and can't be tokenised again")
         else:
             begin = log.done
-            load = _saved_dataset if self.kind == "dataset" else _hub_dataset
+            load = load_saved if self.kind == "dataset" else load_hub
             rows = load(self.name, options)
             num_rows = len(rows) if self.kind == "dataset" else 0
-            for number, document in enumerate(read_dataset(rows, self.name, options, log), start=1):
+            for number, document in enumerate(read_rows(rows, self.name, options, log), start=1):
                 if num_rows:
                     log.done = begin + (self.size_bytes or 0) * number / num_rows
                 yield document
@@ -225,28 +135,6 @@ def find_sources(specs: list[str], *, kind: Kind | None = None) -> Inventory:
     return inventory
 
 
-def kind_of_file(path: Path) -> Kind | None:
-    """What a file holds, by its name alone; None where the name says nothing.
-
-    >>> kind_of_file(Path("a.jsonl.zst")), kind_of_file(Path("b.txt.gz")), kind_of_file(Path("c.exe"))
-    ('jsonl', 'text', None)
-    """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = bool(suffixes) and suffixes[-1] in PACKED_SUFFIXES
-    if packed:
-        suffixes.pop()
-    last = suffixes[-1] if suffixes else ""
-    if last in TEXT_SUFFIXES:
-        return "text"
-    if last in JSON_LINES_SUFFIXES or (packed and last == ".json"):  # C4 and others name their lines .json.gz
-        return "jsonl"
-    if not packed and last == ".parquet":
-        return "parquet"
-    if not packed and last in TOKEN_SUFFIXES:
-        return "tokens"
-    return None
-
-
 def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Source]:
     """The sources behind one name, sorted."""
     if spec.startswith("hf:"):
@@ -306,74 +194,10 @@ def _folder(path: Path, skipped: Counter[str]) -> Iterator[Source]:
             kind = kind_of_file(file)
             if name.startswith("."):
                 skipped["hidden"] += 1
-            elif kind in (None, "tokens") or not file.is_file() or not _holds_lines(file):
+            elif kind in (None, "tokens") or not file.is_file() or not holds_lines(file):
                 skipped[file.suffix or "no suffix"] += 1
             else:
                 yield _file(file, None)
-
-
-def _holds_lines(file: Path) -> bool:
-    """False for a packed .json in a folder that is one JSON value, not lines of objects."""
-    if len(file.suffixes) < 2 or file.suffixes[-2].lower() != ".json":
-        return True
-    try:
-        with opened(file, ReadLog()) as stream:
-            return isinstance(json.loads(stream.readline()), dict)
-    except ValueError:  # among them: not JSON, not UTF-8, a damaged archive
-        return False
-
-
-def is_saved_dataset(path: Path) -> bool:
-    """Whether `datasets` saved a data set (or several splits of one) in a folder."""
-    return (path / "dataset_dict.json").is_file() or (
-        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
-    )
-
-
-def _saved_dataset(name: str, options: ReadOptions) -> Any:
-    """The rows of a data set that `save_to_disk` wrote."""
-    import datasets
-
-    try:
-        loaded = datasets.load_from_disk(name)
-    except Exception as error:
-        raise InputError(f"the data set in {name} can't be loaded: {one_line(error)}") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        loaded = _choose_split(loaded, name, options.split)
-    if options.text_field in loaded.column_names:
-        loaded = loaded.select_columns([options.text_field])
-    return loaded
-
-
-def _choose_split(splits: Any, name: str, split: str | None) -> Any:
-    names = list(splits)
-    wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
-    if wanted not in names:
-        problem = f"has no split {wanted!r}" if wanted else "has several splits and none is called train"
-        raise InputError(f"the data set in {name} {problem}; pass --split with one of: {', '.join(names)}")
-    return splits[wanted]
-
-
-def _hub_dataset(spec: str, options: ReadOptions) -> Any:
-    """`name[:config[:split]]` through `datasets.load_dataset`, streamed."""
-    import datasets
-
-    name, _, rest = spec.partition(":")
-    config, _, split = rest.partition(":")
-    path = Path(name).expanduser()
-    loader: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config or None}
-    if path.is_file():  # one local file: the loader that its suffix stands for
-        known = {"jsonl": "json", "parquet": "parquet", "text": "text"}.get(kind_of_file(path) or "")
-        plain = {".csv": "csv", ".json": "json", ".arrow": "arrow"}.get(path.suffix)
-        if known is None and plain is None:
-            raise InputError(f"hf:{spec}: datasets has no loader for the suffix {path.suffix!r}")
-        loader = {"path": known or plain, "data_files": str(path)}
-    elif not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
-        raise InputError(f"hf:{spec}: there is no file or folder {name!r}")
-    try:
-        return datasets.load_dataset(**loader, split=split or options.split or "train", streaming=True)
-    except Exception as error:
-        raise InputError(f"hf:{spec} can't be loaded: {one_line(error)}") from error
 
 
 def _size_below(path: Path) -> int:

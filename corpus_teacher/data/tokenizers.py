@@ -1,4 +1,4 @@
-"""Tokenizers: text ↔ token ids, by name, from a file, trained on the sources, or plain bytes.
+"""Tokenizers: text ↔ token ids; trained on the sources, plain bytes, or loaded (see `tokenizer_loading`).
 
 One small class wraps a fast tokenizer of the `tokenizers` library and settles what matters for a corpus:
 
@@ -15,8 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,21 +23,9 @@ import tokenizers
 
 from corpus_teacher.errors import TokenizerError
 
-if TYPE_CHECKING:
-    from corpus_index import CorpusIndex
-
 END_OF_DOCUMENT = "<|endoftext|>"
 """The special token that our own tokenizers append to a document."""
 
-_KNOWN_ENDS = (
-    END_OF_DOCUMENT,
-    "<|end_of_text|>",
-    "</s>",
-    "<eos>",
-    "<|eos|>",
-    "[EOS]",
-    "<｜end▁of▁sentence｜>",
-)
 _SMALLEST_VOCAB = 257  # every byte, and the end of a document
 _NUM_BYTES = 256
 
@@ -242,132 +229,6 @@ def parse_vocab_size(spec: str) -> int | None:
     if not digits.isdecimal():
         raise TokenizerError(f"{spec!r} does not say how many tokens to train: write train:VOCAB, train:8192 for one")
     return int(digits) * scale
-
-
-def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: str | int | None = None) -> Tokenizer:
-    """Load a tokenizer: `bytes`, a tokenizer.json, a folder that holds one, a name, or the one inside an
-    index.
-
-    Parameters
-    ----------
-    spec_or_index : str, Path or CorpusIndex
-        A folder may be a saved tokenizer or model of transformers, or an index of ours.
-    end_of_document : str or int, optional
-        The token (its id or its name) that ends a document, where the tokenizer does not say so itself.
-
-    Raises
-    ------
-    TokenizerError
-        If there is none, or it has no fast form (a tokenizer.json).
-    """
-    if not isinstance(spec_or_index, (str, Path)):
-        return _of_index(spec_or_index)
-    spec = str(spec_or_index)
-    path = Path(spec).expanduser()
-    if spec == "bytes":
-        tokenizer: Tokenizer = ByteTokenizer()
-    elif parse_vocab_size(spec) is not None:
-        raise TokenizerError(f"{spec!r} must be trained on the sources of an index first: it can't be loaded")
-    elif path.is_dir():
-        tokenizer = _of_folder(path, spec)
-    elif path.is_file():
-        tokenizer = _of_file(path, spec)
-    elif path.suffix == ".json" or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-        raise TokenizerError(f"there is no tokenizer file or folder {spec!r}")
-    else:
-        tokenizer = _of_name(spec)
-    if end_of_document is not None:
-        tokenizer.end_of_document = tokenizer.find_token(end_of_document)
-    return tokenizer
-
-
-def _of_index(index: CorpusIndex) -> Tokenizer:
-    """The tokenizer that an open index carries."""
-    described = index.metadata.get("tokenizer")
-    if not described:
-        raise TokenizerError(
-            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with --tokenizer"
-        )
-    data = bytes(index.attachment(described["file"]))
-    return Tokenizer.from_bytes(data, spec=described["spec"], end_of_document=index.end_of_document)
-
-
-def _of_file(path: Path, spec: str) -> Tokenizer:
-    """A tokenizer.json; its end of a document is what the files beside it say, or a usual name."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"the tokenizer {spec!r} can't be read: {error.strerror}") from error
-    tokenizer = Tokenizer.from_bytes(data, spec=spec)
-    if tokenizer.end_of_document is None:
-        for name in (_named_end(path.parent), *_KNOWN_ENDS):
-            token = tokenizer.backend.token_to_id(name) if name else None
-            if token is not None:
-                tokenizer.end_of_document = token
-                break
-    return tokenizer
-
-
-def _named_end(folder: Path) -> str | None:
-    """The eos_token that a saved tokenizer of transformers names."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        try:
-            end = json.loads((folder / name).read_bytes()).get("eos_token")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if isinstance(end, dict):
-            end = end.get("content")
-        if isinstance(end, str):
-            return end
-    return None
-
-
-def _of_folder(path: Path, spec: str) -> Tokenizer:
-    """A saved tokenizer or model of transformers, or an index of ours."""
-    if (path / "tokenizer.json").is_file():
-        tokenizer = _of_file(path / "tokenizer.json", spec)
-        manifest = path / "manifest.json"
-        if manifest.is_file():  # an index: its own metadata know best
-            from corpus_index import CorpusIndex
-
-            with CorpusIndex.open(path) as index:
-                return _of_index(index)
-        return tokenizer
-    return _of_transformers(str(path), spec)
-
-
-def _of_name(name: str) -> Tokenizer:
-    """A name on the model hub (or in its cache): the tokenizer.json, else what transformers makes of it."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        file = Path(hf_hub_download(name, "tokenizer.json"))
-    except Exception:  # no such file, no such model, no network: transformers may still know it
-        return _of_transformers(name, name)
-    try:
-        hf_hub_download(name, "tokenizer_config.json")  # lands beside it, and names the end of a document
-    except Exception:
-        return _of_file(file, name)
-    return _of_file(file, name)
-
-
-def _of_transformers(name: str, spec: str) -> Tokenizer:
-    """Whatever AutoTokenizer loads, if it has a fast form."""
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TokenizerError(
-            f"there is no tokenizer {spec!r}: it is neither 'bytes', train:VOCAB, a tokenizer.json nor a "
-            "folder that "
-            f"holds one, and transformers says: {reason}"
-        ) from error
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if not isinstance(backend, tokenizers.Tokenizer):
-        raise TokenizerError(f"the tokenizer {spec!r} has no fast form (tokenizer.json); convert it first")
-    return Tokenizer(backend, spec=spec, end_of_document=loaded.eos_token_id)
 
 
 def _byte_vocab() -> dict[str, int]:

@@ -11,11 +11,11 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import (
     END_OF_DOCUMENT,
     ByteTokenizer,
     Tokenizer,
-    load_tokenizer,
     parse_vocab_size,
     token_dtype,
     train_tokenizer,
@@ -158,9 +158,7 @@ def test_vocabulary_and_merges_without_a_tokenizer_json(tmp_path: Path) -> None:
         ("train:many", "does not say how many tokens"),
     ],
 )
-def test_what_cannot_be_loaded(
-    spec: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_loaded(spec: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TokenizerError, match=sentence) as caught:
         load_tokenizer(spec)

@@ -1,0 +1,68 @@
+"""What a file or a folder holds, told by its name, and by a look inside where the name is not enough."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from corpus_teacher.data.documents import ReadLog
+from corpus_teacher.data.readers import opened
+from corpus_teacher.data.ready_tokens import SUFFIXES as TOKEN_SUFFIXES
+
+Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens"]
+
+# fmt: off
+TEXT_SUFFIXES = frozenset([
+    ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".adoc", ".html", ".htm", ".log", ".srt",
+    ".py", ".pyi", ".pyx", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".hh", ".cu", ".cuh", ".cs", ".java",
+    ".kt", ".scala", ".go", ".rs", ".rb", ".php", ".pl", ".pm", ".lua", ".r", ".jl", ".js", ".jsx", ".mjs",
+    ".ts", ".tsx", ".sh", ".bash", ".sql", ".swift", ".hs", ".ml", ".mli", ".el", ".lisp", ".clj", ".ex",
+    ".exs", ".erl", ".f", ".f90", ".m", ".s", ".asm", ".css", ".scss", ".toml", ".ini", ".cfg", ".yaml",
+    ".yml", ".cmake", ".mk", ".proto",
+])
+# fmt: on
+"""Suffixes of files that are one document each."""
+
+JSON_LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
+PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
+
+
+def kind_of_file(path: Path) -> Kind | None:
+    """What a file holds, by its name alone; None where the name says nothing.
+
+    >>> kind_of_file(Path("a.jsonl.zst")), kind_of_file(Path("b.txt.gz")), kind_of_file(Path("c.exe"))
+    ('jsonl', 'text', None)
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = bool(suffixes) and suffixes[-1] in PACKED_SUFFIXES
+    if packed:
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    if last in TEXT_SUFFIXES:
+        return "text"
+    if last in JSON_LINES_SUFFIXES or (packed and last == ".json"):  # C4 and others name their lines .json.gz
+        return "jsonl"
+    if not packed and last == ".parquet":
+        return "parquet"
+    if not packed and last in TOKEN_SUFFIXES:
+        return "tokens"
+    return None
+
+
+def holds_lines(file: Path) -> bool:
+    """False for a packed .json in a folder that is one JSON value, not lines of objects."""
+    if len(file.suffixes) < 2 or file.suffixes[-2].lower() != ".json":
+        return True
+    try:
+        with opened(file, ReadLog()) as stream:
+            return isinstance(json.loads(stream.readline()), dict)
+    except ValueError:  # among them: not JSON, not UTF-8, a damaged archive
+        return False
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether `datasets` saved a data set (or several splits of one) in a folder."""
+    return (path / "dataset_dict.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )

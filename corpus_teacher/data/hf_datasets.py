@@ -1,0 +1,84 @@
+"""Data sets of the `datasets` library, saved on disk or by name: rows, mapped or streamed, to documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from corpus_teacher.data.documents import Document, ReadLog
+from corpus_teacher.data.file_kinds import kind_of_file
+from corpus_teacher.data.readers import ReadOptions, document_of, one_line
+from corpus_teacher.errors import InputError
+
+
+def read_rows(rows: Any, name: str, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+    """The rows of a data set of the `datasets` library, mapped or streamed."""
+    iterator, number = iter(rows), 0
+    while True:
+        try:
+            row = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:  # of any kind: the library reads dozens of formats
+            raise InputError(f"{name} can't be read after row {number}: {one_line(error)}") from error
+        number += 1
+        yield from document_of(row, f"{name}, row {number}", options, log)
+
+
+def load_saved(name: str, options: ReadOptions) -> Any:
+    """The rows of a data set that `save_to_disk` wrote, mapped.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or has no such split.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(name)
+    except Exception as error:
+        raise InputError(f"the data set in {name} can't be loaded: {one_line(error)}") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = _choose_split(loaded, name, options.split)
+    if options.text_field in loaded.column_names:
+        loaded = loaded.select_columns([options.text_field])
+    return loaded
+
+
+def _choose_split(splits: Any, name: str, split: str | None) -> Any:
+    names = list(splits)
+    wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
+    if wanted not in names:
+        problem = f"has no split {wanted!r}" if wanted else "has several splits and none is called train"
+        raise InputError(f"the data set in {name} {problem}; pass --split with one of: {', '.join(names)}")
+    return splits[wanted]
+
+
+def load_hub(spec: str, options: ReadOptions) -> Any:
+    """The rows of `name[:config[:split]]` through `datasets.load_dataset`, streamed.
+
+    Raises
+    ------
+    InputError
+        With the first line of what the library says.
+    """
+    import datasets
+
+    name, _, rest = spec.partition(":")
+    config, _, split = rest.partition(":")
+    path = Path(name).expanduser()
+    loader: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config or None}
+    if path.is_file():  # one local file: the loader that its suffix stands for
+        known = {"jsonl": "json", "parquet": "parquet", "text": "text"}.get(kind_of_file(path) or "")
+        plain = {".csv": "csv", ".json": "json", ".arrow": "arrow"}.get(path.suffix)
+        if known is None and plain is None:
+            raise InputError(f"hf:{spec}: datasets has no loader for the suffix {path.suffix!r}")
+        loader = {"path": known or plain, "data_files": str(path)}
+    elif not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
+        raise InputError(f"hf:{spec}: there is no file or folder {name!r}")
+    try:
+        return datasets.load_dataset(**loader, split=split or options.split or "train", streaming=True)
+    except Exception as error:
+        raise InputError(f"hf:{spec} can't be loaded: {one_line(error)}") from error
