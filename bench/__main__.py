@@ -124,9 +124,7 @@ def reused_rows(path: Path | None, corpus: corpora.Corpus, who: str) -> list[Row
         raise SystemExit(f"{path} is not there: --reuse names a file that an earlier run wrote with --out.")
     rows = [Row(**fields) for fields in json.loads(path.read_text())["rows"]]
     found = [
-        row
-        for row in rows
-        if row.who == who and row.fingerprint == corpus.fingerprint and row.size == corpus.name
+        row for row in rows if row.who == who and row.fingerprint == corpus.fingerprint and row.size == corpus.name
     ]
     for row in found:
         row.reused = True
@@ -147,13 +145,9 @@ def main() -> None:
             folder = work / "small"
             say("no --corpus: making a small one out of the standard library")
             corpora.make_small(folder)
-        sizes = arguments.sizes or (
-            corpora.sizes_in(folder)[:1] if arguments.quick else corpora.sizes_in(folder)
-        )
+        sizes = arguments.sizes or (corpora.sizes_in(folder)[:1] if arguments.quick else corpora.sizes_in(folder))
         if not sizes:
-            raise SystemExit(
-                f"{folder} holds no train_<SIZE>.u16: see bench/README.md for what --corpus names."
-            )
+            raise SystemExit(f"{folder} holds no train_<SIZE>.u16: see bench/README.md for what --corpus names.")
         for size in sizes:
             bench_size(size, folder, work, arguments, result)
     finally:

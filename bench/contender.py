@@ -128,10 +128,6 @@ def random_contexts(
     """Contexts of `shortest` to `longest` tokens at random positions, for ever; made beforehand."""
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(rows.shape[0] * (rows.shape[1] - shortest + 1))[:limit]
-    places = (
-        (c // (rows.shape[1] - shortest + 1), c % (rows.shape[1] - shortest + 1)) for c in chosen.tolist()
-    )
-    contexts = [
-        rows[row, max(0, last + shortest - longest) : last + shortest].tolist() for row, last in places
-    ]
+    places = ((c // (rows.shape[1] - shortest + 1), c % (rows.shape[1] - shortest + 1)) for c in chosen.tolist())
+    contexts = [rows[row, max(0, last + shortest - longest) : last + shortest].tolist() for row, last in places]
     return cycle(contexts)

@@ -67,9 +67,7 @@ def load(folder: Path, size: str, work: Path) -> Corpus:
     tokens, doc_starts = np.memmap(tokens_path, dtype=np.uint16, mode="r"), np.load(doc_starts_path)
     highest = max(int(tokens.max()), int(np.fromfile(folder / "heldout_1M.u16", dtype=np.uint16).max()))
     if highest >= SEPARATOR:
-        raise SystemExit(
-            f"{folder} holds the id {highest}, which the peers need as a separator: use ids below 65535."
-        )
+        raise SystemExit(f"{folder} holds the id {highest}, which the peers need as a separator: use ids below 65535.")
     digest = hashlib.sha256(tokens.data).hexdigest()[:16]
     separated_path = work / f"separated_{size}_{digest}.u16"
     if not separated_path.exists():
@@ -88,15 +86,11 @@ def load(folder: Path, size: str, work: Path) -> Corpus:
     )
 
 
-def query_rows(
-    corpus: Corpus, folder: Path, *, num_rows: int, row_length: int, seed: int
-) -> dict[str, np.ndarray]:
+def query_rows(corpus: Corpus, folder: Path, *, num_rows: int, row_length: int, seed: int) -> dict[str, np.ndarray]:
     """The queries, (rows, T) ids each: windows of the held-out text in turn, random ones of the corpus."""
     held_out = np.fromfile(folder / "heldout_1M.u16", dtype=np.uint16)
     num_rows = min(num_rows, len(held_out) // row_length, corpus.num_tokens // row_length)
-    starts = np.random.default_rng(seed).integers(
-        0, corpus.num_tokens - row_length, size=num_rows, endpoint=True
-    )
+    starts = np.random.default_rng(seed).integers(0, corpus.num_tokens - row_length, size=num_rows, endpoint=True)
     tokens = corpus.tokens
     return {
         "held-out": held_out[: num_rows * row_length].reshape(num_rows, row_length).astype(np.int64),

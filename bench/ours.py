@@ -106,9 +106,7 @@ class Ours(Contender):
             rates.append(Rate(passes * rows.size / took, (time.process_time() - started_cpu) / took))
         return rates
 
-    def thread_rates(
-        self, section: str, index: Any, rows: np.ndarray, *, runs: int
-    ) -> tuple[list[Rate], list[Rate]]:
+    def thread_rates(self, section: str, index: Any, rows: np.ndarray, *, runs: int) -> tuple[list[Rate], list[Rate]]:
         """One Python thread over all rows, and two over half each, in turns: (one's rates, two's rates)."""
         started = time.perf_counter()
         self._pass(section, index, rows)

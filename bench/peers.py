@@ -167,9 +167,7 @@ class InfiniGram(ContextPeer):
         with open(folder / "tokenized.0", "wb") as file:
             np.array([SEPARATOR], np.uint16).tofile(file)
             np.asarray(separated).tofile(file)
-        (2 * (corpus.doc_starts[:-1] + np.arange(corpus.num_documents))).astype(np.uint64).tofile(
-            folder / "offset.0"
-        )
+        (2 * (corpus.doc_starts[:-1] + np.arange(corpus.num_documents))).astype(np.uint64).tofile(folder / "offset.0")
 
     def build(self, corpus: Corpus, folder: Path, cores: int) -> None:
         """See Contender."""
@@ -184,9 +182,7 @@ class InfiniGram(ContextPeer):
             "ulimit": files,
         }
         command = [sys.executable, "-m", "infini_gram.indexing", "--token_dtype", "u16"]
-        subprocess.run(
-            [*command, *(str(part) for k, v in options.items() for part in (f"--{k}", v))], check=True
-        )
+        subprocess.run([*command, *(str(part) for k, v in options.items() for part in (f"--{k}", v))], check=True)
         shutil.rmtree(folder / "temp", ignore_errors=True)
         if not (folder / "table.0").exists():
             raise RuntimeError("infini_gram.indexing left no table")
@@ -269,9 +265,7 @@ class RustyDawg(Contender):
     def rates(self, section: str, index: Any, rows: np.ndarray, *, runs: int, budget_s: float) -> list[Rate]:
         """See Contender."""
         lists = [row.tolist() for row in rows[np.random.default_rng(0).permutation(len(rows))]]
-        chunk = (
-            64 if section == "continuations" else rows.shape[1]
-        )  # so that a slow section keeps to its budget
+        chunk = 64 if section == "continuations" else rows.shape[1]  # so that a slow section keeps to its budget
         walk: Iterator[Any] = iter(())
 
         def stream() -> Iterator[Any]:

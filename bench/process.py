@@ -34,11 +34,7 @@ def anonymous_bytes(pid: int) -> int:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0
-    own = [
-        int(line.split()[1]) * 1024
-        for line in status.splitlines()
-        if line.startswith(("RssAnon", "RssShmem"))
-    ]
+    own = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem"))]
     return sum(own) + sum(anonymous_bytes(int(child)) for child in children)
 
 

@@ -43,9 +43,7 @@ class Row:
     @classmethod
     def of(cls, values: Sequence[float], **fields: Any) -> Row:
         """The row of several runs."""
-        return cls(
-            value=statistics.median(values), low=min(values), high=max(values), runs=len(values), **fields
-        )
+        return cls(value=statistics.median(values), low=min(values), high=max(values), runs=len(values), **fields)
 
 
 def _number(value: float | None) -> str:

@@ -98,9 +98,7 @@ class SizeRun:
 
     def _job(self, contender: Contender, phases: list[str], cores: int, **options: Any) -> dict[str, Any]:
         folder = self._folder(contender)
-        return run_job(
-            contender.name, self.corpus, self.work, phases=phases, folder=folder, cores=cores, **options
-        )
+        return run_job(contender.name, self.corpus, self.work, phases=phases, folder=folder, cores=cores, **options)
 
     def _builds(self, contender: Contender) -> None:
         """The builds of an index that outlives its process; that of one in memory is part of its queries."""
@@ -119,9 +117,7 @@ class SizeRun:
 
     def _repeated_build(self, contender: Contender, cores: int) -> None:
         results = [self._job(contender, ["build"], cores)]
-        while (
-            len(results) < self.settings.build_runs and results[0]["build"]["build_s"] < REPEAT_BUILDS_UNDER_S
-        ):
+        while len(results) < self.settings.build_runs and results[0]["build"]["build_s"] < REPEAT_BUILDS_UNDER_S:
             results.append(self._job(contender, ["build"], cores))
         self._build_rows(contender, cores, results)
 
@@ -166,9 +162,7 @@ class SizeRun:
             if wanted & BUILD_SECTIONS:
                 self._repeated_build(contender, 1)
         elif sections or "open" in wanted:
-            result = self._job(
-                contender, ["build", "query"] if contender.in_memory else ["query"], 1, **options
-            )
+            result = self._job(contender, ["build", "query"] if contender.in_memory else ["query"], 1, **options)
             if contender.in_memory:
                 self._build_rows(contender, 1, [result])
             elif "open" in wanted:
@@ -177,9 +171,7 @@ class SizeRun:
                 section, name = key.split("/")
                 self._rate_row(rates, section, contender, slice=name)
         if contender.is_ours and "threads" in wanted:
-            self._threads(
-                contender, {**options, "sections": ["threads"], "answers_path": self.work / "none.npz"}
-            )
+            self._threads(contender, {**options, "sections": ["threads"], "answers_path": self.work / "none.npz"})
         shutil.rmtree(self._folder(contender), ignore_errors=True)
 
     def _rate_row(self, rates: list[list[float]], section: str, contender: Contender, **fields: Any) -> Row:
@@ -209,9 +201,7 @@ class SizeRun:
             return {}
         with np.load(path) as stored:
             keys = dict.fromkeys(name.rsplit("/", 1)[0] for name in stored.files)
-            return {
-                key: Answers(**{part: stored[f"{key}/{part}"] for part in Answers._fields}) for key in keys
-            }
+            return {key: Answers(**{part: stored[f"{key}/{part}"] for part in Answers._fields}) for key in keys}
 
     def judge(self, contenders: Sequence[Contender]) -> None:
         """Compares all answers, voids the rows that differ: everyone with the oracle, ours with the peers."""

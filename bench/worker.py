@@ -79,9 +79,7 @@ def opened(contender: Contender, corpus: Corpus, folder: Path, runs: int) -> tup
     return index, seconds
 
 
-def queries(
-    contender: Contender, index: Any, job: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def queries(contender: Contender, index: Any, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The rates of every section and slice, and the answers for the judge."""
     rates: dict[str, Any] = {}
     answers: dict[str, np.ndarray] = {}

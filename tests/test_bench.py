@@ -31,9 +31,7 @@ def arrays_of(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 @given(
     DOCUMENTS, st.lists(st.integers(0, 4), min_size=1, max_size=8), st.none() | st.integers(0, 4)
 )  # token 4 is in no document
-def test_oracle_equals_the_reference(
-    documents: list[list[int]], context: list[int], max_order: int | None
-) -> None:
+def test_oracle_equals_the_reference(documents: list[list[int]], context: list[int], max_order: int | None) -> None:
     expected, expected_len = ReferenceIndex(documents, vocab_size=5).next_tokens(context, max_order=max_order)
 
     match_len, token_ids, counts = Oracle(*arrays_of(documents)).answer(np.array(context), max_order)
@@ -42,9 +40,7 @@ def test_oracle_equals_the_reference(
     assert dict(zip(token_ids.tolist(), counts.tolist(), strict=True)) == expected
 
 
-def an_answer(
-    match_len: int = 3, count: int = 2, separators: int = 0, counts: tuple[int, ...] = (1, 1)
-) -> Answers:
+def an_answer(match_len: int = 3, count: int = 2, separators: int = 0, counts: tuple[int, ...] = (1, 1)) -> Answers:
     """One position's answer; the continuations are 5, 6, …"""
     return Answers.of([(match_len, count, separators, np.arange(5, 5 + len(counts)), np.array(counts))])
 

@@ -27,9 +27,7 @@ pytestmark = pytest.mark.skipif(
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     """A subprocess in a clean environment; its output is in the failure."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, env=environment, **options
-    )  # type: ignore[call-overload]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -104,9 +102,7 @@ def test_installed_wheel_is_what_is_imported(installed: Path) -> None:
 
 def test_help_answers_within_a_second_and_loads_nothing_heavy(installed: Path) -> None:
     took_s = []
-    for _ in range(
-        4
-    ):  # the first run compiles .pyc files; the best of the others is the machine's load taken out
+    for _ in range(4):  # the first run compiles .pyc files; the best of the others is the machine's load taken out
         started = time.perf_counter()
         help_text = run(installed / "corpus-teacher", "--help", cwd=installed).stdout
         took_s.append(time.perf_counter() - started)
