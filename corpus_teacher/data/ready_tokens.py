@@ -31,7 +31,7 @@ SUFFIXES = (".npy", ".bin", ".idx", ".u16", ".u32")
 
 _CHUNK_TOKENS = 1 << 22
 _MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
-_MEGATRON_TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
+_MEGATRON_TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _LLMC_TYPES = {20240520: "<u2", 20240801: "<u4"}
 _LLMC_HEADER_BYTES = 256 * 4
 
@@ -140,7 +140,7 @@ def join_ready_tokens(
     vocab_size : int, optional
         Bound of the ids.
     end_of_document : int, optional
-        Where a file doesn't know its documents, they end after each such token.
+        Documents end after each such token, also where the file says where they end.
     notes : list of str
         Gets a sentence where a file is taken for one document.
 
@@ -169,17 +169,25 @@ def join_ready_tokens(
             ends: list[npt.NDArray[np.int64]] = []
             for chunk in file.chunks(vocab_size):
                 largest = max(largest, int(chunk.max()))
-                if file.doc_starts is None and end_of_document is not None:
+                if end_of_document is not None:
                     ends.append(split_after(chunk, end_of_document) + done)
                 if writer is not None:
                     writer.append(chunk)
                 done += len(chunk)
                 progress("read the tokens", done, total, done)
-            if file.doc_starts is not None:
-                doc_starts.append(file.doc_starts[1:] + begin)
+            found = np.concatenate([*ends, [done]])
+            if file.doc_starts is None:
+                whole += len(found) == 1
+                doc_starts.append(np.unique(found))
             else:
-                whole += not any(map(len, ends))
-                doc_starts.append(np.unique(np.concatenate([*ends, [done]])))
+                known = file.doc_starts[1:] + begin
+                inside = np.setdiff1d(found, known)
+                if len(inside):
+                    notes.append(
+                        f"{file.path.name}: {len(inside):,} end-of-document ids ({end_of_document}) stand inside "
+                        "documents, which are split there"
+                    )
+                doc_starts.append(np.sort(np.concatenate([known, inside]), kind="stable"))
         tokens = files[0].tokens if writer is None else writer.finish().tokens
     if whole:
         reason = (

@@ -29,9 +29,7 @@ def write_megatron(
     item = np.dtype(dtype).itemsize
     pointers = np.concatenate([[0], np.cumsum(lengths.astype(np.int64) * item)[:-1]]).astype("<i8")
     boundaries = np.cumsum([0, *map(len, documents)]).astype("<i8")
-    prefix.with_suffix(".bin").write_bytes(
-        np.concatenate([np.array(s, dtype=dtype) for s in sequences]).tobytes()
-    )
+    prefix.with_suffix(".bin").write_bytes(np.concatenate([np.array(s, dtype=dtype) for s in sequences]).tobytes())
     prefix.with_suffix(".idx").write_bytes(
         magic
         + struct.pack("<QBQQ", version, code, len(sequences), len(boundaries))
@@ -188,6 +186,16 @@ def test_files_are_joined_and_a_file_ends_a_document(tmp_path: Path) -> None:
         np.testing.assert_array_equal(corpus.doc_starts, [0, 8, 10])
         assert sentence in notes[0]
         assert "each file is taken for one document" in notes[0]
+
+
+def test_an_end_inside_a_known_document_splits_it(tmp_path: Path) -> None:
+    write_megatron(tmp_path / "c", [[[5, 0]], [[6, 0, 7]], []])
+    notes: list[str] = []
+    corpus, _ = join_ready_tokens(
+        [open_ready_tokens(tmp_path / "c.bin")], vocab_size=10, end_of_document=0, folder=tmp_path, notes=notes
+    )
+    np.testing.assert_array_equal(corpus.doc_starts, [0, 2, 4, 5, 5])
+    assert "1 end-of-document ids (0) stand inside documents" in notes[0]
 
 
 @pytest.mark.parametrize(("wrong", "vocab_size"), [(10, 10), (-1, None), (1 << 31, None)])

@@ -137,6 +137,29 @@ def test_a_tokenizer_that_transformers_saved(trained: Tokenizer, tmp_path: Path)
     assert loaded.end_of_document == fast.eos_token_id
 
 
+def test_a_name_on_the_hub(trained: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "tokenizer.json").write_bytes(trained.to_bytes())
+    asked: list[tuple[str, str]] = []
+
+    def download(name: str, file: str) -> str:
+        asked.append((name, file))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    loaded = load_tokenizer("some/model")
+    assert loaded.fingerprint == trained.fingerprint
+    assert loaded.spec == "some/model"
+    assert asked == [("some/model", "tokenizer.json"), ("some/model", "tokenizer_config.json")]
+
+    def missing(name: str, file: str) -> str:
+        raise hub.errors.LocalEntryNotFoundError("out of reach")
+
+    monkeypatch.setattr(hub, "hf_hub_download", missing)
+    with pytest.raises(TokenizerError, match=r"there is no tokenizer 'some/model'.*transformers says"):
+        load_tokenizer("some/model")
+
+
 def test_vocabulary_and_merges_without_a_tokenizer_json(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     vocab = {"a": 0, "b": 1, "ab": 2, "Ġ": 3, END_OF_DOCUMENT: 4}
