@@ -198,6 +198,9 @@ def build_index_from_sources(
                 total=inventory.size_bytes,
             )
         vocab_size, end = tokenizer.vocab_size, tokenizer.end_of_document
+        asked = parse_vocab_size(options.tokenizer or "")
+        if asked is not None and vocab_size < asked:
+            notes.append(f"the text gave only {vocab_size:,} of the {asked:,} tokens asked for; it is small")
         if end is None:
             notes.append(
                 "the tokenizer names no end-of-document token, so none was appended; pass --end-of-document to name it"

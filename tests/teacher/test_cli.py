@@ -112,6 +112,8 @@ def test_the_summary_for_people(corpus: Path, tmp_path: Path) -> None:
     for words in ("tokens in 21 documents, from 2 files", "257 (bytes)", "bytes/token", "tokens/s", "1 .jpg"):
         assert words in result.stdout
     assert "peak memory" in result.stdout
+    command = ("index", "build", corpus, "--out", tmp_path / "i", "--force", "--tokenizer", "train:9000")
+    assert "of the 9,000 tokens asked for" in fine(*command).stdout
 
 
 def test_info(index: Path, built: tuple[Path, dict[str, Any]]) -> None:
