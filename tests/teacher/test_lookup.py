@@ -90,9 +90,7 @@ def test_query_shows_where_the_match_stands(index: Path) -> None:
 
 
 def test_long_documents_are_cut_around_a_match(tmp_path: Path) -> None:
-    build_index_from_documents(
-        ["x" * 100 + "!" + "y" * 100], ByteTokenizer(), tmp_path / "i", name="x"
-    ).close()
+    build_index_from_documents(["x" * 100 + "!" + "y" * 100], ByteTokenizer(), tmp_path / "i", name="x").close()
     (one,) = lookup.index_query(tmp_path / "i", "!").occurrences
     assert one.cut_before
     assert one.cut_after

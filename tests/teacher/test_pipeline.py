@@ -65,9 +65,7 @@ def test_without_an_end_of_document(trained: Tokenizer) -> None:
 
 def metaspace() -> Tokenizer:
     """A tokenizer that marks the start of a text, so that no cut leaves its tokens alone."""
-    backend = tokenizers.Tokenizer(
-        tokenizers.models.BPE({"▁": 0, "a": 1, "\n": 2, "<e>": 3}, [], unk_token=None)
-    )
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({"▁": 0, "a": 1, "\n": 2, "<e>": 3}, [], unk_token=None))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
     return Tokenizer(backend, spec="metaspace", end_of_document=3)
 

@@ -107,9 +107,7 @@ def rows() -> list[dict[str, Any]]:
     return [{"text": f"text {number}", "id": number} for number in range(10)]
 
 
-def test_a_saved_dataset(
-    tmp_path: Path, rows: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_saved_dataset(tmp_path: Path, rows: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]) -> None:
     datasets = pytest.importorskip("datasets")
     saved = datasets.Dataset.from_list(rows)
     saved.save_to_disk(tmp_path / "one")
