@@ -78,7 +78,7 @@ def test_prints_the_table(ran: tuple[Path, dict[str, Any], str]) -> None:
     for arm in answer["arms"]:
         assert arm["name"] in text
         assert f"{arm['held_out_nats']:.4f}" in text
-    assert "small differences may be chance" in text
+    assert "small differences may be chance" in " ".join(text.split())  # a long path wraps the lines
 
 
 def test_counts_bytes_exactly(ran: tuple[Path, dict[str, Any], str]) -> None:
