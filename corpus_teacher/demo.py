@@ -402,6 +402,8 @@ class _Bars:
 
         yield advance
         self.stage_s[name] = time.perf_counter() - began
+        if not self.progress.console.is_terminal:  # no bars there: say at least what is done
+            self.progress.console.print(f"{name}: {self.stage_s[name]:.1f} s")
         self.progress.update(task, total=total or 1, completed=total or 1)
         self.progress.stop_task(task)
 
@@ -414,21 +416,22 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=console,
+        disable=not console.is_terminal,
     )
 
 
 def _print(answer: dict[str, Any], out: Path, console: Console) -> None:
     """The table at the end."""
     table = Table(title="Three students, one seed, the same tokens in the same order")
+    table.add_column("student", no_wrap=True)
     for column in (
-        "student",
-        "held-out nats/token",
-        "bits/byte",
+        "held-out\nnats/token",
+        "held-out\nbits/byte",
         "seconds",
         "tokens/s",
-        "teacher's share of the step",
+        "teacher's share\nof the step",
     ):
-        table.add_column(column, justify="left" if column == "student" else "right")
+        table.add_column(column, justify="right")
     for arm in answer["arms"]:
         table.add_row(
             arm["name"],

@@ -95,7 +95,9 @@ def split_standard_library(
     found = sorted([*_code(folder), *_help_texts()], key=lambda document: _bucket(document.origin))
     if not any(document.origin.endswith(".py") for document in found):
         raise InputError(f"the standard library at {folder} holds no .py files: name another folder")
-    train, held_out, size = [], [], 0
+    train: list[Document] = []
+    held_out: list[Document] = []
+    size = 0
     for document in found:
         if max_bytes is not None and size >= max_bytes:
             break
@@ -119,9 +121,7 @@ def _code(folder: Path) -> Iterator[Document]:
     """Every .py file that is UTF-8, has text, and is code that somebody wrote to be used."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [
-            name
-            for name in folders
-            if name not in _SKIPPED_FOLDERS and not name.startswith(("test", "config-"))
+            name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith(("test", "config-"))
         ]
         for file in files:
             path = Path(parent, file)

@@ -268,9 +268,7 @@ def make_student(
         elif isinstance(config, str):
             known = config in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
             config = (
-                transformers.AutoConfig.for_model(config)
-                if known
-                else transformers.AutoConfig.from_pretrained(config)
+                transformers.AutoConfig.for_model(config) if known else transformers.AutoConfig.from_pretrained(config)
             )
         config.vocab_size = vocab_size
         config.use_cache = False
@@ -326,9 +324,7 @@ class DistillationTrainer(transformers.Trainer):
                     f"the teacher's index has {teacher.vocab_size} tokens and the student only "
                     f"{model.config.vocab_size}: make a student with the index's vocabulary"
                 )
-        collator = options.pop("data_collator", None) or TeacherCollator(
-            teacher if config.arm == "corpus" else None
-        )
+        collator = options.pop("data_collator", None) or TeacherCollator(teacher if config.arm == "corpus" else None)
         super().__init__(model=model, args=args, data_collator=collator, **options)
         self.config = config
         self.held_out_bytes = held_out_bytes
@@ -384,10 +380,12 @@ class DistillationTrainer(transformers.Trainer):
         targets = inputs.pop("soft_targets", None)
         outputs = model(**inputs)
         if not model.training:
-            nats = label_smoothing_cross_entropy(outputs.logits, labels, reduction="sum")
-            counted = (labels != IGNORE_INDEX).sum()
-            self._held_out += torch.stack([nats, counted]).double().cpu()
-            loss = nats / counted.clamp_min(1)
+            nats = label_smoothing_cross_entropy(outputs.logits, labels, reduction="none").sum(1)
+            counted = (labels != IGNORE_INDEX).sum(1)
+            # of all processes, without the rows that fill up the last batch
+            every = self.accelerator.gather_for_metrics(torch.stack([nats, counted.to(nats)], 1))
+            self._held_out += every.double().sum(0).cpu()
+            loss = nats.sum() / counted.sum().clamp_min(1)
             return (loss, outputs) if return_outputs else loss
         if num_items_in_batch is None:
             num_items_in_batch = (labels != IGNORE_INDEX).sum()
@@ -421,8 +419,7 @@ class DistillationTrainer(transformers.Trainer):
         """The Trainer's, with the loss as a mean over tokens, and bits per byte where the bytes are known."""
         self._held_out.zero_()
         output = super().evaluation_loop(*args, **kwargs)
-        sums = self._held_out.to(self.args.device)
-        nats, tokens = (self.accelerator.reduce(sums, "sum") if self.args.world_size > 1 else sums).tolist()
+        nats, tokens = self._held_out.tolist()
         prefix = kwargs.get("metric_key_prefix", "eval")
         if tokens and output.metrics is not None:
             output.metrics[f"{prefix}_loss"] = nats / tokens

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +64,7 @@ class Recorder(transformers.TrainerCallback):
 
 def run(tokens: np.ndarray, teacher: CorpusTeacher, out: Path, **options: Any) -> TrainingResult:
     passed = {
-        name: options.pop(name)
-        for name in ("resume", "callbacks", "held_out_bytes", "progress")
-        if name in options
+        name: options.pop(name) for name in ("resume", "callbacks", "held_out_bytes", "progress") if name in options
     }
     settings = {"steps": 6, "batch_size": 4, "warmup_steps": 1, "eval_every": 3, "learning_rate": 1e-2}
     return train_student(
@@ -88,9 +89,7 @@ def test_every_arm_learns(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: 
     assert [point["tokens"] for point in result.history] == [20 * 64, 40 * 64]
     assert result.held_out_nats < result.history[0]["held_out_nats"] < math.log(VOCAB)
     windows = 501 // LENGTH  # one byte a predicted token makes bits per byte those of a token
-    assert result.bits_per_byte == pytest.approx(
-        result.held_out_nats / math.log(2) * windows * (LENGTH - 1) / 465
-    )
+    assert result.bits_per_byte == pytest.approx(result.held_out_nats / math.log(2) * windows * (LENGTH - 1) / 465)
     assert result.tokens == 40 * 64
     assert result.tokens_per_s * result.seconds == pytest.approx(40 * 64)
     assert (result.teacher_share > 0) == (result.teacher_s > 0) == (arm == "corpus")
@@ -99,9 +98,7 @@ def test_every_arm_learns(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: 
     assert described["arm"] == arm
 
 
-def test_evaluation_is_on_the_data_whatever_the_arm(
-    tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path
-) -> None:
+def test_evaluation_is_on_the_data_whatever_the_arm(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
     student = make_student(STUDENT, vocab_size=VOCAB)
     held_out = TokenWindows(tokens[2500:], LENGTH, shuffle=False)
     config = TrainingConfig(arm="corpus", corpus_weight=1.0, steps=3, batch_size=4, eval_every=0)
@@ -141,9 +138,7 @@ def test_arms_share_weights_and_data_order(
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_resume_is_exact(
-    tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, num_workers: int
-) -> None:
+def test_resume_is_exact(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, num_workers: int) -> None:
     whole = run(tokens, teacher, tmp_path / "whole", num_workers=num_workers)
     options = {"save_every": 4, "num_workers": num_workers}
     with pytest.raises(KeyboardInterrupt):
@@ -155,9 +150,7 @@ def test_resume_is_exact(
         assert whole.teacher_share == whole.loader_s / whole.seconds
 
 
-def test_accumulation_is_weighted_by_tokens(
-    tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path
-) -> None:
+def test_accumulation_is_weighted_by_tokens(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
     # plain descent, since Adam blows the rounding of small gradients up
     options = {"learning_rate": 0.5, "arguments": {"optim": "sgd"}}
     whole = run(tokens, teacher, tmp_path / "whole", batch_size=4, **options)
@@ -178,6 +171,61 @@ def test_loss_parts_are_logged(tokens: np.ndarray, teacher: CorpusTeacher, tmp_p
     first = next(entry for entry in logs if "loss" in entry)
     blend = 0.75 * first["hard_nats"] + 0.25 * first["soft_nats"]
     assert first["loss"] == pytest.approx(blend, abs=1e-3)
+
+
+_TWO_PROCESSES = """
+import json, os, sys
+import numpy as np
+from corpus_teacher.data import TokenWindows
+from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.training import TrainingConfig, make_student, train_student
+
+index, tokens, out, student, options, batch = sys.argv[1:]
+tokens = np.load(tokens)
+result = train_student(
+    TrainingConfig(**json.loads(options), batch_size=int(batch)),
+    make_student(json.loads(student), vocab_size=24),
+    TokenWindows(tokens[:2500], 16),
+    TokenWindows(tokens[2500:], 16, shuffle=False),
+    out,
+    teacher=CorpusTeacher(index, max_order=2),
+)
+if os.environ["RANK"] == "0":
+    print("nats", json.dumps([result.tokens, *[point["held_out_nats"] for point in result.history]]))
+"""
+
+
+def test_two_processes_are_one_big_batch(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_TWO_PROCESSES)
+    np.save(tmp_path / "tokens.npy", tokens)
+    options = {
+        "steps": 6,
+        "warmup_steps": 1,
+        "eval_every": 3,
+        "learning_rate": 0.5,
+        "arguments": {"optim": "sgd", "use_cpu": True},
+    }
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable]
+    arguments = [
+        teacher.index.path,
+        tmp_path / "tokens.npy",
+        tmp_path / "two",
+        json.dumps(STUDENT),
+        json.dumps(options),
+    ]
+    ran = subprocess.run(
+        [sys.executable, *launch, tmp_path / "script.py", *map(str, arguments), "4"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    printed = next(line for line in ran.stdout.splitlines() if line.startswith("nats "))
+    whole = run(tokens, teacher, tmp_path / "one", **{**options, "batch_size": 8})
+    expected = [whole.tokens, *[point["held_out_nats"] for point in whole.history]]
+    assert json.loads(printed.removeprefix("nats ")) == pytest.approx(expected, abs=1e-5)
 
 
 def test_any_causal_model() -> None:
