@@ -65,5 +65,5 @@ wheel: $(INSTALLED)  ## dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:  ## removes what the targets above made
-	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .numba_cache .demo
+	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .numba_cache .demo corpus-teacher-demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
