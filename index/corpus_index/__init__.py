@@ -10,14 +10,17 @@ from corpus_index.errors import (
     IndexWriteError,
     QueryError,
 )
-from corpus_index.estimators import SparseTargets, smoothed_targets
+from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_estimator
 from corpus_index.query import CorpusIndex
+from corpus_index.smoothing import SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.verify import verify_index
 
 __all__ = [
+    "ESTIMATORS",
     "CorpusError",
     "CorpusIndex",
     "CorpusIndexError",
+    "Estimator",
     "IndexExistsError",
     "IndexFormatError",
     "IndexWriteError",
@@ -27,6 +30,9 @@ __all__ = [
     "QueryError",
     "SparseTargets",
     "build_index",
+    "load_estimator",
+    "make_estimator",
+    "next_probabilities",
     "smoothed_targets",
     "verify_index",
 ]

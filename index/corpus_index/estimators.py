@@ -1,196 +1,238 @@
-"""Estimators: from the counts of a context and its suffixes to a distribution over the vocabulary.
+"""Estimators as objects: a name, its parameters, how they are fitted on an index, and how they are kept.
 
-A smoothed distribution is never written out over V. It is `sparse + rest · base`: the tokens that the context's orders
-have seen, explicitly, and the remaining mass on one base distribution that all contexts share.
+An estimator is small: a few numbers an order. `make_estimator` makes one by name, `fit` sets its parameters from the
+counts of an index, `save` writes them as JSON with the fingerprint of that index, `load_estimator` reads them back and
+refuses another index's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from corpus_index._kernels import smoothing
-from corpus_index.errors import QueryError
+from corpus_index._kernels import counting, interpolate, walk
+from corpus_index.errors import IndexFormatError, QueryError
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
 
-ESTIMATORS = ("witten-bell",)
-"""Names that `smoothed_targets` knows."""
+_RULES = {
+    "mle": interpolate.MAXIMUM,
+    "jelinek-mercer": interpolate.JELINEK_MERCER,
+    "dirichlet": interpolate.DIRICHLET,
+    "witten-bell": interpolate.WITTEN_BELL,
+    "absolute-discounting": interpolate.DISCOUNT,
+    "kneser-ney": interpolate.DISCOUNT,
+    "modified-kneser-ney": interpolate.DISCOUNT,
+    "pitman-yor": interpolate.PITMAN_YOR,
+}
+ESTIMATORS = tuple(_RULES)
+"""Names that `make_estimator` knows."""
 
-LEAVE_OUT = (None, "self")
+_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "pitman-yor"}
+_FIT_ORDERS = 8  # without a bound, discounts are fitted up to here, and the last one goes on
+_MOST_ORDERS = 254  # of Kneser–Ney: shared lengths are stored up to 255
 
-_CHUNK = 1 << 13  # positions whose chains are held at a time
 
-
-class SparseTargets(NamedTuple):
-    """Distributions of Q positions: p(w) = Σ sparse(w) + rest · base(w), each summing to 1 over V.
+@dataclass(frozen=True)
+class Estimator:
+    """How counts become probabilities.
 
     Attributes
     ----------
-    offsets : ndarray of shape (Q + 1,), int64
-        Position q's pairs are entries offsets[q] : offsets[q + 1] of the next two.
-    token_ids : ndarray of shape (E,), int64
-        Ascending within a position.
-    probs : ndarray of shape (E,), float32
-        May be a little below 0 at a token whose own occurrence was left out: p isn't.
-    rest : ndarray of shape (Q,), float32
-        The mass on the base.
-    base : ndarray of shape (V,), float32
-        The unigram distribution, interpolated with the uniform one.
-    match_len : ndarray of shape (Q,), int32
-        Tokens of the longest context that counted.
-    context_count : ndarray of shape (Q,), int64
-        Its occurrences, after leaving out.
-    cut_mass : ndarray of shape (Q,), float32
-        What top_k moved from explicit tokens to the base.
+    name : str
+        One of `ESTIMATORS`.
+    max_order : int or None
+        Symbols of the longest context that counts; None for no bound (not for Kneser–Ney).
+    discounts : tuple of (D1, D2, D3) an order
+        Taken from counts of one, two, three and more; the last entry goes on for higher orders.
+    strengths : tuple of tuples an order
+        jelinek-mercer: the weight of the order by the bit length of the context's count. dirichlet: its mass.
+        pitman-yor: its strength θ.
+    fingerprint : str or None
+        Of the index that it was fitted on.
+    convention : {"plain", "kenlm"}
+        kenlm: the uniform distribution below the unigrams is over the tokens of the corpus and one unknown word.
     """
 
-    offsets: np.ndarray
-    token_ids: np.ndarray
-    probs: np.ndarray
-    rest: np.ndarray
-    base: np.ndarray
-    match_len: np.ndarray
-    context_count: np.ndarray
-    cut_mass: np.ndarray
+    name: str
+    max_order: int | None = None
+    discounts: tuple[tuple[float, float, float], ...] = ()
+    strengths: tuple[tuple[float, ...], ...] = ()
+    fingerprint: str | None = None
+    convention: str = "plain"
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def rule(self) -> int:
+        """The kernel's number for the formula."""
+        return _RULES[self.name]
+
+    @property
+    def is_kneser_ney(self) -> bool:
+        """Whether lower orders count distinct left extensions."""
+        return self.name in ("kneser-ney", "modified-kneser-ney")
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether all parameters are there."""
+        return self.name not in _FITTED or bool(self.discounts)
+
+    def fit(self, index: CorpusIndex) -> Estimator:
+        """A copy with the parameters that the counts of an index give; itself where there is nothing to fit.
+
+        Notes
+        -----
+        Discounts are D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or the three of Chen & Goodman (1998), of each
+        order's own counts of counts. O(N) an order.
+        """
+        if self.name not in _FITTED:
+            return replace(self, fingerprint=index.fingerprint)
+        highest = _FIT_ORDERS if self.max_order is None else self.max_order
+        counts = counts_of_counts(index, highest, left=self.is_kneser_ney)
+        three = self.name == "modified-kneser-ney"
+        discounts = [_modified(row) if three else _absolute(row) for row in counts.tolist()]
+        fallback = [order for order, found in enumerate(discounts) if found is None]
+        return replace(
+            self,
+            discounts=tuple(found or (0.5, 1.0, 1.5) for found in discounts)
+            if three
+            else tuple(found or (0.5, 0.5, 0.5) for found in discounts),
+            fingerprint=index.fingerprint,
+            facts={"fallback_orders": fallback, "counts_of_counts": counts.tolist()},
+        )
+
+    def base(self, index: CorpusIndex) -> np.ndarray:
+        """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
+
+        Kneser–Ney: the unigrams' left extensions, discounted, over the uniform distribution. mle: c(w) / N. Others:
+        (c(w) + T / V) / (N + T).
+        """
+        counts = index.symbol_counts
+        distinct, total = int((counts > 0).sum()), index.num_tokens
+        if self.name == "mle":
+            return np.append(counts / total, 0.0)
+        if not self.is_kneser_ney:
+            return np.append(counts + distinct / index.vocab_size, distinct / index.vocab_size) / (total + distinct)
+        if self.max_order != 0:
+            lefts = np.zeros(index.num_symbols, np.int64)
+            counting.distinct_left(index.array("next_tokens"), index.array("common"), index.num_symbols, lefts)
+            counts, total = lefts, int(lefts.sum())
+        cut = np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)]
+        words = distinct + 1 if self.convention == "kenlm" else index.vocab_size
+        uniform = float(cut.sum()) / total / words
+        return np.append((counts - cut) / total + uniform, uniform)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the estimator as JSON."""
+        content = {
+            "name": self.name,
+            "max_order": self.max_order,
+            "discounts": self.discounts,
+            "strengths": self.strengths,
+            "fingerprint": self.fingerprint,
+            "convention": self.convention,
+            "facts": self.facts,
+        }
+        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def smoothed_targets(
-    index: CorpusIndex,
-    input_ids: ArrayLike,
-    next_ids: ArrayLike | None = None,
-    *,
-    estimator: str = "witten-bell",
-    max_order: int | None = None,
-    leave_out: str | None = None,
-    top_k: int = 64,
-    starts_document: bool | ArrayLike = False,
-) -> SparseTargets:
-    """The smoothed next-token distribution at every position of a batch, from the whole backoff chain.
+def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -> Estimator:
+    """An estimator by name, not yet fitted.
 
     Parameters
     ----------
-    index : CorpusIndex
-    input_ids : array_like of shape (B, T) or (T,), integer
-        Token ids below V.
-    next_ids : array_like of the same shape, integer, optional
-        The token that truly follows each position, −1 where unknown; needed by leave_out.
-    estimator : {"witten-bell"}
+    name : str
+        One of `ESTIMATORS`.
     max_order : int, optional
-        Symbols of the longest context that counts; default: no bound.
-    leave_out : {None, "self"}
-        "self": one occurrence of (context, next token) is taken out at every order before the longest match is chosen,
-        as is right for text that is in the index. A position whose next token is unknown is left as it is.
-    top_k : int
-        Explicit pairs a position at most; what is cut goes to the base and is reported.
-    starts_document : bool or array_like of shape (B,), bool
-        Which rows begin where a document begins.
-
-    Returns
-    -------
-    SparseTargets
-        Of Q = B · T positions, row by row.
+        Symbols of the longest context that counts.
+    **parameters
+        discounts, strengths, convention: see `Estimator`.
 
     Raises
     ------
     QueryError
-        If an id is out of range, or a shape, name or option is wrong.
-
-    Notes
-    -----
-    Witten–Bell (Bell, Cleary & Witten 1990; method C of Witten & Bell 1991), interpolated:
-    p_n(w) = (c_n(w) + T_n · p_{n−1}(w)) / (c_n + T_n), where c_n counts the context of n symbols and T_n its distinct
-    continuations. O(Σ T_n) time a position.
+        If there is no such estimator, or a parameter doesn't fit it.
     """
-    if estimator not in ESTIMATORS:
-        raise QueryError(f"there is no estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}")
-    if leave_out not in LEAVE_OUT:
-        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None or 'self'")
-    if top_k < 1:
-        raise QueryError(f"top_k {top_k} must be at least 1")
-    ids = np.atleast_2d(np.asarray(input_ids))
-    labels = np.full(ids.size, -1, np.int64)
-    if leave_out == "self":
-        if next_ids is None:
-            raise QueryError("leave_out='self' needs next_ids: the token that follows each position (−1: unknown)")
-        labels = np.atleast_2d(np.asarray(next_ids)).astype(np.int64).reshape(-1)
-        if labels.size != ids.size:
-            raise QueryError(f"next_ids must have the shape of input_ids {ids.shape}, not {np.shape(next_ids)}")
-        if labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < index.vocab_size:
-            bad = int(labels.min()) if int(labels.min()) < -1 else int(labels.max())
-            raise QueryError(f"next id {bad} is outside of −1 .. {index.vocab_size - 1}")
-        labels = np.where(labels >= 0, index.symbols_of(np.maximum(labels, 0)), -1)
-        labels[labels == index.num_symbols] = -1  # the corpus lacks it: nothing to leave out
-    match, depth = index.match_nodes(ids, max_order=max_order, starts_document=starts_document)
-    return _targets(
-        index, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1), match.match_len, labels, top_k
-    )
+    if name not in _RULES:
+        raise QueryError(f"there is no estimator {name!r}: choose one of {', '.join(ESTIMATORS)}")
+    if max_order is not None and max_order < 0:
+        raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")
+    estimator = Estimator(name, max_order, **parameters)
+    if estimator.convention not in ("plain", "kenlm"):
+        raise QueryError(f"convention {estimator.convention!r} is unknown: choose 'plain' or 'kenlm'")
+    if estimator.is_kneser_ney and max_order is not None and max_order > _MOST_ORDERS:
+        raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
+    if name in ("jelinek-mercer", "dirichlet") and not estimator.strengths:
+        default = (0.5,) if name == "jelinek-mercer" else (16.0,)
+        estimator = replace(estimator, strengths=(default,))
+    if name == "pitman-yor" and not estimator.strengths:
+        estimator = replace(estimator, strengths=((0.0,),))
+    return estimator
 
 
-def _targets(
-    index: CorpusIndex,
-    lo: np.ndarray,
-    hi: np.ndarray,
-    depth: np.ndarray,
-    match_len: np.ndarray,
-    labels: np.ndarray,
-    top_k: int,
-) -> SparseTargets:
-    num_positions = lo.size
-    top_k = min(top_k, index.num_symbols)
-    started = depth - match_len.reshape(-1)  # 1 where the match includes the document's start
-    offsets = np.zeros(num_positions + 1, np.int64)
-    rest, cut = np.empty(num_positions, np.float32), np.empty(num_positions, np.float32)
-    reached_len, reached_count = np.empty(num_positions, np.int32), np.empty(num_positions, np.int64)
-    unigrams = index.symbol_counts
-    pull = 1.0 / max(1, index.num_tokens - 1 + int((unigrams > 0).sum()))
-    all_ids, all_probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    done = 0
-    while done < num_positions:
-        stop, chains = index.chains_of(lo, hi, depth, done, min(num_positions, done + _CHUNK))
-        rows = index.rows_of_nodes(chains.lo, chains.hi, chains.depth)
-        token_ids = np.empty((stop - done) * top_k, np.int64)
-        probs = np.empty((stop - done) * top_k, np.float32)
-        part_offsets = np.zeros(stop - done + 1, np.int64)
-        used = smoothing.witten_bell_targets(
-            chains.offsets,
-            chains.depth,
-            chains.hi - chains.lo,
-            rows.numbers,
-            rows.stored_offsets.size - 1,
-            rows.stored_offsets,
-            rows.stored_symbols,
-            rows.stored_counts,
-            rows.offsets,
-            rows.symbols,
-            rows.counts,
-            labels[done:stop],
-            unigrams,
-            pull,
-            started[done:stop],
-            top_k,
-            part_offsets,
-            token_ids,
-            probs,
-            rest[done:stop],
-            cut[done:stop],
-            reached_len[done:stop],
-            reached_count[done:stop],
+def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimator:
+    """Read an estimator that was fitted on this index.
+
+    Raises
+    ------
+    IndexFormatError
+        If the file is not an estimator, or was fitted on another index.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content["discounts"] = tuple(tuple(row) for row in content["discounts"])
+        content["strengths"] = tuple(tuple(row) for row in content["strengths"])
+        estimator = Estimator(**content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise IndexFormatError(f"{path} is not an estimator ({error}): fit one again") from error
+    if estimator.fingerprint != index.fingerprint:
+        raise IndexFormatError(f"{path} was fitted on another index than {index.path}: fit it again")
+    return estimator
+
+
+def counts_of_counts(index: CorpusIndex, highest: int, *, left: bool) -> np.ndarray:
+    """How many (h, w) have a count of 1, 2, 3, 4: shape (highest + 1, 4), by the order of h.
+
+    left: below the highest order, the count is that of distinct left extensions (raw where h begins with the start).
+    """
+    next_tokens, common = index.array("next_tokens"), index.array("common")
+    known = np.full(index.num_tokens, 255, np.uint8)
+    walk.mark_short_contexts(index.kernel_arrays(), next_tokens, min(highest + 1, _MOST_ORDERS), known)
+    table = np.zeros((highest + 1, 5), np.int64)
+    for order in range(highest + 1):
+        counting.count_counts(
+            next_tokens,
+            common,
+            known,
+            index.num_symbols,
+            order,
+            left and order < highest,
+            0,
+            index.num_tokens,
+            table[order],
         )
-        offsets[done + 1 : stop + 1] = offsets[done] + part_offsets[1:]
-        all_ids.append(index.ids_of(token_ids[:used]).astype(np.int64, copy=False))
-        all_probs.append(probs[:used])
-        done = stop
-    return SparseTargets(
-        offsets,
-        np.concatenate(all_ids),
-        np.concatenate(all_probs),
-        rest,
-        index.base_distribution(),
-        reached_len,
-        reached_count,
-        cut,
-    )
+    return table[:, 1:]
+
+
+def _absolute(counts: list[int]) -> tuple[float, float, float] | None:
+    n1, n2 = counts[:2]
+    if n1 == 0:
+        return None
+    discount = n1 / (n1 + 2 * n2)
+    return discount, discount, discount
+
+
+def _modified(counts: list[int]) -> tuple[float, float, float] | None:
+    """The three discounts of Chen & Goodman (1998), or None where one is not in 0 .. its count."""
+    n = [0, *counts]
+    if not all(counts):
+        return None
+    y = n[1] / (n[1] + 2 * n[2])
+    found = tuple(i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))
+    return found if all(0 <= d <= i for i, d in enumerate(found, 1)) else None  # type: ignore[return-value]

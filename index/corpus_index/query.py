@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import rows, walk
+from corpus_index._kernels import counting, rows, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.errors import IndexFormatError, QueryError
-from corpus_index.estimators import SparseTargets, smoothed_targets
+from corpus_index.estimators import Estimator, make_estimator
+from corpus_index.smoothing import SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.store import map_array, read_manifest
 
 BLOCK = 64
@@ -56,7 +57,9 @@ class CorpusIndex:
         self.end_of_document: int | None = self.metadata.get("end_of_document")
         self.fingerprint: str = manifest["fingerprint"]
         self._counts: np.ndarray | None = None
-        self._base: np.ndarray | None = None
+        self._left: tuple[np.ndarray, np.ndarray] | None = None
+        self._estimators: dict[tuple[str, int | None], Estimator] = {}
+        self._bases: dict[Estimator, np.ndarray] = {}
         self._num_symbols: int = manifest["num_symbols"]
         self._arrays: dict[str, np.ndarray] = {
             name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
@@ -422,8 +425,12 @@ class CorpusIndex:
     def smoothed_targets(
         self, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any
     ) -> SparseTargets:
-        """Smoothed next-token distributions of a batch; see `corpus_index.estimators.smoothed_targets`."""
+        """Smoothed next-token distributions of a batch; see `corpus_index.smoothing.smoothed_targets`."""
         return smoothed_targets(self, input_ids, next_ids, **options)
+
+    def next_probabilities(self, input_ids: ArrayLike, next_ids: ArrayLike, **options: Any) -> np.ndarray:
+        """Smoothed probabilities of the tokens that follow; see `corpus_index.smoothing.next_probabilities`."""
+        return next_probabilities(self, input_ids, next_ids, **options)
 
     # the whole corpus
 
@@ -441,20 +448,55 @@ class CorpusIndex:
             self._counts = np.diff(first) + np.bincount(ends, minlength=self._num_symbols)
         return self._counts
 
-    def base_distribution(self) -> np.ndarray:
-        """The distribution of the empty context: shape (V,), float32, all above 0.
+    def fitted(self, estimator: str | Estimator, max_order: int | None = None) -> Estimator:
+        """An estimator fitted on this index; by name it is fitted at the first use and remembered.
 
-        p_0(w) = (c(w) + T_0 / V) / (N + T_0), with T_0 the number of distinct tokens: Witten–Bell between the unigrams
-        and the uniform distribution, so that a token that the corpus lacks has a probability too.
+        Raises
+        ------
+        QueryError
+            If there is no such estimator, or it was fitted on another index.
         """
-        if self._base is None:
-            counts = self.symbol_counts
-            distinct = int((counts > 0).sum())
-            total = self.num_tokens + distinct
-            base = np.full(self.vocab_size, distinct / self.vocab_size / total)
-            base[self.ids_of(np.arange(self._num_symbols))] += counts / total
-            self._base = base.astype(np.float32)
-        return self._base
+        if isinstance(estimator, Estimator):
+            if estimator.fingerprint not in (None, self.fingerprint):
+                raise QueryError(f"the estimator {estimator.name} was fitted on another index: fit it on {self.path}")
+            return estimator if estimator.is_fitted else estimator.fit(self)
+        key = (estimator, max_order)
+        if key not in self._estimators:
+            self._estimators[key] = make_estimator(estimator, max_order).fit(self)
+        return self._estimators[key]
+
+    def base_distribution(self, estimator: str | Estimator = "witten-bell") -> np.ndarray:
+        """The distribution of an estimator's empty context: shape (V,), float32; see `Estimator.base`."""
+        fitted = self.fitted(estimator)
+        if fitted not in self._bases:
+            of_symbols = fitted.base(self)
+            base = np.full(self.vocab_size, of_symbols[-1])
+            base[self.ids_of(np.arange(self._num_symbols))] = of_symbols[:-1]
+            self._bases[fitted] = base.astype(np.float32)
+        return self._bases[fitted]
+
+    def stored_left_extensions(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each entry of the stored rows, after how many distinct symbols it stands; and each row's depth (uint8).
+
+        Made at the first use: O(ranks of all heavy nodes).
+        """
+        if self._left is None:
+            bounds = self.array("row_bounds")
+            out, depth = np.empty(self.array("row_counts").size, np.uint32), np.empty(bounds.shape[0], np.uint8)
+            counting.stored_left_extensions(
+                self.array("next_tokens"),
+                self.array("common"),
+                self._num_symbols,
+                bounds,
+                self.array("row_offsets"),
+                self.array("row_tokens"),
+                0,
+                bounds.shape[0],
+                depth,
+                out,
+            )
+            self._left = out, depth
+        return self._left
 
     # helpers
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import corpus_index.estimators as estimators_module
+import corpus_index.smoothing as estimators_module
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, QueryError, SparseTargets
@@ -113,7 +113,7 @@ def test_match_len_and_count_tell_what_was_used(make_index: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"estimator": "magic"}, "no estimator 'magic': choose one of witten-bell"),
+        ({"estimator": "magic"}, "no estimator 'magic': choose one of mle"),
         ({"leave_out": "other"}, "leave_out 'other'"),
         ({"leave_out": "self"}, "needs next_ids"),
         ({"leave_out": "self", "next_ids": [[4, 0]]}, "next id 4 is outside"),

@@ -463,3 +463,20 @@ def first_misstep(text, steps, next_tokens, ranks):
         if hi - lo != (1 if continued else 0) or (continued and np.int64(text.order[lo]) != position):
             return r
     return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def mark_short_contexts(index, next_tokens, most, known):
+    """known[r] = symbols of the context of rank r, where they are at most `most` (< 255): near documents' starts."""
+    steps = index.steps
+    for start in range(index.num_starts):
+        r = np.int64(start)
+        for symbols in range(1, most + 1):
+            known[r] = symbols
+            c = np.int64(next_tokens[r])
+            if steps.symbols[4 * c + 4] == steps.symbols[4 * c]:
+                break
+            lo, hi = step_range(steps, c, r, r + 1)
+            if lo == hi:
+                break
+            r = lo

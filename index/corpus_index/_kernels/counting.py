@@ -1,0 +1,119 @@
+"""What estimators are fitted on: left extensions of rows, counts of counts, the symbols of short contexts.
+
+Kneser–Ney asks of (h, w) not how often it occurs but after how many distinct symbols. In context order, the occurrences
+of a node h that share one more symbol are runs of neighbours: a run ends where the shared length is the node's depth.
+So the answer is the number of runs that hold w. The start of a document is a symbol like others; contexts that begin
+with it have nothing before them and keep their raw counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def left_extensions(next_tokens, common, lo, hi, depth, token_ids, a, e, out, tally, seen):
+    """out[a:e] = in how many runs of the node each token of its row stands.
+
+    tally, seen: scratch, one entry a symbol; tally is left zero, seen must not hold a rank of the node.
+    """
+    run = lo
+    for r in range(lo, hi):
+        if r > lo and np.int64(common[r]) == depth:
+            run = r
+        c = np.int64(next_tokens[r])
+        if seen[c] != run:
+            seen[c] = run
+            tally[c] += 1
+    for k in range(a, e):
+        c = np.int64(token_ids[k])
+        out[k] = tally[c]
+        tally[c] = 0
+    # a later node may begin at the same rank
+    for r in range(lo, hi):
+        seen[next_tokens[r]] = -1
+
+
+@njit(cache=True, nogil=True)
+def node_depth(common, lo, hi):
+    """The symbols that all ranks of a node share: the least shared length inside (255 for one rank, or more)."""
+    least = np.int64(255)
+    for r in range(lo + 1, hi):
+        least = min(least, np.int64(common[r]))
+    return least
+
+
+@njit(cache=True, nogil=True)
+def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, row_tokens, begin, end, depths, out):
+    """Depth and left extensions of the stored rows begin .. end − 1."""
+    tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
+    for row in range(begin, end):
+        lo, hi = np.int64(bounds[row, 0]), np.int64(bounds[row, 1])
+        depths[row] = node_depth(common, lo, hi)
+        left_extensions(
+            next_tokens, common, lo, hi, depths[row], row_tokens, offsets[row], offsets[row + 1], out, tally, seen
+        )
+
+
+@njit(cache=True, nogil=True)
+def own_left_extensions(next_tokens, common, num_symbols, chains, numbers, num_stored, offsets, symbols, out):
+    """Left extensions of the rows that a batch made for itself."""
+    tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
+    for node in range(numbers.size):
+        row = numbers[node] - num_stored
+        if row >= 0:
+            a, e = offsets[row], offsets[row + 1]
+            lo, hi, depth = chains.lo[node], chains.hi[node], chains.depth[node]
+            if hi - lo == 1:
+                out[a] = 1
+            else:
+                left_extensions(next_tokens, common, lo, hi, depth, symbols, a, e, out, tally, seen)
+
+
+@njit(cache=True, nogil=True)
+def count_counts(next_tokens, common, known, num_symbols, order, adjusted, lo, hi, out):
+    """Add to out[1 .. out.size − 1] how many (h, w), h of that order, have each count; out[0] adds larger ones.
+
+    known[r]: symbols of rank r's context where they are few (at most the orders asked for), else 255. adjusted: the
+    count is that of left extensions, raw where h begins with the start. The slice must not cut a node of that order.
+    """
+    tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
+    a = lo
+    while a < hi:
+        e = a + 1
+        while e < hi and np.int64(common[e]) >= order:
+            e += 1
+        symbols = np.int64(known[a])
+        if symbols >= order:
+            runs = adjusted and symbols > order
+            run = a
+            for r in range(a, e):
+                if runs and r > a and np.int64(common[r]) == order:
+                    run = r
+                c = np.int64(next_tokens[r])
+                if not runs:
+                    tally[c] += 1
+                elif seen[c] != run:
+                    seen[c] = run
+                    tally[c] += 1
+            for r in range(a, e):
+                c = np.int64(next_tokens[r])
+                if tally[c] > 0:
+                    out[tally[c] if tally[c] < out.size else 0] += 1
+                    tally[c] = 0
+        a = e
+
+
+@njit(cache=True, nogil=True)
+def distinct_left(next_tokens, common, num_symbols, out):
+    """out[w] = after how many distinct symbols token w stands: the left extensions of the root."""
+    seen = np.full(num_symbols, -1, np.int64)
+    run = np.int64(0)
+    for r in range(next_tokens.size):
+        if r > 0 and common[r] == 0:
+            run = r
+        c = np.int64(next_tokens[r])
+        if seen[c] != run:
+            seen[c] = run
+            out[c] += 1

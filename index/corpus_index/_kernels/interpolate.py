@@ -1,0 +1,334 @@
+"""Interpolated estimators: counts to probabilities, one position at a time, over the rows of its backoff chain.
+
+Every one of them mixes, order by order, p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), with a discount D, a scale s and a
+backoff weight γ that depend on the order and on a few totals of the row. From the deepest order down, the weight that
+is left multiplies up, and a row is read once for all orders that its node stands for. What is left at the end lies on
+the base distribution, so a target is `sparse + rest · base`.
+
+Rules: how D, s and γ come about.
+    WITTEN_BELL     D = 0, s = 1 / (c + T), γ = T / (c + T)
+    JELINEK_MERCER  D = 0, s = λ / c, γ = 1 − λ; λ by order and bit length of c
+    DIRICHLET       D = 0, s = 1 / (c + a), γ = a / (c + a)
+    DISCOUNT        D by order and count (1, 2, 3 and more), s = 1 / c, γ = Σ D_i N_i / c
+    PITMAN_YOR      D by order, s = 1 / (c + θ), γ = (θ + D T) / (c + θ)
+    MAXIMUM         D = 0, s = 1 / c, γ = 0: the longest match alone
+    ADD_K           D = 0, s = 1 / (c + k V), γ' = k V / (c + k V) on the base at once
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.intrinsics import lowest_bit
+
+WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K = range(7)
+
+
+@njit(cache=True, nogil=True)
+def _place_in_row(token_ids, a, e, token):
+    """Where a token stands in the row token_ids[a:e], ascending; −1 where it doesn't."""
+    stop = e
+    while a < e:
+        middle = (a + e) >> 1
+        if np.int64(token_ids[middle]) < token:
+            a = middle + 1
+        else:
+            e = middle
+    return a if a < stop and np.int64(token_ids[a]) == token else np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def _kth_largest(values, n, k):
+    """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
+    lo, hi = 0, n - 1
+    target = k - 1
+    while lo < hi:
+        pivot = values[(lo + hi) >> 1]
+        i, j = lo, hi
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if target <= j:
+            hi = j
+        elif target >= i:
+            lo = i
+        else:
+            break
+    return values[target]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _class(count):
+    """0, 1, 2 for counts of 1, 2, 3 and more."""
+    return min(count, 3) - 1
+
+
+@njit(cache=True, nogil=True)
+def _weigh(rule, discounts, extra, order, total, n1, n2, n3):
+    """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
+    at = min(order, extra.shape[0] - 1)
+    distinct = n1 + n2 + n3
+    if rule == WITTEN_BELL:
+        return 0.0, 0.0, 0.0, 1.0 / (total + distinct), distinct / (total + distinct)
+    if rule == JELINEK_MERCER:
+        bucket, rest = 0, total
+        while rest > 1 and bucket + 1 < extra.shape[1]:
+            rest >>= 1
+            bucket += 1
+        weight = extra[at, bucket]
+        return 0.0, 0.0, 0.0, weight / total, 1.0 - weight
+    if rule == DIRICHLET:
+        a = extra[at, 0]
+        return 0.0, 0.0, 0.0, 1.0 / (total + a), a / (total + a)
+    d1, d2, d3 = discounts[at, 0], discounts[at, 1], discounts[at, 2]
+    if rule == DISCOUNT:
+        return d1, d2, d3, 1.0 / total, (d1 * n1 + d2 * n2 + d3 * n3) / total
+    if rule == PITMAN_YOR:
+        theta = extra[at, 0]
+        return d1, d1, d1, 1.0 / (total + theta), (theta + d1 * distinct) / (total + theta)
+    if rule == ADD_K:
+        k = extra[0, 0]
+        return 0.0, 0.0, 0.0, 1.0 / (total + k), k / (total + k)
+    return 0.0, 0.0, 0.0, 1.0 / total, 0.0
+
+
+@njit(cache=True, nogil=True)
+def _classes(counts, a, e):
+    """How many of counts[a:e] are 1, 2, 3 and more, and their sum."""
+    n1 = n2 = total = np.int64(0)
+    for k in range(a, e):
+        c = np.int64(counts[k])
+        total += c
+        n1 += c == 1
+        n2 += c == 2
+    return n1, n2, (e - a) - n1 - n2, total
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mark(touched, summary, c):
+    touched[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
+    summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
+
+
+@njit(cache=True, nogil=True)
+def _add_row(mass, touched, summary, token_ids, counts, a, e, ones, label, scale, c1, c2, c3):
+    """Add scale · count − the cut of the count's class to every token of a row but the label."""
+    for k in range(a, e):
+        token = np.int64(token_ids[k])
+        if token != label:
+            c = 1 if ones else np.int64(counts[k])
+            _mark(touched, summary, token)
+            mass[token] += scale * c - (c1 if c == 1 else c2 if c == 2 else c3)
+
+
+@njit(cache=True, nogil=True)
+def _emit(mass, touched, summary, ids, sorting, kept_always, top_k, out_tokens, out_probs, used):
+    """Write the top_k largest masses (and that of kept_always), ascending by token, and clear; (used, sum, cut)."""
+    n = 0
+    for s in range(summary.size):
+        while summary[s] != 0:
+            w = (s << 6) + lowest_bit(summary[s])
+            summary[s] &= summary[s] - np.uint64(1)
+            word = touched[w]
+            touched[w] = 0
+            while word != 0:
+                ids[n] = (w << 6) + lowest_bit(word)
+                word &= word - np.uint64(1)
+                n += 1
+    threshold, room, ties = -np.inf, top_k, n
+    if n > top_k:
+        others = 0
+        for i in range(n):
+            if ids[i] != kept_always:
+                sorting[others] = mass[ids[i]]
+                others += 1
+        room = top_k - 1 if kept_always >= 0 else top_k
+        if room > 0:
+            threshold = _kth_largest(sorting, others, room)
+        above = 0
+        for i in range(others):
+            above += sorting[i] > threshold
+        ties = room - above  # entries equal to the threshold that still fit
+    cut, explicit = 0.0, 0.0
+    for i in range(n):
+        c = ids[i]
+        value = mass[c]
+        mass[c] = 0.0
+        keep = n <= top_k or c == kept_always or (room > 0 and value > threshold)
+        if not keep and room > 0 and value == threshold and ties > 0:
+            keep = True
+            ties -= 1
+        if not keep:
+            cut += value
+        elif value != 0.0:
+            out_tokens[used] = c
+            out_probs[used] = value
+            explicit += np.float64(out_probs[used])
+            used += 1
+    return used, explicit, cut
+
+
+@njit(cache=True, nogil=True)
+def interpolated_targets(
+    rule,
+    discounts,
+    extra,
+    kneser_ney,
+    max_order,
+    num_symbols,
+    base,
+    pull,
+    chains,
+    started,
+    rows,
+    left,
+    labels,
+    leaves,
+    top_k,
+    out_offsets,
+    out_tokens,
+    out_probs,
+    out_rest,
+    out_cut,
+    out_len,
+    out_count,
+):
+    """Fill the targets of some positions; see `estimators`.
+
+    discounts (O, 3), extra (O, ·): by order, the last one going on. kneser_ney: orders below the top count distinct
+    left extensions. base (S + 1,): the base distribution in symbols, and of an unseen token. pull: what leaving one
+    token out takes from the unigrams, 0 where the base is left as it is. chains, rows: the positions' nodes and their
+    rows. left: for each stored row its depth, and for stored and own rows the left extensions of each continuation.
+    labels (Q): the token that follows, −1 where unknown; leaves: whether its occurrence is left out. top_k 0: only the
+    probability of the label is wanted, in out_rest. Returns the entries written.
+    """
+    mass = np.zeros(num_symbols, np.float64)
+    touched = np.zeros((num_symbols >> 6) + 1, np.uint64)
+    summary = np.zeros((num_symbols >> 12) + 1, np.uint64)
+    room = num_symbols if top_k > 0 else 1
+    sorting, ids = np.empty(room, np.float64), np.empty(room, np.int64)
+    num_stored = rows.stored_offsets.size - 1
+    used = 0
+    for q in range(labels.size):
+        label = labels[q]
+        out = leaves and 0 <= label < num_symbols
+        remaining = 1.0  # what the deeper orders leave to the shallower
+        of_label = 0.0
+        out_len[q] = -1
+        deeper_own = np.int64(-1)  # the label's count one order deeper
+        first_node, end_node = chains.offsets[q], chains.offsets[q + 1]
+        for node in range(first_node, end_node):
+            row = rows.numbers[node]
+            stored = row < num_stored
+            if stored:
+                token_ids, counts, lefts = rows.stored_symbols, rows.stored_counts, left.stored
+                a, e = np.int64(rows.stored_offsets[row]), np.int64(rows.stored_offsets[row + 1])
+            else:
+                token_ids, counts, lefts = rows.symbols, rows.counts, left.own
+                a, e = rows.offsets[row - num_stored], rows.offsets[row - num_stored + 1]
+            depth = chains.depth[node]
+            shallower = chains.depth[node + 1] if node + 1 < end_node else np.int64(0)
+            place = _place_in_row(token_ids, a, e, label) if label >= 0 else np.int64(-1)
+            own = np.int64(counts[place]) if place >= 0 else np.int64(0)
+            gone = 1 if out and own > 0 else 0
+            if chains.hi[node] - chains.lo[node] == gone:
+                deeper_own = own
+                continue
+            # raw counts, after leaving out
+            n1, n2, n3, total = _classes(counts, a, e)
+            if gone == 1:
+                total -= 1
+                n1 += (own == 2) - (own == 1)
+                n2 += (own == 3) - (own == 2)
+                n3 -= own == 3
+            distinct = n1 + n2 + n3
+            top = out_len[q] < 0
+            if top:
+                out_len[q] = depth - (started[q] if node == first_node else 0)
+                out_count[q] = total
+            raw = raw1 = raw2 = raw3 = 0.0  # summed over the orders: scales, and discounts times scales
+            one = one1 = 0.0
+            lef = lef1 = lef2 = lef3 = 0.0
+            left_gone = 0
+            for order in range(depth, shallower, -1):
+                as_raw = (
+                    not kneser_ney
+                    or order == max_order
+                    or (top and order == depth and (max_order < 0 or (started[q] == 1 and node == first_node)))
+                )
+                if as_raw:
+                    d1, d2, d3, s, back = _weigh(rule, discounts, extra, order, total, n1, n2, n3)
+                    s *= remaining
+                    raw += s
+                    raw1 += s * d1
+                    raw2 += s * d2
+                    raw3 += s * d3
+                elif order < depth or (stored and np.int64(left.depth[row]) != depth):
+                    d1, d2, d3, s, back = _weigh(rule, discounts, extra, order, distinct, distinct, 0, 0)
+                    s *= remaining
+                    one += s
+                    one1 += s * d1
+                else:
+                    m1, m2, m3, left_total = _classes(lefts, a, e)
+                    left_gone = 1 if gone == 1 and (deeper_own == 1 or own == 1) else 0
+                    if left_gone == 1:
+                        x = np.int64(lefts[place])
+                        left_total -= 1
+                        m1 += (x == 2) - (x == 1)
+                        m2 += (x == 3) - (x == 2)
+                        m3 -= x == 3
+                    d1, d2, d3, s, back = _weigh(rule, discounts, extra, order, left_total, m1, m2, m3)
+                    s *= remaining
+                    lef += s
+                    lef1 += s * d1
+                    lef2 += s * d2
+                    lef3 += s * d3
+                remaining *= back
+                if remaining <= 0.0:
+                    break
+            deeper_own = own
+            here = 0.0  # the label's part
+            if own > gone:
+                c = own - gone
+                here += raw * c - (raw1 if c == 1 else raw2 if c == 2 else raw3) + one - one1
+                if lef > 0.0 and np.int64(lefts[place]) > left_gone:
+                    c = np.int64(lefts[place]) - left_gone
+                    here += lef * c - (lef1 if c == 1 else lef2 if c == 2 else lef3)
+            of_label += here
+            if top_k > 0:
+                if here != 0.0:
+                    _mark(touched, summary, label)
+                    mass[label] += here
+                if raw > 0.0:
+                    _add_row(mass, touched, summary, token_ids, counts, a, e, False, label, raw, raw1, raw2, raw3)
+                if one > 0.0:
+                    _add_row(mass, touched, summary, token_ids, counts, a, e, True, label, one, one1, 0.0, 0.0)
+                if lef > 0.0:
+                    _add_row(mass, touched, summary, token_ids, lefts, a, e, False, label, lef, lef1, lef2, lef3)
+            if remaining <= 0.0 or rule == MAXIMUM or rule == ADD_K:
+                break
+        if out_len[q] < 0:
+            out_len[q] = 0
+            out_count[q] = -1  # all of the corpus: the caller knows how much that is
+        # the unigrams without the label's occurrence: (1 + pull) · base − pull at the label
+        taken = remaining * pull if out else 0.0
+        if top_k == 0:
+            whole = remaining * (1.0 + (pull if out else 0.0))
+            out_rest[q] = of_label - taken + whole * base[label] if label >= 0 else 0.0
+            continue
+        if taken > 0.0:
+            _mark(touched, summary, label)
+            mass[label] -= taken
+        keep = label if taken > 0.0 else np.int64(-1)
+        used, explicit, cut = _emit(mass, touched, summary, ids, sorting, keep, top_k, out_tokens, out_probs, used)
+        out_cut[q] = cut
+        out_rest[q] = max(0.0, 1.0 - explicit)
+        out_offsets[q + 1] = used
+    return used
