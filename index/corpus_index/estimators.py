@@ -57,7 +57,8 @@ class Estimator:
     fingerprint : str or None
         Of the index that it was fitted on.
     convention : {"plain", "kenlm"}
-        kenlm: the uniform distribution below the unigrams is over the tokens of the corpus and one unknown word.
+        kenlm: the uniform distribution below the unigrams is over the tokens of the corpus and one unknown word,
+        whose share the ids that the corpus lacks divide evenly.
     """
 
     name: str
@@ -119,14 +120,23 @@ class Estimator:
             return np.append(counts / total, 0.0)
         if not self.is_kneser_ney:
             return np.append(counts + distinct / index.vocab_size, distinct / index.vocab_size) / (total + distinct)
+        counts, cuts, uniform = self.root(index)
+        total = int(counts.sum())
+        rest = float(cuts.sum()) / total * uniform
+        unseen = max(1, index.vocab_size - distinct) if self.convention == "kenlm" else 1
+        seen = np.append(index.symbol_counts > 0, False)
+        return np.where(seen, np.append((counts - cuts) / total, 0.0) + rest, rest / unseen)
+
+    def root(self, index: CorpusIndex) -> tuple[np.ndarray, np.ndarray, float]:
+        """Kneser–Ney's counts of the empty context and their cuts, by symbol, and the uniform probability below."""
+        counts = index.symbol_counts
+        words = index.vocab_size
+        if self.convention == "kenlm":
+            words = min(words, int((counts > 0).sum()) + 1)
         if self.max_order != 0:
-            lefts = np.zeros(index.num_symbols, np.int64)
-            counting.distinct_left(index.array("next_tokens"), index.array("common"), index.num_symbols, lefts)
-            counts, total = lefts, int(lefts.sum())
-        cut = np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)]
-        words = distinct + 1 if self.convention == "kenlm" else index.vocab_size
-        uniform = float(cut.sum()) / total / words
-        return np.append((counts - cut) / total + uniform, uniform)
+            counts = np.zeros(index.num_symbols, np.int64)
+            counting.distinct_left(index.array("next_tokens"), index.array("common"), index.num_symbols, counts)
+        return counts, np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)], 1.0 / words
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator as JSON."""

@@ -190,7 +190,7 @@ def _kneser_ney(
 ) -> list[float]:
     """p_n(w) = (a(w) − D(n, a(w))) / A + Σ_v D(n, a(v)) / A · p_{n−1}(w), below order 0 uniform."""
     suffixes = chain(index, known, max_order=max_order, leave_out=leave_out)
-    highest = len(suffixes) - 1 if max_order is None else max_order
+    highest = max(1, len(suffixes) - 1) if max_order is None else max_order  # the base is one for all contexts
     probabilities = uniform
     for order, suffix in enumerate(suffixes):
         if order == highest:

@@ -26,6 +26,16 @@ _TARGETS: Any = interpolate.interpolated_targets
 _CHUNK = 1 << 13  # positions whose chains are held at a time
 
 
+class Root(NamedTuple):
+    """What Kneser–Ney's base distribution is made of: counts, their sum, the sum of their cuts, 1 / words."""
+
+    occurrences: np.ndarray
+    counts: np.ndarray
+    total: int
+    cuts: float
+    uniform: float
+
+
 class LeftExtensions(NamedTuple):
     """What Kneser–Ney counts: left extensions of each continuation in stored and own rows; depths of stored rows."""
 
@@ -217,9 +227,14 @@ def _parts(index: CorpusIndex, estimator: Estimator, ids: np.ndarray, starts_doc
     started = depth - match.match_len.reshape(-1)  # 1 where the match includes the document's start
     unigrams = index.symbol_counts
     pull = 0.0
-    if not estimator.is_kneser_ney and estimator.name != "mle":
-        pull = 1.0 / max(1, index.num_tokens - 1 + int((unigrams > 0).sum()))
+    if not estimator.is_kneser_ney:
+        smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
+        pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
     base = estimator.base(index)
+    root = Root(unigrams, unigrams, 0, 0.0, 0.0)
+    if estimator.is_kneser_ney:
+        counts, cuts, uniform = estimator.root(index)
+        root = Root(unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
     discounts = np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64)
     strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
     max_order = -1 if estimator.max_order is None else estimator.max_order
@@ -231,7 +246,7 @@ def _parts(index: CorpusIndex, estimator: Estimator, ids: np.ndarray, starts_doc
         yield (
             (
                 *(estimator.rule, discounts, strengths, estimator.is_kneser_ney, max_order),
-                *(index.num_symbols, base, pull, chains, started[begin:end], rows, left),
+                *(index.num_symbols, base, pull, root, chains, started[begin:end], rows, left),
             ),
             begin,
             end,

@@ -74,6 +74,7 @@ def _class(count):
 def _weigh(rule, discounts, extra, order, total, n1, n2, n3):
     """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
     at = min(order, extra.shape[0] - 1)
+    cut_at = min(order, discounts.shape[0] - 1)
     distinct = n1 + n2 + n3
     if rule == WITTEN_BELL:
         return 0.0, 0.0, 0.0, 1.0 / (total + distinct), distinct / (total + distinct)
@@ -87,7 +88,7 @@ def _weigh(rule, discounts, extra, order, total, n1, n2, n3):
     if rule == DIRICHLET:
         a = extra[at, 0]
         return 0.0, 0.0, 0.0, 1.0 / (total + a), a / (total + a)
-    d1, d2, d3 = discounts[at, 0], discounts[at, 1], discounts[at, 2]
+    d1, d2, d3 = discounts[cut_at, 0], discounts[cut_at, 1], discounts[cut_at, 2]
     if rule == DISCOUNT:
         return d1, d2, d3, 1.0 / total, (d1 * n1 + d2 * n2 + d3 * n3) / total
     if rule == PITMAN_YOR:
@@ -97,6 +98,12 @@ def _weigh(rule, discounts, extra, order, total, n1, n2, n3):
         k = extra[0, 0]
         return 0.0, 0.0, 0.0, 1.0 / (total + k), k / (total + k)
     return 0.0, 0.0, 0.0, 1.0 / total, 0.0
+
+
+@njit(cache=True, nogil=True)
+def root_cut(discounts, count):
+    """The discount of a count at order 0; 0 for a count of 0."""
+    return discounts[0, min(count, 3) - 1] if count > 0 else 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -185,6 +192,7 @@ def interpolated_targets(
     num_symbols,
     base,
     pull,
+    root,
     chains,
     started,
     rows,
@@ -204,10 +212,11 @@ def interpolated_targets(
 
     discounts (O, 3), extra (O, ·): by order, the last one going on. kneser_ney: orders below the top count distinct
     left extensions. base (S + 1,): the base distribution in symbols, and of an unseen token. pull: what leaving one
-    token out takes from the unigrams, 0 where the base is left as it is. chains, rows: the positions' nodes and their
-    rows. left: for each stored row its depth, and for stored and own rows the left extensions of each continuation.
-    labels (Q): the token that follows, −1 where unknown; leaves: whether its occurrence is left out. top_k 0: only the
-    probability of the label is wanted, in out_rest. Returns the entries written.
+    token out takes from the unigrams. root: what Kneser–Ney's base is made of, to leave one out of it: exact at the
+    label, while the other tokens keep their proportions. chains, rows: the positions' nodes and their rows. left: for
+    each stored row its depth, and for stored and own rows the left extensions of each continuation. labels (Q): the
+    token that follows, −1 where unknown; leaves: whether its occurrence is left out. top_k 0: only the probability of
+    the label is wanted, in out_rest. Returns the entries written.
     """
     mass = np.zeros(num_symbols, np.float64)
     touched = np.zeros((num_symbols >> 6) + 1, np.uint64)
@@ -277,7 +286,9 @@ def interpolated_targets(
                     one1 += s * d1
                 else:
                     m1, m2, m3, left_total = _classes(lefts, a, e)
-                    left_gone = 1 if gone == 1 and (deeper_own == 1 or own == 1) else 0
+                    # the last occurrence after its symbol, or fewer occurrences than symbols are left
+                    if gone == 1 and (deeper_own == 1 or np.int64(lefts[place]) > own - 1):
+                        left_gone = 1
                     if left_gone == 1:
                         x = np.int64(lefts[place])
                         left_total -= 1
@@ -317,16 +328,31 @@ def interpolated_targets(
         if out_len[q] < 0:
             out_len[q] = 0
             out_count[q] = -1  # all of the corpus: the caller knows how much that is
-        # the unigrams without the label's occurrence: (1 + pull) · base − pull at the label
-        taken = remaining * pull if out else 0.0
+        # the base without the label's occurrence is grown · base − drop at the label
+        grown, drop = 1.0 + pull, pull
+        if not out:
+            grown, drop = 1.0, 0.0
+        elif kneser_ney:
+            count = np.int64(root.counts[label])
+            others = np.int64(root.occurrences[label]) - 1
+            if (max_order != 0 and deeper_own != 1 and count <= others) or base[label] >= 1.0:
+                grown, drop = 1.0, 0.0
+            else:
+                without = root.uniform
+                if root.total > 1:
+                    cut = root_cut(discounts, count - 1)
+                    cuts = root.cuts + cut - root_cut(discounts, count)
+                    without = (count - 1 - cut + cuts * root.uniform) / (root.total - 1)
+                grown = (1.0 - without) / (1.0 - base[label])
+                drop = grown * base[label] - without
+        taken = remaining * drop
         if top_k == 0:
-            whole = remaining * (1.0 + (pull if out else 0.0))
-            out_rest[q] = of_label - taken + whole * base[label] if label >= 0 else 0.0
+            out_rest[q] = of_label - taken + remaining * grown * base[label] if label >= 0 else 0.0
             continue
-        if taken > 0.0:
+        if taken != 0.0:
             _mark(touched, summary, label)
             mass[label] -= taken
-        keep = label if taken > 0.0 else np.int64(-1)
+        keep = label if taken != 0.0 else np.int64(-1)
         used, explicit, cut = _emit(mass, touched, summary, ids, sorting, keep, top_k, out_tokens, out_probs, used)
         out_cut[q] = cut
         out_rest[q] = max(0.0, 1.0 - explicit)

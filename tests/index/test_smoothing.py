@@ -1,0 +1,180 @@
+"""Every estimator's targets against its naive twin, for text inside the index, outside of it and in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import corpus_index.reference_estimators as naive
+import corpus_index.smoothing as smoothing_module
+import numpy as np
+import pytest
+from corpus_index import CorpusIndex, IndexFormatError, QueryError, SparseTargets, load_estimator, make_estimator
+from corpus_index.reference import ReferenceIndex
+from corpus_index.reference_counts import counts_of_counts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .conftest import corpora, draw_rows
+
+Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
+Make = Callable[..., CorpusIndex]
+
+ONE = [0.3, 0.7, 0.45]
+THREE = [(0.3, 1.1, 1.2), (0.7, 0.9, 1.9), (0.2, 0.4, 0.6)]
+WEIGHTS = [[0.1, 0.3], [0.5, 0.8, 0.2, 0.9], [0.6]]
+STRENGTHS = [0.5, 3.0, 1.7]
+
+
+def same(values: list[float]) -> tuple[tuple[float, float, float], ...]:
+    return tuple((value, value, value) for value in values)
+
+
+def column(values: list[float]) -> tuple[tuple[float], ...]:
+    return tuple((value,) for value in values)
+
+
+def padded(rows: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    width = max(map(len, rows))
+    return tuple(tuple(row + row[-1:] * (width - len(row))) for row in rows)
+
+
+CASES: dict[str, tuple[str, dict[str, Any], Callable[..., list[float]], dict[str, Any]]] = {
+    "mle": ("mle", {}, naive.mle, {}),
+    "witten-bell": ("witten-bell", {}, naive.witten_bell, {}),
+    "jelinek-mercer": (
+        "jelinek-mercer",
+        {"strengths": padded(WEIGHTS)},
+        naive.jelinek_mercer,
+        {"weights": WEIGHTS},
+    ),
+    "dirichlet": (
+        "dirichlet",
+        {"strengths": column(STRENGTHS)},
+        naive.dirichlet,
+        {"concentrations": STRENGTHS},
+    ),
+    "absolute-discounting": (
+        "absolute-discounting",
+        {"discounts": same(ONE)},
+        naive.absolute_discounting,
+        {"discounts": ONE},
+    ),
+    "pitman-yor": (
+        "pitman-yor",
+        {"discounts": same(ONE), "strengths": column(STRENGTHS)},
+        naive.pitman_yor,
+        {"discounts": ONE, "concentrations": STRENGTHS},
+    ),
+    "kneser-ney": ("kneser-ney", {"discounts": same(ONE)}, naive.kneser_ney, {"discounts": ONE}),
+    "modified-kneser-ney": (
+        "modified-kneser-ney",
+        {"discounts": tuple(THREE)},
+        naive.modified_kneser_ney,
+        {"discounts": THREE},
+    ),
+    "kenlm": (
+        "modified-kneser-ney",
+        {"discounts": tuple(THREE), "convention": "kenlm"},
+        naive.modified_kneser_ney,
+        {"discounts": THREE, "convention": "kenlm"},
+    ),
+}
+
+
+def dense(targets: SparseTargets, q: int) -> np.ndarray:
+    """One position's distribution over V, float64."""
+    part = slice(targets.offsets[q], targets.offsets[q + 1])
+    p = targets.rest[q] * targets.base.astype(np.float64)
+    p[targets.token_ids[part]] += targets.probs[part]
+    return p
+
+
+@pytest.mark.parametrize("case", CASES)
+@given(data=st.data(), corpus=corpora(), order=st.sampled_from([None, 0, 1, 2, 4]), leave=st.booleans())
+def test_equals_its_naive_twin(
+    make_both: Both,
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+    data: st.DataObject,
+    corpus: dict[str, Any],
+    order: int | None,
+    leave: bool,
+) -> None:
+    monkeypatch.setattr(smoothing_module, "_CHUNK", 7)
+    corpus["vocab_size"] = min(corpus["vocab_size"], 6)
+    name, parameters, twin, twin_parameters = CASES[case]
+    index, reference = make_both(corpus)
+    rows = draw_rows(data, corpus, 2)
+    following = np.roll(rows, -1, axis=1)
+    starts = data.draw(st.booleans())
+    options: dict[str, Any] = {
+        "estimator": make_estimator(name, order, **parameters),
+        "leave_out": "self" if leave else None,
+        "starts_document": starts,
+    }
+    targets = index.smoothed_targets(rows, following, **options)
+    scores = index.next_probabilities(rows, following, **options)
+    for b, row in enumerate(rows.tolist()):
+        for t in range(len(row)):
+            q, label = b * len(row) + t, int(following[b, t])
+            actual = dense(targets, q)
+            known = reference.known_symbols(row[: t + 1], starts)
+            left = ("self", label) if leave else None
+            expected = np.array(twin(reference, known, max_order=order, leave_out=left, **twin_parameters))
+            assert actual.sum() == pytest.approx(1, abs=2e-6)
+            assert actual[label] == pytest.approx(expected[label], abs=1e-6)
+            assert scores[q] == pytest.approx(actual[label], abs=1e-6)
+            if not (leave and "kn" in case.replace("kenlm", "kn").replace("kneser-ney", "kn")):
+                # Kneser–Ney without its own occurrence is exact at the label; the base spreads the rest
+                assert actual == pytest.approx(expected, abs=1e-6)
+
+
+@given(corpora(), st.integers(0, 3))
+def test_counts_of_counts(make_both: Both, corpus: dict[str, Any], order: int) -> None:
+    from corpus_index.estimators import counts_of_counts as fast
+
+    index, reference = make_both(corpus)
+    raw = fast(index, order, left=False)
+    left = fast(index, order + 1, left=True)
+    assert raw[order].tolist() == counts_of_counts(reference, order, adjusted=False)
+    assert left[order].tolist() == counts_of_counts(reference, order, adjusted=True)
+
+
+@pytest.mark.parametrize("name", ["absolute-discounting", "kneser-ney", "modified-kneser-ney", "pitman-yor"])
+def test_fitted_estimators(make_index: Make, tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    index = make_index([(rng.geometric(0.2, 400) % 9).tolist() for _ in range(5)], vocab_size=12)
+    estimator = make_estimator(name, 3).fit(index)
+    assert len(estimator.discounts) == 4
+    assert all(0 < d <= i for row in estimator.discounts for i, d in enumerate(row, 1))
+    estimator.save(tmp_path / "estimator.json")
+    assert load_estimator(tmp_path / "estimator.json", index) == estimator
+    by_name = index.smoothed_targets([[1, 2, 3]], estimator=name, max_order=3)
+    by_object = index.smoothed_targets([[1, 2, 3]], estimator=estimator)
+    assert np.array_equal(by_name.probs, by_object.probs)
+    other = make_index([[1, 2, 1, 3]], vocab_size=12)
+    with pytest.raises(IndexFormatError, match="was fitted on another index"):
+        load_estimator(tmp_path / "estimator.json", other)
+    with pytest.raises(QueryError, match="was fitted on another index"):
+        other.smoothed_targets([[1]], estimator=estimator)
+
+
+def test_a_file_that_is_no_estimator(make_index: Make, tmp_path: Path) -> None:
+    (tmp_path / "estimator.json").write_text("[]")
+    with pytest.raises(IndexFormatError, match="is not an estimator"):
+        load_estimator(tmp_path / "estimator.json", make_index([[1, 2]], vocab_size=4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("magic",), "no estimator 'magic'"),
+        (("mle", -1), "max_order -1"),
+        (("kneser-ney", 255), "up to 254"),
+    ],
+)
+def test_bad_estimators(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(QueryError, match=message):
+        make_estimator(*arguments)
