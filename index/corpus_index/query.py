@@ -19,7 +19,7 @@ from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, Te
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import Estimator, make_estimator
-from corpus_index.smoothing import SparseTargets, next_probabilities, smoothed_targets
+from corpus_index.smoothing import HeavyRows, SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.store import map_array, read_manifest
 
 BLOCK = 64
@@ -57,6 +57,7 @@ class CorpusIndex:
         self.end_of_document: int | None = self.metadata.get("end_of_document")
         self.fingerprint: str = manifest["fingerprint"]
         self._counts: np.ndarray | None = None
+        self._heavy: dict[tuple[bool, int | None], HeavyRows] = {}
         self._left: tuple[np.ndarray, np.ndarray] | None = None
         self._estimators: dict[tuple[str, int | None], Estimator] = {}
         self._bases: dict[Estimator, np.ndarray] = {}
@@ -497,6 +498,24 @@ class CorpusIndex:
             )
             self._left = out, depth
         return self._left
+
+    def heavy_rows(self, left: bool, shortlist: int | None) -> HeavyRows:
+        """Totals of the stored rows, and the places of their largest counts; made at the first use, O(entries)."""
+        key = (left, shortlist)
+        if key not in self._heavy:
+            offsets, counts = self.array("row_offsets"), self.array("row_counts")
+            num_rows = offsets.size - 1
+            classes, left_classes = np.zeros((num_rows, 3), np.int64), np.zeros((num_rows, 3), np.int64)
+            counting.row_classes(offsets, counts, classes)
+            if left:
+                counting.row_classes(offsets, self.stored_left_extensions()[0], left_classes)
+            top_offsets, top_places = np.zeros(num_rows + 1, np.int64), np.empty(0, np.int64)
+            if shortlist is not None:
+                longest = 4 * shortlist
+                top_places = np.empty(shortlist * int((np.diff(offsets) > longest).sum()), np.int64)
+                counting.top_entries(offsets, counts, shortlist, longest, top_offsets, top_places)
+            self._heavy[key] = HeavyRows(classes, left_classes, top_offsets, top_places)
+        return self._heavy[key]
 
     # helpers
 

@@ -36,6 +36,15 @@ class Root(NamedTuple):
     uniform: float
 
 
+class HeavyRows(NamedTuple):
+    """Of each stored row: counts of 1, of 2, and the sum, raw and of left extensions; places of the largest counts."""
+
+    classes: np.ndarray
+    left_classes: np.ndarray
+    top_offsets: np.ndarray
+    top_places: np.ndarray
+
+
 class LeftExtensions(NamedTuple):
     """What Kneser–Ney counts: left extensions of each continuation in stored and own rows; depths of stored rows."""
 
@@ -86,6 +95,7 @@ def smoothed_targets(
     max_order: int | None = None,
     leave_out: str | None = None,
     top_k: int = 64,
+    shortlist: int | None = 64,
     starts_document: bool | ArrayLike = False,
 ) -> SparseTargets:
     """The smoothed next-token distribution at every position of a batch, from the whole backoff chain.
@@ -106,6 +116,10 @@ def smoothed_targets(
         as is right for text that is in the index. A position whose next token is unknown is left as it is.
     top_k : int
         Explicit pairs a position at most; what is cut goes to the base and is reported.
+    shortlist : int or None
+        Of a heavy context's row that is more than four times as long, only so many tokens with the largest counts (and
+        the one that follows) are made explicit; the rest of the row's mass goes to the base and is reported as cut.
+        None: whole rows, as slow as they are long.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
 
@@ -125,6 +139,8 @@ def smoothed_targets(
     """
     if top_k < 1:
         raise QueryError(f"top_k {top_k} must be at least 1")
+    if shortlist is not None and shortlist < 1:
+        raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
     fitted = index.fitted(estimator, max_order)
     ids, labels = _labelled(index, input_ids, next_ids, leave_out)
     top_k = min(top_k, index.num_symbols)
@@ -133,7 +149,7 @@ def smoothed_targets(
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
     reached_len, reached_count = np.empty(size, np.int32), np.empty(size, np.int64)
     all_ids, all_probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for part, begin, end in _parts(index, fitted, ids, starts_document):
+    for part, begin, end in _parts(index, fitted, ids, starts_document, shortlist):
         token_ids, probs = np.empty((end - begin) * top_k, np.int64), np.empty((end - begin) * top_k, np.float32)
         part_offsets = np.zeros(end - begin + 1, np.int64)
         used = _TARGETS(
@@ -220,7 +236,13 @@ def _labelled(
     return ids, symbols
 
 
-def _parts(index: CorpusIndex, estimator: Estimator, ids: np.ndarray, starts_document: bool | ArrayLike) -> Any:
+def _parts(
+    index: CorpusIndex,
+    estimator: Estimator,
+    ids: np.ndarray,
+    starts_document: bool | ArrayLike,
+    shortlist: int | None = None,
+) -> Any:
     """The arguments of the kernel, for so many positions at a time as chains have room for."""
     match, depths = index.match_nodes(ids, max_order=estimator.max_order, starts_document=starts_document)
     lo, hi, depth = match.lo.reshape(-1), match.hi.reshape(-1), depths.reshape(-1)
@@ -238,6 +260,7 @@ def _parts(index: CorpusIndex, estimator: Estimator, ids: np.ndarray, starts_doc
     discounts = np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64)
     strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
     max_order = -1 if estimator.max_order is None else estimator.max_order
+    heavy = index.heavy_rows(estimator.is_kneser_ney, shortlist)
     begin = 0
     while begin < lo.size:
         end, chains = index.chains_of(lo, hi, depth, begin, min(lo.size, begin + _CHUNK))
@@ -246,7 +269,7 @@ def _parts(index: CorpusIndex, estimator: Estimator, ids: np.ndarray, starts_doc
         yield (
             (
                 *(estimator.rule, discounts, strengths, estimator.is_kneser_ney, max_order),
-                *(index.num_symbols, base, pull, root, chains, started[begin:end], rows, left),
+                *(index.num_symbols, base, pull, root, chains, started[begin:end], rows, left, heavy),
             ),
             begin,
             end,

@@ -72,6 +72,55 @@ def own_left_extensions(next_tokens, common, num_symbols, chains, numbers, num_s
 
 
 @njit(cache=True, nogil=True)
+def row_classes(offsets, counts, out):
+    """out (R, 3): of each row, how many counts are 1, how many 2, and the sum."""
+    for row in range(offsets.size - 1):
+        for k in range(offsets[row], offsets[row + 1]):
+            c = np.int64(counts[k])
+            out[row, 0] += c == 1
+            out[row, 1] += c == 2
+            out[row, 2] += c
+
+
+@njit(cache=True, nogil=True)
+def top_entries(offsets, counts, most, longest, out_offsets, out):
+    """For each row longer than `longest`, the places of its `most` largest counts; returns how many were written."""
+    used = 0
+    for row in range(offsets.size - 1):
+        a, e = offsets[row], offsets[row + 1]
+        if e - a > longest:
+            # a heap of the largest so far, the least of them on top
+            heap = np.empty(most, np.int64)
+            size = 0
+            for k in range(a, e):
+                if size < most:
+                    i = size
+                    size += 1
+                    while i > 0 and counts[heap[(i - 1) >> 1]] > counts[k]:
+                        heap[i] = heap[(i - 1) >> 1]
+                        i = (i - 1) >> 1
+                    heap[i] = k
+                elif counts[k] > counts[heap[0]]:
+                    i = 0
+                    while True:
+                        child = 2 * i + 1
+                        if child >= most:
+                            break
+                        if child + 1 < most and counts[heap[child + 1]] < counts[heap[child]]:
+                            child += 1
+                        if counts[heap[child]] >= counts[k]:
+                            break
+                        heap[i] = heap[child]
+                        i = child
+                    heap[i] = k
+            for i in range(size):
+                out[used + i] = heap[i]
+            used += size
+        out_offsets[row + 1] = used
+    return used
+
+
+@njit(cache=True, nogil=True)
 def count_counts(next_tokens, common, known, num_symbols, order, adjusted, lo, hi, out):
     """Add to out[1 .. out.size − 1] how many (h, w), h of that order, have each count; out[0] adds larger ones.
 

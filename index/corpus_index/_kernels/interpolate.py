@@ -125,14 +125,22 @@ def _mark(touched, summary, c):
 
 
 @njit(cache=True, nogil=True)
-def _add_row(mass, touched, summary, token_ids, counts, a, e, ones, label, scale, c1, c2, c3):
-    """Add scale · count − the cut of the count's class to every token of a row but the label."""
-    for k in range(a, e):
+def _add_row(mass, touched, summary, token_ids, counts, places, a, e, ones, label, scale, c1, c2, c3):
+    """Add scale · count − the cut of the count's class to every token of a row but the label; returns the sum.
+
+    a .. e are the row's entries, or, where places is not empty, the part of places that names them.
+    """
+    added = 0.0
+    for i in range(a, e):
+        k = i if places.size == 0 else np.int64(places[i])
         token = np.int64(token_ids[k])
         if token != label:
             c = 1 if ones else np.int64(counts[k])
             _mark(touched, summary, token)
-            mass[token] += scale * c - (c1 if c == 1 else c2 if c == 2 else c3)
+            value = scale * c - (c1 if c == 1 else c2 if c == 2 else c3)
+            mass[token] += value
+            added += value
+    return added
 
 
 @njit(cache=True, nogil=True)
@@ -197,6 +205,7 @@ def interpolated_targets(
     started,
     rows,
     left,
+    heavy,
     labels,
     leaves,
     top_k,
@@ -214,9 +223,10 @@ def interpolated_targets(
     left extensions. base (S + 1,): the base distribution in symbols, and of an unseen token. pull: what leaving one
     token out takes from the unigrams. root: what Kneser–Ney's base is made of, to leave one out of it: exact at the
     label, while the other tokens keep their proportions. chains, rows: the positions' nodes and their rows. left: for
-    each stored row its depth, and for stored and own rows the left extensions of each continuation. labels (Q): the
-    token that follows, −1 where unknown; leaves: whether its occurrence is left out. top_k 0: only the probability of
-    the label is wanted, in out_rest. Returns the entries written.
+    each stored row its depth, and for stored and own rows the left extensions of each continuation. heavy: totals of
+    the stored rows, and of long ones the places of their largest counts: of such a row only these are made explicit,
+    and the label. labels (Q): the token that follows, −1 where unknown; leaves: whether its occurrence is left out.
+    top_k 0: only the probability of the label is wanted, in out_rest. Returns the entries written.
     """
     mass = np.zeros(num_symbols, np.float64)
     touched = np.zeros((num_symbols >> 6) + 1, np.uint64)
@@ -224,12 +234,13 @@ def interpolated_targets(
     room = num_symbols if top_k > 0 else 1
     sorting, ids = np.empty(room, np.float64), np.empty(room, np.int64)
     num_stored = rows.stored_offsets.size - 1
+    none = heavy.top_places[:0]
     used = 0
     for q in range(labels.size):
         label = labels[q]
         out = leaves and 0 <= label < num_symbols
         remaining = 1.0  # what the deeper orders leave to the shallower
-        of_label = 0.0
+        of_label = cut = 0.0
         out_len[q] = -1
         deeper_own = np.int64(-1)  # the label's count one order deeper
         first_node, end_node = chains.offsets[q], chains.offsets[q + 1]
@@ -251,7 +262,11 @@ def interpolated_targets(
                 deeper_own = own
                 continue
             # raw counts, after leaving out
-            n1, n2, n3, total = _classes(counts, a, e)
+            if stored:
+                n1, n2 = np.int64(heavy.classes[row, 0]), np.int64(heavy.classes[row, 1])
+                n3, total = e - a - n1 - n2, chains.hi[node] - chains.lo[node]
+            else:
+                n1, n2, n3, total = _classes(counts, a, e)
             if gone == 1:
                 total -= 1
                 n1 += (own == 2) - (own == 1)
@@ -262,6 +277,7 @@ def interpolated_targets(
             if top:
                 out_len[q] = depth - (started[q] if node == first_node else 0)
                 out_count[q] = total
+            before = remaining
             raw = raw1 = raw2 = raw3 = 0.0  # summed over the orders: scales, and discounts times scales
             one = one1 = 0.0
             lef = lef1 = lef2 = lef3 = 0.0
@@ -285,7 +301,11 @@ def interpolated_targets(
                     one += s
                     one1 += s * d1
                 else:
-                    m1, m2, m3, left_total = _classes(lefts, a, e)
+                    if stored:
+                        m1, m2 = np.int64(heavy.left_classes[row, 0]), np.int64(heavy.left_classes[row, 1])
+                        m3, left_total = e - a - m1 - m2, np.int64(heavy.left_classes[row, 2])
+                    else:
+                        m1, m2, m3, left_total = _classes(lefts, a, e)
                     # the last occurrence after its symbol, or fewer occurrences than symbols are left
                     if gone == 1 and (deeper_own == 1 or np.int64(lefts[place]) > own - 1):
                         left_gone = 1
@@ -317,12 +337,24 @@ def interpolated_targets(
                 if here != 0.0:
                     _mark(touched, summary, label)
                     mass[label] += here
+                places, p, r = none, a, e
+                if stored and heavy.top_offsets[row + 1] > heavy.top_offsets[row]:
+                    places, p, r = heavy.top_places, heavy.top_offsets[row], heavy.top_offsets[row + 1]
+                added = here
                 if raw > 0.0:
-                    _add_row(mass, touched, summary, token_ids, counts, a, e, False, label, raw, raw1, raw2, raw3)
+                    added += _add_row(
+                        mass, touched, summary, token_ids, counts, places, p, r, False, label, raw, raw1, raw2, raw3
+                    )
                 if one > 0.0:
-                    _add_row(mass, touched, summary, token_ids, counts, a, e, True, label, one, one1, 0.0, 0.0)
+                    added += _add_row(
+                        mass, touched, summary, token_ids, counts, places, p, r, True, label, one, one1, 0.0, 0.0
+                    )
                 if lef > 0.0:
-                    _add_row(mass, touched, summary, token_ids, lefts, a, e, False, label, lef, lef1, lef2, lef3)
+                    added += _add_row(
+                        mass, touched, summary, token_ids, lefts, places, p, r, False, label, lef, lef1, lef2, lef3
+                    )
+                if places.size > 0:
+                    cut += max(0.0, before - remaining - added)
             if remaining <= 0.0 or rule == MAXIMUM or rule == ADD_K:
                 break
         if out_len[q] < 0:
@@ -353,8 +385,8 @@ def interpolated_targets(
             _mark(touched, summary, label)
             mass[label] -= taken
         keep = label if taken != 0.0 else np.int64(-1)
-        used, explicit, cut = _emit(mass, touched, summary, ids, sorting, keep, top_k, out_tokens, out_probs, used)
-        out_cut[q] = cut
+        used, explicit, more = _emit(mass, touched, summary, ids, sorting, keep, top_k, out_tokens, out_probs, used)
+        out_cut[q] = cut + more
         out_rest[q] = max(0.0, 1.0 - explicit)
         out_offsets[q + 1] = used
     return used
