@@ -107,24 +107,19 @@ def render_report(answer: Mapping[str, Any]) -> str:
     read = answer["arms"][0]["tokens"]
     sections = [
         "<h1>What the corpus itself can teach</h1>",
-        f'<p class="lead">Three students of {answer["student"]["parameters"] / 1e6:.2f} million '
-        "parameters read the "
-        f"same {read:,} tokens of Python’s standard library in the same order, from the same first "
-        "weights. One "
-        "learns from the hard labels; one from half label, half corpus teacher "
-        f"(weight {settings['corpus_weight']:g}); one, the control, from labels smoothed evenly until "
-        "they are as "
-        "soft as that blend. All are measured alike: by their cross-entropy to the text of files that "
+        f'<p class="lead">Three students of {answer["student"]["parameters"] / 1e6:.2f} million parameters '
+        f"read the same {read:,} tokens of Python’s standard library in the same order, from the same first "
+        f"weights. One learns from the hard labels; one from a blend of label and corpus teacher (share of the "
+        f"teacher {settings['corpus_weight']:g}); one, the control, from labels smoothed evenly until they are "
+        "as soft as that blend. All are measured alike: by their cross-entropy to the text of files that "
         "nobody has read.</p>",
         _table(answer),
         f"<p>{_caveat(answer)}</p>",
         "<h2>Learning curves</h2>",
-        "<div "
-        f'class="card">{_image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
+        f'<div class="card">{_image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
         "<h2>What each of them says</h2>",
-        "<p>Places in the held-out files, drawn by chance: two where the corpus knows little of the "
-        "context, two "
-        "where it knows some of it, two where it knows as much as the teacher looks at. The token that "
+        "<p>Places in the held-out files, drawn by chance: two where the corpus knows little of the context, "
+        "two where it knows some of it, two where it knows as much as the teacher looks at. The token that "
         "truly follows is marked. ␣ is a space, ↵ a new line.</p>",
         *(_context(context) for context in answer["contexts"]),
         "<h2>How it was made</h2>",
@@ -228,16 +223,13 @@ def _caveat(answer: Mapping[str, Any]) -> str:
     teacher, corpus = answer["teacher"], answer["corpus"]
     read = answer["arms"][0]["tokens"]
     return (
-        f"<strong>One seed, no interval.</strong> Each student was trained once (seed {answer['seed']}), "
-        "so a "
-        "difference of a few hundredths may be chance, and the learning rate, chosen on hard labels, is "
-        "the same for "
-        f"all. The index holds {corpus['train_tokens']:,} tokens, "
-        f"{corpus['train_tokens'] / read:.1f} times what a student reads: some of what the teacher gives "
-        "is text that "
-        "the hard-label student has not seen. None of the held-out files is in the index; "
-        f"{teacher['copied_share']:.1%} of their tokens still follow a context of 30 or more tokens that is. "
-        "Bits per byte count the end of a document as a token without bytes."
+        f"<strong>One seed, no interval.</strong> Each student was trained once (seed {answer['seed']}), so a "
+        "difference of a few hundredths may be chance. The learning rate (on hard labels) and the length of "
+        "the teacher’s contexts were chosen in trial runs on these same held-out files. The index holds "
+        f"{corpus['train_tokens']:,} tokens, {corpus['train_tokens'] / read:.1f} times what a student reads: some "
+        "of what the teacher gives is text that the hard-label student has not seen. None of the held-out "
+        f"files is in the index; {teacher['copied_share']:.1%} of their tokens still follow a context of 30 or "
+        "more tokens that is. Bits per byte count the end of a document as a token without bytes."
     )
 
 
@@ -250,8 +242,7 @@ def _context(context: Mapping[str, Any]) -> str:
         bars = "".join(_bar(entry, colour) for entry in context["says"][name])
         share = context["probability_of_truth"][name]
         columns.append(
-            f'<div><h3 style="color:{colour}">{title}</h3>{bars}'
-            f'<p class="note">gives the truth {share:.1%}</p></div>'
+            f'<div><h3 style="color:{colour}">{title}</h3>{bars}<p class="note">gives the truth {share:.1%}</p></div>'
         )
     return (
         f'<div class="card"><pre>{text}<mark>{truth}</mark></pre><p class="note">{_evidence(context)}</p>'
@@ -297,25 +288,21 @@ def _facts(answer: Mapping[str, Any], corpus: Mapping[str, Any], settings: Mappi
         "corpus": f"{corpus['train_files']:,} files and help texts, {corpus['train_bytes'] / 1e6:.1f} MB, "
         f"{corpus['train_tokens']:,} tokens",
         "held out": f"{len(corpus['held_out_files'])} files by a hash of their path, "
-        f"{corpus['held_out_bytes'] / 1e6:.2f} MB, of which {teacher['tokens']:,} predicted tokens are "
-        "measured; "
+        f"{corpus['held_out_bytes'] / 1e6:.2f} MB, of which {teacher['tokens']:,} predicted tokens are measured; "
         f"{len(corpus['too_similar'])} more share too many lines with the corpus and are in neither",
-        "index": f"{answer['index']['size_bytes'] / 1e6:.1f} MB on disk, fingerprint "
-        f"{answer['index']['fingerprint'][:16]}",
-        "teacher": f"{teacher['estimator']}, contexts of up to {teacher['max_order']} tokens, own "
-        "occurrence left out, "
-        f"{teacher['top_k']} explicit tokens a position (mean mass beyond them "
-        f"{teacher['cut_mass']:.2%}); mean entropy "
-        f"of its targets {teacher['entropy_nats']:.3f} nats, of the blend "
-        f"{teacher['blend_entropy_nats']:.3f} nats",
-        "control": f"uniform label smoothing with ε = {settings['epsilon']:.4f}, which has the blend’s "
-        "mean entropy",
+        "index": f"{answer['index']['size_bytes'] / 1e6:.1f} MB on disk, "
+        f"fingerprint {answer['index']['fingerprint'][:16]}",
+        "teacher": f"{teacher['estimator']}, contexts of up to {teacher['max_order']} tokens, own occurrence "
+        f"left out, {teacher['top_k']} explicit tokens a position (mean mass beyond them, moved to the base: "
+        f"{teacher['cut_mass']:.2%}); mean entropy of its targets {teacher['entropy_nats']:.3f} nats, of the "
+        f"blend {teacher['blend_entropy_nats']:.3f} nats",
+        "control": f"uniform label smoothing with ε = {settings['epsilon']:.4f}, the blend’s mean entropy",
         "student": f"{student['model_type']}, {student['num_hidden_layers']} layers of width "
-        f"{student['hidden_size']}, "
-        f"{student['parameters']:,} parameters, vocabulary {settings['vocab_size']:,}",
+        f"{student['hidden_size']}, {student['parameters']:,} parameters, "
+        f"vocabulary {settings['vocab_size']:,}",
         "training": f"{settings['steps']:,} steps of {settings['batch_size']} windows of "
-        f"{settings['length']} tokens, "
-        f"AdamW, learning rate {settings['learning_rate']:g} with a cosine to 0, seed {answer['seed']}",
+        f"{settings['length']} tokens, AdamW, learning rate {settings['learning_rate']:g} with a cosine to 0, "
+        f"seed {answer['seed']}",
         "machine": f"{answer['machine']['cores']} cores, {answer['machine']['system']}",
         "versions": ", ".join(f"{name} {number}" for name, number in answer["versions"].items()),
         "time": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in answer["stage_s"].items())
