@@ -3,7 +3,8 @@
     python make_infini_gram.py OUT.json
 
 Runs where infini-gram (PyPI) is installed. Every document ends in the token 0, which no prompt holds, so that each
-occurrence of a prompt is followed by something, as infini-gram's counts take for granted.
+occurrence of a prompt is followed by something, as infini-gram's counts take for granted. (Its count of the empty
+prompt is N + D + 1: it counts the separators of documents too.)
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ def ask(documents: list[list[int]], queries: list[list[int]], folder: Path) -> l
     (folder / "offset.0").write_bytes(offsets.tobytes())
     options = {"data_dir": folder, "save_dir": folder, "temp_dir": folder / "temp", "token_dtype": "u16"}
     options |= {"cpus": 1, "mem": 1, "shards": 1, "ulimit": 1024}
-    command = [sys.executable, "-m", "infini_gram.indexing", *(str(part) for k, v in options.items() for part in ("--" + k, v))]
-    subprocess.run(command, check=True, capture_output=True)
+    arguments = [str(part) for name, value in options.items() for part in ("--" + name, value)]
+    subprocess.run([sys.executable, "-m", "infini_gram.indexing", *arguments], check=True, capture_output=True)
     # The id that it takes for the end of text can't be asked for: one that the corpus lacks.
-    engine = InfiniGramEngine(index_dir=str(folder), eos_token_id=SEPARATOR - 1, vocab_size=SEPARATOR, token_dtype="u16")
+    engine = InfiniGramEngine(
+        index_dir=str(folder), eos_token_id=SEPARATOR - 1, vocab_size=SEPARATOR, token_dtype="u16"
+    )
     rng = random.Random(10)
     answers = []
     for prompt in queries:

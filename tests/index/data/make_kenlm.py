@@ -2,8 +2,8 @@
 
     python make_kenlm.py PATH/TO/lmplz OUT.json
 
-`lmplz` and, beside it, `query` are built from https://github.com/kpu/kenlm. Token ids are words, a document is a line;
-the end-of-document token 0, the last of every document, is KenLM's </s>, and the last id is no word of the corpus: <unk>.
+`lmplz` and, beside it, `query` are built from the sources of kpu/kenlm. Token ids are words, a document is a line; the
+end-of-document token 0, the last of every document, is KenLM's </s>, and the last id, no word of the corpus, <unk>.
 """
 
 from __future__ import annotations
