@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import corpora, machine
 from bench.contenders import ALL, BY_NAME
+from bench.earlier import EarlierRun, answers_folder
 from bench.rows import SECTIONS, Row, render
 from bench.run import Settings, SizeRun, say
 
@@ -58,8 +59,11 @@ def parse() -> argparse.Namespace:
 class Result:
     """The rows so far, and where they are written."""
 
-    def __init__(self, out: Path | None) -> None:
+    def __init__(self, out: Path | None, earlier: EarlierRun) -> None:
         self.out = out
+        # Written over its own --reuse, the file keeps what is not measured again yet, should the run be cut short.
+        same = out is not None and earlier.path is not None and out.resolve() == earlier.path.resolve()
+        self.kept = earlier.rows if same else []
         self.machine = machine.describe()
         self.rows: list[Row] = []
 
@@ -71,16 +75,16 @@ class Result:
         """Replaces the file in one step."""
         if self.out is not None:
             partial = self.out.with_name(f"{self.out.name}.partial")
-            partial.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+            measured = {(row.size, row.who) for row in self.rows}
+            kept = [asdict(row) for row in self.kept if (row.size, row.who) not in measured]
+            content = {"machine": self.machine, "rows": [*(asdict(row) for row in self.rows), *kept]}
+            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             partial.replace(self.out)
 
 
-def answers_folder(result_path: Path) -> Path:
-    """Where the answers lie that belong to a result."""
-    return result_path.with_suffix(".answers")
-
-
-def bench_size(size: str, folder: Path, work: Path, arguments: argparse.Namespace, result: Result) -> None:
+def bench_size(
+    size: str, folder: Path, work: Path, arguments: argparse.Namespace, earlier: EarlierRun, result: Result
+) -> None:
     """One size, appended to the result."""
     corpus = corpora.load(folder, size, work)
     num_rows = 128 if arguments.quick else 512
@@ -99,15 +103,13 @@ def bench_size(size: str, folder: Path, work: Path, arguments: argparse.Namespac
     chosen = [c for c in ALL if (c.is_ours and not arguments.no_ours) or c.name in arguments.peers]
     before = len(result.rows)
     for contender in chosen:
-        earlier = reused_rows(arguments.reuse, corpus, contender.name) if not contender.is_ours else []
-        if earlier:
-            say(f"{size} {contender.name}: {len(earlier)} rows from {arguments.reuse}")
-            run.rows += [row for row in earlier if row.section in settings.sections]
-            kept = answers_folder(arguments.reuse) / run.answers_path(contender).name
-            if kept.exists() and kept != run.answers_path(contender):
-                shutil.copyfile(kept, run.answers_path(contender))
+        path = run.answers_path(contender)
+        taken = earlier.take(contender, run.fingerprint, settings.sections, path)
+        if taken:
+            say(f"{size} {contender.name}: {len(taken)} rows from {arguments.reuse}")
+            run.rows += taken
         else:
-            run.answers_path(contender).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             run.run(contender)
         result.rows[before:] = run.rows
         result.write()
@@ -116,25 +118,11 @@ def bench_size(size: str, folder: Path, work: Path, arguments: argparse.Namespac
     result.write()
 
 
-def reused_rows(path: Path | None, corpus: corpora.Corpus, who: str) -> list[Row]:
-    """The rows of a peer on these very tokens out of an earlier result; none if any is missing its figure."""
-    if path is None:
-        return []
-    if not path.exists():
-        raise SystemExit(f"{path} is not there: --reuse names a file that an earlier run wrote with --out.")
-    rows = [Row(**fields) for fields in json.loads(path.read_text())["rows"]]
-    found = [
-        row for row in rows if row.who == who and row.fingerprint == corpus.fingerprint and row.size == corpus.name
-    ]
-    for row in found:
-        row.reused = True
-    return found
-
-
 def main() -> None:
     """Runs what the options say; the table on stdout, and one line of JSON at the end."""
     arguments = parse()
-    result = Result(arguments.out)
+    earlier = EarlierRun(arguments.reuse)
+    result = Result(arguments.out, earlier)
     if result.machine["load_at_start"] > 0.5:
         say(f"the machine is busy (load {result.machine['load_at_start']:.1f}): figures will be low")
     work = arguments.work or Path(tempfile.mkdtemp(prefix="corpus-teacher-bench-"))
@@ -149,7 +137,7 @@ def main() -> None:
         if not sizes:
             raise SystemExit(f"{folder} holds no train_<SIZE>.u16: see bench/README.md for what --corpus names.")
         for size in sizes:
-            bench_size(size, folder, work, arguments, result)
+            bench_size(size, folder, work, arguments, earlier, result)
     finally:
         if arguments.work is None:
             shutil.rmtree(work, ignore_errors=True)

@@ -36,7 +36,7 @@ class Row:
     cores: int = 1
     status: str = "ok"  # ok, void (its answers differ), skipped (not there), failed
     note: str = ""
-    fingerprint: str = ""  # of the corpus
+    fingerprint: str = ""  # of the corpus and the queries
     reused: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import statistics
 import sys
@@ -57,7 +58,9 @@ class SizeRun:
     ) -> None:
         self.corpus, self.slices, self.work, self.settings = corpus, slices, work, settings
         self.answers_folder = answers_folder
-        self.rows_path = work / f"rows_{corpus.name}_{corpus.fingerprint}.npz"
+        queries = hashlib.sha256(b"".join(part.tobytes() for part in slices.values())).hexdigest()[:8]
+        self.fingerprint = f"{corpus.fingerprint}-{queries}"
+        self.rows_path = work / f"rows_{corpus.name}_{self.fingerprint}.npz"
         np.savez(self.rows_path, **slices)  # type: ignore[arg-type]
         self.rows: list[Row] = []
 
@@ -69,7 +72,7 @@ class SizeRun:
             size=self.corpus.name,
             section=section,
             who=contender.name,
-            fingerprint=self.corpus.fingerprint,
+            fingerprint=self.fingerprint,
             **fields,
         )
         self.rows.append(made)
@@ -77,7 +80,7 @@ class SizeRun:
 
     def answers_path(self, contender: Contender) -> Path:
         """Where a contender's answers lie, for the judge of this run and of later ones."""
-        return self.answers_folder / f"{self.corpus.name}-{self.corpus.fingerprint}-{contender.name}.npz"
+        return self.answers_folder / f"{self.corpus.name}-{self.fingerprint}-{contender.name}.npz"
 
     def run(self, contender: Contender) -> None:
         """Everything that one contender does; what goes wrong becomes a row."""

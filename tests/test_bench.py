@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contender import Answers
+from bench.contenders import BY_NAME
 from bench.corpora import SEPARATOR, load, query_rows, sizes_in
+from bench.earlier import EarlierRun, answers_folder
 from bench.judge import compare, oracle_answers, oracle_sample, sample_positions, take
 from bench.oracle import Oracle
 from bench.peers import split_separator
@@ -142,3 +146,25 @@ def test_table_tells_a_void_row() -> None:
     assert "2 … 4" in table
     assert "10 ×" in table
     assert "VOID; the oracle differs" in table
+
+
+def test_an_earlier_run_is_reused_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, answers = tmp_path / "result.json", tmp_path / "new.npz"
+    made = [
+        Row.of([1.0], size="10M", section=section, who="rusty-dawg", fingerprint="tokens-queries")
+        for section in ("build", "match")
+    ]
+    path.write_text(json.dumps({"rows": [asdict(row) for row in made]}))
+    peer = BY_NAME["rusty-dawg"]
+    run = EarlierRun(path)
+
+    assert run.take(peer, "tokens-queries", ["build", "match"], answers) == []  # its answers are gone
+    answers_folder(path).mkdir()
+    (answers_folder(path) / answers.name).write_bytes(b"answers")
+    assert run.take(peer, "other queries", ["build", "match"], answers) == []
+    assert run.take(peer, "tokens-queries", ["build", "match", "continuations"], answers) == []
+    taken = run.take(peer, "tokens-queries", ["match"], answers)
+
+    assert [(row.section, row.reused) for row in taken] == [("match", True)]
+    assert answers.read_bytes() == b"answers"
+    assert run.take(BY_NAME["corpus_index"], "tokens-queries", ["match"], answers) == []
