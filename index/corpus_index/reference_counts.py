@@ -99,6 +99,14 @@ def base(index: ReferenceIndex, leave_out: LeaveOut = None) -> list[float]:
     return [(counts[w] + distinct * uniform) / (counts.total() + distinct) for w in range(index.vocab_size)]
 
 
+def longer_counts(
+    index: ReferenceIndex, known: Sequence[int], max_order: int | None, leave_out: LeaveOut
+) -> list[tuple[int, Counter[int]]]:
+    """(order, counts) along the chain, from order 1 on."""
+    suffixes = chain(index, known, max_order=max_order, leave_out=leave_out)
+    return [(len(suffix), left_counts(index, suffix, leave_out)) for suffix in suffixes[1:]]
+
+
 # parameters
 
 

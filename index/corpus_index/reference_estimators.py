@@ -18,19 +18,10 @@ doesn't need it); the last entry goes on for all longer orders.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from corpus_index.reference import ReferenceIndex
-from corpus_index.reference_counts import LeaveOut, adjusted_counts, at_order, base, chain, left_counts
-
-
-def longer_counts(
-    index: ReferenceIndex, known: Sequence[int], max_order: int | None, leave_out: LeaveOut
-) -> list[tuple[int, Counter[int]]]:
-    """(order, counts) along the chain, from order 1 on."""
-    suffixes = chain(index, known, max_order=max_order, leave_out=leave_out)
-    return [(len(suffix), left_counts(index, suffix, leave_out)) for suffix in suffixes[1:]]
+from corpus_index.reference_counts import LeaveOut, adjusted_counts, at_order, base, chain, left_counts, longer_counts
 
 
 # estimators of one level
