@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from corpus_index.reference import ReferenceIndex
 from corpus_index.reference_counts import LeaveOut, adjusted_counts, at_order, base, chain, left_counts, longer_counts
 
-
 # estimators of one level
 
 
