@@ -57,6 +57,7 @@ class CorpusIndex:
         self.end_of_document: int | None = self.metadata.get("end_of_document")
         self.fingerprint: str = manifest["fingerprint"]
         self._counts: np.ndarray | None = None
+        self._first_ranks: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy: dict[tuple[bool, int | None], HeavyRows] = {}
         self._left: tuple[np.ndarray, np.ndarray] | None = None
         self._estimators: dict[tuple[str, int | None], Estimator] = {}
@@ -498,6 +499,28 @@ class CorpusIndex:
             )
             self._left = out, depth
         return self._left
+
+    def document_ranks(self, documents: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """The ranks of all positions of some documents, in the order of the text.
+
+        Returns
+        -------
+        offsets : ndarray of shape (n + 1,), int64
+            The i-th document's are entries offsets[i] : offsets[i + 1] of ranks.
+        ranks : ndarray, int64
+        """
+        numbers = np.asarray(documents, np.int64).reshape(-1)
+        starts = self.doc_starts[numbers]
+        lengths = self.doc_starts[numbers + 1] - starts
+        if self._first_ranks is None:
+            first = np.array(self.array("order")[: self.num_starts], np.int64)
+            self._first_ranks = np.sort(first), np.argsort(first)
+        places, first_ranks = self._first_ranks
+        filled = np.minimum(np.searchsorted(places, starts), places.size - 1)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        ranks = np.empty(int(offsets[-1]), np.int64)
+        walk.document_ranks(self.kernel_arrays(), self.array("next_tokens"), first_ranks[filled], offsets, ranks)
+        return offsets, ranks
 
     def heavy_rows(self, left: bool, shortlist: int | None) -> HeavyRows:
         """Totals of the stored rows, and the places of their largest counts; made at the first use, O(entries)."""

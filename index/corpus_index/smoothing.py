@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from corpus_index.answers import Chains, NodeRows
     from corpus_index.query import CorpusIndex
 
-LEAVE_OUT = (None, "self")
+LEAVE_OUT = (None, "self", "document")
 
 _TARGETS: Any = interpolate.interpolated_targets
 
@@ -43,6 +43,19 @@ class HeavyRows(NamedTuple):
     left_classes: np.ndarray
     top_offsets: np.ndarray
     top_places: np.ndarray
+
+
+class Documents(NamedTuple):
+    """Documents to leave out: of each position which one (−1: its own occurrence), and of each its ranks and tokens.
+
+    ranks and tokens are flat, document d's between offsets[d] and offsets[d + 1], each ascending.
+    """
+
+    of: np.ndarray
+    offsets: np.ndarray
+    ranks: np.ndarray
+    tokens: np.ndarray
+    longest: int
 
 
 class LeftExtensions(NamedTuple):
@@ -97,6 +110,7 @@ def smoothed_targets(
     top_k: int = 64,
     shortlist: int | None = 64,
     starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
 ) -> SparseTargets:
     """The smoothed next-token distribution at every position of a batch, from the whole backoff chain.
 
@@ -111,9 +125,12 @@ def smoothed_targets(
         A name (fitted on this index at the first use) or an estimator of `make_estimator`; see there.
     max_order : int, optional
         Symbols of the longest context that counts; default: no bound. An `Estimator` brings its own.
-    leave_out : {None, "self"}
+    leave_out : {None, "self", "document"}
         "self": one occurrence of (context, next token) is taken out at every order before the longest match is chosen,
-        as is right for text that is in the index. A position whose next token is unknown is left as it is.
+        as is right for text that is in the index and whose documents don't repeat themselves. "document": all
+        occurrences in the position's own document are (not with Kneser–Ney), for honest evidence. A position whose
+        next token is unknown is left as it is. In the base distribution the leaving out is exact at the next token;
+        the other tokens keep their proportions.
     top_k : int
         Explicit pairs a position at most; what is cut goes to the base and is reported.
     shortlist : int or None
@@ -122,6 +139,8 @@ def smoothed_targets(
         None: whole rows, as slow as they are long.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
+    positions : array_like of shape (B,), integer
+        Where in the corpus each row begins; needed by leave_out="document".
 
     Returns
     -------
@@ -149,13 +168,14 @@ def smoothed_targets(
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
     reached_len, reached_count = np.empty(size, np.int32), np.empty(size, np.int64)
     all_ids, all_probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for part, begin, end in _parts(index, fitted, ids, starts_document, shortlist):
+    documents = _documents(index, fitted, ids, leave_out, positions)
+    for part, begin, end in _parts(index, fitted, ids, starts_document, documents, shortlist):
         token_ids, probs = np.empty((end - begin) * top_k, np.int64), np.empty((end - begin) * top_k, np.float32)
         part_offsets = np.zeros(end - begin + 1, np.int64)
         used = _TARGETS(
             *part,
             labels[begin:end],
-            leave_out == "self",
+            leave_out is not None,
             top_k,
             part_offsets,
             token_ids,
@@ -168,7 +188,8 @@ def smoothed_targets(
         offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
         all_ids.append(index.ids_of(token_ids[:used]).astype(np.int64, copy=False))
         all_probs.append(probs[:used])
-    left = (labels >= 0) & (leave_out == "self")
+    left = np.where((labels >= 0) & (leave_out is not None), np.diff(documents.offsets, append=0)[documents.of], 0)
+    left = np.where((documents.of < 0) & (labels >= 0) & (leave_out is not None), 1, left)
     reached_count = np.where(reached_count < 0, index.num_tokens - left, reached_count)
     base = index.base_distribution(fitted)
     return SparseTargets(
@@ -185,6 +206,7 @@ def next_probabilities(
     max_order: int | None = None,
     leave_out: str | None = None,
     starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
 ) -> np.ndarray:
     """The probability of the token that follows each position: shape (Q,), float64; NaN where that is unknown (−1).
 
@@ -195,11 +217,12 @@ def next_probabilities(
     answer = np.empty(ids.size, np.float64)
     nothing = np.empty(0, np.float32)
     lengths, counts = np.empty(ids.size, np.int32), np.empty(ids.size, np.int64)
-    for part, begin, end in _parts(index, fitted, ids, starts_document):
+    documents = _documents(index, fitted, ids, leave_out, positions)
+    for part, begin, end in _parts(index, fitted, ids, starts_document, documents):
         _TARGETS(
             *part,
             labels[begin:end],
-            leave_out == "self",
+            leave_out is not None,
             0,
             np.empty(0, np.int64),
             np.empty(0, np.int64),
@@ -218,11 +241,13 @@ def _labelled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""
     if leave_out not in LEAVE_OUT:
-        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None or 'self'")
+        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
     ids = np.atleast_2d(np.asarray(input_ids))
     if next_ids is None:
-        if leave_out == "self":
-            raise QueryError("leave_out='self' needs next_ids: the token that follows each position (−1: unknown)")
+        if leave_out is not None:
+            raise QueryError(
+                f"leave_out={leave_out!r} needs next_ids: the token that follows each position (−1: unknown)"
+            )
         return ids, np.full(ids.size, -1, np.int64)
     labels = np.atleast_2d(np.asarray(next_ids)).astype(np.int64).reshape(-1)
     if labels.size != ids.size:
@@ -236,11 +261,46 @@ def _labelled(
     return ids, symbols
 
 
+def _documents(
+    index: CorpusIndex,
+    estimator: Estimator,
+    ids: np.ndarray,
+    leave_out: str | None,
+    positions: ArrayLike | None,
+) -> Documents:
+    """The documents that the tokens after each position stand in, with their ranks and tokens."""
+    nothing = np.empty(0, np.int64)
+    if leave_out != "document":
+        return Documents(np.full(ids.size, -1), np.zeros(1, np.int64), nothing, nothing, 0)
+    if estimator.is_kneser_ney:
+        raise QueryError(f"leave_out='document' is not to be had with {estimator.name}: choose 'self'")
+    if positions is None:
+        raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
+    begins = np.asarray(positions).reshape(-1)
+    if begins.shape != ids.shape[:1] or begins.dtype.kind not in "ui":
+        raise QueryError(
+            f"positions must be {ids.shape[0]} integers, not {begins.dtype} of shape {np.shape(positions)}"
+        )
+    following = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
+    inside = np.clip(following, 0, index.num_tokens - 1)
+    if (inside < following - 1).any() or (following < 1).any():
+        raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
+    numbers, of = np.unique(index.document_of(inside), return_inverse=True)
+    offsets, ranks = index.document_ranks(numbers)
+    tokens = np.empty(ranks.size, np.int64)
+    for a, e, number in zip(offsets[:-1], offsets[1:], numbers, strict=True):
+        start = index.doc_starts[number]
+        tokens[a:e] = np.sort(index.array("tokens")[start : start + (e - a)])
+        ranks[a:e].sort()
+    return Documents(of.reshape(-1), offsets, ranks, tokens, int(np.diff(offsets).max(initial=1)))
+
+
 def _parts(
     index: CorpusIndex,
     estimator: Estimator,
     ids: np.ndarray,
     starts_document: bool | ArrayLike,
+    documents: Documents,
     shortlist: int | None = None,
 ) -> Any:
     """The arguments of the kernel, for so many positions at a time as chains have room for."""
@@ -251,7 +311,8 @@ def _parts(
     pull = 0.0
     if not estimator.is_kneser_ney:
         smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
-        pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
+        leaves_self = documents.longest == 0
+        pull = 1.0 / max(1, index.num_tokens - leaves_self + smooth)
     base = estimator.base(index)
     root = Root(unigrams, unigrams, 0, 0.0, 0.0)
     if estimator.is_kneser_ney:
@@ -261,6 +322,7 @@ def _parts(
     strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
     max_order = -1 if estimator.max_order is None else estimator.max_order
     heavy = index.heavy_rows(estimator.is_kneser_ney, shortlist)
+    next_tokens = index.array("next_tokens")
     begin = 0
     while begin < lo.size:
         end, chains = index.chains_of(lo, hi, depth, begin, min(lo.size, begin + _CHUNK))
@@ -269,7 +331,8 @@ def _parts(
         yield (
             (
                 *(estimator.rule, discounts, strengths, estimator.is_kneser_ney, max_order),
-                *(index.num_symbols, base, pull, root, chains, started[begin:end], rows, left, heavy),
+                *(index.num_symbols, base, pull, root, chains, started[begin:end], next_tokens),
+                *(documents._replace(of=documents.of[begin:end]), rows, left, heavy),
             ),
             begin,
             end,

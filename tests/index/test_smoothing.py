@@ -131,6 +131,41 @@ def test_equals_its_naive_twin(
                 assert actual == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "kn" not in case.replace("kenlm", "kn")])
+@given(data=st.data(), corpus=corpora(), order=st.sampled_from([None, 0, 1, 2, 4]))
+def test_leaving_the_document_out(
+    make_both: Both, case: str, data: st.DataObject, corpus: dict[str, Any], order: int | None
+) -> None:
+    corpus["vocab_size"] = min(corpus["vocab_size"], 6)
+    name, parameters, twin, twin_parameters = CASES[case]
+    index, reference = make_both(corpus)
+    length = data.draw(st.integers(1, min(8, index.num_tokens)))
+    positions = data.draw(st.lists(st.integers(0, index.num_tokens - length), min_size=2, max_size=2))
+    flat = index.tokens.astype(np.int64)
+    rows = np.stack([flat[position : position + length] for position in positions])
+    following = np.stack([np.append(flat, -1)[position + 1 : position + length + 1] for position in positions])
+    estimator = make_estimator(name, order, **parameters)
+    options: dict[str, Any] = {"estimator": estimator, "leave_out": "document", "positions": positions}
+    targets = index.smoothed_targets(rows, following, **options)
+    scores = index.next_probabilities(rows, following, **options)
+    for b, position in enumerate(positions):
+        for t in range(length):
+            q, label, place = b * length + t, int(following[b, t]), position + t + 1
+            actual = dense(targets, q)
+            assert actual.sum() == pytest.approx(1, abs=2e-6)
+            if label < 0:
+                continue
+            left = ("document", reference.document_of(place))
+            if len(reference.documents[left[1]]) == reference.num_tokens:
+                continue  # nothing is left to speak of
+            known = reference.known_symbols(rows[b, : t + 1].tolist())
+            expected = np.array(twin(reference, known, max_order=order, leave_out=left, **twin_parameters))
+            assert actual[label] == pytest.approx(expected[label], abs=1e-6)
+            assert scores[q] == pytest.approx(expected[label], abs=1e-6)
+            # the others share what the base has for them in its own proportions
+            assert np.abs(actual - expected).sum() <= 2 * targets.rest[q] + 1e-5
+
+
 @given(corpora(), st.integers(0, 3))
 def test_counts_of_counts(make_both: Both, corpus: dict[str, Any], order: int) -> None:
     from corpus_index.estimators import counts_of_counts as fast

@@ -113,8 +113,7 @@ def top_entries(offsets, counts, most, longest, out_offsets, out):
                         heap[i] = heap[child]
                         i = child
                     heap[i] = k
-            for i in range(size):
-                out[used + i] = heap[i]
+            out[used : used + size] = np.sort(heap[:size])
             used += size
         out_offsets[row + 1] = used
     return used

@@ -144,6 +144,38 @@ def _add_row(mass, touched, summary, token_ids, counts, places, a, e, ones, labe
 
 
 @njit(cache=True, nogil=True)
+def _holds(places, a, e, k):
+    """Whether places[a:e], ascending, holds k."""
+    stop = e
+    while a < e:
+        middle = (a + e) >> 1
+        if places[middle] < k:
+            a = middle + 1
+        else:
+            e = middle
+    return a < stop and places[a] == k
+
+
+@njit(cache=True, nogil=True)
+def _occurrences(next_tokens, documents, document, lo, hi, tally, ids, counts):
+    """What follows a node inside one document: its tokens into ids, their counts; (how many, sum)."""
+    first, last = documents.offsets[document], documents.offsets[document + 1]
+    a = first + np.searchsorted(documents.ranks[first:last], lo)
+    e = first + np.searchsorted(documents.ranks[first:last], hi)
+    n = 0
+    for i in range(a, e):
+        c = np.int64(next_tokens[documents.ranks[i]])
+        if tally[c] == 0:
+            ids[n] = c
+            n += 1
+        tally[c] += 1
+    for i in range(n):
+        counts[i] = tally[ids[i]]
+        tally[ids[i]] = 0
+    return n, e - a
+
+
+@njit(cache=True, nogil=True)
 def _emit(mass, touched, summary, ids, sorting, kept_always, top_k, out_tokens, out_probs, used):
     """Write the top_k largest masses (and that of kept_always), ascending by token, and clear; (used, sum, cut)."""
     n = 0
@@ -203,6 +235,8 @@ def interpolated_targets(
     root,
     chains,
     started,
+    next_tokens,
+    documents,
     rows,
     left,
     heavy,
@@ -225,8 +259,9 @@ def interpolated_targets(
     label, while the other tokens keep their proportions. chains, rows: the positions' nodes and their rows. left: for
     each stored row its depth, and for stored and own rows the left extensions of each continuation. heavy: totals of
     the stored rows, and of long ones the places of their largest counts: of such a row only these are made explicit,
-    and the label. labels (Q): the token that follows, −1 where unknown; leaves: whether its occurrence is left out.
-    top_k 0: only the probability of the label is wanted, in out_rest. Returns the entries written.
+    and the label. labels (Q): the token that follows, −1 where unknown; leaves: whether something is left out: the
+    document documents.of[q], or where that is −1 the label's own occurrence. top_k 0: only the probability of the label
+    is wanted, in out_rest. Returns the entries written.
     """
     mass = np.zeros(num_symbols, np.float64)
     touched = np.zeros((num_symbols >> 6) + 1, np.uint64)
@@ -235,10 +270,14 @@ def interpolated_targets(
     sorting, ids = np.empty(room, np.float64), np.empty(room, np.int64)
     num_stored = rows.stored_offsets.size - 1
     none = heavy.top_places[:0]
+    longest = max(1, documents.longest)
+    gone_ids, gone_counts = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    tally = np.zeros(num_symbols if documents.longest > 0 else 1, np.int64)
     used = 0
     for q in range(labels.size):
         label = labels[q]
         out = leaves and 0 <= label < num_symbols
+        document = documents.of[q] if leaves else np.int64(-1)
         remaining = 1.0  # what the deeper orders leave to the shallower
         of_label = cut = 0.0
         out_len[q] = -1
@@ -257,8 +296,21 @@ def interpolated_targets(
             shallower = chains.depth[node + 1] if node + 1 < end_node else np.int64(0)
             place = _place_in_row(token_ids, a, e, label) if label >= 0 else np.int64(-1)
             own = np.int64(counts[place]) if place >= 0 else np.int64(0)
-            gone = 1 if out and own > 0 else 0
-            if chains.hi[node] - chains.lo[node] == gone:
+            # what is left out of this row: tokens and how often, the label's share apart
+            gone, num_gone = np.int64(0), 0
+            if out and document < 0 and own > 0:
+                gone, num_gone, gone_ids[0], gone_counts[0] = 1, 1, label, 1
+                all_gone = np.int64(1)
+            elif document >= 0:
+                num_gone, all_gone = _occurrences(
+                    next_tokens, documents, document, chains.lo[node], chains.hi[node], tally, gone_ids, gone_counts
+                )
+                for i in range(num_gone):
+                    if gone_ids[i] == label:
+                        gone = gone_counts[i]
+            else:
+                all_gone = np.int64(0)
+            if chains.hi[node] - chains.lo[node] == all_gone:
                 deeper_own = own
                 continue
             # raw counts, after leaving out
@@ -267,11 +319,14 @@ def interpolated_targets(
                 n3, total = e - a - n1 - n2, chains.hi[node] - chains.lo[node]
             else:
                 n1, n2, n3, total = _classes(counts, a, e)
-            if gone == 1:
-                total -= 1
-                n1 += (own == 2) - (own == 1)
-                n2 += (own == 3) - (own == 2)
-                n3 -= own == 3
+            total -= all_gone
+            for i in range(num_gone):
+                k = place if gone_ids[i] == label else _place_in_row(token_ids, a, e, gone_ids[i])
+                c = np.int64(counts[k])
+                rest = c - gone_counts[i]
+                n1 += (rest == 1) - (c == 1)
+                n2 += (rest == 2) - (c == 2)
+                n3 += (rest > 2) - (c > 2)
             distinct = n1 + n2 + n3
             top = out_len[q] < 0
             if top:
@@ -353,6 +408,17 @@ def interpolated_targets(
                     added += _add_row(
                         mass, touched, summary, token_ids, lefts, places, p, r, False, label, lef, lef1, lef2, lef3
                     )
+                for i in range(num_gone):  # the others that are left out were added whole
+                    if gone_ids[i] != label:
+                        k = _place_in_row(token_ids, a, e, gone_ids[i])
+                        if places.size == 0 or _holds(places, p, r, k):
+                            c = np.int64(counts[k])
+                            change = -(raw * c - (raw1 if c == 1 else raw2 if c == 2 else raw3))
+                            c -= gone_counts[i]
+                            if c > 0:
+                                change += raw * c - (raw1 if c == 1 else raw2 if c == 2 else raw3)
+                            mass[gone_ids[i]] += change
+                            added += change
                 if places.size > 0:
                     cut += max(0.0, before - remaining - added)
             if remaining <= 0.0 or rule == MAXIMUM or rule == ADD_K:
@@ -364,6 +430,18 @@ def interpolated_targets(
         grown, drop = 1.0 + pull, pull
         if not out:
             grown, drop = 1.0, 0.0
+        elif document >= 0:
+            first, last = documents.offsets[document], documents.offsets[document + 1]
+            gone = np.searchsorted(documents.tokens[first:last], label, "right")
+            gone -= np.searchsorted(documents.tokens[first:last], label)
+            # pull = 1 / (N + T_0): the base, counted without the document
+            kept = 1.0 - (last - first) * pull
+            if kept > 0.0 and base[label] < 1.0:
+                without = (base[label] - gone * pull) / kept
+                grown = (1.0 - without) / (1.0 - base[label])
+                drop = grown * base[label] - without
+            else:  # the document is the corpus
+                grown, drop = 1.0, 0.0
         elif kneser_ney:
             count = np.int64(root.counts[label])
             others = np.int64(root.occurrences[label]) - 1

@@ -466,6 +466,25 @@ def first_misstep(text, steps, next_tokens, ranks):
 
 
 @njit(cache=True, nogil=True)
+def document_ranks(index, next_tokens, first_ranks, offsets, ranks):
+    """The rank of every position of some documents: ranks[offsets[d] + i] is the i-th position's of document d.
+
+    first_ranks: the ranks of their first positions. The documents step together, since each step waits for memory.
+    """
+    longest = np.int64(0)
+    for d in range(first_ranks.size):
+        longest = max(longest, offsets[d + 1] - offsets[d])
+        if offsets[d + 1] > offsets[d]:
+            ranks[offsets[d]] = first_ranks[d]
+    for i in range(1, longest):
+        for d in range(first_ranks.size):
+            place = offsets[d] + i
+            if place < offsets[d + 1]:
+                r = ranks[place - 1]
+                ranks[place] = step_range(index.steps, np.int64(next_tokens[r]), r, r + 1)[0]
+
+
+@njit(cache=True, nogil=True)
 def mark_short_contexts(index, next_tokens, most, known):
     """known[r] = symbols of the context of rank r, where they are at most `most` (< 255): near documents' starts."""
     steps = index.steps
