@@ -242,7 +242,7 @@ def _context(context: Mapping[str, Any]) -> str:
         bars = "".join(_bar(entry, colour) for entry in context["says"][name])
         share = context["probability_of_truth"][name]
         columns.append(
-            f'<div><h3 style="color:{colour}">{title}</h3>{bars}<p class="note">gives the truth {share:.1%}</p></div>'
+            f'<div><h3 style="color:{colour}">{title}</h3>{bars}<p class="note">gives the truth {_percent(share)}</p></div>'
         )
     return (
         f'<div class="card"><pre>{text}<mark>{truth}</mark></pre><p class="note">{_evidence(context)}</p>'
@@ -267,8 +267,13 @@ def _bar(entry: Mapping[str, Any], colour: str) -> str:
         f'<div class="bar{" truth" if entry["is_truth"] else ""}">'
         f"<code><span>{html.escape(_visible(entry['token']))}</span></code>"
         f'<span class="track"><span class="fill" style="display:block;width:{entry["probability"]:.2%};'
-        f'background:{colour}"></span></span><span class="number">{entry["probability"]:.1%}</span></div>'
+        f'background:{colour}"></span></span><span class="number">{_percent(entry["probability"])}</span></div>'
     )
+
+
+def _percent(share: float) -> str:
+    """A share; one that is nearly nothing is said to be that, as HTML."""
+    return f"{share:.1%}" if share >= 0.001 or share == 0 else "&lt;0.1%"
 
 
 def _visible(token: str) -> str:
