@@ -2,6 +2,7 @@
 
 from corpus_index.answers import Match, NextTokens, NextTokensBatch
 from corpus_index.build import build_index
+from corpus_index.duplicates import NearDuplicates, near_duplicates
 from corpus_index.errors import (
     CorpusError,
     CorpusIndexError,
@@ -25,6 +26,7 @@ __all__ = [
     "IndexFormatError",
     "IndexWriteError",
     "Match",
+    "NearDuplicates",
     "NextTokens",
     "NextTokensBatch",
     "QueryError",
@@ -32,6 +34,7 @@ __all__ = [
     "build_index",
     "load_estimator",
     "make_estimator",
+    "near_duplicates",
     "next_probabilities",
     "smoothed_targets",
     "verify_index",
