@@ -106,9 +106,7 @@ def soft_cross_entropy(
     counted = targets.valid.to(rows.dtype)
     if weights is not None:
         if weights.numel() != counted.numel():
-            raise TargetError(
-                f"{weights.numel()} weights for {counted.numel()} positions: give one a position"
-            )
+            raise TargetError(f"{weights.numel()} weights for {counted.numel()} positions: give one a position")
         counted = counted * weights.reshape(-1).to(rows.dtype)
     return _reduce(rows, counted, reduction, shape)
 
@@ -214,14 +212,16 @@ def label_smoothing_cross_entropy(
     labels = labels.reshape(-1)
     if labels.shape[0] != flat.shape[0]:
         raise TargetError(f"{labels.shape[0]} labels for {flat.shape[0]} positions: give one a position")
-    with torch.autocast(flat.device.type, enabled=False):
-        rows = F.cross_entropy(
-            flat.to(_precision(flat)),
-            labels,
-            label_smoothing=epsilon,
-            reduction="none",
-            ignore_index=IGNORE_INDEX,
-        )
+    precision = _precision(flat)
+    if epsilon > 0:  # a target without pairs, all of its rest on a uniform base: half the time of torch's
+        rest = flat.new_full(labels.shape, epsilon, dtype=precision)
+        base = flat.new_full(flat.shape[1:], 1 / flat.shape[1], dtype=precision)
+        offsets = labels.new_zeros(labels.shape[0] + 1)
+        known = labels.clamp_min(0)
+        rows, _ = _SparseCrossEntropy.apply(flat, offsets, known[:0], rest[:0], rest, base, known, 1 - rest)
+    else:
+        with torch.autocast(flat.device.type, enabled=False):
+            rows = F.cross_entropy(flat.to(precision), labels, reduction="none", ignore_index=IGNORE_INDEX)
     counted = (labels != IGNORE_INDEX).to(rows.dtype)
     return _reduce(rows, counted, reduction, logits.shape[:-1])
 

@@ -242,7 +242,8 @@ def _context(context: Mapping[str, Any]) -> str:
         bars = "".join(_bar(entry, colour) for entry in context["says"][name])
         share = context["probability_of_truth"][name]
         columns.append(
-            f'<div><h3 style="color:{colour}">{title}</h3>{bars}<p class="note">gives the truth {_percent(share)}</p></div>'
+            f'<div><h3 style="color:{colour}">{title}</h3>{bars}'
+            f'<p class="note">gives the truth {_percent(share)}</p></div>'
         )
     return (
         f'<div class="card"><pre>{text}<mark>{truth}</mark></pre><p class="note">{_evidence(context)}</p>'

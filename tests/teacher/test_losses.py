@@ -61,9 +61,7 @@ def test_soft_equals_dense(random_targets: MakeTargets, seed: int, reduction: st
 
 
 @pytest.mark.parametrize("chunk", [1, 7 * 4, 1 << 20])
-def test_gradcheck_and_chunks(
-    random_targets: MakeTargets, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
+def test_gradcheck_and_chunks(random_targets: MakeTargets, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setitem(losses._CHUNK_ELEMENTS, "cpu", chunk)
     targets = random_targets(5)
     # gradcheck needs masses that sum to 1 in float64
@@ -72,9 +70,7 @@ def test_gradcheck_and_chunks(
     object.__setattr__(targets, "probs", targets.probs.double())
     object.__setattr__(targets, "base", targets.base.double() / targets.base.double().sum())
     labels = torch.tensor([0, 3, -100, 6, 2, 1])
-    assert torch.autograd.gradcheck(
-        lambda z: soft_cross_entropy(z, targets, reduction="none"), make_logits(1, 6, 7)
-    )
+    assert torch.autograd.gradcheck(lambda z: soft_cross_entropy(z, targets, reduction="none"), make_logits(1, 6, 7))
     assert torch.autograd.gradcheck(
         lambda z: blended_cross_entropy(z, labels, targets, corpus_weight=0.3).loss, make_logits(2, 6, 7)
     )
@@ -147,15 +143,23 @@ def test_all_masked_is_zero_with_a_gradient_path(random_targets: MakeTargets) ->
         assert not logits.grad.any()
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
+def test_label_smoothing_equals_torch_s(epsilon: float) -> None:
+    logits, labels = make_logits(7, 2, 3, 9), torch.tensor([[0, 8, -100], [2, 1, 5]])
+    actual = label_smoothing_cross_entropy(logits, labels, epsilon)
+    expected = F.cross_entropy(logits.reshape(-1, 9), labels.reshape(-1), label_smoothing=epsilon)
+    torch.testing.assert_close(actual, expected)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (actual, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_label_smoothing_is_that_of_a_uniform_base() -> None:
     logits, labels = make_logits(6, 5, 9), torch.tensor([0, 8, 2, -100, 1])
     actual = label_smoothing_cross_entropy(logits, labels, 0.3)
     keep = labels >= 0
     uniform = SoftTargets.from_arrays([0] * 5, [], [], [1.0] * 4, [1 / 9] * 9)
     mixed = uniform.with_labels(labels[keep], 0.7)
-    assert float(actual.detach()) == pytest.approx(
-        float(soft_cross_entropy(logits[keep], mixed).detach()), abs=1e-6
-    )
+    assert float(actual.detach()) == pytest.approx(float(soft_cross_entropy(logits[keep], mixed).detach()), abs=1e-6)
     assert label_smoothing_entropy(0.3, 9) == pytest.approx(mixed.mean_entropy, abs=1e-6)
 
 
