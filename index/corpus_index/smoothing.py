@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import counting, interpolate
+from corpus_index.answers import Match
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
 
@@ -111,6 +112,7 @@ def smoothed_targets(
     shortlist: int | None = 64,
     starts_document: bool | ArrayLike = False,
     positions: ArrayLike | None = None,
+    only_last: bool = False,
 ) -> SparseTargets:
     """The smoothed next-token distribution at every position of a batch, from the whole backoff chain.
 
@@ -141,6 +143,8 @@ def smoothed_targets(
         Which rows begin where a document begins.
     positions : array_like of shape (B,), integer
         Where in the corpus each row begins; needed by leave_out="document".
+    only_last : bool
+        Only the last position of each row, as generation wants it: Q = B.
 
     Returns
     -------
@@ -163,13 +167,16 @@ def smoothed_targets(
     fitted = index.fitted(estimator, max_order)
     ids, labels = _labelled(index, input_ids, next_ids, leave_out)
     top_k = min(top_k, index.num_symbols)
-    size = ids.size
+    documents = _documents(index, fitted, ids, leave_out, positions)
+    if only_last:
+        labels = labels.reshape(ids.shape)[:, -1:].reshape(-1)
+        documents = documents._replace(of=documents.of.reshape(ids.shape)[:, -1:].reshape(-1))
+    size = labels.size
     offsets = np.zeros(size + 1, np.int64)
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
     reached_len, reached_count = np.empty(size, np.int32), np.empty(size, np.int64)
     all_ids, all_probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    documents = _documents(index, fitted, ids, leave_out, positions)
-    for part, begin, end in _parts(index, fitted, ids, starts_document, documents, shortlist):
+    for part, begin, end in _parts(index, fitted, ids, starts_document, documents, shortlist, only_last):
         token_ids, probs = np.empty((end - begin) * top_k, np.int64), np.empty((end - begin) * top_k, np.float32)
         part_offsets = np.zeros(end - begin + 1, np.int64)
         used = _TARGETS(
@@ -302,9 +309,12 @@ def _parts(
     starts_document: bool | ArrayLike,
     documents: Documents,
     shortlist: int | None = None,
+    only_last: bool = False,
 ) -> Any:
     """The arguments of the kernel, for so many positions at a time as chains have room for."""
     match, depths = index.match_nodes(ids, max_order=estimator.max_order, starts_document=starts_document)
+    if only_last:
+        match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
     lo, hi, depth = match.lo.reshape(-1), match.hi.reshape(-1), depths.reshape(-1)
     started = depth - match.match_len.reshape(-1)  # 1 where the match includes the document's start
     unigrams = index.symbol_counts

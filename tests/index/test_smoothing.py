@@ -213,3 +213,24 @@ def test_a_file_that_is_no_estimator(make_index: Make, tmp_path: Path) -> None:
 def test_bad_estimators(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(QueryError, match=message):
         make_estimator(*arguments)
+
+
+@pytest.mark.parametrize("leave_out", [None, "self"])
+def test_only_the_last_position(make_index: Callable[..., CorpusIndex], leave_out: str | None) -> None:
+    index = make_index([[1, 2, 3, 1, 2, 0], [2, 3, 1, 1, 0]], 5, 0)
+    ids, following = np.array([[1, 2, 3], [0, 2, 3], [4, 1, 1]]), np.array([[2, 3, 1], [2, 3, 4], [1, 1, 0]])
+    options = {
+        "estimator": "witten-bell",
+        "max_order": 2,
+        "leave_out": leave_out,
+        "starts_document": [True, False, True],
+    }
+    whole = index.smoothed_targets(ids, following, **options)
+    last = index.smoothed_targets(ids, following, only_last=True, **options)
+    assert last.rest.size == 3
+    for row in range(3):
+        there, here = slice(*whole.offsets[3 * row + 2 : 3 * row + 4]), slice(*last.offsets[row : row + 2])
+        assert whole.token_ids[there].tolist() == last.token_ids[here].tolist()
+        assert whole.probs[there].tolist() == last.probs[here].tolist()
+    for name in ("rest", "match_len", "context_count", "cut_mass"):
+        assert getattr(whole, name)[2::3].tolist() == getattr(last, name).tolist()

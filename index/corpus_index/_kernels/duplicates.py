@@ -2,8 +2,8 @@
 
 Naively: for each position, the longest common end of its context and any other's, over all positions of other
 documents. In context order the shared length of two ranks is the minimum of `common` between them, so it only falls
-with the distance: of the ranks above, the nearest of another document shares most, and so below. Both are carried along in
-one pass each: where the neighbour is of another document, it is the nearest; else the neighbour's nearest is ours too.
+with the distance: of the ranks above, the nearest of another document shares most, and so below. Both are carried along
+in one pass each: where the neighbour is of another document, it is the nearest; else the neighbour's nearest is ours.
 """
 
 from __future__ import annotations
