@@ -6,16 +6,15 @@ that comes from a corpus is escaped, and white space is made visible.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from corpus_teacher.page import INK, image, page, plain_axes
 
 COLOURS = {"hard": "#6b7280", "corpus": "#0f766e", "label-smoothing": "#c2710c"}
 """Of the arms, in every plot."""
@@ -25,52 +24,7 @@ _SPEAKERS = {
     "student": ("its student", COLOURS["corpus"]),
     "hard student": ("the hard-label student", COLOURS["hard"]),
 }
-_INK = "#1f2933"
 _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
-
-_STYLE = """
-:root { color-scheme: light; --ink: #1f2933; --soft: #5f6b7a; --line: #e3e7ec; --paper: #ffffff;
-  --wash: #f5f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--wash); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 64px; }
-h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.01em; }
-h2 { font-size: 20px; margin: 44px 0 10px; }
-p { max-width: 76ch; margin: 8px 0; }
-.lead { color: var(--soft); font-size: 17px; }
-.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px;
-  margin: 14px 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: 8px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; color: var(--soft); font-size: 14px; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-tr:last-child td { border-bottom: 0; }
-td .dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 9px; }
-tr.best td { font-weight: 600; }
-tr.aside td { color: var(--soft); }
-img.plot { display: block; width: 100%; height: auto; }
-pre { margin: 0 0 14px; padding: 12px 14px; background: var(--wash); border-radius: 8px;
-  white-space: pre-wrap; overflow-wrap: anywhere;
-  font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas,
-  "DejaVu Sans Mono", monospace; }
-pre mark { background: #fde68a; padding: 1px 3px; border-radius: 3px; }
-.note { color: var(--soft); font-size: 14px; margin: 0 0 10px; }
-.says { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 22px; }
-.says h3 { font-size: 14px; margin: 0 0 6px; }
-.bar { display: grid; grid-template-columns: 92px 1fr 46px; gap: 8px; align-items: center; margin: 3px 0;
-  font-size: 13px; }
-.bar code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  text-align: right; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.bar .track { background: var(--wash); border-radius: 3px; height: 14px; }
-.bar .fill { height: 14px; border-radius: 3px; min-width: 1px; }
-.bar .number { color: var(--soft); font-variant-numeric: tabular-nums; text-align: right; }
-.bar.truth code span { background: #fde68a; border-radius: 3px; padding: 0 3px; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0; font-size: 14px; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 760px) { .says { grid-template-columns: 1fr; } main { padding: 24px 14px 48px; } }
-"""
 
 
 def write_report(answer: Mapping[str, Any], path: str | Path) -> None:
@@ -116,7 +70,7 @@ def render_report(answer: Mapping[str, Any]) -> str:
         _table(answer),
         f"<p>{_caveat(answer)}</p>",
         "<h2>Learning curves</h2>",
-        f'<div class="card">{_image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
+        f'<div class="card">{image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
         "<h2>What each of them says</h2>",
         "<p>Places in the held-out files, drawn by chance: two where the corpus knows little of the context, "
         "two where it knows some of it, two where it knows as much as the teacher looks at. The token that "
@@ -125,13 +79,7 @@ def render_report(answer: Mapping[str, Any]) -> str:
         "<h2>How it was made</h2>",
         _facts(answer, corpus, settings),
     ]
-    body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>corpus-teacher: demo</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page("corpus-teacher: demo", sections)
 
 
 def learning_curves(arms: Sequence[Mapping[str, Any]]) -> Figure:
@@ -153,19 +101,13 @@ def learning_curves(arms: Sequence[Mapping[str, Any]]) -> Figure:
     for arm in arms:
         tokens = [point["tokens"] / 1e6 for point in arm["history"]]
         nats = [point["held_out_nats"] for point in arm["history"]]
-        colour = COLOURS.get(arm["arm"], _INK)
+        colour = COLOURS.get(arm["arm"], INK)
         axes.plot(tokens, nats, color=colour, linewidth=2, marker="o", markersize=4, label=arm["name"])
         ends.append((nats[-1], tokens[-1], f"{arm['name']}  {nats[-1]:.3f}", colour))
     _name_ends(axes, ends)
-    axes.set_xlabel("million tokens read", color=_INK)
-    axes.set_ylabel("held-out loss, nats per token", color=_INK)
-    axes.grid(axis="y", color="#e3e7ec")
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#b8c0ca")
-    axes.tick_params(colors="#5f6b7a")
+    axes.set_xlabel("million tokens read", color=INK)
+    axes.set_ylabel("held-out loss, nats per token", color=INK)
+    plain_axes(axes)
     return figure
 
 
@@ -184,15 +126,6 @@ def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     axes.set_ylim(low, max(high, places[-1] + least) if places else high)
 
 
-def _image(figure: Figure, description: str) -> str:
-    """A figure as an image inside the page."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "corpus-teacher", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="plot" alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
-
-
 def _table(answer: Mapping[str, Any]) -> str:
     """The numbers, the best arm in bold, and the teacher by itself for comparison."""
     best = min(arm["held_out_nats"] for arm in answer["arms"])
@@ -201,7 +134,7 @@ def _table(answer: Mapping[str, Any]) -> str:
         share = f"{arm['teacher_share']:.1%}" if arm["arm"] == "corpus" else "–"
         rows.append(
             f'<tr{" class=best" if arm["held_out_nats"] == best else ""}><td><span class="dot" '
-            f'style="background:{COLOURS.get(arm["arm"], _INK)}"></span>{html.escape(arm["name"])}</td>'
+            f'style="background:{COLOURS.get(arm["arm"], INK)}"></span>{html.escape(arm["name"])}</td>'
             f"<td>{arm['held_out_nats']:.4f}</td><td>{arm['bits_per_byte']:.4f}</td>"
             f"<td>{arm['seconds']:.1f}</td><td>{arm['tokens_per_s']:,.0f}</td><td>{share}</td></tr>"
         )

@@ -195,9 +195,7 @@ class SoftTargets:
         if abs(float(self.base.double().sum()) - 1) > _MASS_TOLERANCE or bool((self.base < 0).any()):
             raise TargetError(f"base sums to {float(self.base.sum()):.6f}: it has to be a distribution")
         if bool((self.rest < -_MASS_TOLERANCE).any()) or bool((self._entry_probs() < -_MASS_TOLERANCE).any()):
-            raise TargetError(
-                "a probability is negative: sparse + rest · base has to be at least 0 everywhere"
-            )
+            raise TargetError("a probability is negative: sparse + rest · base has to be at least 0 everywhere")
         mass = self.rest.double().index_add(0, self.rows(), self.probs.double())
         wrong_mass = ((mass - 1).abs() > _MASS_TOLERANCE) & self.valid
         if bool(wrong_mass.any()):
@@ -244,9 +242,7 @@ class SoftTargets:
         """
         tokens = tokens.reshape(-1).long()
         if tokens.shape[0] != self.num_positions:
-            raise TargetError(
-                f"{tokens.shape[0]} tokens for {self.num_positions} targets: give one a position"
-            )
+            raise TargetError(f"{tokens.shape[0]} tokens for {self.num_positions} targets: give one a position")
         rows = self.rows()
         explicit = torch.where(self.token_ids.long() == tokens[rows], self.probs, 0)
         return (self.rest * self.base[tokens]).index_add(0, rows, explicit)
@@ -306,9 +302,7 @@ class SoftTargets:
             raise TargetError(f"label_weight is {label_weight}: give a number from 0 to 1")
         labels = labels.reshape(-1).long()
         if labels.shape[0] != self.num_positions:
-            raise TargetError(
-                f"{labels.shape[0]} labels for {self.num_positions} targets: give one a position"
-            )
+            raise TargetError(f"{labels.shape[0]} labels for {self.num_positions} targets: give one a position")
         if labels.shape[0] and int(labels.max()) >= self.vocab_size:
             raise TargetError(f"label {int(labels.max())} is outside of the vocabulary of {self.vocab_size}")
         rows, known = self.rows(), labels >= 0
@@ -325,9 +319,7 @@ class SoftTargets:
         token_ids[place], new_probs[place] = self.token_ids, probs
         last = offsets[1:][added] - 1
         token_ids[last], new_probs[last] = labels[added].to(token_ids.dtype), weight[added]
-        return replace(
-            self, offsets=offsets, token_ids=token_ids, probs=new_probs, rest=self.rest * (1 - weight)
-        )
+        return replace(self, offsets=offsets, token_ids=token_ids, probs=new_probs, rest=self.rest * (1 - weight))
 
     def select(self, mask: Tensor) -> SoftTargets:
         """Keep some positions.
@@ -347,9 +339,7 @@ class SoftTargets:
             A mask of another shape or type.
         """
         if mask.dtype != torch.bool or mask.shape != (self.num_positions,):
-            raise TargetError(
-                f"mask is {mask.dtype} of shape {tuple(mask.shape)}: give {self.num_positions} booleans"
-            )
+            raise TargetError(f"mask is {mask.dtype} of shape {tuple(mask.shape)}: give {self.num_positions} booleans")
         entries = mask[self.rows()]
         lengths = self.offsets.diff()[mask]
         kept = {name: getattr(self, name)[mask] for name in _PER_POSITION}
@@ -385,13 +375,10 @@ class SoftTargets:
         base = parts[0].base
         for part in parts[1:]:
             if part.base is not base and not torch.equal(part.base, base):
-                raise TargetError(
-                    "the parts have different base distributions: concatenate one teacher's only"
-                )
+                raise TargetError("the parts have different base distributions: concatenate one teacher's only")
         lengths = torch.cat([part.offsets.diff() for part in parts])
         joined = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("token_ids", "probs", *_PER_POSITION)
+            name: torch.cat([getattr(part, name) for part in parts]) for name in ("token_ids", "probs", *_PER_POSITION)
         }
         return SoftTargets(offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), base=base, **joined)
 

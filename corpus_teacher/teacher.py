@@ -72,13 +72,9 @@ class CorpusTeacher:
         top_k: int = 64,
     ) -> None:
         if leave_out not in LEAVE_OUT:
-            raise ConfigError(
-                f"leave_out is {leave_out!r}: give 'self', or None for a text outside the index"
-            )
+            raise ConfigError(f"leave_out is {leave_out!r}: give 'self', or None for a text outside the index")
         if max_order is not None and max_order < 0:
-            raise ConfigError(
-                f"max_order is {max_order}: give 0 or more context tokens, or None for no bound"
-            )
+            raise ConfigError(f"max_order is {max_order}: give 0 or more context tokens, or None for no bound")
         if top_k < 1:
             raise ConfigError(f"top_k is {top_k}: keep at least 1 token a position")
         self.index = CorpusIndex.open(index) if isinstance(index, (str, Path)) else index
@@ -217,14 +213,11 @@ class TeacherCollator:
             for window in windows
         ]
         starts = [
-            bool(window.get("starts_document", False)) if isinstance(window, Mapping) else False
-            for window in windows
+            bool(window.get("starts_document", False)) if isinstance(window, Mapping) else False for window in windows
         ]
         lengths = {len(row) for row in rows}
         if len(lengths) != 1:
-            raise InputError(
-                f"windows of lengths {sorted(lengths)} make no batch: give windows of one length"
-            )
+            raise InputError(f"windows of lengths {sorted(lengths)} make no batch: give windows of one length")
         input_ids = np.stack(rows)
         batch: dict[str, Any] = {"input_ids": torch.from_numpy(input_ids)}
         batch["labels"] = batch["input_ids"].clone()

@@ -170,8 +170,8 @@ class Drawer:
             threshold = self._cut(twice, values, signs, rest, np.full(rest.size, float(self.top_k)), masses=False)
         if self.top_p is not None:
             counted = values >= threshold[twice]
-            mass = np.bincount(twice[counted], (values * signs)[counted], rest.size)
-            mass += rest * self.cumulative[self._prefix(threshold, rest)]
+            mass: Floats = np.bincount(twice[counted], (values * signs)[counted], rest.size)
+            mass = mass + rest * self.cumulative[self._prefix(threshold, rest)]
             found = self._cut(twice, values, values * signs, rest, self.top_p * mass, masses=True)
             threshold = np.maximum(threshold, found)
         return threshold

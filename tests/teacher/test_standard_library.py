@@ -14,9 +14,7 @@ def _library(root: Path, names: list[str]) -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            f"def function_of_this_module():\n    return {name!r} + 'some more text'\n", encoding="utf-8"
-        )
+        path.write_text(f"def function_of_this_module():\n    return {name!r} + 'some more text'\n", encoding="utf-8")
 
 
 def test_the_real_one() -> None:

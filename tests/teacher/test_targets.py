@@ -42,9 +42,7 @@ def test_by_hand() -> None:
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
-def test_with_labels_mixes_the_dense_form(
-    random_targets: MakeTargets, seed: int, label_weight: float
-) -> None:
+def test_with_labels_mixes_the_dense_form(random_targets: MakeTargets, seed: int, label_weight: float) -> None:
     targets = random_targets(seed)
     labels = torch.from_numpy(np.random.default_rng(seed).integers(-1, 7, 6))
     mixed = targets.with_labels(labels, label_weight).validate()
