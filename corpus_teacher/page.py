@@ -1,0 +1,122 @@
+"""What all HTML pages of ours share: the look, the frame, plots inside the page, tables.
+
+A page loads nothing from anywhere: curves are drawn by matplotlib as SVG and put into it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#1f2933"
+PALETTE = ("#0f766e", "#c2710c", "#2f5d9b", "#9d174d", "#6b7280", "#4d7c0f", "#7c3aed", "#b91c1c")
+"""Colours of lines, in the order of their use."""
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1f2933; --soft: #5f6b7a; --line: #e3e7ec; --paper: #ffffff;
+  --wash: #f5f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--wash); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 64px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.01em; }
+h2 { font-size: 20px; margin: 44px 0 10px; }
+p { max-width: 76ch; margin: 8px 0; }
+.lead { color: var(--soft); font-size: 17px; }
+.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px;
+  margin: 14px 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 8px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; color: var(--soft); font-size: 14px; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+tr:last-child td { border-bottom: 0; }
+td .dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 9px; }
+tr.best td { font-weight: 600; }
+tr.aside td { color: var(--soft); }
+img.plot { display: block; width: 100%; height: auto; }
+pre { margin: 0 0 14px; padding: 12px 14px; background: var(--wash); border-radius: 8px;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+  font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas,
+  "DejaVu Sans Mono", monospace; }
+pre mark { background: #fde68a; padding: 1px 3px; border-radius: 3px; }
+.note { color: var(--soft); font-size: 14px; margin: 0 0 10px; }
+.says { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 22px; }
+.says h3 { font-size: 14px; margin: 0 0 6px; }
+.bar { display: grid; grid-template-columns: 92px 1fr 46px; gap: 8px; align-items: center; margin: 3px 0;
+  font-size: 13px; }
+.bar code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  text-align: right; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bar .track { background: var(--wash); border-radius: 3px; height: 14px; }
+.bar .fill { height: 14px; border-radius: 3px; min-width: 1px; }
+.bar .number { color: var(--soft); font-variant-numeric: tabular-nums; text-align: right; }
+.bar.truth code span { background: #fde68a; border-radius: 3px; padding: 0 3px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0; font-size: 14px; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 760px) { .says { grid-template-columns: 1fr; } main { padding: 24px 14px 48px; } }
+"""
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """A whole HTML page from its sections."""
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def image(figure: Figure, description: str) -> str:
+    """A figure as an image inside the page."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "corpus-teacher", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="plot" alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def plain_axes(axes: Axes) -> None:
+    """Take from axes what isn't needed to read them."""
+    axes.grid(axis="y", color="#e3e7ec")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b8c0ca")
+    axes.tick_params(colors="#5f6b7a")
+
+
+def plot(width: float = 9.6, height: float = 4.4) -> tuple[Figure, Axes]:
+    """A figure with one pair of plain axes, drawn without matplotlib's global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    plain_axes(axes)
+    return figure, axes
+
+
+def card(content: str, *, wide: bool = False) -> str:
+    """A white box; a wide one scrolls."""
+    return f'<div class="card{" scroll" if wide else ""}">{content}</div>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], best: Sequence[bool] = ()) -> str:
+    """A table in a card; texts are escaped, rows marked best are bold."""
+    lines = ["<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>"]
+    for number, row in enumerate(rows):
+        mark = " class=best" if number < len(best) and best[number] else ""
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>")
+    return card(f"<table>{''.join(lines)}</table>", wide=True)
+
+
+def facts(entries: Iterable[tuple[str, str]]) -> str:
+    """Names and what they are, in a card."""
+    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in entries)
+    return card(f"<dl>{rows}</dl>")
