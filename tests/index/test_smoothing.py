@@ -234,3 +234,32 @@ def test_only_the_last_position(make_index: Callable[..., CorpusIndex], leave_ou
         assert whole.probs[there].tolist() == last.probs[here].tolist()
     for name in ("rest", "match_len", "context_count", "cut_mass"):
         assert getattr(whole, name)[2::3].tolist() == getattr(last, name).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "leave_out"),
+    [
+        *((name, left) for name in ("witten-bell", "pitman-yor") for left in (None, "self", "document")),
+        *(("modified-kneser-ney", left) for left in (None, "self")),
+    ],
+)
+def test_a_shortlist_cuts_what_it_says(make_index: Make, name: str, leave_out: str | None) -> None:
+    """Of long rows only the largest counts are explicit: the label stays exact, the rest is on the base and told."""
+    rng = np.random.default_rng(1)
+    index = make_index([(rng.geometric(0.06, 300) % 40).tolist() for _ in range(6)], vocab_size=42)
+    positions = [0, 300, 700]
+    rows = np.stack([index.tokens[p : p + 60] for p in positions]).astype(np.int64)
+    following = np.stack([index.tokens[p + 1 : p + 61] for p in positions]).astype(np.int64)
+    options: dict[str, Any] = {"estimator": name, "max_order": 3, "leave_out": leave_out, "positions": positions}
+    whole = index.smoothed_targets(rows, following, shortlist=None, **options)
+    short = index.smoothed_targets(rows, following, shortlist=3, **options)
+    scores = index.next_probabilities(rows, following, **options)
+    assert short.cut_mass.max() > 0.05
+    assert whole.cut_mass.max() == 0
+    for q, label in enumerate(following.reshape(-1).tolist()):
+        exact, actual = dense(whole, q), dense(short, q)
+        assert actual.sum() == pytest.approx(1, abs=2e-6)
+        assert np.abs(actual - exact).sum() <= 2 * short.cut_mass[q] + 1e-5
+        assert exact[label] == pytest.approx(scores[q], abs=1e-6)
+        moved = short.rest[q] - whole.rest[q]  # what the base now gives the label on top of its own
+        assert actual[label] - moved * short.base[label] == pytest.approx(scores[q], abs=2e-6)

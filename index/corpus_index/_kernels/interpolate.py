@@ -450,9 +450,9 @@ def interpolated_targets(
             else:
                 without = root.uniform
                 if root.total > 1:
-                    cut = root_cut(discounts, count - 1)
-                    cuts = root.cuts + cut - root_cut(discounts, count)
-                    without = (count - 1 - cut + cuts * root.uniform) / (root.total - 1)
+                    taken_off = root_cut(discounts, count - 1)
+                    cuts = root.cuts + taken_off - root_cut(discounts, count)
+                    without = (count - 1 - taken_off + cuts * root.uniform) / (root.total - 1)
                 grown = (1.0 - without) / (1.0 - base[label])
                 drop = grown * base[label] - without
         taken = remaining * drop
