@@ -170,7 +170,7 @@ class Drawer:
             threshold = self._cut(twice, values, signs, rest, np.full(rest.size, float(self.top_k)), masses=False)
         if self.top_p is not None:
             counted = values >= threshold[twice]
-            mass: Floats = np.bincount(twice[counted], (values * signs)[counted], rest.size)
+            mass = np.bincount(twice[counted], (values * signs)[counted], rest.size).astype(np.float64)
             mass = mass + rest * self.cumulative[self._prefix(threshold, rest)]
             found = self._cut(twice, values, values * signs, rest, self.top_p * mass, masses=True)
             threshold = np.maximum(threshold, found)
