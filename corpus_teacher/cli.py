@@ -8,7 +8,6 @@ shows the traceback.
 from __future__ import annotations
 
 import enum
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from corpus_teacher import __version__
+from corpus_teacher.cli_shared import AsJson, IndexPath, print_json
+from corpus_teacher.cli_teacher import near_duplicates, sample, teacher_app
 
 if TYPE_CHECKING:
     from corpus_teacher.data.file_kinds import Kind
@@ -103,8 +104,8 @@ index_app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 
-IndexPath = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+app.add_typer(teacher_app, name="teacher")
+app.command("sample")(sample)
 
 
 def _version(wanted: bool) -> None:
@@ -218,7 +219,7 @@ def index_build(
     with display.progress() as progress:
         summary = build_index_from_sources(sources, out, options, progress=progress)
     if as_json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict())
     else:
         display.show_summary(summary)
 
@@ -231,7 +232,7 @@ def index_info(path: IndexPath, as_json: AsJson = False) -> None:
 
     info = lookup.index_info(path)
     if as_json:
-        _print_json(info)
+        print_json(info)
     else:
         display.show_info(info)
 
@@ -248,7 +249,7 @@ def index_verify(
 
     passed = lookup.index_verify(path, full=full)
     if as_json:
-        _print_json({"path": str(path), "full": full, "passed": passed})
+        print_json({"path": str(path), "full": full, "passed": passed})
     else:
         display.show_checks(path, passed, full=full)
 
@@ -296,9 +297,12 @@ def index_query(
         snippets=snippets,
     )
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         display.show_answer(answer)
+
+
+index_app.command("near-duplicates")(near_duplicates)
 
 
 @app.command("demo")
@@ -321,21 +325,7 @@ def demo(
 
     result = run_demo(out, seconds=seconds, seed=seed, quick=quick, console=display.console(stderr=as_json))
     if as_json:
-        _print_json(result)
-
-
-def _print_json(answer: Any) -> None:
-    """Anything of ours as JSON on stdout."""
-    typer.echo(json.dumps(answer, default=_plain, ensure_ascii=False, indent=2))
-
-
-def _plain(value: Any) -> Any:
-    """What JSON doesn't know: dataclasses, paths, numpy numbers."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
-    if hasattr(value, "item"):
-        return value.item()
-    return str(value)
+        print_json(result)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -1,0 +1,128 @@
+"""Commands about the corpus teacher itself: how good it is, what it writes, what it can only copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corpus_teacher.cli_shared import AsJson, IndexPath, print_json, write_page
+
+teacher_app = typer.Typer(
+    help="How good the corpus is as a teacher.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+OutPage = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FILE.html", show_default=False, help="Write a page with tables and plots."),
+]
+OwnTokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        "-t",
+        metavar="T",
+        help="Must be the index's own; for indexes of ready tokens.",
+        show_default="the index's",
+    ),
+]
+
+
+def sample(
+    path: IndexPath,
+    prompt: Annotated[
+        str, typer.Option(help="The text to go on from; without one, texts start where documents start.")
+    ] = "",
+    estimator: Annotated[str, typer.Option(help="How counts become probabilities.")] = "witten-bell",
+    max_order: Annotated[int, typer.Option(min=0, help="The longest context, in tokens.")] = 5,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the most probable token.")] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Only the K most probable tokens.", show_default="all")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Only the most probable tokens that hold this share together.", show_default="all"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many texts.")] = 1,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of each at most; a text ends with its document.")] = 100,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Each token with the order and the count of its context.")
+    ] = False,
+    explicit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many explicit tokens a target, as a teacher gives them; twice as fast.",
+            show_default="all: exact",
+        ),
+    ] = None,
+    tokenizer: OwnTokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write text as the corpus would: draw it from an n-gram teacher, token by token."""
+    from corpus_teacher import display_teacher
+    from corpus_teacher.data.drawing import DrawOptions
+    from corpus_teacher.data.sampling import sample_index
+
+    answer = sample_index(
+        path,
+        prompt,
+        num=num,
+        length=length,
+        estimator=estimator,
+        max_order=max_order,
+        draw=DrawOptions(temperature, top_k, top_p),
+        seed=seed,
+        evidence=evidence,
+        explicit=explicit,
+        tokenizer=tokenizer,
+    )
+    if as_json:
+        print_json(answer)
+    else:
+        display_teacher.show_samples(answer)
+
+
+def near_duplicates(
+    path: IndexPath,
+    lengths: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Lengths of matches to count, in tokens, 1 to 255.")
+    ] = "16,32,64,128",
+    top: Annotated[int, typer.Option(min=0, help="How many documents and pairs to name.")] = 10,
+    top_length: Annotated[int, typer.Option(min=1, max=255, help="The length that they are judged by.")] = 64,
+    out: OutPage = None,
+    as_json: AsJson = False,
+) -> None:
+    """How much of the corpus stands in several of its documents: what a teacher of it only copies."""
+    from corpus_teacher import display_teacher
+    from corpus_teacher.data.repeats import index_repeats
+
+    answer = index_repeats(path, numbers_of(lengths, "--lengths"), top=top, top_length=top_length)
+    if out is not None:
+        from corpus_teacher.duplicates_report import render_duplicates_report
+
+        write_page(lambda: render_duplicates_report(answer), out)
+    if as_json:
+        print_json(answer)
+    else:
+        display_teacher.show_repeats(answer)
+        if out is not None:
+            typer.echo(f"\nwrote {out}")
+
+
+def numbers_of(text: str, option: str) -> list[int]:
+    """Integers of "16,32 64".
+
+    Raises
+    ------
+    ConfigError
+        If it is no list of integers.
+    """
+    from corpus_teacher.errors import ConfigError
+
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r} is no list of whole numbers: write them with commas between") from error

@@ -1,0 +1,103 @@
+"""The commands about the teacher, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from corpus_teacher.cli import app
+from corpus_teacher.data.indexing import build_index_from_documents
+from corpus_teacher.data.tokenizers import ByteTokenizer
+
+STORY = "the cat sat on the mat. the cat saw the dog. the dog sat on the cat."
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def fine(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return result
+
+
+def answer(*arguments: object) -> Any:
+    return json.loads(fine(*arguments, "--json").stdout, parse_constant=lambda name: pytest.fail(name))
+
+
+def refused(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    return str(result.stderr)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli-teacher") / "index"
+    documents = [STORY, f"{STORY} <b>And</b> more.", "nothing of the kind"]
+    build_index_from_documents(documents, ByteTokenizer(), path, name="by hand").close()
+    return path
+
+
+def test_sample(index: Path) -> None:
+    command = ("sample", index, "--prompt", "the cat s", "--num", 2, "--length", 30, "--top-k", 5, "--seed", 3)
+    found = answer(*command, "--evidence")
+    assert [len(sample["tokens"]) for sample in found["samples"]] == [one["num_tokens"] for one in found["samples"]]
+    assert found["samples"][0]["tokens"][0]["order"] == 5
+    assert answer(*command)["samples"][0]["text"] == found["samples"][0]["text"]
+    shown = fine(*command, "--evidence")
+    assert "[5×" in shown.stdout
+    assert "tokens/s" in shown.stderr
+    plain = fine(*command).stdout.replace("\n", "")
+    assert plain.startswith("the cat s" + found["samples"][0]["text"].replace("\n", ""))
+
+
+def test_sample_refuses(index: Path) -> None:
+    assert "there is no estimator 'best'" in refused("sample", index, "--estimator", "best")
+    assert "top-p 1.5 must be above 0" in refused("sample", index, "--top-p", 1.5)
+    assert "no index" in refused("sample", index / "nowhere")
+
+
+def test_near_duplicates(index: Path, tmp_path: Path) -> None:
+    found = answer("index", "near-duplicates", index, "--lengths", "64, 8", "--top-length", 16)
+    assert [one["length"] for one in found["lengths"]] == [8, 64]
+    # position n of a story repeats the other's last n tokens, up to what follows its last one
+    assert found["lengths"][1]["positions"] == 2 * (len(STORY) + 1 - 64)
+    assert found["pairs"][0]["document"] == 0
+    assert found["pairs"][0]["other"] == 1
+    assert found["pairs"][0]["begins"] == STORY[:16]
+    page = tmp_path / "deep" / "page.html"
+    shown = fine("index", "near-duplicates", index, "--top-length", 16, "--out", page)
+    for words in ("position", "the cat sat on t", f"wrote {page}"):
+        assert words in shown.stdout
+    html = page.read_text()
+    assert "data:image/svg+xml" in html
+    assert "http" not in html
+    assert "no document shares 200" in fine("index", "near-duplicates", index, "--top-length", 200).stdout
+
+
+def test_near_duplicates_refuses(index: Path, tmp_path: Path) -> None:
+    assert "'a,b' is no list of whole numbers" in refused("index", "near-duplicates", index, "--lengths", "a,b")
+    assert "length 300 is outside" in refused("index", "near-duplicates", index, "--lengths", "300")
+    (tmp_path / "file").touch()
+    page = tmp_path / "file" / "page.html"
+    assert "can't be written" in refused("index", "near-duplicates", index, "--out", page)
+
+
+def test_no_command_here_imports_torch(index: Path) -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom corpus_teacher.cli import app\n"
+        f"for command in (['sample', {str(index)!r}], ['index', 'near-duplicates', {str(index)!r}]):\n"
+        "    assert CliRunner().invoke(app, command).exit_code == 0\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
