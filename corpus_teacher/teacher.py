@@ -25,8 +25,8 @@ from torch import Tensor
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.targets import SoftTargets
 
-LEAVE_OUT = (None, "self")
-"""What may be left out of the index: nothing, or the occurrence of a position itself."""
+LEAVE_OUT = (None, "self", "document")
+"""What may be left out of the index: nothing, the occurrence of a position itself, or all of its document."""
 
 UNKNOWN = -1
 """The next token of a position whose next token isn't known."""
@@ -43,9 +43,11 @@ class CorpusTeacher:
         How counts become probabilities; "witten-bell" interpolates all orders from the longest match down.
     max_order : int, optional
         Longest context in tokens; None for no bound.
-    leave_out : {"self", None}
+    leave_out : {"self", "document", None}
         "self" for texts that are in the index: one occurrence of (context, next token) is taken out at every
-        order before the longest match is chosen. None for texts that are not.
+        order before the longest match is chosen. "document": all occurrences in the position's own document
+        are, for corpora whose documents repeat themselves (not with Kneser–Ney). None for texts that are not
+        in the index.
     top_k : int
         Explicit tokens a position at most; the mass beyond them goes to the base, and is reported as
         `cut_mass`.
@@ -72,7 +74,9 @@ class CorpusTeacher:
         top_k: int = 64,
     ) -> None:
         if leave_out not in LEAVE_OUT:
-            raise ConfigError(f"leave_out is {leave_out!r}: give 'self', or None for a text outside the index")
+            raise ConfigError(
+                f"leave_out is {leave_out!r}: give 'self', 'document', or None for text outside the index"
+            )
         if max_order is not None and max_order < 0:
             raise ConfigError(f"max_order is {max_order}: give 0 or more context tokens, or None for no bound")
         if top_k < 1:
@@ -111,6 +115,7 @@ class CorpusTeacher:
         next_ids: npt.ArrayLike | Tensor | None = None,
         *,
         starts_document: bool | npt.ArrayLike = False,
+        positions: npt.ArrayLike | None = None,
     ) -> SoftTargets:
         """Teach every position of a batch.
 
@@ -123,6 +128,8 @@ class CorpusTeacher:
             one, so that only the last of each row is unknown. Without `leave_out` it isn't read.
         starts_document : bool or array_like of shape (B,)
             Whether rows begin where a document begins.
+        positions : array_like of shape (B,), int, optional
+            Where in the indexed corpus each row begins; needed to leave its document out.
 
         Returns
         -------
@@ -155,6 +162,7 @@ class CorpusTeacher:
             leave_out=self.leave_out,
             top_k=self.top_k,
             starts_document=starts_document,
+            positions=positions,
         )
         known = following.reshape(-1) >= 0 if self.leave_out else np.ones(rows.size, dtype=np.bool_)
         return SoftTargets.from_arrays(
@@ -194,7 +202,7 @@ class TeacherCollator:
         Parameters
         ----------
         windows : sequence of B mappings or arrays of shape (T,)
-            Mappings hold "input_ids", and "starts_document" where that is known.
+            Mappings hold "input_ids", and "starts_document" and the corpus "position" where they are known.
 
         Returns
         -------
@@ -223,7 +231,11 @@ class TeacherCollator:
         batch["labels"] = batch["input_ids"].clone()
         if self.teacher is not None:
             begin = time.perf_counter()
-            batch["soft_targets"] = self.teacher(input_ids, starts_document=np.array(starts))
+            positions = [window.get("position") for window in windows if isinstance(window, Mapping)]
+            known = len(positions) == len(windows) and None not in positions
+            batch["soft_targets"] = self.teacher(
+                input_ids, starts_document=np.array(starts), positions=np.array(positions) if known else None
+            )
             batch["teacher_s"] = time.perf_counter() - begin
         return batch
 

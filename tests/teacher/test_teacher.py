@@ -11,6 +11,7 @@ import torch
 from corpus_index import CorpusIndex, build_index
 from corpus_index.errors import QueryError
 from corpus_index.reference import ReferenceIndex, witten_bell
+from corpus_index.reference_estimators import witten_bell as naive_witten_bell
 from torch.utils.data import DataLoader
 
 from corpus_teacher.data import TokenWindows
@@ -149,3 +150,22 @@ def test_wrong_settings_and_calls_are_named(index: CorpusIndex, tmp_path: Path) 
         CorpusTeacher(index)([[1, 5]])
     with pytest.raises(QueryError, match="good-turing-2"):
         CorpusTeacher(index, estimator="good-turing-2")([[1, 2]])
+
+
+def test_leaves_the_document_out(index: CorpusIndex, reference: ReferenceIndex) -> None:
+    """The collator hands over where its windows stand; at the token that follows the target is the naive one."""
+    windows = TokenWindows(index.tokens, 4, shuffle=False, doc_starts=index.doc_starts)
+    teacher = CorpusTeacher(index, max_order=3, leave_out="document")
+    batch = TeacherCollator(teacher)([windows[i] for i in range(len(windows))])
+    targets: SoftTargets = batch["soft_targets"].validate()
+    dense = targets.dense().reshape(len(windows), 4, VOCAB)
+    for i in range(len(windows)):
+        row, start = windows[i]["input_ids"].tolist(), windows[i]["position"]
+        for t in range(3):
+            left = ("document", reference.document_of(start + t + 1))
+            known = reference.known_symbols(row[: t + 1], windows[i]["starts_document"])
+            expected = naive_witten_bell(reference, known, max_order=3, leave_out=left)
+            label = row[t + 1]
+            assert dense[i, t, label].item() == pytest.approx(expected[label], abs=1e-6)
+    with pytest.raises(QueryError, match="needs positions"):
+        teacher([[1, 2, 1]])
