@@ -29,6 +29,70 @@ OwnTokenizer = Annotated[
 ]
 
 
+@teacher_app.command("eval")
+def teacher_eval(
+    path: IndexPath,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="HELDOUT",
+            show_default=False,
+            help="Text that is not in the index (files, folders, globs, hf:NAME), or ready tokens; may be repeated.",
+        ),
+    ],
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An estimator; may be repeated.", show_default="all"),
+    ] = None,
+    max_order: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N", min=0, help="The longest context, in tokens; may be repeated.", show_default="1, 2, 3, 5, 8"
+        ),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Explicit tokens of the targets, for entropy, top-1 and calibration.")
+    ] = 64,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Only the first tokens of the text.", show_default="all")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="The key or column that holds the text.")] = "text",
+    dtype: Annotated[str, typer.Option(help="The integers of a raw .bin file: uint16 or uint32.")] = "uint16",
+    tokenizer: OwnTokenizer = None,
+    out: OutPage = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well the corpus predicts text that it does not hold, by estimator and order."""
+    from corpus_teacher import display, display_teacher
+    from corpus_teacher.data.evaluation import ESTIMATORS, MAX_ORDERS, evaluate_index
+    from corpus_teacher.data.readers import ReadOptions
+
+    with display.progress() as progress:
+        answer = evaluate_index(
+            path,
+            data,
+            estimators=estimator or ESTIMATORS,
+            max_orders=max_order or MAX_ORDERS,
+            top_k=top_k,
+            limit=limit,
+            read=ReadOptions(text_field=text_field),
+            dtype=dtype,
+            tokenizer=tokenizer,
+            progress=progress,
+        )
+    if out is not None:
+        from corpus_teacher.evaluation_report import render_evaluation
+
+        write_page(lambda: render_evaluation(answer), out)
+    if as_json:
+        print_json(answer)
+    else:
+        display_teacher.show_evaluation(answer)
+        if out is not None:
+            typer.echo(f"\nwrote {out}")
+
+
 def sample(
     path: IndexPath,
     prompt: Annotated[

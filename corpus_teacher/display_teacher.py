@@ -10,6 +10,7 @@ from rich.text import Text
 from corpus_teacher.display import amount, console, visible
 
 if TYPE_CHECKING:
+    from corpus_teacher.data.evaluation import Bucket, Evaluation
     from corpus_teacher.data.repeats import RepeatsAnswer
     from corpus_teacher.data.sampling import Sample, SampleAnswer
 
@@ -91,14 +92,70 @@ def show_repeats(answer: RepeatsAnswer) -> None:
     screen.print(table)
 
 
+def show_evaluation(answer: Evaluation) -> None:
+    """A line an estimator and order; coverage; and the best one's loss by evidence."""
+    screen = console()
+    text = f", {answer.num_bytes:,} bytes" if answer.num_bytes else ""
+    screen.print(
+        f"{answer.num_tokens:,} held-out tokens in {answer.num_documents:,} documents{text}; "
+        f"the index holds {answer.index_tokens:,}"
+    )
+    screen.print()
+    heads = ("order", "nats/token", "bits/byte", "p = 0", "top-1", "ECE", "entropy", "cut mass", "tokens/s")
+    named = _table("estimator", *heads, left=0, pad=1)
+    named.columns[0].justify = "left"
+    best = min(answer.scores, key=lambda score: score.cross_entropy_nats)
+    for score in answer.scores:
+        named.add_row(
+            score.estimator,
+            f"{score.max_order}",
+            f"{score.cross_entropy_nats:.4f}",
+            "–" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}",
+            f"{score.zero_share:.2%}" if score.zero_share else "–",
+            f"{score.top1:.2%}",
+            f"{score.calibration_error:.4f}",
+            f"{score.entropy_nats:.3f}",
+            f"{score.cut_mass:.2%}",
+            amount(answer.num_tokens / max(score.seconds, 1e-9)),
+            style="bold green" if score is best else "",
+        )
+    screen.print(named)
+    screen.print(
+        Text(
+            f"cross-entropy is exact; top-1, expected calibration error ({len(best.reliability)} bins) and entropy are "
+            f"of targets with {answer.top_k} explicit tokens, cut mass on the base",
+            style="dim",
+        )
+    )
+    screen.print()
+    lengths = [length for length in (1, 2, 3, 4, 5, 8, 16, 32, 64) if length < len(answer.coverage)]
+    covered = _table("a match of at least", *(f"{length}" for length in lengths), left=0)
+    covered.add_row("share of positions", *(f"{answer.coverage[length]:.1%}" for length in lengths))
+    screen.print(covered)
+    for title, buckets in (
+        ("longest match", best.by_match_len),
+        ("count of the context", best.by_context_count),
+    ):
+        screen.print()
+        screen.print(f"{best.estimator}, order {best.max_order}, by {title}")
+        screen.print(_by_bucket(title, buckets))
+
+
+def _by_bucket(title: str, buckets: list[Bucket]) -> Table:
+    table = _table(title, "share", "nats/token", "top-1", left=0)
+    for bucket in buckets:
+        table.add_row(bucket.label, f"{bucket.share:.1%}", f"{bucket.cross_entropy_nats:.4f}", f"{bucket.top1:.1%}")
+    return table
+
+
 def _beginning(text: str, length: int) -> str:
     """How a document begins, on one line."""
     return visible(" ".join(text.split()))[:length]
 
 
-def _table(*heads: str, left: int) -> Table:
+def _table(*heads: str, left: int, pad: int = 2) -> Table:
     """A plain table of numbers, whose last `left` columns are text."""
-    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table = Table(box=None, padding=(0, pad), header_style="bold")
     for place, head in enumerate(heads):
         table.add_column(head.strip(), justify="left" if place >= len(heads) - left else "right", no_wrap=True)
     return table

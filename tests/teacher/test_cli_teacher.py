@@ -101,3 +101,24 @@ def test_no_command_here_imports_torch(index: Path) -> None:
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_eval(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the cat saw a mat")
+    command = ("teacher", "eval", index, "--data", tmp_path / "a.txt", "--max-order", 3, "--max-order", 1)
+    found = answer(*command, "--estimator", "witten-bell", "--estimator", "mle")
+    assert [(one["estimator"], one["max_order"]) for one in found["scores"]] == [
+        ("witten-bell", 1),
+        ("witten-bell", 3),
+        ("mle", 1),
+        ("mle", 3),
+    ]
+    assert (found["num_tokens"], found["num_bytes"]) == (18, 17)
+    assert found["scores"][3]["cross_entropy_nats"] == "inf"
+    page = tmp_path / "page.html"
+    shown = fine(*command, "--out", page).stdout
+    for words in ("nats/token", "bits/byte", "p = 0", "pitman-yor", "share of positions", "by longest match", "wrote"):
+        assert words in shown
+    assert "…" not in shown
+    assert "<h2>Reliability</h2>" in page.read_text()
+    assert "there is no file" in refused("teacher", "eval", index, "--data", tmp_path / "b.txt")
