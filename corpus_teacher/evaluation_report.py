@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from corpus_teacher.data.evaluation import Bucket, EstimatorScore, Evaluation
 
 _MARKERS = "osD^vPX*"
+_FEWEST = 30  # positions of a bin that is drawn: fewer are noise
 
 
 def render_evaluation(answer: Evaluation) -> str:
@@ -42,7 +43,8 @@ def render_evaluation(answer: Evaluation) -> str:
             card(image(entropy_curves(answer), "Cross-entropy against the longest context")),
             "<h2>Reliability</h2>",
             "<p>How often the most probable token is the next one, against the probability that it was given, at each "
-            "estimator’s best order. On the diagonal, a probability is what it says.</p>",
+            f"estimator’s best order. On the diagonal, a probability is what it says. Bins of fewer than {_FEWEST} positions "
+            "are left out.</p>",
             card(image(reliability_curves(answer), "Accuracy against top-1 probability")),
             "<h2>Coverage</h2>",
             "<p>The share of positions whose last n tokens stand in the corpus, followed by a token.</p>",
@@ -79,7 +81,7 @@ def entropy_curves(answer: Evaluation) -> Figure:
     axes.set_xlabel("longest context, tokens", color=INK)
     axes.set_ylabel("cross-entropy, nats per token", color=INK)
     if drawn:
-        axes.legend(frameon=False, fontsize=9.5, ncols=2)
+        axes.legend(frameon=False, fontsize=9.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
@@ -89,7 +91,7 @@ def reliability_curves(answer: Evaluation) -> Figure:
     axes.plot([0, 1], [0, 1], color="#b8c0ca", linewidth=1, linestyle="--")
     for number, (name, scores) in enumerate(_by_estimator(answer)):
         best = min(scores, key=lambda score: (score.cross_entropy_nats, score.calibration_error))
-        filled = [one for one in best.reliability if one.share > 0]
+        filled = [one for one in best.reliability if one.share * answer.num_tokens >= _FEWEST]
         label = f"{name}, order {best.max_order}: ECE {best.calibration_error:.3f}"
         _line(axes, number, [one.confidence for one in filled], [one.accuracy for one in filled], label=label)
     axes.set_xlim(0, 1)
@@ -125,12 +127,8 @@ def bucket_curves(answer: Evaluation) -> Figure:
         labels = _labels(buckets_of(score) for score in answer.scores)
         for number, (name, scores) in enumerate(_by_estimator(answer)):
             best = min(scores, key=lambda score: (score.cross_entropy_nats, score.calibration_error))
-            found = [
-                (labels.index(one.label), one.cross_entropy_nats)
-                for one in buckets_of(best)
-                if math.isfinite(one.cross_entropy_nats)
-            ]
-            if found:
+            if math.isfinite(best.cross_entropy_nats):
+                found = [(labels.index(one.label), one.cross_entropy_nats) for one in buckets_of(best)]
                 _line(axes, number, *zip(*found, strict=True), label=name)
         axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8.5)
         axes.set_xlabel(title, color=INK)
