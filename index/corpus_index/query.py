@@ -140,8 +140,15 @@ class CorpusIndex:
 
     @property
     def tokens(self) -> np.ndarray:
-        """The corpus: shape (N,), uint16 or uint32 ids (a memory map, unless the vocabulary is huge)."""
-        return self.ids_of(self.array("tokens"))
+        """The corpus: shape (N,), uint16 or uint32 ids, read-only.
+
+        A `numpy.memmap` of its file, so that datasets over it can be pickled as a path (an array in memory where the
+        vocabulary is far larger than the corpus).
+        """
+        symbols = self.array("tokens")
+        if "alphabet" in self._arrays:
+            return self.ids_of(symbols)
+        return np.memmap(self.path / "tokens.bin", symbols.dtype, "r", shape=symbols.shape)
 
     @property
     def doc_starts(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_index import build_index
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,3 +61,12 @@ def test_a_map_is_pickled_as_its_path(tmp_path: Path) -> None:
 def test_a_window_needs_a_length() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         TokenWindows(np.arange(3), 0)
+
+
+def test_windows_of_an_index_pickle_small(tmp_path: Path) -> None:
+    """Spawned workers get the path of the index's tokens, not the tokens."""
+    index = build_index(np.arange(100_000) % 50, tmp_path / "index")
+    windows = TokenWindows(index.tokens, 1000, seed=3)
+    packed = pickle.dumps(windows)
+    assert len(packed) < 10_000
+    assert np.array_equal(pickle.loads(packed)[7]["input_ids"], windows[7]["input_ids"])
