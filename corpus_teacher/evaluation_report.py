@@ -43,8 +43,8 @@ def render_evaluation(answer: Evaluation) -> str:
             card(image(entropy_curves(answer), "Cross-entropy against the longest context")),
             "<h2>Reliability</h2>",
             "<p>How often the most probable token is the next one, against the probability that it was given, at each "
-            f"estimator’s best order. On the diagonal, a probability is what it says. Bins of fewer than {_FEWEST} positions "
-            "are left out.</p>",
+            f"estimator’s best order. On the diagonal, a probability is what it says. Bins of fewer than {_FEWEST} "
+            "positions are left out.</p>",
             card(image(reliability_curves(answer), "Accuracy against top-1 probability")),
             "<h2>Coverage</h2>",
             "<p>The share of positions whose last n tokens stand in the corpus, followed by a token.</p>",

@@ -134,8 +134,7 @@ class Estimator:
         if self.convention == "kenlm":
             words = min(words, int((counts > 0).sum()) + 1)
         if self.max_order != 0:
-            counts = np.zeros(index.num_symbols, np.int64)
-            counting.distinct_left(index.array("next_tokens"), index.array("common"), index.num_symbols, counts)
+            counts = index.left_counts
         return counts, np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)], 1.0 / words
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -57,6 +57,7 @@ class CorpusIndex:
         self.end_of_document: int | None = self.metadata.get("end_of_document")
         self.fingerprint: str = manifest["fingerprint"]
         self._counts: np.ndarray | None = None
+        self._left_counts: np.ndarray | None = None
         self._first_ranks: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy: dict[tuple[bool, int | None], HeavyRows] = {}
         self._left: tuple[np.ndarray, np.ndarray] | None = None
@@ -456,6 +457,15 @@ class CorpusIndex:
             ends = (self.array("endings") >> np.uint64(32)).astype(np.int64)
             self._counts = np.diff(first) + np.bincount(ends, minlength=self._num_symbols)
         return self._counts
+
+    @property
+    def left_counts(self) -> np.ndarray:
+        """After how many distinct symbols each symbol stands: shape (num_symbols,), int64; O(N) at the first use."""
+        if self._left_counts is None:
+            counts = np.zeros(self._num_symbols, np.int64)
+            counting.distinct_left(self.array("next_tokens"), self.array("common"), self._num_symbols, counts)
+            self._left_counts = counts
+        return self._left_counts
 
     def fitted(self, estimator: str | Estimator, max_order: int | None = None) -> Estimator:
         """An estimator fitted on this index; by name it is fitted at the first use and remembered.
