@@ -13,6 +13,7 @@ import shutil
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _made_cache_dir: str | None = None
 
@@ -31,3 +32,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the cache that this run made."""
     if _made_cache_dir is not None:
         shutil.rmtree(_made_cache_dir, ignore_errors=True)
+
+
+# The same examples every run, so that a lane that was green stays green; HYPOTHESIS_PROFILE=explore looks for new ones.
+_COMMON = {
+    "deadline": None,
+    "max_examples": 60,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("same", derandomize=True, **_COMMON)
+settings.register_profile("explore", **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

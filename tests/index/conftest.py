@@ -11,16 +11,7 @@ import numpy as np
 import pytest
 from corpus_index import CorpusIndex, build_index
 from corpus_index.reference import ReferenceIndex
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
-settings.register_profile(
-    "corpus-teacher",
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("corpus-teacher")
 
 
 @st.composite

@@ -13,7 +13,7 @@ import pytest
 from corpus_index import CorpusIndex, IndexFormatError, QueryError, SparseTargets, load_estimator, make_estimator
 from corpus_index.reference import ReferenceIndex
 from corpus_index.reference_counts import counts_of_counts
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from .conftest import corpora, draw_rows
@@ -106,6 +106,7 @@ def test_equals_its_naive_twin(
     corpus["vocab_size"] = min(corpus["vocab_size"], 6)
     name, parameters, twin, twin_parameters = CASES[case]
     index, reference = make_both(corpus)
+    assume(case != "mle" or reference.num_tokens > 1)  # without its one token a corpus says nothing
     rows = draw_rows(data, corpus, 2)
     following = np.roll(rows, -1, axis=1)
     starts = data.draw(st.booleans())

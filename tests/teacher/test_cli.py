@@ -14,6 +14,7 @@ import sysconfig
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +390,9 @@ def test_a_build_that_is_stopped_leaves_nothing_and_a_rerun_works(tmp_path: Path
     pipe, out = tmp_path / "a.txt", tmp_path / "out" / "index"
     os.mkfifo(pipe)
     command = [*COMMAND, "index", "build", str(pipe), "-o", str(out), "-t", "bytes"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # a job in the background of a shell inherits that SIGINT is ignored, and so would its children
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         with open(pipe, "w") as writer:  # waits until the build reads
             writer.write("some text\n" * 1000)
             writer.flush()
