@@ -245,7 +245,7 @@ class CorpusIndex:
         >>> import tempfile, numpy as np
         >>> from corpus_index import build_index
         >>> index = build_index(np.array([1, 2, 1, 2, 3]), tempfile.mkdtemp() + "/index")
-        >>> answer = index.next_tokens([7 % 3, 1, 2])
+        >>> answer = index.next_tokens([0, 1, 2])
         >>> answer.token_ids.tolist(), answer.counts.tolist(), answer.match_len, answer.context_count
         ([1, 3], [1, 1], 2, 2)
         """

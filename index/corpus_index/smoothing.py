@@ -81,7 +81,7 @@ class SparseTargets(NamedTuple):
     rest : ndarray of shape (Q,), float32
         The mass on the base.
     base : ndarray of shape (V,), float32
-        The unigram distribution, interpolated with the uniform one.
+        The estimator's distribution of the empty context; see `Estimator.base`.
     match_len : ndarray of shape (Q,), int32
         Tokens of the longest context that counted.
     context_count : ndarray of shape (Q,), int64
@@ -130,9 +130,9 @@ def smoothed_targets(
     leave_out : {None, "self", "document"}
         "self": one occurrence of (context, next token) is taken out at every order before the longest match is chosen,
         as is right for text that is in the index and whose documents don't repeat themselves. "document": all
-        occurrences in the position's own document are (not with Kneser–Ney), for honest evidence. A position whose
-        next token is unknown is left as it is. In the base distribution the leaving out is exact at the next token;
-        the other tokens keep their proportions.
+        occurrences in the position's own document are (not with Kneser–Ney), for honest evidence. Where the next token
+        is unknown, "self" leaves nothing out, and both leave the base as it is. In the base distribution the leaving out is
+        exact at the next token; the other tokens keep their proportions.
     top_k : int
         Explicit pairs a position at most; what is cut goes to the base and is reported.
     shortlist : int or None
