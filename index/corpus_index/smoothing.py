@@ -131,8 +131,8 @@ def smoothed_targets(
         "self": one occurrence of (context, next token) is taken out at every order before the longest match is chosen,
         as is right for text that is in the index and whose documents don't repeat themselves. "document": all
         occurrences in the position's own document are (not with Kneser–Ney), for honest evidence. Where the next token
-        is unknown, "self" leaves nothing out, and both leave the base as it is. In the base distribution the leaving out is
-        exact at the next token; the other tokens keep their proportions.
+        is unknown, "self" leaves nothing out, and both leave the base as it is. In the base distribution the leaving
+        out is exact at the next token; the other tokens keep their proportions.
     top_k : int
         Explicit pairs a position at most; what is cut goes to the base and is reported.
     shortlist : int or None
