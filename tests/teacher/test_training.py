@@ -176,6 +176,7 @@ def test_loss_parts_are_logged(tokens: np.ndarray, teacher: CorpusTeacher, tmp_p
 _TWO_PROCESSES = """
 import json, os, sys
 import numpy as np
+import torch
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training import TrainingConfig, make_student, train_student
@@ -192,6 +193,7 @@ result = train_student(
 )
 if os.environ["RANK"] == "0":
     print("nats", json.dumps([result.tokens, *[point["held_out_nats"] for point in result.history]]))
+torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter, which aborts
 """
 
 
