@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corpus_index._kernels import counting, interpolate, walk
+from corpus_index._kernels import counting, rules, walk
 from corpus_index.errors import IndexFormatError, QueryError
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
 
 _RULES = {
-    "mle": interpolate.MAXIMUM,
-    "jelinek-mercer": interpolate.JELINEK_MERCER,
-    "dirichlet": interpolate.DIRICHLET,
-    "witten-bell": interpolate.WITTEN_BELL,
-    "absolute-discounting": interpolate.DISCOUNT,
-    "kneser-ney": interpolate.DISCOUNT,
-    "modified-kneser-ney": interpolate.DISCOUNT,
-    "pitman-yor": interpolate.PITMAN_YOR,
+    "mle": rules.MAXIMUM,
+    "jelinek-mercer": rules.JELINEK_MERCER,
+    "dirichlet": rules.DIRICHLET,
+    "witten-bell": rules.WITTEN_BELL,
+    "absolute-discounting": rules.DISCOUNT,
+    "kneser-ney": rules.DISCOUNT,
+    "modified-kneser-ney": rules.DISCOUNT,
+    "pitman-yor": rules.PITMAN_YOR,
 }
 ESTIMATORS = tuple(_RULES)
 """Names that `make_estimator` knows."""

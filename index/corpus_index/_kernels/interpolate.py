@@ -5,14 +5,7 @@ backoff weight γ that depend on the order and on a few totals of the row. From 
 is left multiplies up, and a row is read once for all orders that its node stands for. What is left at the end lies on
 the base distribution, so a target is `sparse + rest · base`.
 
-Rules: how D, s and γ come about.
-    WITTEN_BELL     D = 0, s = 1 / (c + T), γ = T / (c + T)
-    JELINEK_MERCER  D = 0, s = λ / c, γ = 1 − λ; λ by order and bit length of c
-    DIRICHLET       D = 0, s = 1 / (c + a), γ = a / (c + a)
-    DISCOUNT        D by order and count (1, 2, 3 and more), s = 1 / c, γ = Σ D_i N_i / c
-    PITMAN_YOR      D by order, s = 1 / (c + θ), γ = (θ + D T) / (c + θ)
-    MAXIMUM         D = 0, s = 1 / c, γ = 0: the longest match alone
-    ADD_K           D = 0, s = 1 / (c + k V), γ' = k V / (c + k V) on the base at once
+The rules of D, s and γ are in `rules`.
 """
 
 from __future__ import annotations
@@ -21,8 +14,7 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.intrinsics import lowest_bit
-
-WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K = range(7)
+from corpus_index._kernels.rules import ADD_K, MAXIMUM, weigh
 
 
 @njit(cache=True, nogil=True)
@@ -68,36 +60,6 @@ def _kth_largest(values, n, k):
 def _class(count):
     """0, 1, 2 for counts of 1, 2, 3 and more."""
     return min(count, 3) - 1
-
-
-@njit(cache=True, nogil=True)
-def _weigh(rule, discounts, extra, order, total, n1, n2, n3):
-    """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
-    at = min(order, extra.shape[0] - 1)
-    cut_at = min(order, discounts.shape[0] - 1)
-    distinct = n1 + n2 + n3
-    if rule == WITTEN_BELL:
-        return 0.0, 0.0, 0.0, 1.0 / (total + distinct), distinct / (total + distinct)
-    if rule == JELINEK_MERCER:
-        bucket, rest = 0, total
-        while rest > 1 and bucket + 1 < extra.shape[1]:
-            rest >>= 1
-            bucket += 1
-        weight = extra[at, bucket]
-        return 0.0, 0.0, 0.0, weight / total, 1.0 - weight
-    if rule == DIRICHLET:
-        a = extra[at, 0]
-        return 0.0, 0.0, 0.0, 1.0 / (total + a), a / (total + a)
-    d1, d2, d3 = discounts[cut_at, 0], discounts[cut_at, 1], discounts[cut_at, 2]
-    if rule == DISCOUNT:
-        return d1, d2, d3, 1.0 / total, (d1 * n1 + d2 * n2 + d3 * n3) / total
-    if rule == PITMAN_YOR:
-        theta = extra[at, 0]
-        return d1, d1, d1, 1.0 / (total + theta), (theta + d1 * distinct) / (total + theta)
-    if rule == ADD_K:
-        k = extra[0, 0]
-        return 0.0, 0.0, 0.0, 1.0 / (total + k), k / (total + k)
-    return 0.0, 0.0, 0.0, 1.0 / total, 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -344,14 +306,14 @@ def interpolated_targets(
                     or (top and order == depth and (max_order < 0 or (started[q] == 1 and node == first_node)))
                 )
                 if as_raw:
-                    d1, d2, d3, s, back = _weigh(rule, discounts, extra, order, total, n1, n2, n3)
+                    d1, d2, d3, s, back = weigh(rule, discounts, extra, order, total, n1, n2, n3)
                     s *= remaining
                     raw += s
                     raw1 += s * d1
                     raw2 += s * d2
                     raw3 += s * d3
                 elif order < depth or (stored and np.int64(left.depth[row]) != depth):
-                    d1, d2, d3, s, back = _weigh(rule, discounts, extra, order, distinct, distinct, 0, 0)
+                    d1, d2, d3, s, back = weigh(rule, discounts, extra, order, distinct, distinct, 0, 0)
                     s *= remaining
                     one += s
                     one1 += s * d1
@@ -370,7 +332,7 @@ def interpolated_targets(
                         m1 += (x == 2) - (x == 1)
                         m2 += (x == 3) - (x == 2)
                         m3 -= x == 3
-                    d1, d2, d3, s, back = _weigh(rule, discounts, extra, order, left_total, m1, m2, m3)
+                    d1, d2, d3, s, back = weigh(rule, discounts, extra, order, left_total, m1, m2, m3)
                     s *= remaining
                     lef += s
                     lef1 += s * d1
