@@ -1,6 +1,7 @@
 """An exact n-gram index over a tokenised corpus: what follows any context, for whole batches."""
 
 from corpus_index.answers import Match, NextTokens, NextTokensBatch
+from corpus_index.arpa import write_arpa
 from corpus_index.build import build_index
 from corpus_index.duplicates import NearDuplicates, near_duplicates
 from corpus_index.errors import (
@@ -38,4 +39,5 @@ __all__ = [
     "next_probabilities",
     "smoothed_targets",
     "verify_index",
+    "write_arpa",
 ]

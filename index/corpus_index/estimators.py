@@ -17,6 +17,7 @@ import numpy as np
 
 from corpus_index._kernels import counting, rules, walk
 from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.kenlm_counts import kenlm_shift
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
@@ -58,7 +59,7 @@ class Estimator:
         Of the index that it was fitted on.
     convention : {"plain", "kenlm"}
         kenlm: the uniform distribution below the unigrams is over the tokens of the corpus and one unknown word,
-        whose share the ids that the corpus lacks divide evenly.
+        whose share the ids that the corpus lacks divide evenly; discounts are fitted as KenLM fits them.
     """
 
     name: str
@@ -90,14 +91,17 @@ class Estimator:
         Notes
         -----
         Discounts are D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or the three of Chen & Goodman (1998), of each
-        order's own counts of counts. O(N) an order.
+        order's own counts of counts; with convention="kenlm", of KenLM's (`kenlm_counts`). O(N) an order.
         """
         if self.name not in _FITTED:
             return replace(self, fingerprint=index.fingerprint)
         highest = _FIT_ORDERS if self.max_order is None else self.max_order
         counts = counts_of_counts(index, highest, left=self.is_kneser_ney)
+        if self.convention == "kenlm" and self.is_kneser_ney:
+            counts += kenlm_shift(index, highest)
         three = self.name == "modified-kneser-ney"
-        discounts = [_modified(row) if three else _absolute(row) for row in counts.tolist()]
+        zero = self.convention == "kenlm"
+        discounts = [_modified(row, zero) if three else _absolute(row) for row in counts.tolist()]
         fallback = [order for order, found in enumerate(discounts) if found is None]
         return replace(
             self,
@@ -237,11 +241,12 @@ def _absolute(counts: list[int]) -> tuple[float, float, float] | None:
     return discount, discount, discount
 
 
-def _modified(counts: list[int]) -> tuple[float, float, float] | None:
-    """The three discounts of Chen & Goodman (1998), or None where one is not in 0 .. its count."""
+def _modified(counts: list[int], zero: bool) -> tuple[float, float, float] | None:
+    """The three discounts of Chen & Goodman (1998), or None where one isn't in (0, its count] (zero: or is 0)."""
     n = [0, *counts]
-    if not all(counts):
+    if not all(counts[:3]):
         return None
     y = n[1] / (n[1] + 2 * n[2])
-    found = tuple(i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))
-    return found if all(0 <= d <= i for i, d in enumerate(found, 1)) else None  # type: ignore[return-value]
+    one, two, three = (i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))
+    least = min(one, two, three)
+    return (one, two, three) if one <= 1 and two <= 2 and three <= 3 and (least > 0 or (zero and least == 0)) else None
