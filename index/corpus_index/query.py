@@ -16,10 +16,12 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import counting, rows, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
+from corpus_index._kernels.mixed import HeavyNodes
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import Estimator, make_estimator
-from corpus_index.smoothing import HeavyRows, SparseTargets, next_probabilities, smoothed_targets
+from corpus_index.heavy import HeavyRows, ThreadMemory, heavy_nodes
+from corpus_index.smoothing import SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.store import map_array, read_manifest
 
 BLOCK = 64
@@ -61,6 +63,8 @@ class CorpusIndex:
         self._first_ranks: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy: dict[tuple[bool, int | None], HeavyRows] = {}
         self._left: tuple[np.ndarray, np.ndarray] | None = None
+        self._heavy_nodes: dict[bool, HeavyNodes] = {}
+        self.thread_memory = ThreadMemory()
         self._estimators: dict[tuple[str, int | None], Estimator] = {}
         self._bases: dict[Estimator, np.ndarray] = {}
         self._num_symbols: int = manifest["num_symbols"]
@@ -538,6 +542,17 @@ class CorpusIndex:
         ranks = np.empty(int(offsets[-1]), np.int64)
         walk.document_ranks(self.kernel_arrays(), self.array("next_tokens"), first_ranks[filled], offsets, ranks)
         return offsets, ranks
+
+    @property
+    def row_shift(self) -> int:
+        """Ranks a bucket of `row_directory`, as a power of two."""
+        return int(self._manifest["row_shift"])
+
+    def heavy_nodes(self, left: bool) -> HeavyNodes:
+        """The stored rows, made ready for targets at the first use; left: with left extensions."""
+        if left not in self._heavy_nodes:
+            self._heavy_nodes[left] = heavy_nodes(self, left)
+        return self._heavy_nodes[left]
 
     def heavy_rows(self, left: bool, shortlist: int | None) -> HeavyRows:
         """Totals of the stored rows, and the places of their largest counts; made at the first use, O(entries)."""

@@ -6,65 +6,27 @@ have seen, explicitly, and the remaining mass on one base distribution that all 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import counting, interpolate
+from corpus_index._kernels import flatten, mixed
+from corpus_index._kernels.mixed import BaseArrays, Documents, EstimatorArrays, Mixed
 from corpus_index.answers import Match
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
+from corpus_index.heavy import MOST_LEVELS
 
 if TYPE_CHECKING:
-    from corpus_index.answers import Chains, NodeRows
     from corpus_index.query import CorpusIndex
 
 LEAVE_OUT = (None, "self", "document")
 
-_TARGETS: Any = interpolate.interpolated_targets
-
-_CHUNK = 1 << 13  # positions whose chains are held at a time
-
-
-class Root(NamedTuple):
-    """What Kneser–Ney's base distribution is made of: counts, their sum, the sum of their cuts, 1 / words."""
-
-    occurrences: np.ndarray
-    counts: np.ndarray
-    total: int
-    cuts: float
-    uniform: float
-
-
-class HeavyRows(NamedTuple):
-    """Of each stored row: counts of 1, of 2, and the sum, raw and of left extensions; places of the largest counts."""
-
-    classes: np.ndarray
-    left_classes: np.ndarray
-    top_offsets: np.ndarray
-    top_places: np.ndarray
-
-
-class Documents(NamedTuple):
-    """Documents to leave out: of each position which one (−1: its own occurrence), and of each its ranks and tokens.
-
-    ranks and tokens are flat, document d's between offsets[d] and offsets[d + 1], each ascending.
-    """
-
-    of: np.ndarray
-    offsets: np.ndarray
-    ranks: np.ndarray
-    tokens: np.ndarray
-    longest: int
-
-
-class LeftExtensions(NamedTuple):
-    """What Kneser–Ney counts: left extensions of each continuation in stored and own rows; depths of stored rows."""
-
-    stored: np.ndarray
-    own: np.ndarray
-    depth: np.ndarray
+_CHUNK = 1 << 13  # positions at a time
+_PAIRS = 48  # a position: room for so many on average
+_AHEAD = 8
 
 
 class SparseTargets(NamedTuple):
@@ -164,43 +126,42 @@ def smoothed_targets(
         raise QueryError(f"top_k {top_k} must be at least 1")
     if shortlist is not None and shortlist < 1:
         raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
-    fitted = index.fitted(estimator, max_order)
-    ids, labels = _labelled(index, input_ids, next_ids, leave_out)
+    asked = _Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
+    fitted, nodes, memory = asked.estimator, asked.heavy, index.thread_memory
     top_k = min(top_k, index.num_symbols)
-    documents = _documents(index, fitted, ids, leave_out, positions)
-    if only_last:
-        labels = labels.reshape(ids.shape)[:, -1:].reshape(-1)
-        documents = documents._replace(of=documents.of.reshape(ids.shape)[:, -1:].reshape(-1))
-    size = labels.size
+    size = asked.labels.size
     offsets = np.zeros(size + 1, np.int64)
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
-    reached_len, reached_count = np.empty(size, np.int32), np.empty(size, np.int64)
+    match_len, context_count = np.empty(size, np.int32), np.empty(size, np.int64)
     all_ids, all_probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for part, begin, end in _parts(index, fitted, ids, starts_document, documents, shortlist, only_last):
-        token_ids, probs = np.empty((end - begin) * top_k, np.int64), np.empty((end - begin) * top_k, np.float32)
+    work = memory.work_of(index.num_symbols)
+    for part, begin, end in asked.chunks():
+        room = (end - begin) * min(top_k, index.num_symbols)
+        token_ids, probs = np.empty(room, np.int64), np.empty(room, np.float32)
         part_offsets = np.zeros(end - begin + 1, np.int64)
-        used = _TARGETS(
-            *part,
-            labels[begin:end],
-            leave_out is not None,
-            top_k,
-            part_offsets,
-            token_ids,
-            probs,
-            rest[begin:end],
-            cut[begin:end],
-            reached_len[begin:end],
-            reached_count[begin:end],
-        )
+        outputs = (part_offsets, token_ids, probs, rest[begin:end], cut[begin:end])
+        options = (work, asked.labels[begin:end], leave_out is not None, top_k, 0, end - begin, 0)
+        if shortlist is None:
+            used = flatten.whole_targets(nodes, part, *memory.dense_of(index.num_symbols), *options, *outputs)
+        else:
+            lists = memory.lists_of(fitted, nodes, shortlist)
+            ancestors = np.empty(nodes.offsets.size, np.int64)
+            used = flatten.flat_targets(
+                asked.arrays, nodes, part, lists, MOST_LEVELS, work, ancestors, *options[1:], *outputs
+            )
         offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
         all_ids.append(index.ids_of(token_ids[:used]).astype(np.int64, copy=False))
         all_probs.append(probs[:used])
-    left = np.where((labels >= 0) & (leave_out is not None), np.diff(documents.offsets, append=0)[documents.of], 0)
-    left = np.where((documents.of < 0) & (labels >= 0) & (leave_out is not None), 1, left)
-    reached_count = np.where(reached_count < 0, index.num_tokens - left, reached_count)
-    base = index.base_distribution(fitted)
+        match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     return SparseTargets(
-        offsets, np.concatenate(all_ids), np.concatenate(all_probs), rest, base, reached_len, reached_count, cut
+        offsets,
+        np.concatenate(all_ids),
+        np.concatenate(all_probs),
+        rest,
+        index.base_distribution(fitted),
+        match_len,
+        asked.counted(context_count),
+        cut,
     )
 
 
@@ -219,28 +180,119 @@ def next_probabilities(
 
     Parameters and errors as in `smoothed_targets`, without making the targets.
     """
-    fitted = index.fitted(estimator, max_order)
-    ids, labels = _labelled(index, input_ids, next_ids, leave_out, unseen=True)
-    answer = np.empty(ids.size, np.float64)
-    nothing = np.empty(0, np.float32)
-    lengths, counts = np.empty(ids.size, np.int32), np.empty(ids.size, np.int64)
-    documents = _documents(index, fitted, ids, leave_out, positions)
-    for part, begin, end in _parts(index, fitted, ids, starts_document, documents):
-        _TARGETS(
-            *part,
-            labels[begin:end],
-            leave_out is not None,
-            0,
-            np.empty(0, np.int64),
-            np.empty(0, np.int64),
-            nothing,
-            answer[begin:end],
-            nothing,
-            lengths[begin:end],
-            counts[begin:end],
-        )
-    answer[labels < 0] = np.nan
+    asked = _Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
+    answer = np.empty(asked.labels.size, np.float64)
+    for part, begin, end in asked.chunks(targets=False):
+        answer[begin:end] = part.rest
+    answer[asked.labels < 0] = np.nan
     return answer
+
+
+class _Asked:
+    """A batch of questions, checked and matched: what the kernels take."""
+
+    def __init__(
+        self,
+        index: CorpusIndex,
+        input_ids: ArrayLike,
+        next_ids: ArrayLike | None,
+        estimator: str | Estimator,
+        max_order: int | None,
+        leave_out: str | None,
+        starts_document: bool | ArrayLike,
+        positions: ArrayLike | None,
+        only_last: bool = False,
+        unseen: bool = False,
+    ) -> None:
+        self.index, self.estimator = index, index.fitted(estimator, max_order)
+        ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
+        self.leaves = leave_out is not None
+        self.documents = _documents(index, self.estimator, ids, leave_out, positions)
+        fitted = self.estimator
+        match, depths = index.match_nodes(ids, max_order=fitted.max_order, starts_document=starts_document)
+        if only_last:
+            match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
+            self.labels = self.labels.reshape(ids.shape)[:, -1:].reshape(-1)
+            self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1:].reshape(-1))
+        self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
+        self.started = self.depth - match.match_len.reshape(-1)  # 1 where the match includes the document's start
+        self.heavy = index.heavy_nodes(fitted.is_kneser_ney)
+        self.arrays = EstimatorArrays(
+            fitted.rule,
+            np.array(fitted.discounts or [(0.0, 0.0, 0.0)], np.float64),
+            np.array(fitted.strengths or [(0.0,)], np.float64),
+            fitted.is_kneser_ney,
+            -1 if fitted.max_order is None else fitted.max_order,
+        )
+        self.base = _base(index, fitted, leave_out)
+
+    def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
+        """The targets in mixed form, so many positions at a time: (targets, first position, end)."""
+        index, nothing = self.index, np.empty(0, np.int64)
+        scratch = index.thread_memory.scratch_of(index.num_symbols)
+        begin = 0
+        while begin < self.lo.size:
+            size = min(_CHUNK, self.lo.size - begin)
+            pairs = size * _PAIRS + self.heavy.light + self.documents.tokens.size + 2 if targets else 0
+            refs = size * 8 + self.heavy.deepest_chain + 1 if targets else 0
+            end = begin + size
+            out = Mixed(
+                np.empty(size + 1, np.int64) if targets else nothing,
+                np.empty(pairs, np.int64),
+                np.empty(pairs, np.float64),
+                np.empty(pairs, np.float64),
+                np.empty(size + 1, np.int64) if targets else nothing,
+                np.empty(refs, np.int64),
+                np.empty((refs, 4), np.float64),
+                np.empty(size, np.float64),
+                np.empty(size, np.int32),
+                np.empty(size, np.int64),
+            )
+            done = mixed.mixed_targets(
+                index.kernel_arrays(),
+                index.array("next_tokens"),
+                index.array("endings"),
+                self.arrays,
+                self.base,
+                self.heavy,
+                self.lo[begin:end],
+                self.hi[begin:end],
+                self.depth[begin:end],
+                self.started[begin:end],
+                self.labels[begin:end],
+                self.leaves,
+                self.documents._replace(of=self.documents.of[begin:end]),
+                scratch,
+                targets,
+                _AHEAD,
+                out,
+            )
+            yield out if done == size else _head(out, done, targets), begin, begin + done
+            begin += done
+
+    def counted(self, counts: np.ndarray) -> np.ndarray:
+        """The contexts' counts, where all of the corpus counted included."""
+        left = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
+        left = np.where((self.labels >= 0) & self.leaves, left, 0)
+        return np.where(counts < 0, self.index.num_tokens - left, counts)
+
+
+def _head(part: Mixed, size: int, targets: bool) -> Mixed:
+    """The first positions of a part."""
+    offsets = {"pair_offsets": part.pair_offsets[: size + 1], "ref_offsets": part.ref_offsets[: size + 1]}
+    each = {"rest": part.rest[:size], "match_len": part.match_len[:size], "context_count": part.context_count[:size]}
+    return part._replace(**each, **(offsets if targets else {}))
+
+
+def _base(index: CorpusIndex, estimator: Estimator, leave_out: str | None) -> BaseArrays:
+    unigrams = index.symbol_counts
+    probs = estimator.base(index)
+    if estimator.is_kneser_ney:
+        counts, cuts, uniform = estimator.root(index)
+        return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
+    smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
+    pull = 1.0 / max(1, index.num_tokens - (leave_out != "document") + smooth)
+    return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 0.0)
 
 
 def _labelled(
@@ -278,7 +330,8 @@ def _documents(
     """The documents that the tokens after each position stand in, with their ranks and tokens."""
     nothing = np.empty(0, np.int64)
     if leave_out != "document":
-        return Documents(np.full(ids.size, -1), np.zeros(1, np.int64), nothing, nothing, 0)
+        offsets = np.zeros(1, np.int64)
+        return Documents(np.full(ids.size, -1), offsets, nothing, offsets, nothing, nothing, nothing, np.empty(0))
     if estimator.is_kneser_ney:
         raise QueryError(f"leave_out='document' is not to be had with {estimator.name}: choose 'self'")
     if positions is None:
@@ -294,77 +347,23 @@ def _documents(
         raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
     numbers, of = np.unique(index.document_of(inside), return_inverse=True)
     offsets, ranks = index.document_ranks(numbers)
-    tokens = np.empty(ranks.size, np.int64)
-    for a, e, number in zip(offsets[:-1], offsets[1:], numbers, strict=True):
-        start = index.doc_starts[number]
-        tokens[a:e] = np.sort(index.array("tokens")[start : start + (e - a)])
-        ranks[a:e].sort()
-    return Documents(of.reshape(-1), offsets, ranks, tokens, int(np.diff(offsets).max(initial=1)))
-
-
-def _parts(
-    index: CorpusIndex,
-    estimator: Estimator,
-    ids: np.ndarray,
-    starts_document: bool | ArrayLike,
-    documents: Documents,
-    shortlist: int | None = None,
-    only_last: bool = False,
-) -> Any:
-    """The arguments of the kernel, for so many positions at a time as chains have room for."""
-    match, depths = index.match_nodes(ids, max_order=estimator.max_order, starts_document=starts_document)
-    if only_last:
-        match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
-    lo, hi, depth = match.lo.reshape(-1), match.hi.reshape(-1), depths.reshape(-1)
-    started = depth - match.match_len.reshape(-1)  # 1 where the match includes the document's start
-    unigrams = index.symbol_counts
-    pull = 0.0
-    if not estimator.is_kneser_ney:
-        smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
-        leaves_self = documents.longest == 0
-        pull = 1.0 / max(1, index.num_tokens - leaves_self + smooth)
-    base = estimator.base(index)
-    root = Root(unigrams, unigrams, 0, 0.0, 0.0)
-    if estimator.is_kneser_ney:
-        counts, cuts, uniform = estimator.root(index)
-        root = Root(unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
-    discounts = np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64)
-    strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
-    max_order = -1 if estimator.max_order is None else estimator.max_order
-    heavy = index.heavy_rows(estimator.is_kneser_ney, shortlist)
-    next_tokens = index.array("next_tokens")
-    begin = 0
-    while begin < lo.size:
-        end, chains = index.chains_of(lo, hi, depth, begin, min(lo.size, begin + _CHUNK))
-        rows = index.rows_of_nodes(chains.lo, chains.hi, chains.depth)
-        left = _left_extensions(index, estimator, chains, rows)
-        yield (
-            (
-                *(estimator.rule, discounts, strengths, estimator.is_kneser_ney, max_order),
-                *(index.num_symbols, base, pull, root, chains, started[begin:end], next_tokens),
-                *(documents._replace(of=documents.of[begin:end]), rows, left, heavy),
-            ),
-            begin,
-            end,
-        )
-        begin = end
-
-
-def _left_extensions(index: CorpusIndex, estimator: Estimator, chains: Chains, rows: NodeRows) -> LeftExtensions:
-    none = np.empty(0, np.uint32)
-    if not estimator.is_kneser_ney:
-        return LeftExtensions(none, none, np.empty(0, np.uint8))
-    stored, depth = index.stored_left_extensions()
-    own = np.empty(rows.counts.size, np.uint32)
-    counting.own_left_extensions(
-        index.array("next_tokens"),
-        index.array("common"),
-        index.num_symbols,
-        chains,
-        rows.numbers,
-        rows.stored_offsets.size - 1,
-        rows.offsets,
-        rows.symbols,
-        own,
+    token_offsets = np.zeros(numbers.size + 1, np.int64)
+    tokens, lost = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for d, number in enumerate(numbers.tolist()):
+        start, stop = index.doc_starts[number : number + 2]
+        distinct, counts = np.unique(index.array("tokens")[start:stop], return_counts=True)
+        tokens.append(distinct.astype(np.int64))
+        lost.append(counts)
+        token_offsets[d + 1] = token_offsets[d] + distinct.size
+        ranks[offsets[d] : offsets[d + 1]].sort()
+    lengths = np.diff(offsets)
+    return Documents(
+        of.reshape(-1),
+        offsets,
+        ranks,
+        token_offsets,
+        np.concatenate(tokens),
+        np.concatenate(lost),
+        lengths,
+        np.zeros(lengths.size),
     )
-    return LeftExtensions(stored, own, depth)

@@ -10,9 +10,9 @@ widen the range by the shared lengths. So no search starts over, whatever the or
 Every step is a handful of random reads. A row alone would wait for each; so `lanes` rows step together, stage by
 stage, each stage asking for what the next will read.
 
-A *node* is a range of ranks that share `depth` symbols, all that do; its parent is the next wider one. The start symbol
-of a document counts as a symbol: it is the last of a context read backwards. `known` counts the symbols of a row's
-context since its last reset, the start symbol included where the start is known; a match of all of them includes it.
+The start symbol of a document counts as a symbol: it is the last of a context read backwards. `known` counts the
+symbols of a row's context since its last reset, the start symbol included where the start is known; a match of all of
+them includes it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.intrinsics import prefetch
-
-CAP = 255  # common tells shared lengths up to here; beyond, the text does
+from corpus_index._kernels.nodes import (
+    CAP,
+    document_start,
+    parent_depth,
+    shared_by_ranks,
+    shared_with_row,
+    widen_left,
+    widen_right,
+    widened,
+)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -67,202 +75,26 @@ def step_range(steps, c, lo, hi):
 
 
 @njit(cache=True, nogil=True)
-def _document_start(text, position):
-    """Where the document of a position starts."""
-    doc_starts = text.doc_starts
-    d = np.int64(text.doc_directory[position >> text.document_shift])
-    n = doc_starts.size - 1
-    if d + 8 < n and np.int64(doc_starts[d + 8]) <= position:
-        end = n
-        while d + 1 < end:
-            middle = (d + end) >> 1
-            if np.int64(doc_starts[middle]) <= position:
-                d = middle
-            else:
-                end = middle
-        return np.int64(doc_starts[d])
-    while d + 1 < n and np.int64(doc_starts[d + 1]) <= position:
-        d += 1
-    return np.int64(doc_starts[d])
-
-
-@njit(cache=True, nogil=True)
-def _shared_with_row(text, rank, ids, b, t, known, started, limit):
-    """Symbols, at most limit, that the context of a rank shares with the row's at ids[b, t]."""
-    position = np.int64(text.order[rank])
-    tokens = text.tokens
-    own = known - 1 if started else known  # tokens of the row's context
-    stop = min(min(limit, own), position)
-    k = 0
-    while k < stop and np.int64(tokens[position - 1 - k]) == ids[b, t - k]:
-        k += 1
-    if k == 0:
-        return k
-    held = position - _document_start(text, position)
-    k = min(k, held)
-    if started and k == own and k == held and k < limit:
-        k += 1
-    return k
-
-
-@njit(cache=True, nogil=True)
-def _shared_by_ranks(text, r, s):
-    """Symbols that the contexts of two ranks share."""
-    tokens = text.tokens
-    p, q = np.int64(text.order[r]), np.int64(text.order[s])
-    p_held, q_held = p - _document_start(text, p), q - _document_start(text, q)
-    stop = min(p_held, q_held)
-    k = 0
-    while k < stop and tokens[p - 1 - k] == tokens[q - 1 - k]:
-        k += 1
-    return k + 1 if k == p_held and k == q_held else k
-
-
-@njit(cache=True, nogil=True)
-def _widen_left(nodes, lo, depth):
-    """The first rank of the node of that depth (1 .. 255) that holds rank lo."""
-    common, minima, levels = nodes.common, nodes.minima, nodes.levels
-    i = lo  # the last i ≤ lo with common[i] < depth; common[0] = 0 is one
-    stop = i & ~np.int64(63)
-    while i >= stop and np.int64(common[i]) >= depth:
-        i -= 1
-    if i >= stop:
-        return i
-    level, block = 0, i >> 6  # pass whole blocks, climbing; then descend
-    while True:
-        base = levels[level]
-        stop = block & ~np.int64(63)
-        while block >= stop and np.int64(minima[base + block]) >= depth:
-            block -= 1
-        if block >= stop:
-            break
-        block >>= 6
-        level += 1
-    while level > 0:
-        level -= 1
-        base = levels[level]
-        block = min((block << 6) + 63, levels[level + 1] - base - 1)
-        while np.int64(minima[base + block]) >= depth:
-            block -= 1
-    i = min((block << 6) + 63, common.size - 1)
-    while np.int64(common[i]) >= depth:
-        i -= 1
-    return i
-
-
-@njit(cache=True, nogil=True)
-def _widen_right(nodes, hi, depth):
-    """The rank after the last of the node of that depth (1 .. 255) that holds rank hi − 1."""
-    common, minima, levels = nodes.common, nodes.minima, nodes.levels
-    n = common.size
-    i = hi  # the first i ≥ hi with common[i] < depth, or n
-    stop = min(n, (i | 63) + 1)
-    while i < stop and np.int64(common[i]) >= depth:
-        i += 1
-    if i < stop or i >= n:
-        return i
-    level, block = 0, i >> 6
-    while True:
-        base = levels[level]
-        count = levels[level + 1] - base
-        if block >= count:
-            return n
-        stop = min(count, (block | 63) + 1)
-        while block < stop and np.int64(minima[base + block]) >= depth:
-            block += 1
-        if block < stop:
-            break
-        if block >= count:
-            return n
-        block >>= 6
-        level += 1
-    while level > 0:
-        level -= 1
-        base = levels[level]
-        block <<= 6
-        while np.int64(minima[base + block]) >= depth:
-            block += 1
-    i = block << 6
-    while np.int64(common[i]) >= depth:
-        i += 1
-    return i
-
-
-@njit(cache=True, nogil=True)
-def _gallop(text, start, sign, depth, ids, b, t, known, started, member):
-    """The farthest rank from start, going by sign, that still shares depth symbols.
-
-    With whom: with the row at ids[b, t], or with the context of rank member where that isn't negative.
-    """
-    n = text.order.size
-    good, bad = start, np.int64(-1) if sign < 0 else n
-    step = np.int64(1)
-    doubling = True
-    while abs(bad - good) > 1:
-        probe = good + sign * step if doubling else (good + bad) >> 1
-        if probe < 0 or probe >= n:
-            doubling = False
-            continue
-        if member < 0:
-            length = _shared_with_row(text, probe, ids, b, t, known, started, depth)
-        else:
-            length = _shared_by_ranks(text, probe, member)
-        if length >= depth:
-            good = probe
-            step *= 2
-        else:
-            bad = probe
-            doubling = False
-    return good
-
-
-@njit(cache=True, nogil=True)
-def _node(text, nodes, lo, hi, depth, ids, b, t, known, started, member):
-    """Widen lo, hi, ranks that share depth symbols, to all ranks that do; the last arguments as in _gallop."""
-    if depth == 0:
-        return np.int64(0), text.order.size
-    if depth <= CAP:
-        return _widen_left(nodes, lo, depth), _widen_right(nodes, hi, depth)
-    return (
-        _gallop(text, lo, -1, depth, ids, b, t, known, started, member),
-        _gallop(text, hi - 1, 1, depth, ids, b, t, known, started, member) + 1,
-    )
-
-
-@njit(cache=True, nogil=True)
-def _parent_depth(text, nodes, lo, hi):
-    """The depth of a node's parent: the longer of what its first and last rank share with the ranks outside."""
-    up = np.int64(0)
-    for i in (lo, hi):
-        if 0 < i < text.order.size:
-            length = np.int64(nodes.common[i])
-            if length == CAP:
-                length = _shared_by_ranks(text, i - 1, i)
-            up = max(up, length)
-    return up
-
-
-@njit(cache=True, nogil=True)
 def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started):
     """The node of a row whose match broke: its longest suffix, up to limit symbols, with enough occurrences."""
     n = text.order.size
     left = right = np.int64(0)
     if rank < n:
-        right = _shared_with_row(text, rank, ids, b, t, known, started, limit)
+        right = shared_with_row(text, rank, ids, b, t, known, started, limit)
     if rank > 0 and right < limit:
         # of two neighbours' shared lengths, common tells the smaller
         if rank < n and np.int64(nodes.common[rank]) < min(right, CAP):
             left = np.int64(nodes.common[rank])
         else:
-            left = _shared_with_row(text, rank - 1, ids, b, t, known, started, limit)
+            left = shared_with_row(text, rank - 1, ids, b, t, known, started, limit)
     depth = max(left, right)
     lo = rank if right >= depth else rank - 1
     hi = rank + 1 if right >= depth else rank
     while True:
-        lo, hi = _node(text, nodes, lo, hi, depth, ids, b, t, known, started, np.int64(-1))
+        lo, hi = widened(text, nodes, lo, hi, depth, ids, b, t, known, started, np.int64(-1))
         if depth == 0 or hi - lo >= min_count:
             return lo, hi, depth
-        depth = _parent_depth(text, nodes, lo, hi)
+        depth = parent_depth(text, nodes, lo, hi)
 
 
 @njit(cache=True, nogil=True)
@@ -381,10 +213,10 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, lanes,
                         text, nodes, rank[g], depth[g], min_count, ids, b, t, known[g], started[g]
                     )
                 elif state[g] == 3 and 0 < depth[g] <= CAP:
-                    lo[g] = _widen_left(nodes, lo[g], depth[g])
-                    hi[g] = _widen_right(nodes, hi[g], depth[g])
+                    lo[g] = widen_left(nodes, lo[g], depth[g])
+                    hi[g] = widen_right(nodes, hi[g], depth[g])
                 elif state[g] == 3:
-                    lo[g], hi[g] = _node(
+                    lo[g], hi[g] = widened(
                         text, nodes, lo[g], hi[g], depth[g], ids, b, t, known[g], started[g], np.int64(-1)
                     )
                 out_lo[b, t] = lo[g]
@@ -415,8 +247,8 @@ def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_dep
         while d > 0:
             out_lo[used], out_hi[used], out_depth[used] = a, e, d
             used += 1
-            up = _parent_depth(text, nodes, a, e)
-            a, e = _node(text, nodes, a, e, up, ids, 0, 0, 0, False, a)
+            up = parent_depth(text, nodes, a, e)
+            a, e = widened(text, nodes, a, e, up, ids, 0, 0, 0, False, a)
             d = up
         offsets[q - begin + 1] = used
     return np.int64(lo.size)
@@ -434,12 +266,12 @@ def first_disorder(text, nodes, next_tokens, ranks):
             if nodes.common[r] != 0:
                 return r
             continue
-        shared = _shared_by_ranks(text, r - 1, r)
+        shared = shared_by_ranks(text, r - 1, r)
         if min(shared, CAP) != np.int64(nodes.common[r]):
             return r
         before = np.int64(text.order[r - 1])
-        p_held = before - _document_start(text, before)
-        q_held = position - _document_start(text, position)
+        p_held = before - document_start(text, before)
+        q_held = position - document_start(text, position)
         if shared > min(p_held, q_held) or shared == p_held:
             continue  # equal up to the start, or the one before is the other's beginning
         if shared == q_held or text.tokens[before - 1 - shared] >= text.tokens[position - 1 - shared]:
@@ -453,7 +285,7 @@ def first_misstep(text, steps, next_tokens, ranks):
     for i in range(ranks.size):
         r = ranks[i]
         position = np.int64(text.order[r]) + 1
-        continued = position < text.order.size and _document_start(text, position) != position
+        continued = position < text.order.size and document_start(text, position) != position
         c = np.int64(next_tokens[r])
         if steps.symbols[4 * c + 4] == steps.symbols[4 * c]:
             if continued:

@@ -1,0 +1,395 @@
+"""From mixed targets to flat ones: the largest probabilities of each position, explicit.
+
+The rows of heavy contexts are long, and many positions share them. So for each such context the tokens that its whole
+backoff chain makes likeliest are chosen once, with their counts at every level of the chain (its *shortlist*); a
+position that refers to it weighs those few numbers, which lie side by side. What a row says of other tokens goes to
+the base, and is reported as cut. Or, exact and slow, whole rows are added up.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.intrinsics import lowest_bit, prefetch
+from corpus_index._kernels.mixed import (
+    HI,
+    LEFT_1,
+    LEFT_2,
+    LEFT_TOTAL,
+    LO,
+    NO_PARENT,
+    OWN_DEPTH,
+    PARENT,
+    PARENT_DEPTH,
+    RAW_1,
+    RAW_2,
+    cut_of,
+    node_weights,
+    place_in_row,
+)
+
+
+class Shortlists(NamedTuple):
+    """Shortlists made so far, S at most, of `size` tokens each.
+
+    slots (R,): each row's, −1 where there is none yet. filled (S, 3): tokens, levels, and where the counts begin in
+    counts and lefts (by level, `size` entries each). tokens (S, size), ascending; scores (S, size): their probability
+    so far as it is explicit, by which they were chosen, with passed (S,) the weight on shallower contexts. used (2):
+    shortlists and entries of counts.
+    """
+
+    slots: np.ndarray
+    filled: np.ndarray
+    tokens: np.ndarray
+    scores: np.ndarray
+    passed: np.ndarray
+    counts: np.ndarray
+    lefts: np.ndarray
+    used: np.ndarray
+
+
+class FlatWork(NamedTuple):
+    """Room for the candidates of one list: tokens, values, a copy to sort, and where a token comes from."""
+
+    tokens: np.ndarray
+    values: np.ndarray
+    sorting: np.ndarray
+    own: np.ndarray
+    inherited: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def kth_largest(values, n, k):
+    """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
+    lo, hi = 0, n - 1
+    target = k - 1
+    while lo < hi:
+        pivot = values[(lo + hi) >> 1]
+        i, j = lo, hi
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if target <= j:
+            hi = j
+        elif target >= i:
+            lo = i
+        else:
+            break
+    return values[target]
+
+
+@njit(cache=True, nogil=True)
+def keep_largest(tokens, values, n, always, top_k, sorting, used, out_tokens, out_probs):
+    """Write the top_k largest of n values (and that of the token `always`), in their order; (used, their sum, what is cut)."""
+    threshold, spare = -np.inf, n
+    if n > top_k:
+        others = 0
+        for i in range(n):
+            sorting[others] = values[i]
+            others += tokens[i] != always
+        room = top_k - (n - others)
+        spare = 0
+        threshold = np.inf
+        if room > 0:
+            threshold = kth_largest(sorting, others, room)
+            spare = room
+            for i in range(others):
+                spare -= sorting[i] > threshold  # what is left are entries equal to the threshold that still fit
+    explicit = cut = 0.0
+    for i in range(n):
+        value = values[i]
+        keep = value > threshold or tokens[i] == always
+        if not keep and value == threshold and spare > 0:
+            keep = True
+            spare -= 1
+        if not keep:
+            cut += value
+        elif value != 0.0:
+            out_tokens[used] = tokens[i]
+            out_probs[used] = value
+            explicit += np.float64(out_probs[used])
+            used += 1
+    return used, explicit, cut
+
+
+@njit(cache=True, nogil=True)
+def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
+    """Make the shortlist of a row whose parent's is there."""
+    table = heavy.table
+    parent = np.int64(table[row, PARENT])
+    up = np.int64(table[row, PARENT_DEPTH])
+    depth = np.int64(table[row, OWN_DEPTH])
+    if estimator.max_order >= 0:
+        depth = min(depth, estimator.max_order)
+    depth = max(depth, up + 1)
+    a, e = heavy.offsets[row], heavy.offsets[row + 1]
+    total = np.int64(table[row, HI]) - np.int64(table[row, LO])
+    n1, n2 = np.int64(table[row, RAW_1]), np.int64(table[row, RAW_2])
+    m1, m2 = np.int64(table[row, LEFT_1]), np.int64(table[row, LEFT_2])
+    runs = np.int64(table[row, OWN_DEPTH]) == depth
+    passed, use_left, s, k1, k2, k3 = node_weights(
+        estimator,
+        depth,
+        up,
+        True,
+        False,
+        total,
+        n1,
+        n2,
+        e - a - n1 - n2,
+        runs,
+        np.int64(table[row, LEFT_TOTAL]),
+        m1,
+        m2,
+        e - a - m1 - m2,
+        1.0,
+    )
+    above = np.int64(-1)
+    inherited = 0
+    if parent != NO_PARENT and passed > 0.0:
+        above = lists.slots[parent]
+        inherited = lists.filled[above, 0]
+    # the row's own tokens, and the parent's list, both ascending
+    n, i, k = 0, 0, a
+    while k < e or i < inherited:
+        token = np.int64(heavy.tokens[k]) if k < e else np.int64(2**62)
+        theirs = np.int64(lists.tokens[above, i]) if i < inherited else np.int64(2**62)
+        work.own[n] = work.inherited[n] = -1
+        value = 0.0
+        if token <= theirs:
+            x = np.int64(heavy.lefts[k]) if use_left else np.int64(heavy.counts[k])
+            value += s * x - cut_of(x, k1, k2, k3)
+            work.own[n] = k
+            k += 1
+        if theirs <= token:
+            value += passed * lists.scores[above, i]
+            work.inherited[n] = i
+            i += 1
+        work.tokens[n] = min(token, theirs)
+        work.values[n] = value
+        n += 1
+    threshold, spare = -np.inf, n
+    if n > size:
+        work.sorting[:n] = work.values[:n]
+        threshold = kth_largest(work.sorting, n, size)
+        spare = size
+        for j in range(n):
+            spare -= work.values[j] > threshold
+    slot, at = lists.used[0], lists.used[1]
+    levels = 1
+    if above >= 0:
+        levels = min(most_levels, 1 + lists.filled[above, 1])
+    kept = 0
+    for j in range(n):
+        keep = work.values[j] > threshold
+        if not keep and work.values[j] == threshold and spare > 0:
+            keep = True
+            spare -= 1
+        if not keep:
+            continue
+        token = work.tokens[j]
+        lists.tokens[slot, kept] = token
+        lists.scores[slot, kept] = work.values[j]
+        k = work.own[j]
+        lists.counts[at + kept] = heavy.counts[k] if k >= 0 else 0
+        if estimator.left:
+            lists.lefts[at + kept] = heavy.lefts[k] if k >= 0 else 0
+        i = work.inherited[j]
+        if i >= 0:
+            begin = lists.filled[above, 2]
+            for level in range(1, levels):
+                lists.counts[at + level * size + kept] = lists.counts[begin + (level - 1) * size + i]
+                if estimator.left:
+                    lists.lefts[at + level * size + kept] = lists.lefts[begin + (level - 1) * size + i]
+        else:
+            ancestor = parent
+            for level in range(1, levels):
+                k = place_in_row(heavy.tokens, heavy.offsets[ancestor], heavy.offsets[ancestor + 1], token)
+                lists.counts[at + level * size + kept] = heavy.counts[k] if k >= 0 else 0
+                if estimator.left:
+                    lists.lefts[at + level * size + kept] = heavy.lefts[k] if k >= 0 else 0
+                ancestor = np.int64(table[ancestor, PARENT])
+        kept += 1
+    lists.filled[slot, 0], lists.filled[slot, 1], lists.filled[slot, 2] = kept, levels, at
+    lists.passed[slot] = passed
+    lists.slots[row] = slot
+    lists.used[0] += 1
+    lists.used[1] += levels * size
+
+
+@njit(cache=True, nogil=True)
+def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors):
+    """The slot of a row's shortlist, made now if it isn't there, with those of its ancestors."""
+    slot = np.int64(lists.slots[row])
+    if slot >= 0:
+        return slot
+    n = 0
+    at = row
+    while lists.slots[at] < 0:
+        ancestors[n] = at
+        n += 1
+        parent = np.int64(heavy.table[at, PARENT])
+        if parent == NO_PARENT:
+            break
+        at = parent
+    if (
+        lists.used[0] + n > lists.tokens.shape[0] or lists.used[1] + n * most_levels * size > lists.counts.size
+    ):  # no room: begin anew
+        lists.slots[:] = -1
+        lists.used[:] = 0
+        return ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors)
+    for i in range(n - 1, -1, -1):
+        _make_shortlist(ancestors[i], estimator, heavy, lists, size, most_levels, work)
+    return np.int64(lists.slots[row])
+
+
+@njit(cache=True, nogil=True)
+def flat_targets(
+    estimator,
+    heavy,
+    mixed,
+    lists,
+    most_levels,
+    work,
+    ancestors,
+    labels,
+    leaves,
+    top_k,
+    first,
+    stop,
+    used,
+    out_offsets,
+    out_tokens,
+    out_probs,
+    out_rest,
+    out_cut,
+):
+    """Fill positions first … stop − 1 with the top_k likeliest tokens of pairs and shortlists; returns entries used."""
+    num_rows = heavy.offsets.size - 1
+    size = lists.tokens.shape[1]
+    values = np.empty(size, np.float64)
+    for q in range(first, stop):
+        if q + 4 < stop and mixed.ref_offsets[q + 4] < mixed.ref_offsets[q + 5]:
+            row = mixed.ref_rows[mixed.ref_offsets[q + 4]]
+            prefetch(lists.slots, row - num_rows if row >= num_rows else row)
+        i, i_end = mixed.pair_offsets[q], mixed.pair_offsets[q + 1]
+        j, j_end = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
+        listed = 0
+        slot = np.int64(0)
+        if j < j_end:
+            row = mixed.ref_rows[j]
+            row = row - num_rows if row >= num_rows else row
+            slot = ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors)
+            listed = lists.filled[slot, 0]
+            levels, at = lists.filled[slot, 1], lists.filled[slot, 2]
+            values[:listed] = 0.0
+            for level in range(min(levels, j_end - j)):
+                s, k1 = mixed.ref_coefficients[j + level, 0], mixed.ref_coefficients[j + level, 1]
+                k2, k3 = mixed.ref_coefficients[j + level, 2], mixed.ref_coefficients[j + level, 3]
+                counts = lists.lefts if mixed.ref_rows[j + level] >= num_rows else lists.counts
+                begin = at + level * size
+                for t in range(listed):
+                    x = counts[begin + t]
+                    k = k1 if x == 1 else k2 if x == 2 else k3
+                    values[t] += s * x - k if x > 0 else 0.0
+        n, t = 0, 0
+        while i < i_end or t < listed:
+            token = np.int64(mixed.pair_tokens[i]) if i < i_end else np.int64(2**62)
+            theirs = np.int64(lists.tokens[slot, t]) if t < listed else np.int64(2**62)
+            value = 0.0
+            if theirs <= token:
+                value += values[t]
+                t += 1
+            if token <= theirs:
+                value += mixed.pair_masses[i]
+                if token == theirs:
+                    value += mixed.pair_changes[i]
+                i += 1
+            work.tokens[n] = min(token, theirs)
+            work.values[n] = value
+            n += 1
+        always = labels[q] if leaves else np.int64(-1)
+        used, explicit, cut = keep_largest(
+            work.tokens, work.values, n, always, top_k, work.sorting, used, out_tokens, out_probs
+        )
+        out_cut[q] = max(0.0, 1.0 - explicit - mixed.rest[q]) if listed > 0 else cut
+        out_rest[q] = max(0.0, 1.0 - explicit)
+        out_offsets[q + 1] = used
+    return used
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mark(touched, summary, c):
+    touched[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
+    summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
+
+
+@njit(cache=True, nogil=True)
+def whole_targets(
+    heavy,
+    mixed,
+    mass,
+    touched,
+    summary,
+    work,
+    labels,
+    leaves,
+    top_k,
+    first,
+    stop,
+    used,
+    out_offsets,
+    out_tokens,
+    out_probs,
+    out_rest,
+    out_cut,
+):
+    """`flat_targets` with whole rows instead of shortlists; mass, touched, summary: zeros, by symbol and its bits."""
+    num_rows = heavy.offsets.size - 1
+    for q in range(first, stop):
+        for j in range(mixed.ref_offsets[q], mixed.ref_offsets[q + 1]):
+            row = mixed.ref_rows[j]
+            counts = heavy.lefts if row >= num_rows else heavy.counts
+            row = row - num_rows if row >= num_rows else row
+            s, k1 = mixed.ref_coefficients[j, 0], mixed.ref_coefficients[j, 1]
+            k2, k3 = mixed.ref_coefficients[j, 2], mixed.ref_coefficients[j, 3]
+            for k in range(heavy.offsets[row], heavy.offsets[row + 1]):
+                token = np.int64(heavy.tokens[k])
+                x = np.int64(counts[k])
+                _mark(touched, summary, token)
+                mass[token] += s * x - cut_of(x, k1, k2, k3)
+        for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
+            token = np.int64(mixed.pair_tokens[i])
+            _mark(touched, summary, token)
+            mass[token] += mixed.pair_masses[i] + mixed.pair_changes[i]
+        n = 0
+        for s_word in range(summary.size):
+            while summary[s_word] != 0:
+                w = (s_word << 6) + lowest_bit(summary[s_word])
+                summary[s_word] &= summary[s_word] - np.uint64(1)
+                word = touched[w]
+                touched[w] = 0
+                while word != 0:
+                    c = (w << 6) + lowest_bit(word)
+                    word &= word - np.uint64(1)
+                    work.tokens[n] = c
+                    work.values[n] = mass[c]
+                    mass[c] = 0.0
+                    n += 1
+        always = labels[q] if leaves else np.int64(-1)
+        used, explicit, cut = keep_largest(
+            work.tokens, work.values, n, always, top_k, work.sorting, used, out_tokens, out_probs
+        )
+        out_cut[q] = cut
+        out_rest[q] = max(0.0, 1.0 - explicit)
+        out_offsets[q + 1] = used
+    return used

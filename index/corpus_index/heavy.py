@@ -1,0 +1,148 @@
+"""The nodes whose rows are stored, made ready for targets: their ancestors, totals and left extensions.
+
+Made at the first use, O(entries of the rows), and kept with the index; and, for each thread, the shortlists and the
+scratch memory of the kernels.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from corpus_index._kernels import counting, heavy, mixed
+from corpus_index._kernels.flatten import FlatWork, Shortlists
+from corpus_index._kernels.mixed import HeavyNodes, Scratch
+
+if TYPE_CHECKING:
+    from corpus_index.estimators import Estimator
+    from corpus_index.query import CorpusIndex
+
+DEEPEST = 65_534  # build counts shared symbols up to 65,535
+MOST_LEVELS = 12  # of a shortlist; what shallower contexts add to its tokens counts as cut
+_MEMO = 4096  # wide contexts with one continuation whose runs are remembered
+_LIST_BYTES = 256 << 20  # of one thread's shortlists at most
+
+
+class HeavyRows(NamedTuple):
+    """Of each stored row: counts of 1, of 2, and the sum, raw and of left extensions; places of the largest counts."""
+
+    classes: np.ndarray
+    left_classes: np.ndarray
+    top_offsets: np.ndarray
+    top_places: np.ndarray
+
+
+def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
+    """The stored rows as kernels take them; left: with left extensions, as Kneser–Ney wants them."""
+    bounds, offsets = index.array("row_bounds"), index.array("row_offsets")
+    num_rows = bounds.shape[0]
+    table = np.zeros((num_rows, 10), np.uint32)
+    arrays = index.kernel_arrays()
+    flat, directory, shift = bounds.reshape(-1), index.array("row_directory"), index.row_shift
+    heavy.fill_ancestors(arrays.text, arrays.nodes, flat, directory, shift, 0, num_rows, table)
+    classes = np.zeros((num_rows, 3), np.int64)
+    counting.row_classes(offsets, index.array("row_counts"), classes)
+    table[:, mixed.RAW_1 : mixed.RAW_2 + 1] = classes[:, :2]
+    lefts = np.zeros(0, np.uint32)
+    if left:
+        lefts, depths = index.stored_left_extensions()
+        classes[:] = 0
+        counting.row_classes(offsets, lefts, classes)
+        table[:, mixed.LEFT_1 : mixed.LEFT_TOTAL + 1] = classes
+        table[:, mixed.OWN_DEPTH] = depths
+    else:
+        table[:, mixed.OWN_DEPTH] = _depths(table)
+    tokens, counts = index.array("row_tokens"), index.array("row_counts")
+    chain = _longest_chain(table[:, mixed.PARENT])
+    return HeavyNodes(table, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts)
+
+
+def _longest_chain(parents: np.ndarray) -> int:
+    """Rows of the longest chain of ancestors."""
+    levels, rows = 0, np.arange(parents.size)
+    while rows.size:
+        levels += 1
+        rows = parents[rows]
+        rows = np.unique(rows[rows != mixed.NO_PARENT])
+    return levels
+
+
+def _depths(table: np.ndarray) -> np.ndarray:
+    """A depth for each row, where only ancestors' are known: what a child says, else one more than the parent's."""
+    depths = table[:, mixed.PARENT_DEPTH] + np.uint32(1)
+    has_parent = table[:, mixed.PARENT] != mixed.NO_PARENT
+    depths[table[has_parent, mixed.PARENT]] = table[has_parent, mixed.PARENT_DEPTH]
+    return depths
+
+
+class ThreadMemory(threading.local):
+    """What one thread keeps between calls: scratch memory, and the shortlists of the estimator it used last."""
+
+    def __init__(self) -> None:
+        self.scratch: Scratch | None = None
+        self.dense: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.work: FlatWork | None = None
+        self.lists: dict[tuple[Any, ...], Shortlists] = {}
+
+    def scratch_of(self, num_symbols: int) -> Scratch:
+        """Scratch memory of `mixed_targets`."""
+        if self.scratch is None:
+            self.scratch = Scratch(
+                np.zeros(num_symbols, np.uint32),
+                np.zeros(num_symbols, np.uint32),
+                np.full(num_symbols, mixed.NOWHERE, np.uint32),
+                np.zeros(num_symbols, np.float64),
+                np.zeros(num_symbols, np.float64),
+                np.zeros(num_symbols, np.uint8),
+                *(np.zeros(num_symbols + 1, np.int64) for _ in range(5)),
+                np.full((_MEMO, 3), -1, np.int64),
+                np.zeros(_MEMO, np.int64),
+            )
+        return self.scratch
+
+    def work_of(self, num_symbols: int) -> FlatWork:
+        """Scratch memory of `flat_targets` and `whole_targets`."""
+        if self.work is None:
+            room = 2 * num_symbols + 2
+            self.work = FlatWork(
+                np.zeros(room, np.int64),
+                np.zeros(room, np.float64),
+                np.zeros(room, np.float64),
+                np.zeros(room, np.int64),
+                np.zeros(room, np.int64),
+            )
+        return self.work
+
+    def dense_of(self, num_symbols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Zeros by symbol, and by the bits of symbols."""
+        if self.dense is None:
+            self.dense = (
+                np.zeros(num_symbols, np.float64),
+                np.zeros((num_symbols >> 6) + 1, np.uint64),
+                np.zeros((num_symbols >> 12) + 1, np.uint64),
+            )
+        return self.dense
+
+    def lists_of(self, estimator: Estimator, nodes: HeavyNodes, size: int) -> Shortlists:
+        """The shortlists of an estimator; those of another one are let go."""
+        key = (estimator, size)
+        if key not in self.lists:
+            num_rows = nodes.offsets.size - 1
+            per_row = size * (4 + 4 + 4 * 3 * (1 + estimator.is_kneser_ney))  # three levels on average
+            most = int(min(num_rows, max(4096, _LIST_BYTES // per_row)))
+            counts = max(3 * most, 4096 * MOST_LEVELS) * size
+            self.lists = {
+                key: Shortlists(
+                    np.full(num_rows, -1, np.int32),
+                    np.zeros((most, 3), np.int64),
+                    np.empty((most, size), np.int32),
+                    np.empty((most, size), np.float32),
+                    np.empty(most, np.float64),
+                    np.empty(counts, np.uint32),
+                    np.empty(counts if estimator.is_kneser_ney else 0, np.uint32),
+                    np.zeros(2, np.int64),
+                )
+            }
+        return self.lists[key]
