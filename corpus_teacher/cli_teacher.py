@@ -93,6 +93,49 @@ def teacher_eval(
             typer.echo(f"\nwrote {out}")
 
 
+@teacher_app.command("export-arpa")
+def teacher_export_arpa(
+    path: IndexPath,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="The file to write; one that ends in .gz is compressed.",
+        ),
+    ],
+    estimator: Annotated[
+        str, typer.Option(metavar="NAME", help="kneser-ney or modified-kneser-ney.")
+    ] = "modified-kneser-ney",
+    order: Annotated[int, typer.Option(metavar="N", min=1, help="The longest n-grams, as KenLM's -o.")] = 5,
+    convention: Annotated[
+        str, typer.Option(help="kenlm: the model that KenLM's lmplz makes; plain: the one that the other commands use.")
+    ] = "kenlm",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the teacher as an ARPA file, for KenLM and others; its words are token ids."""
+    from corpus_teacher import display, display_teacher
+    from corpus_teacher.data.exporting import export_arpa
+
+    with display.progress() as progress:
+        answer = export_arpa(
+            path,
+            out,
+            estimator=estimator,
+            order=order,
+            convention=convention,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(answer)
+    else:
+        display_teacher.show_arpa(answer)
+
+
 def sample(
     path: IndexPath,
     prompt: Annotated[

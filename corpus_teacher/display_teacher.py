@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from corpus_teacher.display import amount, console, visible
+from corpus_teacher.display import amount, console, size, visible
 
 if TYPE_CHECKING:
     from corpus_teacher.data.evaluation import Bucket, Evaluation
+    from corpus_teacher.data.exporting import ArpaAnswer
     from corpus_teacher.data.repeats import RepeatsAnswer
     from corpus_teacher.data.sampling import Sample, SampleAnswer
 
@@ -90,6 +91,22 @@ def show_repeats(answer: RepeatsAnswer) -> None:
             Text(f"{_beginning(pair.begins, 24)} | {_beginning(pair.other_begins, 24)}"),
         )
     screen.print(table)
+
+
+def show_arpa(answer: ArpaAnswer) -> None:
+    """How many n-grams of each order, and what the file takes."""
+    screen = console()
+    table = _table("n", "n-grams", "D1", "D2", "D3+", left=0)
+    for n, (count, discounts) in enumerate(zip(answer.ngrams, answer.discounts, strict=True), 1):
+        table.add_row(f"{n}", f"{count:,}", *(f"{discount:.4f}" for discount in discounts))
+    screen.print(table)
+    if answer.fallback:
+        orders = ", ".join(map(str, answer.fallback))
+        screen.print(f"the counts are too few to fit the discounts of n = {orders}: the usual ones stand in for them")
+    total = sum(answer.ngrams)
+    screen.print(
+        Text(f"\nwrote {answer.path}: {total:,} n-grams, {size(answer.size_bytes)}, in {answer.seconds:.1f} s")
+    )
 
 
 def show_evaluation(answer: Evaluation) -> None:

@@ -283,4 +283,4 @@ def _whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
 
 def _check_free(path: Path, overwrite: bool) -> None:
     if path.is_dir() or (os.path.lexists(path) and not overwrite):
-        raise IndexExistsError(f"{path} exists already: choose another name, or ask to overwrite it")
+        raise IndexExistsError(f"{path} exists already: choose another name, or ask to overwrite it (--overwrite)")

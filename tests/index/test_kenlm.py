@@ -20,7 +20,7 @@ from corpus_index.estimators import counts_of_counts
 from corpus_index.kenlm_counts import kenlm_shift
 from corpus_index.reference import ReferenceIndex
 from corpus_index.reference_counts import kenlm_counts_of_counts, kneser_ney_discounts
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from .arpa_reader import Arpa
@@ -105,6 +105,7 @@ def test_a_reader_of_the_arpa_file_gets_kenlm(make_index: Make, name: str, model
 
 
 @given(corpora(), st.integers(0, 4))
+@example({"documents": [[0], [1], [1]], "vocab_size": 2, "end_of_document": None}, 2)  # the last n-gram has no left
 def test_counts_of_counts_are_kenlms(make_both: Both, corpus: dict[str, Any], max_order: int) -> None:
     index, reference = make_both(corpus)
     actual = counts_of_counts(index, max_order, left=True) + kenlm_shift(index, max_order)

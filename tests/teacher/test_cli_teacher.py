@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -122,3 +123,41 @@ def test_eval(index: Path, tmp_path: Path) -> None:
     assert "…" not in shown
     assert "<h2>Reliability</h2>" in page.read_text()
     assert "there is no file" in refused("teacher", "eval", index, "--data", tmp_path / "b.txt")
+
+
+def test_export_arpa(index: Path, tmp_path: Path) -> None:
+    path, packed = tmp_path / "model.arpa", tmp_path / "model.arpa.gz"
+    found = answer("teacher", "export-arpa", index, "--out", path, "--order", 3)
+    text = path.read_text()
+    assert text.startswith("\\data\\\n" + "".join(f"ngram {n}={c}\n" for n, c in enumerate(found["ngrams"], 1)))
+    assert text.endswith("\n\\end\\\n")
+    assert f"\t<s> {ord('t')} {ord('h')}\n" in text
+    assert (found["order"], len(found["ngrams"]), len(found["discounts"])) == (3, 3, 3)
+    assert found["size_bytes"] == len(text.encode())
+    shown = fine("teacher", "export-arpa", index, "-o", packed, "--order", 3).stdout
+    assert f"{found['ngrams'][2]:,}" in shown
+    assert f"wrote {packed}" in shown.replace("\n", "")
+    assert gzip.decompress(packed.read_bytes()).decode() == text
+    plain = answer(
+        *("teacher", "export-arpa", index, "--out", path, "--order", 2, "--overwrite", "--convention", "plain"),
+        *("--estimator", "kneser-ney"),
+    )
+    assert (plain["convention"], plain["estimator"], len(plain["ngrams"])) == ("plain", "kneser-ney", 2)
+    assert "ngram 3" not in path.read_text()
+    (tmp_path / "few").mkdir()
+    build_index_from_documents(["ab"], ByteTokenizer(), tmp_path / "few" / "index", name="few").close()
+    few = fine("teacher", "export-arpa", tmp_path / "few" / "index", "-o", path, "--overwrite")
+    assert "too few to fit the discounts of n = 1, 2, 3, 4, 5" in few.stdout
+
+
+def test_export_arpa_refuses(index: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.arpa"
+    path.touch()
+    command = ("teacher", "export-arpa", index, "--out")
+    assert "exists already" in refused(*command, path)
+    assert "can't hold witten-bell" in refused(*command, tmp_path / "new", "--estimator", "witten-bell")
+    assert "no estimator 'best'" in refused(*command, tmp_path / "new", "--estimator", "best")
+    assert "convention 'srilm' is unknown" in refused(*command, tmp_path / "new", "--convention", "srilm")
+    assert "can't be written" in refused(*command, path / "below")
+    assert "no index" in refused("teacher", "export-arpa", tmp_path / "nowhere", "--out", tmp_path / "new")
+    assert sorted(tmp_path.iterdir()) == [path]

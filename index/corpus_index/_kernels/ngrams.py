@@ -52,7 +52,8 @@ def _node_end(common, lo, order):
 def _count_row(next_tokens, common, lo, hi, order, by_runs, tally, seen, ids):
     """Count a node's continuations into tally, which must be zero, and list them in ids; how many there are.
 
-    by_runs: in how many runs that share one more symbol each stands, not how often (see `counting`).
+    by_runs: in how many runs that share one more symbol each stands, not how often (see `counting`). Contexts that
+    begin with their document share no more, so there each occurrence is a run: the raw count, as it should be.
     """
     size, run = 0, lo
     for r in range(lo, hi):
@@ -100,10 +101,8 @@ def backoff_weights(next_tokens, common, known, num_symbols, discounts, order, m
     lo = 0
     while lo < next_tokens.size:
         hi = _node_end(common, lo, order)
-        symbols = np.int64(known[lo])
-        if symbols >= order:
-            by_runs = order < max_order and symbols > order
-            size = _count_row(next_tokens, common, lo, hi, order, by_runs, tally, seen, ids)
+        if np.int64(known[lo]) >= order:
+            size = _count_row(next_tokens, common, lo, hi, order, order < max_order, tally, seen, ids)
             _, backoff = _totals(tally, ids, size, discounts, order)
             out[lo] = _log10(backoff)
             for i in range(size):
@@ -212,8 +211,7 @@ def write_ngrams(
                         leads_to[c] = followed_of[c]
                     followed_of[c] += 1
         if symbols >= order:
-            by_runs = extends and symbols > order
-            size = _count_row(next_tokens, common, lo, hi, order, by_runs, tally, seen, ids)
+            size = _count_row(next_tokens, common, lo, hi, order, extends, tally, seen, ids)
             total, backoff = _totals(tally, ids, size, discounts, order)
             width, position = 0, np.int64(positions[lo])
             for back in range(order, 0, -1):
