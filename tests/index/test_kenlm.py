@@ -157,6 +157,9 @@ def test_kenlm_reads_the_arpa_file_live(
         )
         actual = [float(number) for number in re.findall(r"=\d+ \d+ (\S+)", asked.stdout)]
         assert actual == pytest.approx(log10s(index, estimator, held_out), abs=1e-5)
+        build = lmplz.with_name("build_binary")
+        for kind in ["probing", "trie"] if build.exists() else []:
+            subprocess.run([build, "-T", tmp_path, kind, path, tmp_path / "binary"], capture_output=True, check=True)
 
 
 @pytest.mark.live
