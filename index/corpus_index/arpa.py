@@ -81,6 +81,14 @@ def write_arpa(
     doesn't read.
 
     O(N) time an order; 9 bytes of memory a token. Sources: Chen & Goodman (1999), Heafield et al. (2013).
+
+    Examples
+    --------
+    >>> import io, tempfile, numpy as np
+    >>> from corpus_index import build_index, make_estimator
+    >>> index = build_index(np.array([1, 2, 1, 2, 3]), tempfile.mkdtemp() + "/index")
+    >>> write_arpa(index, make_estimator("kneser-ney", 1), io.BytesIO())  # three tokens and three special words
+    (6, 4)
     """
     if not estimator.is_kneser_ney:
         raise QueryError(
@@ -114,7 +122,7 @@ class _Writer:
         self.words = np.frombuffer(b"".join(encoded), np.uint8)
         self.word_offsets = np.cumsum([0, *map(len, encoded)])
         self.first = index.array("symbols")[:, 0].astype(np.int64)
-        # of the order below: log10 of what is left to it, by the first rank of a context; p of each rank's token
+        # by the first rank of a context, log10 of its backoff weight; by rank, p of the token by the order below
         self.backoffs = np.zeros(index.num_tokens, np.float32)
         base = estimator.base(index)
         self.probabilities = base.astype(np.float32)[self.next_tokens]
