@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from corpus_index._kernels import counting, heavy, mixed
-from corpus_index._kernels.flatten import FlatWork, Shortlists
+from corpus_index._kernels.flatten import HEADER, FlatWork, Shortlists
 from corpus_index._kernels.mixed import HeavyNodes, Scratch
 
 if TYPE_CHECKING:
@@ -42,21 +42,25 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
     arrays = index.kernel_arrays()
     flat, directory, shift = bounds.reshape(-1), index.array("row_directory"), index.row_shift
     heavy.fill_ancestors(arrays.text, arrays.nodes, flat, directory, shift, 0, num_rows, table)
+    heavy.fill_depths(arrays.nodes.common, table)
+    widths = table[:, mixed.HI] - table[:, mixed.LO]
+    widest_first = np.argsort(widths, kind="stable")[::-1]
+    narrowest = np.empty((index.num_tokens >> mixed.BLOCK_BITS) + 3, np.uint32)
+    heavy.fill_narrowest(table, widest_first[widths[widest_first] < index.num_tokens], narrowest)
     classes = np.zeros((num_rows, 3), np.int64)
     counting.row_classes(offsets, index.array("row_counts"), classes)
     table[:, mixed.RAW_1 : mixed.RAW_2 + 1] = classes[:, :2]
     lefts = np.zeros(0, np.uint32)
     if left:
-        lefts, depths = index.stored_left_extensions()
+        lefts = index.stored_left_extensions()[0]
         classes[:] = 0
         counting.row_classes(offsets, lefts, classes)
         table[:, mixed.LEFT_1 : mixed.LEFT_TOTAL + 1] = classes
-        table[:, mixed.OWN_DEPTH] = depths
-    else:
-        table[:, mixed.OWN_DEPTH] = _depths(table)
     tokens, counts = index.array("row_tokens"), index.array("row_counts")
     chain = _longest_chain(table[:, mixed.PARENT])
-    return HeavyNodes(table, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts)
+    return HeavyNodes(
+        table, narrowest, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts
+    )
 
 
 def _longest_chain(parents: np.ndarray) -> int:
@@ -67,14 +71,6 @@ def _longest_chain(parents: np.ndarray) -> int:
         rows = parents[rows]
         rows = np.unique(rows[rows != mixed.NO_PARENT])
     return levels
-
-
-def _depths(table: np.ndarray) -> np.ndarray:
-    """A depth for each row, where only ancestors' are known: what a child says, else one more than the parent's."""
-    depths = table[:, mixed.PARENT_DEPTH] + np.uint32(1)
-    has_parent = table[:, mixed.PARENT] != mixed.NO_PARENT
-    depths[table[has_parent, mixed.PARENT]] = table[has_parent, mixed.PARENT_DEPTH]
-    return depths
 
 
 class ThreadMemory(threading.local):
@@ -96,7 +92,11 @@ class ThreadMemory(threading.local):
                 np.zeros(num_symbols, np.float64),
                 np.zeros(num_symbols, np.float64),
                 np.zeros(num_symbols, np.uint8),
-                *(np.zeros(num_symbols + 1, np.int64) for _ in range(5)),
+                np.zeros(num_symbols + 1, np.int64),
+                np.zeros(num_symbols + 1, np.int64),
+                np.zeros(num_symbols + 1, np.int64),
+                np.zeros(num_symbols + 1, np.int64),
+                np.zeros(num_symbols + 1, np.int64),
                 np.full((_MEMO, 3), -1, np.int64),
                 np.zeros(_MEMO, np.int64),
             )
@@ -129,19 +129,15 @@ class ThreadMemory(threading.local):
         """The shortlists of an estimator; those of another one are let go."""
         key = (estimator, size)
         if key not in self.lists:
-            num_rows = nodes.offsets.size - 1
-            per_row = size * (4 + 4 + 4 * 3 * (1 + estimator.is_kneser_ney))  # three levels on average
-            most = int(min(num_rows, max(4096, _LIST_BYTES // per_row)))
-            counts = max(3 * most, 4096 * MOST_LEVELS) * size
+            num_rows, kinds = nodes.offsets.size - 1, 1 + estimator.is_kneser_ney
+            usual, longest = (HEADER + size * (1 + kinds * levels) for levels in (3, MOST_LEVELS))
+            most = max(min(num_rows, _LIST_BYTES // (4 * usual)), 2 * nodes.deepest_chain)
+            room = max(most * usual, 2 * nodes.deepest_chain * longest)
             self.lists = {
                 key: Shortlists(
-                    np.full(num_rows, -1, np.int32),
-                    np.zeros((most, 3), np.int64),
-                    np.empty((most, size), np.int32),
+                    np.full(num_rows, -1, np.int64),
+                    np.empty(room, np.uint32),
                     np.empty((most, size), np.float32),
-                    np.empty(most, np.float64),
-                    np.empty(counts, np.uint32),
-                    np.empty(counts if estimator.is_kneser_ney else 0, np.uint32),
                     np.zeros(2, np.int64),
                 )
             }

@@ -31,23 +31,21 @@ from corpus_index._kernels.mixed import (
     place_in_row,
 )
 
+HEADER = 3  # entries of a block before its tokens
+
 
 class Shortlists(NamedTuple):
-    """Shortlists made so far, S at most, of `size` tokens each.
+    """Shortlists made so far, of at most `size` tokens each.
 
-    slots (R,): each row's, −1 where there is none yet. filled (S, 3): tokens, levels, and where the counts begin in
-    counts and lefts (by level, `size` entries each). tokens (S, size), ascending; scores (S, size): their probability
-    so far as it is explicit, by which they were chosen, with passed (S,) the weight on shallower contexts. used (2):
-    shortlists and entries of counts.
+    blocks: all a position reads of a list lies together: tokens, levels, and the list's number; then the tokens,
+    ascending, and for each level their counts and, where they matter, their left extensions (`size` entries each).
+    places (R,): where each row's block begins, −1 where there is none yet. scores (S, size): the tokens' probabilities
+    as far as they are explicit, by which they were chosen. used (2): lists, and entries of blocks.
     """
 
-    slots: np.ndarray
-    filled: np.ndarray
-    tokens: np.ndarray
+    places: np.ndarray
+    blocks: np.ndarray
     scores: np.ndarray
-    passed: np.ndarray
-    counts: np.ndarray
-    lefts: np.ndarray
     used: np.ndarray
 
 
@@ -88,8 +86,24 @@ def kth_largest(values, n, k):
 
 
 @njit(cache=True, nogil=True)
+def _kth_smallest(values, n, k, smallest):
+    """The k-th smallest of values[:n] for a small k: the k smallest so far, in order, take in what is smaller yet."""
+    held = 0
+    for i in range(n):
+        value = values[i]
+        if held < k or value < smallest[k - 1]:
+            j = min(held, k - 1)
+            while j > 0 and smallest[j - 1] > value:
+                smallest[j] = smallest[j - 1]
+                j -= 1
+            smallest[j] = value
+            held = min(held + 1, k)
+    return smallest[k - 1]
+
+
+@njit(cache=True, nogil=True)
 def keep_largest(tokens, values, n, always, top_k, sorting, used, out_tokens, out_probs):
-    """Write the top_k largest of n values (and that of the token `always`), in their order; (used, their sum, what is cut)."""
+    """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut)."""
     threshold, spare = -np.inf, n
     if n > top_k:
         others = 0
@@ -100,8 +114,11 @@ def keep_largest(tokens, values, n, always, top_k, sorting, used, out_tokens, ou
         spare = 0
         threshold = np.inf
         if room > 0:
-            threshold = kth_largest(sorting, others, room)
             spare = room
+            if others - room < 24:
+                threshold = _kth_smallest(sorting, others, others - room + 1, sorting[n:])
+            else:
+                threshold = kth_largest(sorting, others, room)
             for i in range(others):
                 spare -= sorting[i] > threshold  # what is left are entries equal to the threshold that still fit
     explicit = cut = 0.0
@@ -153,16 +170,17 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
         e - a - m1 - m2,
         1.0,
     )
-    above = np.int64(-1)
+    blocks = lists.blocks
+    above = theirs_in = np.int64(-1)
     inherited = 0
     if parent != NO_PARENT and passed > 0.0:
-        above = lists.slots[parent]
-        inherited = lists.filled[above, 0]
+        above = lists.places[parent]
+        inherited, theirs_in = np.int64(blocks[above]), np.int64(blocks[above + 2])
     # the row's own tokens, and the parent's list, both ascending
     n, i, k = 0, 0, a
     while k < e or i < inherited:
         token = np.int64(heavy.tokens[k]) if k < e else np.int64(2**62)
-        theirs = np.int64(lists.tokens[above, i]) if i < inherited else np.int64(2**62)
+        theirs = np.int64(blocks[above + HEADER + i]) if i < inherited else np.int64(2**62)
         work.own[n] = work.inherited[n] = -1
         value = 0.0
         if token <= theirs:
@@ -171,7 +189,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
             work.own[n] = k
             k += 1
         if theirs <= token:
-            value += passed * lists.scores[above, i]
+            value += passed * lists.scores[theirs_in, i]
             work.inherited[n] = i
             i += 1
         work.tokens[n] = min(token, theirs)
@@ -184,10 +202,11 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
         spare = size
         for j in range(n):
             spare -= work.values[j] > threshold
-    slot, at = lists.used[0], lists.used[1]
+    number, place = lists.used[0], lists.used[1]
     levels = 1
     if above >= 0:
-        levels = min(most_levels, 1 + lists.filled[above, 1])
+        levels = min(most_levels, 1 + np.int64(blocks[above + 1]))
+    kinds = 2 if estimator.left else 1
     kept = 0
     for j in range(n):
         keep = work.values[j] > threshold
@@ -197,59 +216,71 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
         if not keep:
             continue
         token = work.tokens[j]
-        lists.tokens[slot, kept] = token
-        lists.scores[slot, kept] = work.values[j]
-        k = work.own[j]
-        lists.counts[at + kept] = heavy.counts[k] if k >= 0 else 0
-        if estimator.left:
-            lists.lefts[at + kept] = heavy.lefts[k] if k >= 0 else 0
-        i = work.inherited[j]
-        if i >= 0:
-            begin = lists.filled[above, 2]
-            for level in range(1, levels):
-                lists.counts[at + level * size + kept] = lists.counts[begin + (level - 1) * size + i]
-                if estimator.left:
-                    lists.lefts[at + level * size + kept] = lists.lefts[begin + (level - 1) * size + i]
-        else:
-            ancestor = parent
-            for level in range(1, levels):
-                k = place_in_row(heavy.tokens, heavy.offsets[ancestor], heavy.offsets[ancestor + 1], token)
-                lists.counts[at + level * size + kept] = heavy.counts[k] if k >= 0 else 0
-                if estimator.left:
-                    lists.lefts[at + level * size + kept] = heavy.lefts[k] if k >= 0 else 0
+        blocks[place + HEADER + kept] = token
+        lists.scores[number, kept] = work.values[j]
+        k, i, ancestor = work.own[j], work.inherited[j], row
+        for level in range(levels):
+            at = place + HEADER + size * (1 + kinds * level) + kept
+            if level > 0 and i >= 0:
+                theirs_at = above + HEADER + size * (1 + kinds * (level - 1)) + i
+                for kind in range(kinds):
+                    blocks[at + kind * size] = blocks[theirs_at + kind * size]
+                continue
+            if level > 0:
                 ancestor = np.int64(table[ancestor, PARENT])
+                k = place_in_row(heavy.tokens, heavy.offsets[ancestor], heavy.offsets[ancestor + 1], token)
+            blocks[at] = heavy.counts[k] if k >= 0 else 0
+            if estimator.left:
+                blocks[at + size] = heavy.lefts[k] if k >= 0 else 0
         kept += 1
-    lists.filled[slot, 0], lists.filled[slot, 1], lists.filled[slot, 2] = kept, levels, at
-    lists.passed[slot] = passed
-    lists.slots[row] = slot
+    blocks[place], blocks[place + 1], blocks[place + 2] = kept, levels, number
+    lists.places[row] = place
     lists.used[0] += 1
-    lists.used[1] += levels * size
+    lists.used[1] += HEADER + size * (1 + kinds * levels)
 
 
 @njit(cache=True, nogil=True)
 def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors):
-    """The slot of a row's shortlist, made now if it isn't there, with those of its ancestors."""
-    slot = np.int64(lists.slots[row])
-    if slot >= 0:
-        return slot
-    n = 0
-    at = row
-    while lists.slots[at] < 0:
+    """Where the block of a row's shortlist begins; it is made now if it isn't there, with those of its ancestors."""
+    if lists.places[row] >= 0:
+        return lists.places[row]
+    kinds = 2 if estimator.left else 1
+    most = heavy.deepest_chain * (HEADER + size * (1 + kinds * most_levels))
+    if lists.used[0] + heavy.deepest_chain > lists.scores.shape[0] or lists.used[1] + most > lists.blocks.size:
+        lists.places[:] = -1  # no room: begin anew
+        lists.used[:] = 0
+    n, at = 0, row
+    while at != NO_PARENT and lists.places[at] < 0:
         ancestors[n] = at
         n += 1
-        parent = np.int64(heavy.table[at, PARENT])
-        if parent == NO_PARENT:
-            break
-        at = parent
-    if (
-        lists.used[0] + n > lists.tokens.shape[0] or lists.used[1] + n * most_levels * size > lists.counts.size
-    ):  # no room: begin anew
-        lists.slots[:] = -1
-        lists.used[:] = 0
-        return ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors)
+        at = np.int64(heavy.table[at, PARENT])
     for i in range(n - 1, -1, -1):
         _make_shortlist(ancestors[i], estimator, heavy, lists, size, most_levels, work)
-    return np.int64(lists.slots[row])
+    return lists.places[row]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
+    """Ask for what position q will read."""
+    a, e = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
+    if a < e:
+        row = mixed.ref_rows[a]
+        place = lists.places[row - num_rows if row >= num_rows else row]
+        if place >= 0:
+            for line in range((HEADER + size * (1 + (e - a) * kinds)) // 16):
+                prefetch(lists.blocks, place + 16 * line)
+
+
+@njit(cache=True, nogil=True)
+def _place_in_list(blocks, a, e, token):
+    """The first place of blocks[a:e], ascending, whose token isn't smaller; e if there is none."""
+    while a < e:
+        middle = (a + e) >> 1
+        if np.int64(blocks[middle]) < token:
+            a = middle + 1
+        else:
+            e = middle
+    return a
 
 
 @njit(cache=True, nogil=True)
@@ -275,47 +306,51 @@ def flat_targets(
 ):
     """Fill positions first … stop − 1 with the top_k likeliest tokens of pairs and shortlists; returns entries used."""
     num_rows = heavy.offsets.size - 1
-    size = lists.tokens.shape[1]
+    size = lists.scores.shape[1]
+    kinds = 2 if estimator.left else 1
+    blocks = lists.blocks
     values = np.empty(size, np.float64)
     for q in range(first, stop):
-        if q + 4 < stop and mixed.ref_offsets[q + 4] < mixed.ref_offsets[q + 5]:
-            row = mixed.ref_rows[mixed.ref_offsets[q + 4]]
-            prefetch(lists.slots, row - num_rows if row >= num_rows else row)
-        i, i_end = mixed.pair_offsets[q], mixed.pair_offsets[q + 1]
+        if q + 4 < stop:
+            _prefetch_list(mixed, lists, q + 4, num_rows, size, kinds)
         j, j_end = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
-        listed = 0
-        slot = np.int64(0)
+        start = listed = np.int64(0)
         if j < j_end:
             row = mixed.ref_rows[j]
             row = row - num_rows if row >= num_rows else row
-            slot = ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors)
-            listed = lists.filled[slot, 0]
-            levels, at = lists.filled[slot, 1], lists.filled[slot, 2]
+            place = ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors)
+            listed, levels = np.int64(blocks[place]), np.int64(blocks[place + 1])
+            start = place + HEADER
             values[:listed] = 0.0
             for level in range(min(levels, j_end - j)):
                 s, k1 = mixed.ref_coefficients[j + level, 0], mixed.ref_coefficients[j + level, 1]
                 k2, k3 = mixed.ref_coefficients[j + level, 2], mixed.ref_coefficients[j + level, 3]
-                counts = lists.lefts if mixed.ref_rows[j + level] >= num_rows else lists.counts
-                begin = at + level * size
+                at = start + size * (1 + kinds * level)
+                if mixed.ref_rows[j + level] >= num_rows:
+                    at += size
                 for t in range(listed):
-                    x = counts[begin + t]
+                    x = np.int64(blocks[at + t])
                     k = k1 if x == 1 else k2 if x == 2 else k3
                     values[t] += s * x - k if x > 0 else 0.0
-        n, t = 0, 0
-        while i < i_end or t < listed:
-            token = np.int64(mixed.pair_tokens[i]) if i < i_end else np.int64(2**62)
-            theirs = np.int64(lists.tokens[slot, t]) if t < listed else np.int64(2**62)
-            value = 0.0
-            if theirs <= token:
-                value += values[t]
-                t += 1
-            if token <= theirs:
-                value += mixed.pair_masses[i]
-                if token == theirs:
-                    value += mixed.pair_changes[i]
-                i += 1
-            work.tokens[n] = min(token, theirs)
-            work.values[n] = value
+        # pairs of listed tokens add to the list, the others go between its parts
+        n = done = 0
+        for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
+            token = np.int64(mixed.pair_tokens[i])
+            t = _place_in_list(blocks, start + done, start + listed, token) - start
+            for k in range(done, t):
+                work.tokens[n] = blocks[start + k]
+                work.values[n] = values[k]
+                n += 1
+            done = t
+            work.tokens[n] = token
+            work.values[n] = mixed.pair_masses[i]
+            if t < listed and np.int64(blocks[start + t]) == token:
+                work.values[n] += values[t] + mixed.pair_changes[i]
+                done += 1
+            n += 1
+        for k in range(done, listed):
+            work.tokens[n] = blocks[start + k]
+            work.values[n] = values[k]
             n += 1
         always = labels[q] if leaves else np.int64(-1)
         used, explicit, cut = keep_largest(

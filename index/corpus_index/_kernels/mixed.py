@@ -29,6 +29,7 @@ from corpus_index._kernels.walk import step_range
 LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL = range(10)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
+BLOCK_BITS = 8  # a stored row is wider than such a block, so it holds the first rank of one
 
 
 class EstimatorArrays(NamedTuple):
@@ -45,6 +46,7 @@ class HeavyNodes(NamedTuple):
     """The stored rows: ranges, ancestors and totals by row (`table`), where they are found, and their entries."""
 
     table: np.ndarray
+    narrowest: np.ndarray
     bounds: np.ndarray
     directory: np.ndarray
     shift: int
@@ -115,7 +117,7 @@ class Scratch(NamedTuple):
 
     tally, lefts: counts and left extensions in the node read last. seen: the last run that a token stood in.
     masses, changes: see `Mixed`. tokens: the position's tokens, in the order in which they were met; listed: those that
-    are among them without having been read. gone_…: what a document takes from one heavy node; places: zeros, by symbol.
+    are among them without having been read. gone_…: what a document takes from one heavy node; places: by symbol.
     """
 
     tally: np.ndarray
@@ -234,6 +236,19 @@ def _base_without(base, discounts, left, max_order, label, own_above, documents,
 def root_cut(discounts, count):
     """The discount of a count at order 0; 0 for a count of 0."""
     return discounts[0, min(count, 3) - 1] if count > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _narrowest_row(table, narrowest, rank):
+    """The narrowest stored row that holds a rank, that of all ranks aside; NO_PARENT if there is none."""
+    best, width = np.int64(NO_PARENT), np.int64(2**62)
+    for block in range(rank >> BLOCK_BITS, (rank >> BLOCK_BITS) + 2):
+        row = np.int64(narrowest[block])
+        while row != NO_PARENT and not (np.int64(table[row, LO]) <= rank < np.int64(table[row, HI])):
+            row = np.int64(table[row, PARENT])
+        if row != NO_PARENT and np.int64(table[row, HI]) - np.int64(table[row, LO]) < width:
+            best, width = row, np.int64(table[row, HI]) - np.int64(table[row, LO])
+    return best
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -451,6 +466,9 @@ def mixed_targets(
             prefetch(common, lo[q + 2 * ahead])
             prefetch(common, hi[q + 2 * ahead])
             prefetch(next_tokens, lo[q + 2 * ahead])
+            prefetch(next_tokens, lo[q + 2 * ahead] + 32)
+            prefetch(next_tokens, lo[q + 2 * ahead] + 64)
+            prefetch(common, lo[q + 2 * ahead] + 64)
         if targets and (
             pairs + heavy.light + documents.tokens.size + 1 > out.pair_tokens.size
             or refs + heavy.deepest_chain > out.ref_rows.size
@@ -472,7 +490,7 @@ def mixed_targets(
         length, count = np.int64(0), np.int64(-1)
         n = 0
         read_a = read_e = a
-        row = np.int64(-1)
+        row = around = np.int64(-1)
         at_match = True
         while depth > 0:
             if e - a > heavy.light:
@@ -495,7 +513,7 @@ def mixed_targets(
                         text, nodes, a, e, depth, documents.ranks, g, g_end, scratch.sole_nodes, scratch.sole_runs
                     )
                 n = 1 if tally[c] > 0 else 0
-            elif by_left:
+            elif by_left and depth != max_order:  # that order counts occurrences
                 middle = g + np.searchsorted(documents.ranks[g:g_end], read_a) if g < g_end else g
                 n = _read_runs(
                     next_tokens,
@@ -539,7 +557,9 @@ def mixed_targets(
             read_a, read_e = a, e
             up = parent_depth(text, nodes, a, e)
             total, n1, n2, n3 = _classes(tally, tokens, n)
-            left_total, m1, m2, m3 = _classes(lefts, tokens, n) if by_left else (total, n1, n2, n3)
+            left_total, m1, m2, m3 = (
+                _classes(lefts, tokens, n) if by_left and depth != max_order else (total, n1, n2, n3)
+            )
             own = np.int64(tally[label]) if known else np.int64(0)
             own_left = np.int64(lefts[label]) if known else np.int64(0)
             gone, left_gone = np.int64(0), np.int64(0)
@@ -578,6 +598,11 @@ def mixed_targets(
                 break
             if up == 0:
                 depth = np.int64(0)
+                break
+            if around < 0:
+                around = _narrowest_row(heavy.table, heavy.narrowest, a)
+            if around != NO_PARENT and np.int64(heavy.table[around, OWN_DEPTH]) == up:
+                row, depth = around, up
                 break
             a, e = node_around(text, nodes, a, e, up)
             depth = up
