@@ -97,6 +97,7 @@ class ThreadMemory(threading.local):
                 np.zeros(num_symbols + 1, np.int64),
                 np.zeros(num_symbols + 1, np.int64),
                 np.zeros(num_symbols + 1, np.int64),
+                np.zeros(num_symbols + 1, np.int64),
                 np.full((_MEMO, 3), -1, np.int64),
                 np.zeros(_MEMO, np.int64),
             )

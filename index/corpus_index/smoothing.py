@@ -6,27 +6,19 @@ have seen, explicitly, and the remaining mass on one base distribution that all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import flatten, mixed
-from corpus_index._kernels.mixed import BaseArrays, Documents, EstimatorArrays, Mixed
-from corpus_index.answers import Match
+from corpus_index._kernels import flatten
+from corpus_index.asked import Asked
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
 from corpus_index.heavy import MOST_LEVELS
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
-
-LEAVE_OUT = (None, "self", "document")
-
-_CHUNK = 1 << 13  # positions at a time
-_PAIRS = 48  # a position: room for so many on average
-_AHEAD = 8
 
 
 class SparseTargets(NamedTuple):
@@ -92,7 +84,7 @@ def smoothed_targets(
     leave_out : {None, "self", "document"}
         "self": one occurrence of (context, next token) is taken out at every order before the longest match is chosen,
         as is right for text that is in the index and whose documents don't repeat themselves. "document": all
-        occurrences in the position's own document are (not with Kneser–Ney), for honest evidence. Where the next token
+        occurrences in the position's own document are, for honest evidence. Where the next token
         is unknown, "self" leaves nothing out, and both leave the base as it is. In the base distribution the leaving
         out is exact at the next token; the other tokens keep their proportions.
     top_k : int
@@ -126,7 +118,7 @@ def smoothed_targets(
         raise QueryError(f"top_k {top_k} must be at least 1")
     if shortlist is not None and shortlist < 1:
         raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
-    asked = _Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
     fitted, nodes, memory = asked.estimator, asked.heavy, index.thread_memory
     top_k = min(top_k, index.num_symbols)
     size = asked.labels.size
@@ -180,190 +172,9 @@ def next_probabilities(
 
     Parameters and errors as in `smoothed_targets`, without making the targets.
     """
-    asked = _Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
     answer = np.empty(asked.labels.size, np.float64)
     for part, begin, end in asked.chunks(targets=False):
         answer[begin:end] = part.rest
     answer[asked.labels < 0] = np.nan
     return answer
-
-
-class _Asked:
-    """A batch of questions, checked and matched: what the kernels take."""
-
-    def __init__(
-        self,
-        index: CorpusIndex,
-        input_ids: ArrayLike,
-        next_ids: ArrayLike | None,
-        estimator: str | Estimator,
-        max_order: int | None,
-        leave_out: str | None,
-        starts_document: bool | ArrayLike,
-        positions: ArrayLike | None,
-        only_last: bool = False,
-        unseen: bool = False,
-    ) -> None:
-        self.index, self.estimator = index, index.fitted(estimator, max_order)
-        ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
-        self.leaves = leave_out is not None
-        self.documents = _documents(index, self.estimator, ids, leave_out, positions)
-        fitted = self.estimator
-        match, depths = index.match_nodes(ids, max_order=fitted.max_order, starts_document=starts_document)
-        if only_last:
-            match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
-            self.labels = self.labels.reshape(ids.shape)[:, -1:].reshape(-1)
-            self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1:].reshape(-1))
-        self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
-        self.started = self.depth - match.match_len.reshape(-1)  # 1 where the match includes the document's start
-        self.heavy = index.heavy_nodes(fitted.is_kneser_ney)
-        self.arrays = EstimatorArrays(
-            fitted.rule,
-            np.array(fitted.discounts or [(0.0, 0.0, 0.0)], np.float64),
-            np.array(fitted.strengths or [(0.0,)], np.float64),
-            fitted.is_kneser_ney,
-            -1 if fitted.max_order is None else fitted.max_order,
-        )
-        self.base = _base(index, fitted, leave_out)
-
-    def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
-        """The targets in mixed form, so many positions at a time: (targets, first position, end)."""
-        index, nothing = self.index, np.empty(0, np.int64)
-        scratch = index.thread_memory.scratch_of(index.num_symbols)
-        begin = 0
-        while begin < self.lo.size:
-            size = min(_CHUNK, self.lo.size - begin)
-            pairs = size * _PAIRS + self.heavy.light + self.documents.tokens.size + 2 if targets else 0
-            refs = size * 8 + self.heavy.deepest_chain + 1 if targets else 0
-            end = begin + size
-            out = Mixed(
-                np.empty(size + 1, np.int64) if targets else nothing,
-                np.empty(pairs, np.int64),
-                np.empty(pairs, np.float64),
-                np.empty(pairs, np.float64),
-                np.empty(size + 1, np.int64) if targets else nothing,
-                np.empty(refs, np.int64),
-                np.empty((refs, 4), np.float64),
-                np.empty(size, np.float64),
-                np.empty(size, np.int32),
-                np.empty(size, np.int64),
-            )
-            done = mixed.mixed_targets(
-                index.kernel_arrays(),
-                index.array("next_tokens"),
-                index.array("endings"),
-                self.arrays,
-                self.base,
-                self.heavy,
-                self.lo[begin:end],
-                self.hi[begin:end],
-                self.depth[begin:end],
-                self.started[begin:end],
-                self.labels[begin:end],
-                self.leaves,
-                self.documents._replace(of=self.documents.of[begin:end]),
-                scratch,
-                targets,
-                _AHEAD,
-                out,
-            )
-            yield out if done == size else _head(out, done, targets), begin, begin + done
-            begin += done
-
-    def counted(self, counts: np.ndarray) -> np.ndarray:
-        """The contexts' counts, where all of the corpus counted included."""
-        left = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
-        left = np.where((self.labels >= 0) & self.leaves, left, 0)
-        return np.where(counts < 0, self.index.num_tokens - left, counts)
-
-
-def _head(part: Mixed, size: int, targets: bool) -> Mixed:
-    """The first positions of a part."""
-    offsets = {"pair_offsets": part.pair_offsets[: size + 1], "ref_offsets": part.ref_offsets[: size + 1]}
-    each = {"rest": part.rest[:size], "match_len": part.match_len[:size], "context_count": part.context_count[:size]}
-    return part._replace(**each, **(offsets if targets else {}))
-
-
-def _base(index: CorpusIndex, estimator: Estimator, leave_out: str | None) -> BaseArrays:
-    unigrams = index.symbol_counts
-    probs = estimator.base(index)
-    if estimator.is_kneser_ney:
-        counts, cuts, uniform = estimator.root(index)
-        return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
-    smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
-    pull = 1.0 / max(1, index.num_tokens - (leave_out != "document") + smooth)
-    return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 0.0)
-
-
-def _labelled(
-    index: CorpusIndex, input_ids: ArrayLike, next_ids: ArrayLike | None, leave_out: str | None, unseen: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""
-    if leave_out not in LEAVE_OUT:
-        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
-    ids = np.atleast_2d(np.asarray(input_ids))
-    if next_ids is None:
-        if leave_out is not None:
-            raise QueryError(
-                f"leave_out={leave_out!r} needs next_ids: the token that follows each position (−1: unknown)"
-            )
-        return ids, np.full(ids.size, -1, np.int64)
-    labels = np.atleast_2d(np.asarray(next_ids)).astype(np.int64).reshape(-1)
-    if labels.size != ids.size:
-        raise QueryError(f"next_ids must have the shape of input_ids {ids.shape}, not {np.shape(next_ids)}")
-    if labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < index.vocab_size:
-        bad = int(labels.min()) if int(labels.min()) < -1 else int(labels.max())
-        raise QueryError(f"next id {bad} is outside of −1 .. {index.vocab_size - 1}")
-    symbols = np.where(labels >= 0, index.symbols_of(np.maximum(labels, 0)), -1)
-    held = np.append(index.symbol_counts > 0, False)  # the last entry: also what −1 looks up
-    symbols[(symbols >= 0) & ~held[symbols]] = index.num_symbols if unseen else -1
-    return ids, symbols
-
-
-def _documents(
-    index: CorpusIndex,
-    estimator: Estimator,
-    ids: np.ndarray,
-    leave_out: str | None,
-    positions: ArrayLike | None,
-) -> Documents:
-    """The documents that the tokens after each position stand in, with their ranks and tokens."""
-    nothing = np.empty(0, np.int64)
-    if leave_out != "document":
-        offsets = np.zeros(1, np.int64)
-        return Documents(np.full(ids.size, -1), offsets, nothing, offsets, nothing, nothing, nothing, np.empty(0))
-    if estimator.is_kneser_ney:
-        raise QueryError(f"leave_out='document' is not to be had with {estimator.name}: choose 'self'")
-    if positions is None:
-        raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
-    begins = np.asarray(positions).reshape(-1)
-    if begins.shape != ids.shape[:1] or begins.dtype.kind not in "ui":
-        raise QueryError(
-            f"positions must be {ids.shape[0]} integers, not {begins.dtype} of shape {np.shape(positions)}"
-        )
-    following = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
-    inside = np.clip(following, 0, index.num_tokens - 1)
-    if (inside < following - 1).any() or (following < 1).any():
-        raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
-    numbers, of = np.unique(index.document_of(inside), return_inverse=True)
-    offsets, ranks = index.document_ranks(numbers)
-    token_offsets = np.zeros(numbers.size + 1, np.int64)
-    tokens, lost = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for d, number in enumerate(numbers.tolist()):
-        start, stop = index.doc_starts[number : number + 2]
-        distinct, counts = np.unique(index.array("tokens")[start:stop], return_counts=True)
-        tokens.append(distinct.astype(np.int64))
-        lost.append(counts)
-        token_offsets[d + 1] = token_offsets[d] + distinct.size
-        ranks[offsets[d] : offsets[d + 1]].sort()
-    lengths = np.diff(offsets)
-    return Documents(
-        of.reshape(-1),
-        offsets,
-        ranks,
-        token_offsets,
-        np.concatenate(tokens),
-        np.concatenate(lost),
-        lengths,
-        np.zeros(lengths.size),
-    )

@@ -117,7 +117,7 @@ class Scratch(NamedTuple):
 
     tally, lefts: counts and left extensions in the node read last. seen: the last run that a token stood in.
     masses, changes: see `Mixed`. tokens: the position's tokens, in the order in which they were met; listed: those that
-    are among them without having been read. gone_…: what a document takes from one heavy node; places: by symbol.
+    are among them without having been read. gone_…: what a document takes from a heavy node; places, in_run: by symbol.
     """
 
     tally: np.ndarray
@@ -128,6 +128,7 @@ class Scratch(NamedTuple):
     listed: np.ndarray
     tokens: np.ndarray
     places: np.ndarray
+    in_run: np.ndarray
     gone_tokens: np.ndarray
     gone_counts: np.ndarray
     gone_lefts: np.ndarray
@@ -332,7 +333,7 @@ def _runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, s
 
 
 @njit(cache=True, nogil=True)
-def _gone_in_row(
+def gone_in_row(
     text,
     nodes,
     steps,
@@ -344,44 +345,70 @@ def _gone_in_row(
     g,
     g_end,
     places,
+    in_run,
     gone_tokens,
     gone_counts,
     gone_lefts,
 ):
-    """What a document's ranks skip[g:g_end] take from a heavy node: tokens, counts, left extensions; how many tokens.
+    """What a document's ranks skip[g:g_end] take from a node: tokens, counts, left extensions; how many tokens.
 
-    A token loses a left extension where all its occurrences in a run are the document's.
+    A token loses a left extension where all its occurrences in a run are the document's. places, in_run: zeros, by
+    symbol, and left so.
     """
     n = 0
     for i in range(g, g_end):
         c = np.int64(next_tokens[skip[i]])
         if places[c] == 0:
             gone_tokens[n] = c
-            gone_lefts[n] = 0
+            gone_counts[n] = gone_lefts[n] = 0
             n += 1
             places[c] = n
-            gone_counts[n - 1] = 0
         gone_counts[places[c] - 1] += 1
-    if count_runs:
-        i = g
-        while i < g_end:
-            a, e = node_around(text, nodes, skip[i], skip[i] + 1, depth + 1)
-            first = i
-            while i < g_end and skip[i] < e:
-                i += 1
-            for j in range(first, i):
-                c = np.int64(next_tokens[skip[j]])
-                own = 0
-                earlier = False
-                for k in range(first, i):
-                    if np.int64(next_tokens[skip[k]]) == c:
-                        earlier |= k < j
-                        own += 1
-                if not earlier and own == _occurrences(steps, next_tokens, endings, c, a, e):
-                    gone_lefts[places[c] - 1] += 1
+    i = g
+    while count_runs and i < g_end:
+        a, e = node_around(text, nodes, skip[i], skip[i] + 1, depth + 1)
+        first = i
+        while i < g_end and skip[i] < e:
+            in_run[next_tokens[skip[i]]] += 1
+            i += 1
+        for j in range(first, i):
+            c = np.int64(next_tokens[skip[j]])
+            if in_run[c] > 0:
+                gone_lefts[places[c] - 1] += in_run[c] == _occurrences(steps, next_tokens, endings, c, a, e)
+                in_run[c] = 0
     for i in range(n):
         places[gone_tokens[i]] = 0
     return n
+
+
+@njit(cache=True, nogil=True)
+def lost_by_documents(index, next_tokens, endings, offsets, ranks, scratch, token_offsets, tokens, lost):
+    """What the empty context's left extensions lose with each document, by token; see `Documents`."""
+    used = 0
+    for d in range(offsets.size - 1):
+        n = gone_in_row(
+            index.text,
+            index.nodes,
+            index.steps,
+            next_tokens,
+            endings,
+            0,
+            True,
+            ranks,
+            offsets[d],
+            offsets[d + 1],
+            scratch.places,
+            scratch.in_run,
+            scratch.gone_tokens,
+            scratch.gone_counts,
+            scratch.gone_lefts,
+        )
+        order = np.argsort(scratch.gone_tokens[:n])
+        for i in range(n):
+            tokens[used + i] = scratch.gone_tokens[order[i]]
+            lost[used + i] = scratch.gone_lefts[order[i]]
+        used += n
+        token_offsets[d + 1] = used
 
 
 @njit(cache=True, nogil=True)
@@ -641,7 +668,7 @@ def mixed_targets(
                 g = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], np.int64(table[row, LO]))
                 g_end = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], np.int64(table[row, HI]))
                 total -= g_end - g
-                num_gone = _gone_in_row(
+                num_gone = gone_in_row(
                     text,
                     nodes,
                     steps,
@@ -653,6 +680,7 @@ def mixed_targets(
                     g,
                     g_end,
                     scratch.places,
+                    scratch.in_run,
                     scratch.gone_tokens,
                     scratch.gone_counts,
                     scratch.gone_lefts,
