@@ -14,7 +14,7 @@ from corpus_index.errors import (
 )
 from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_estimator
 from corpus_index.query import CorpusIndex
-from corpus_index.smoothing import SparseTargets, next_probabilities, smoothed_targets
+from corpus_index.smoothing import MixedTargets, RowTable, SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.verify import verify_index
 
 __all__ = [
@@ -27,10 +27,12 @@ __all__ = [
     "IndexFormatError",
     "IndexWriteError",
     "Match",
+    "MixedTargets",
     "NearDuplicates",
     "NextTokens",
     "NextTokensBatch",
     "QueryError",
+    "RowTable",
     "SparseTargets",
     "build_index",
     "load_estimator",

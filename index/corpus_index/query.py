@@ -21,7 +21,14 @@ from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, Nod
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import Estimator, make_estimator
 from corpus_index.heavy import HeavyRows, ThreadMemory, heavy_nodes
-from corpus_index.smoothing import SparseTargets, next_probabilities, smoothed_targets
+from corpus_index.smoothing import (
+    MixedTargets,
+    RowTable,
+    SparseTargets,
+    mixed_targets,
+    next_probabilities,
+    smoothed_targets,
+)
 from corpus_index.store import map_array, read_manifest
 
 BLOCK = 64
@@ -441,6 +448,16 @@ class CorpusIndex:
     ) -> SparseTargets:
         """Smoothed next-token distributions of a batch; see `corpus_index.smoothing.smoothed_targets`."""
         return smoothed_targets(self, input_ids, next_ids, **options)
+
+    def mixed_targets(self, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any) -> MixedTargets:
+        """Smoothed distributions of a batch in mixed form; see `corpus_index.smoothing.mixed_targets`."""
+        return mixed_targets(self, input_ids, next_ids, **options)
+
+    def row_table(self, estimator: str | Estimator = "witten-bell") -> RowTable:
+        """The rows that an estimator's mixed targets refer to: memory maps, and left extensions if it counts them."""
+        left = self.stored_left_extensions()[0] if self.fitted(estimator).is_kneser_ney else None
+        tokens = self.ids_of(self.array("row_tokens"))
+        return RowTable(self.array("row_offsets"), tokens, self.array("row_counts"), left)
 
     def next_probabilities(self, input_ids: ArrayLike, next_ids: ArrayLike, **options: Any) -> np.ndarray:
         """Smoothed probabilities of the tokens that follow; see `corpus_index.smoothing.next_probabilities`."""

@@ -54,6 +54,63 @@ class SparseTargets(NamedTuple):
     cut_mass: np.ndarray
 
 
+class RowTable(NamedTuple):
+    """The continuation rows of heavy contexts, kept once for all: what `MixedTargets` refer to.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (R + 1,), int64
+        Row r's entries are offsets[r] : offsets[r + 1] of the next arrays.
+    token_ids : ndarray of shape (E,), uint16 or uint32
+        Ascending within a row.
+    counts : ndarray of shape (E,), uint32
+        How often each token follows the row's context.
+    left_extensions : ndarray of shape (E,), uint32, or None
+        After how many distinct symbols it does, for estimators of the Kneser–Ney family.
+    """
+
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    counts: np.ndarray
+    left_extensions: np.ndarray | None
+
+
+class MixedTargets(NamedTuple):
+    """Distributions of Q positions, exact: p(w) = pairs(w) + Σ rows(w) + rest · base(w), each summing to 1 over V.
+
+    A reference to a row adds s · x − k(x) to each of the row's tokens, x being its count, and k the second, third or
+    fourth of the coefficients for x = 1, 2, 3 and more.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (Q + 1,), int64
+        Position q's pairs are entries offsets[q] : offsets[q + 1] of the next two.
+    token_ids : ndarray of shape (E,), int64
+        Ascending within a position.
+    probs : ndarray of shape (E,), float32
+        Below 0 where something was left out of what the rows say.
+    row_offsets : ndarray of shape (Q + 1,), int64
+        Position q's references are entries row_offsets[q] : row_offsets[q + 1] of the next two.
+    rows : ndarray of shape (F,), int64
+        Rows of `CorpusIndex.row_table`; from R on row − R, with left extensions for x.
+    coefficients : ndarray of shape (F, 4), float32
+        s, k1, k2, k3.
+    rest, base, match_len, context_count
+        As in `SparseTargets`.
+    """
+
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    probs: np.ndarray
+    row_offsets: np.ndarray
+    rows: np.ndarray
+    coefficients: np.ndarray
+    rest: np.ndarray
+    base: np.ndarray
+    match_len: np.ndarray
+    context_count: np.ndarray
+
+
 def smoothed_targets(
     index: CorpusIndex,
     input_ids: ArrayLike,
@@ -154,6 +211,54 @@ def smoothed_targets(
         match_len,
         asked.counted(context_count),
         cut,
+    )
+
+
+def mixed_targets(
+    index: CorpusIndex,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike | None = None,
+    *,
+    estimator: str | Estimator = "witten-bell",
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+    only_last: bool = False,
+) -> MixedTargets:
+    """The smoothed distributions of a batch in mixed form: nothing is cut, and no row of a heavy context is copied.
+
+    Parameters and errors as in `smoothed_targets`. O(occurrences of each position's contexts with at most `light` of
+    them + heavy contexts of its chain) time a position.
+    """
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
+    size = asked.labels.size
+    offsets, row_offsets = np.zeros(size + 1, np.int64), np.zeros(size + 1, np.int64)
+    rest, match_len = np.empty(size, np.float32), np.empty(size, np.int32)
+    context_count = np.empty(size, np.int64)
+    tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    rows, coefficients = [np.empty(0, np.int64)], [np.empty((0, 4), np.float32)]
+    for part, begin, end in asked.chunks():
+        offsets[begin + 1 : end + 1] = offsets[begin] + part.pair_offsets[1:]
+        row_offsets[begin + 1 : end + 1] = row_offsets[begin] + part.ref_offsets[1:]
+        pairs, refs = int(part.pair_offsets[-1]), int(part.ref_offsets[-1])
+        tokens.append(index.ids_of(part.pair_tokens[:pairs]).astype(np.int64, copy=False))
+        probs.append((part.pair_masses[:pairs] + part.pair_changes[:pairs]).astype(np.float32))
+        rows.append(part.ref_rows[:refs])
+        coefficients.append(part.ref_coefficients[:refs].astype(np.float32))
+        rest[begin:end] = part.rest
+        match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
+    return MixedTargets(
+        offsets,
+        np.concatenate(tokens),
+        np.concatenate(probs),
+        row_offsets,
+        np.concatenate(rows),
+        np.concatenate(coefficients),
+        rest,
+        index.base_distribution(asked.estimator),
+        match_len,
+        asked.counted(context_count),
     )
 
 

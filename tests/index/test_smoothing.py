@@ -10,7 +10,16 @@ import corpus_index.asked as asked_module
 import corpus_index.reference_estimators as naive
 import numpy as np
 import pytest
-from corpus_index import CorpusIndex, IndexFormatError, QueryError, SparseTargets, load_estimator, make_estimator
+from corpus_index import (
+    CorpusIndex,
+    IndexFormatError,
+    MixedTargets,
+    QueryError,
+    RowTable,
+    SparseTargets,
+    load_estimator,
+    make_estimator,
+)
 from corpus_index.reference import ReferenceIndex
 from corpus_index.reference_counts import counts_of_counts
 from hypothesis import assume, given
@@ -130,6 +139,77 @@ def test_equals_its_naive_twin(
             if not (leave and "kn" in case.replace("kenlm", "kn").replace("kneser-ney", "kn")):
                 # Kneser–Ney without its own occurrence is exact at the label; the base spreads the rest
                 assert actual == pytest.approx(expected, abs=1e-6)
+
+
+def dense_mixed(targets: MixedTargets, table: RowTable, q: int) -> np.ndarray:
+    """One position's distribution over V, float64."""
+    part = slice(targets.offsets[q], targets.offsets[q + 1])
+    p = targets.rest[q] * targets.base.astype(np.float64)
+    p[targets.token_ids[part]] += targets.probs[part]
+    num_rows = table.offsets.size - 1
+    for f in range(targets.row_offsets[q], targets.row_offsets[q + 1]):
+        row, (scale, *cuts) = int(targets.rows[f]), targets.coefficients[f].astype(np.float64)
+        entries = slice(table.offsets[row % num_rows], table.offsets[row % num_rows + 1])
+        values = table.left_extensions if row >= num_rows else table.counts
+        assert values is not None
+        x = values[entries].astype(np.int64)
+        p[table.token_ids[entries]] += scale * x - np.array(cuts)[np.minimum(x, 3) - 1]
+    return p
+
+
+@pytest.mark.parametrize("case", CASES)
+@given(
+    data=st.data(),
+    corpus=corpora(),
+    order=st.sampled_from([None, 0, 1, 2, 4]),
+    leave_out=st.sampled_from([None, "self", "document"]),
+)
+def test_mixed_targets_are_whole_flat_ones(
+    make_both: Both,
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+    data: st.DataObject,
+    corpus: dict[str, Any],
+    order: int | None,
+    leave_out: str | None,
+) -> None:
+    monkeypatch.setattr(asked_module, "_CHUNK", 7)
+    monkeypatch.setattr(asked_module, "_PAIRS", 1)
+    name, parameters, _, _ = CASES[case]
+    index, _ = make_both(corpus)
+    assume(case != "mle" or index.num_tokens > 1)
+    length = data.draw(st.integers(1, min(8, index.num_tokens)))
+    positions = data.draw(st.lists(st.integers(0, index.num_tokens - length), min_size=2, max_size=2))
+    flat = index.tokens.astype(np.int64)
+    rows = np.stack([flat[position : position + length] for position in positions])
+    following = np.stack([np.append(flat, -1)[position + 1 : position + length + 1] for position in positions])
+    options: dict[str, Any] = {
+        "estimator": make_estimator(name, order, **parameters),
+        "leave_out": leave_out,
+        "positions": positions,
+    }
+    mixed = index.mixed_targets(rows, following, **options)
+    whole = index.smoothed_targets(rows, following, top_k=index.vocab_size, shortlist=None, **options)
+    table = index.row_table(options["estimator"])
+    assert np.array_equal(mixed.match_len, whole.match_len)
+    assert np.array_equal(mixed.context_count, whole.context_count)
+    for q in range(rows.size):
+        tokens = mixed.token_ids[mixed.offsets[q] : mixed.offsets[q + 1]]
+        assert (np.diff(tokens) > 0).all()
+        actual = dense_mixed(mixed, table, q)
+        assert actual.sum() == pytest.approx(1, abs=2e-6)
+        assert actual == pytest.approx(dense(whole, q), abs=1e-6)
+
+
+def test_heavy_contexts_are_rows_of_mixed_targets(make_index: Make) -> None:
+    rng = np.random.default_rng(2)
+    index = make_index([(rng.geometric(0.06, 300) % 40).tolist() for _ in range(6)], vocab_size=42)
+    rows = index.tokens[:120].astype(np.int64).reshape(2, 60)
+    for name in ("witten-bell", "modified-kneser-ney"):
+        mixed = index.mixed_targets(rows, estimator=name, max_order=3)
+        assert 0 < mixed.rows.size < 4 * rows.size
+        assert (mixed.rows.max() >= index.row_table(name).offsets.size - 1) == (name == "modified-kneser-ney")
+        assert mixed.offsets[-1] < mixed.rows.size * 10
 
 
 @pytest.mark.parametrize("case", CASES)
