@@ -10,32 +10,23 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from corpus_teacher import losses
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import (
     blended_cross_entropy,
     epsilon_of_entropy,
+    forward_kl,
     label_smoothing_cross_entropy,
     label_smoothing_entropy,
+    shared,
     shift_labels,
     soft_cross_entropy,
 )
 from corpus_teacher.targets import SoftTargets
 
+from .dense_losses import dense_rows, dense_soft_cross_entropy, in_float64, make_logits
+
 MakeTargets = Callable[..., SoftTargets]
-
-
-def dense_soft_cross_entropy(logits: Tensor, targets: SoftTargets) -> Tensor:
-    """The naive twin, a row each, float64."""
-    dense = F.pad(targets.dense().double(), (0, logits.shape[-1] - targets.vocab_size))
-    return -(dense * logits.double().reshape(-1, logits.shape[-1]).log_softmax(-1)).sum(-1)
-
-
-def make_logits(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["mean", "sum", "none"]), st.integers(0, 3))
@@ -62,18 +53,36 @@ def test_soft_equals_dense(random_targets: MakeTargets, seed: int, reduction: st
 
 @pytest.mark.parametrize("chunk", [1, 7 * 4, 1 << 20])
 def test_gradcheck_and_chunks(random_targets: MakeTargets, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setitem(losses._CHUNK_ELEMENTS, "cpu", chunk)
-    targets = random_targets(5)
-    # gradcheck needs masses that sum to 1 in float64
-    mass = targets.rest.double().index_add(0, targets.rows(), targets.probs.double())
-    object.__setattr__(targets, "rest", targets.rest.double() + 1 - mass)
-    object.__setattr__(targets, "probs", targets.probs.double())
-    object.__setattr__(targets, "base", targets.base.double() / targets.base.double().sum())
+    monkeypatch.setitem(shared.CHUNK_ELEMENTS, "cpu", chunk)
+    targets = in_float64(random_targets(5))
     labels = torch.tensor([0, 3, -100, 6, 2, 1])
     assert torch.autograd.gradcheck(lambda z: soft_cross_entropy(z, targets, reduction="none"), make_logits(1, 6, 7))
     assert torch.autograd.gradcheck(
         lambda z: blended_cross_entropy(z, labels, targets, corpus_weight=0.3).loss, make_logits(2, 6, 7)
     )
+    assert torch.autograd.gradcheck(
+        lambda z: blended_cross_entropy(z, labels, targets, corpus_weight=0.3, temperature=2.5).loss,
+        make_logits(3, 6, 7),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_temperature_scales_student_and_loss(random_targets: MakeTargets, temperature: float) -> None:
+    targets, labels = random_targets(11), torch.tensor([0, 3, -100, 6, 2, 1])
+    logits = make_logits(11, 6, 7)
+    soft = soft_cross_entropy(logits, targets, temperature=temperature, reduction="none")
+    blend = blended_cross_entropy(logits, labels, targets, corpus_weight=0.3, temperature=temperature, reduction="none")
+
+    reference = logits.detach().clone().requires_grad_()
+    expected_soft = dense_soft_cross_entropy(reference, targets, temperature)
+    hard = F.cross_entropy(reference, labels, reduction="none")
+    expected_blend = torch.where(labels >= 0, 0.7 * hard + 0.3 * expected_soft, 0)
+    for actual, expected in ((soft, expected_soft), (blend.loss, expected_blend)):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+        (gradient,) = torch.autograd.grad(actual.sum(), logits, retain_graph=True)
+        (expected_gradient,) = torch.autograd.grad(expected.sum(), reference, retain_graph=True)
+        torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(blend.soft, torch.where(labels >= 0, expected_soft, 0).detach(), atol=1e-5, rtol=1e-5)
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -108,6 +117,26 @@ def test_zero_kl_at_equality(random_targets: MakeTargets) -> None:
     assert float(torch.autograd.grad(loss, logits)[0].abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_forward_kl_is_the_dense_one(random_targets: MakeTargets, temperature: float) -> None:
+    targets = random_targets(9, invalid=True)
+    logits = make_logits(9, 6, 9)
+    actual = forward_kl(logits, targets, temperature=temperature, reduction="none")
+    dense = dense_rows(targets, 9)
+    entropy = -torch.xlogy(dense, dense).sum(-1) * temperature**2
+    expected = (dense_soft_cross_entropy(logits, targets, temperature) - entropy) * targets.valid
+    torch.testing.assert_close(actual, expected.detach(), atol=1e-5, rtol=1e-5, check_dtype=False)
+    equal = forward_kl(dense[:, :7].log(), targets, reduction="none")
+    torch.testing.assert_close(equal, torch.zeros_like(equal), atol=1e-5, rtol=0)
+
+
+def test_forward_kl_takes_targets_with_zeros() -> None:
+    onehot = SoftTargets.from_arrays([0, 1], [2], [1.0], [0.0], [0.25] * 4)
+    logits = make_logits(1, 1, 4)
+    expected = F.cross_entropy(logits, torch.tensor([2]))
+    torch.testing.assert_close(forward_kl(logits, onehot), expected)
+
+
 def test_bfloat16_is_computed_in_float32(random_targets: MakeTargets) -> None:
     targets = random_targets(4, positions=64, vocab_size=500, entries=8)
     logits = make_logits(4, 64, 500, dtype=torch.bfloat16)
@@ -132,6 +161,7 @@ def test_all_masked_is_zero_with_a_gradient_path(random_targets: MakeTargets) ->
     for loss_of in (
         lambda z: soft_cross_entropy(z, nothing),
         lambda z: soft_cross_entropy(z, targets, weights=torch.zeros(6)),
+        lambda z: forward_kl(z, nothing),
         lambda z: blended_cross_entropy(z, masked, targets).loss,
         lambda z: label_smoothing_cross_entropy(z, masked, 0.1),
     ):
@@ -151,6 +181,27 @@ def test_label_smoothing_equals_torch_s(epsilon: float) -> None:
     torch.testing.assert_close(actual, expected)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (actual, expected)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 1.0])
+def test_unigram_smoothing_is_towards_the_base(random_targets: MakeTargets, epsilon: float) -> None:
+    base, labels = random_targets(3).base, torch.tensor([0, 6, -100, 2, 7])
+    logits = make_logits(7, 5, 8)  # one token more than the base
+    actual = label_smoothing_cross_entropy(logits, labels, epsilon, base=base, reduction="none")
+    smooth = epsilon * F.pad(base, (0, 1)).double() + (1 - epsilon) * F.one_hot(labels.clamp_min(0), 8)
+    expected = -(smooth * logits.log_softmax(-1)).sum(-1) * (labels >= 0)
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+    gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (actual, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-6)
+
+
+def test_entropy_of_unigram_smoothing_is_the_mean_over_labels_from_the_base(random_targets: MakeTargets) -> None:
+    base = in_float64(random_targets(3)).base
+    smooth = 0.3 * base + 0.7 * torch.eye(7, dtype=torch.float64)
+    expected = float(base @ -torch.xlogy(smooth, smooth).sum(1))
+    assert label_smoothing_entropy(0.3, 7, base) == pytest.approx(expected)
+    assert epsilon_of_entropy(expected, 7, base) == pytest.approx(0.3)
+    assert label_smoothing_entropy(0.3, 7, torch.full((7,), 1 / 7)) == pytest.approx(label_smoothing_entropy(0.3, 7))
 
 
 def test_label_smoothing_is_that_of_a_uniform_base() -> None:
@@ -177,7 +228,7 @@ def test_shift_labels() -> None:
 
 def test_wrong_calls_are_named(random_targets: MakeTargets) -> None:
     targets, labels = random_targets(1), torch.zeros(6, dtype=torch.long)
-    with pytest.raises(TargetError, match="have 5 positions and the targets 6"):
+    with pytest.raises(TargetError, match="has 5 positions and the targets 6"):
         soft_cross_entropy(torch.zeros(5, 7), targets)
     with pytest.raises(TargetError, match="student knows 6 tokens and the teacher 7"):
         soft_cross_entropy(torch.zeros(6, 6), targets)
@@ -193,3 +244,17 @@ def test_wrong_calls_are_named(random_targets: MakeTargets) -> None:
         label_smoothing_cross_entropy(torch.zeros(6, 7), labels, 1.5)
     with pytest.raises(TargetError, match="impossible with 4 tokens"):
         epsilon_of_entropy(3.0, 4)
+    with pytest.raises(TargetError, match=r"impossible with this base: give a number from 0 to 0\.5004"):
+        epsilon_of_entropy(1.0, 2, torch.tensor([0.2, 0.8]))
+    with pytest.raises(TargetError, match=r"base sums to 0\.500000"):
+        label_smoothing_cross_entropy(torch.zeros(6, 7), labels, 0.1, base=torch.tensor([0.5]))
+    with pytest.raises(TargetError, match="base has 8 tokens and the student 7"):
+        label_smoothing_cross_entropy(torch.zeros(6, 7), labels, 0.1, base=torch.full((8,), 1 / 8))
+    with pytest.raises(TargetError, match=r"shape \(2,\) for 3 tokens"):
+        label_smoothing_entropy(0.1, 3, torch.tensor([0.2, 0.8]))
+    for wrong in (7, -1):
+        with pytest.raises(TargetError, match=f"label {wrong} is outside of the student's 7 tokens"):
+            label_smoothing_cross_entropy(torch.zeros(6, 7), labels + wrong)
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(TargetError, match="temperature is"):
+            soft_cross_entropy(torch.zeros(6, 7), targets, temperature=temperature)

@@ -1,0 +1,103 @@
+"""How a loss reads soft targets: a few operations on a chunk of positions, whatever form they are stored in.
+
+The naive definition of all of them is on the dense (Q, V) probabilities p: ``(p * values).sum(1)``,
+``values -= scale[:, None] * p``, ``p[lo:hi, first:last]``, ``(p > 0).sum(1)``. None of them needs p.
+
+`rows_of` picks the reader of a form; the losses know `TargetRows` only, so a new form of `SoftTargets` needs a
+class here and nothing else.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from corpus_teacher.targets import SoftTargets
+
+
+class TargetRows(Protocol):
+    """The targets p of Q positions over V tokens; chunks of values may have more columns than V, which p
+    gives 0."""
+
+    def expectation(self, values: Tensor, lo: int, hi: int) -> Tensor:
+        """``Σ_w p(w) · values[w]`` of positions lo:hi, (hi − lo,); values are contiguous (hi − lo, ≥ V)."""
+
+    def subtract_(self, values: Tensor, scale: Tensor, lo: int, hi: int) -> None:
+        """``values[q, w] -= scale[q] · p_q(w)`` in place, of positions lo:hi."""
+
+    def tile(self, lo: int, hi: int, first: int, last: int) -> Tensor:
+        """Dense probabilities of positions lo:hi and tokens first:last, (hi − lo, last − first)."""
+
+    def num_positive(self) -> Tensor:
+        """How many tokens have a probability above 0, (Q,) int64."""
+
+
+def rows_of(targets: SoftTargets, precision: torch.dtype) -> TargetRows:
+    """The reader of these targets, which computes in a precision."""
+    return FlatRows(targets.offsets, targets.token_ids, targets.probs, targets.rest, targets.base, precision)
+
+
+class FlatRows:
+    """Of the flat form: pairs of (token, probability) a position, and rest · base. O(pairs) + one product with
+    base a chunk."""
+
+    def __init__(
+        self, offsets: Tensor, token_ids: Tensor, probs: Tensor, rest: Tensor, base: Tensor, precision: torch.dtype
+    ) -> None:
+        self.offsets = offsets
+        self.token_ids = token_ids.long()
+        self.probs = probs.to(precision)
+        self.rest = rest.to(precision)
+        self.base = base.to(precision)
+        positions = torch.arange(rest.shape[0], device=rest.device)
+        self.positions = positions.repeat_interleave(offsets.diff(), output_size=token_ids.shape[0])
+
+    @cached_property
+    def _edges(self) -> list[int]:
+        """The offsets, readable without waiting for the device each time."""
+        return self.offsets.tolist()
+
+    def _pairs(self, lo: int, hi: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Position within the chunk, token and probability of the pairs of positions lo:hi."""
+        if lo == 0 and hi == self.rest.shape[0]:
+            return self.positions, self.token_ids, self.probs
+        pairs = slice(self._edges[lo], self._edges[hi])
+        return self.positions[pairs] - lo, self.token_ids[pairs], self.probs[pairs]
+
+    def expectation(self, values: Tensor, lo: int, hi: int) -> Tensor:
+        """As in `TargetRows`."""
+        positions, tokens, probs = self._pairs(lo, hi)
+        picked = values.view(-1).index_select(0, tokens.add(positions, alpha=values.shape[1])).mul_(probs)
+        spread = torch.mv(values[:, : self.base.shape[0]], self.base).mul_(self.rest[lo:hi])
+        return spread.index_add_(0, positions, picked)
+
+    def subtract_(self, values: Tensor, scale: Tensor, lo: int, hi: int) -> None:
+        """As in `TargetRows`."""
+        positions, tokens, probs = self._pairs(lo, hi)
+        values[:, : self.base.shape[0]].addr_(scale * self.rest[lo:hi], self.base, alpha=-1)
+        taken = probs * scale.index_select(0, positions)
+        values.view(-1).index_add_(0, tokens.add(positions, alpha=values.shape[1]), taken, alpha=-1)
+
+    def tile(self, lo: int, hi: int, first: int, last: int) -> Tensor:
+        """As in `TargetRows`."""
+        positions, tokens, probs = self._pairs(lo, hi)
+        dense = torch.outer(self.rest[lo:hi], self.base[first:last])
+        # A pair outside of the tile adds 0 to a token inside: no boolean mask, whose size an accelerator would have
+        # to tell.
+        inside = (tokens >= first) & (tokens < last)
+        places = (tokens - first).clamp_(0, last - first - 1).add_(positions, alpha=last - first)
+        dense.view(-1).index_add_(0, places, torch.where(inside, probs, 0))
+        return dense
+
+    def num_positive(self) -> Tensor:
+        """As in `TargetRows`."""
+        positive_base = self.base > 0
+        pair_base = self.base[self.token_ids]
+        whole = self.probs.double() + self.rest.double()[self.positions] * pair_base.double()
+        hidden = positive_base.sum() - torch.zeros_like(self.offsets[1:]).index_add_(
+            0, self.positions, positive_base[self.token_ids].long()
+        )
+        return torch.where(self.rest > 0, hidden, 0).index_add_(0, self.positions, (whole > 0).long())
