@@ -27,6 +27,7 @@ from corpus_index.smoothing import (
     SparseTargets,
     mixed_targets,
     next_probabilities,
+    sampled_targets,
     smoothed_targets,
 )
 from corpus_index.store import map_array, read_manifest
@@ -448,6 +449,10 @@ class CorpusIndex:
     ) -> SparseTargets:
         """Smoothed next-token distributions of a batch; see `corpus_index.smoothing.smoothed_targets`."""
         return smoothed_targets(self, input_ids, next_ids, **options)
+
+    def sampled_targets(self, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any) -> SparseTargets:
+        """Random samples of smoothed distributions as targets; see `corpus_index.smoothing.sampled_targets`."""
+        return sampled_targets(self, input_ids, next_ids, **options)
 
     def mixed_targets(self, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any) -> MixedTargets:
         """Smoothed distributions of a batch in mixed form; see `corpus_index.smoothing.mixed_targets`."""

@@ -120,6 +120,7 @@ def smoothed_targets(
     max_order: int | None = None,
     leave_out: str | None = None,
     top_k: int = 64,
+    top_p: float = 1.0,
     shortlist: int | None = 64,
     starts_document: bool | ArrayLike = False,
     positions: ArrayLike | None = None,
@@ -146,10 +147,12 @@ def smoothed_targets(
         out is exact at the next token; the other tokens keep their proportions.
     top_k : int
         Explicit pairs a position at most; what is cut goes to the base and is reported.
+    top_p : float
+        Below 1: of these only the likeliest, as many as it takes for an explicit mass of top_p.
     shortlist : int or None
-        Of a heavy context's row that is more than four times as long, only so many tokens with the largest counts (and
-        the one that follows) are made explicit; the rest of the row's mass goes to the base and is reported as cut.
-        None: whole rows, as slow as they are long.
+        Of a heavy context (more than `light` occurrences), only the so many likeliest tokens of its smoothed
+        distribution (and the one that follows) are made explicit; the rest of its mass goes to the base and is reported
+        as cut. The lists are made at a context's first use and kept. None: whole rows, as slow as they are long.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
     positions : array_like of shape (B,), integer
@@ -173,6 +176,8 @@ def smoothed_targets(
     """
     if top_k < 1:
         raise QueryError(f"top_k {top_k} must be at least 1")
+    if not 0 < top_p <= 1:
+        raise QueryError(f"top_p {top_p} must be above 0 and at most 1")
     if shortlist is not None and shortlist < 1:
         raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
@@ -189,7 +194,7 @@ def smoothed_targets(
         token_ids, probs = np.empty(room, np.int64), np.empty(room, np.float32)
         part_offsets = np.zeros(end - begin + 1, np.int64)
         outputs = (part_offsets, token_ids, probs, rest[begin:end], cut[begin:end])
-        options = (work, asked.labels[begin:end], leave_out is not None, top_k, 0, end - begin, 0)
+        options = (work, asked.labels[begin:end], leave_out is not None, top_k, top_p, 0, end - begin, 0)
         if shortlist is None:
             used = flatten.whole_targets(nodes, part, *memory.dense_of(index.num_symbols), *options, *outputs)
         else:
@@ -211,6 +216,66 @@ def smoothed_targets(
         match_len,
         asked.counted(context_count),
         cut,
+    )
+
+
+def sampled_targets(
+    index: CorpusIndex,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike | None = None,
+    *,
+    draws: int,
+    seed: int,
+    estimator: str | Estimator = "witten-bell",
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+) -> SparseTargets:
+    """Random samples of the exact distributions as targets: each token's share of so many draws, and no rest.
+
+    Unbiased: the mean over seeds is the distribution itself, where a truncation's is not (Anshumann et al. 2025).
+
+    Parameters
+    ----------
+    draws : int
+        Draws a position, at least 1.
+    seed : int
+        The same seed and batch give the same draws.
+    estimator, max_order, leave_out, starts_document, positions
+        As in `smoothed_targets`.
+
+    Notes
+    -----
+    O(whole rows of the chain) time a position.
+    """
+    if draws < 1:
+        raise QueryError(f"draws {draws} must be at least 1")
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions)
+    size, memory = asked.labels.size, index.thread_memory
+    generator = np.random.default_rng(seed)
+    base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
+    offsets, match_len = np.zeros(size + 1, np.int64), np.empty(size, np.int32)
+    context_count = np.empty(size, np.int64)
+    tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    work, dense = memory.work_of(index.num_symbols), memory.dense_of(index.num_symbols)
+    for part, begin, end in asked.chunks():
+        room = (end - begin) * draws
+        part_tokens, part_probs = np.empty(room, np.int64), np.empty(room, np.float32)
+        part_offsets = np.zeros(end - begin + 1, np.int64)
+        chances = np.sort(generator.random((end - begin, draws)), axis=1)
+        used = flatten.sampled_targets(
+            asked.heavy, part, *dense, work, base_sums, chances, 0, part_offsets, part_tokens, part_probs
+        )
+        offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
+        tokens.append(index.ids_of(part_tokens[:used]).astype(np.int64, copy=False))
+        probs.append(part_probs[:used])
+        match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
+    nothing = np.zeros(size, np.float32)
+    base = index.base_distribution(asked.estimator)
+    counts = asked.counted(context_count)
+    return SparseTargets(
+        offsets, np.concatenate(tokens), np.concatenate(probs), nothing, base, match_len, counts, nothing.copy()
     )
 
 

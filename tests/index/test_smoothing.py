@@ -201,6 +201,50 @@ def test_mixed_targets_are_whole_flat_ones(
         assert actual == pytest.approx(dense(whole, q), abs=1e-6)
 
 
+@pytest.mark.parametrize("leave_out", [None, "self", "document"])
+@pytest.mark.parametrize("name", ["witten-bell", "modified-kneser-ney"])
+def test_sampled_targets_are_unbiased(make_index: Make, name: str, leave_out: str | None) -> None:
+    rng = np.random.default_rng(3)
+    index = make_index([(rng.geometric(0.3, 60) % 12).tolist() for _ in range(4)], vocab_size=14)
+    rows = index.tokens[:40].astype(np.int64).reshape(2, 20)
+    following = index.tokens[1:41].astype(np.int64).reshape(2, 20)
+    options: dict[str, Any] = {"estimator": name, "max_order": 2, "leave_out": leave_out, "positions": [0, 20]}
+    exact = index.smoothed_targets(rows, following, shortlist=None, **options)
+    mean = np.zeros((rows.size, 14))
+    runs, draws = 400, 50
+    for seed in range(runs):
+        sample = index.sampled_targets(rows, following, draws=draws, seed=seed, **options)
+        assert sample.rest.max() == 0
+        for q in range(rows.size):
+            tokens = sample.token_ids[sample.offsets[q] : sample.offsets[q + 1]]
+            assert (np.diff(tokens) > 0).all()
+            mean[q] += dense(sample, q) / runs
+    expected = np.stack([dense(exact, q) for q in range(rows.size)])
+    assert mean.sum(1) == pytest.approx(1, abs=1e-5)
+    deviation = np.sqrt(expected * (1 - expected) / (runs * draws))
+    assert (np.abs(mean - expected) <= 5 * deviation + 1e-6).all()
+    again = index.sampled_targets(rows, following, draws=draws, seed=runs - 1, **options)
+    assert np.array_equal(again.token_ids, sample.token_ids)
+
+
+def test_top_p_keeps_the_smallest_set(make_index: Make) -> None:
+    rng = np.random.default_rng(4)
+    index = make_index([(rng.geometric(0.1, 300) % 40).tolist() for _ in range(4)], vocab_size=42)
+    rows = index.tokens[:100].astype(np.int64).reshape(2, 50)
+    for shortlist in (None, 64):
+        whole = index.smoothed_targets(rows, max_order=2, shortlist=shortlist)
+        cut = index.smoothed_targets(rows, max_order=2, shortlist=shortlist, top_p=0.6137)
+        for q in range(rows.size):
+            mass = np.sort(whole.probs[whole.offsets[q] : whole.offsets[q + 1]])[::-1].astype(np.float64)
+            kept = np.sort(cut.probs[cut.offsets[q] : cut.offsets[q + 1]])[::-1]
+            needed = min(mass.size, int(np.searchsorted(np.cumsum(mass), 0.6137)) + 1)
+            assert kept == pytest.approx(mass[:needed])
+            assert dense(cut, q).sum() == pytest.approx(1, abs=2e-6)
+            assert cut.cut_mass[q] == pytest.approx(whole.cut_mass[q] + mass[needed:].sum(), abs=1e-6)
+    with pytest.raises(QueryError, match=r"top_p 0 must be above 0"):
+        index.smoothed_targets(rows, top_p=0)
+
+
 def test_heavy_contexts_are_rows_of_mixed_targets(make_index: Make) -> None:
     rng = np.random.default_rng(2)
     index = make_index([(rng.geometric(0.06, 300) % 40).tolist() for _ in range(6)], vocab_size=42)

@@ -102,8 +102,11 @@ def _kth_smallest(values, n, k, smallest):
 
 
 @njit(cache=True, nogil=True)
-def keep_largest(tokens, values, n, always, top_k, sorting, used, out_tokens, out_probs):
-    """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut)."""
+def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
+    """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
+
+    top_p below 1: of these only as many as it takes for a sum of top_p.
+    """
     threshold, spare = -np.inf, n
     if n > top_k:
         others = 0
@@ -121,6 +124,23 @@ def keep_largest(tokens, values, n, always, top_k, sorting, used, out_tokens, ou
                 threshold = kth_largest(sorting, others, room)
             for i in range(others):
                 spare -= sorting[i] > threshold  # what is left are entries equal to the threshold that still fit
+    if top_p < 1.0:
+        others = 0
+        for i in range(n):
+            if values[i] >= threshold:
+                sorting[others] = values[i]
+                others += 1
+        sorting[:others].sort()
+        held = 0.0
+        for i in range(others - 1, -1, -1):
+            held += sorting[i]
+            if held >= top_p:
+                if sorting[i] > threshold:  # else what the top_k says of ties holds
+                    threshold = sorting[i]
+                    spare = others - i
+                    for j in range(i + 1, others):
+                        spare -= sorting[j] > threshold
+                break
     explicit = cut = 0.0
     for i in range(n):
         value = values[i]
@@ -295,6 +315,7 @@ def flat_targets(
     labels,
     leaves,
     top_k,
+    top_p,
     first,
     stop,
     used,
@@ -354,7 +375,7 @@ def flat_targets(
             n += 1
         always = labels[q] if leaves else np.int64(-1)
         used, explicit, cut = keep_largest(
-            work.tokens, work.values, n, always, top_k, work.sorting, used, out_tokens, out_probs
+            work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
         )
         out_cut[q] = max(0.0, 1.0 - explicit - mixed.rest[q]) if listed > 0 else cut
         out_rest[q] = max(0.0, 1.0 - explicit)
@@ -369,6 +390,42 @@ def _mark(touched, summary, c):
 
 
 @njit(cache=True, nogil=True)
+def _add_up(heavy, mixed, q, mass, touched, summary, work):
+    """Position q's whole rows and pairs, added up: so many tokens, ascending, and their values in work."""
+    num_rows = heavy.offsets.size - 1
+    for j in range(mixed.ref_offsets[q], mixed.ref_offsets[q + 1]):
+        row = mixed.ref_rows[j]
+        counts = heavy.lefts if row >= num_rows else heavy.counts
+        row = row - num_rows if row >= num_rows else row
+        s, k1 = mixed.ref_coefficients[j, 0], mixed.ref_coefficients[j, 1]
+        k2, k3 = mixed.ref_coefficients[j, 2], mixed.ref_coefficients[j, 3]
+        for k in range(heavy.offsets[row], heavy.offsets[row + 1]):
+            token = np.int64(heavy.tokens[k])
+            x = np.int64(counts[k])
+            _mark(touched, summary, token)
+            mass[token] += s * x - cut_of(x, k1, k2, k3)
+    for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
+        token = np.int64(mixed.pair_tokens[i])
+        _mark(touched, summary, token)
+        mass[token] += mixed.pair_masses[i] + mixed.pair_changes[i]
+    n = 0
+    for part in range(summary.size):
+        while summary[part] != 0:
+            w = (part << 6) + lowest_bit(summary[part])
+            summary[part] &= summary[part] - np.uint64(1)
+            word = touched[w]
+            touched[w] = 0
+            while word != 0:
+                c = (w << 6) + lowest_bit(word)
+                word &= word - np.uint64(1)
+                work.tokens[n] = c
+                work.values[n] = mass[c]
+                mass[c] = 0.0
+                n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
 def whole_targets(
     heavy,
     mixed,
@@ -379,6 +436,7 @@ def whole_targets(
     labels,
     leaves,
     top_k,
+    top_p,
     first,
     stop,
     used,
@@ -389,42 +447,81 @@ def whole_targets(
     out_cut,
 ):
     """`flat_targets` with whole rows instead of shortlists; mass, touched, summary: zeros, by symbol and its bits."""
-    num_rows = heavy.offsets.size - 1
     for q in range(first, stop):
-        for j in range(mixed.ref_offsets[q], mixed.ref_offsets[q + 1]):
-            row = mixed.ref_rows[j]
-            counts = heavy.lefts if row >= num_rows else heavy.counts
-            row = row - num_rows if row >= num_rows else row
-            s, k1 = mixed.ref_coefficients[j, 0], mixed.ref_coefficients[j, 1]
-            k2, k3 = mixed.ref_coefficients[j, 2], mixed.ref_coefficients[j, 3]
-            for k in range(heavy.offsets[row], heavy.offsets[row + 1]):
-                token = np.int64(heavy.tokens[k])
-                x = np.int64(counts[k])
-                _mark(touched, summary, token)
-                mass[token] += s * x - cut_of(x, k1, k2, k3)
-        for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
-            token = np.int64(mixed.pair_tokens[i])
-            _mark(touched, summary, token)
-            mass[token] += mixed.pair_masses[i] + mixed.pair_changes[i]
-        n = 0
-        for s_word in range(summary.size):
-            while summary[s_word] != 0:
-                w = (s_word << 6) + lowest_bit(summary[s_word])
-                summary[s_word] &= summary[s_word] - np.uint64(1)
-                word = touched[w]
-                touched[w] = 0
-                while word != 0:
-                    c = (w << 6) + lowest_bit(word)
-                    word &= word - np.uint64(1)
-                    work.tokens[n] = c
-                    work.values[n] = mass[c]
-                    mass[c] = 0.0
-                    n += 1
+        n = _add_up(heavy, mixed, q, mass, touched, summary, work)
         always = labels[q] if leaves else np.int64(-1)
         used, explicit, cut = keep_largest(
-            work.tokens, work.values, n, always, top_k, work.sorting, used, out_tokens, out_probs
+            work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
         )
         out_cut[q] = cut
         out_rest[q] = max(0.0, 1.0 - explicit)
+        out_offsets[q + 1] = used
+    return used
+
+
+@njit(cache=True, nogil=True)
+def sampled_targets(
+    heavy,
+    mixed,
+    mass,
+    touched,
+    summary,
+    work,
+    base_sums,
+    chances,
+    used,
+    out_offsets,
+    out_tokens,
+    out_probs,
+):
+    """Draws from whole targets instead: each token's share of them. chances (Q, D): in 0 .. 1, ascending by position.
+
+    base_sums: the base's probabilities by symbol, added up.
+    """
+    draws = chances.shape[1]
+    for q in range(chances.shape[0]):
+        n = _add_up(heavy, mixed, q, mass, touched, summary, work)
+        rest = mixed.rest[q] / base_sums[-1]
+        hole, hole_begin, hole_size = np.int64(-1), 0.0, 0.0
+        total = 0.0
+        for i in range(n):
+            if work.values[i] < 0.0 and hole < 0:  # the label, for its occurrence in the base: take it whole from there
+                hole = work.tokens[i]
+                hole_begin = base_sums[hole - 1] if hole > 0 else 0.0
+                hole_size = base_sums[hole] - hole_begin
+                work.values[i] += rest * hole_size
+            work.values[i] = max(0.0, work.values[i])
+            total += work.values[i]
+        total += rest * (base_sums[-1] - hole_size)
+        i, reached, drawn = 0, 0.0, 0
+        for i in range(n):  # explicit tokens, which the ascending chances pass one by one
+            reached += work.values[i]
+            work.own[i] = 0
+            while drawn < draws and chances[q, drawn] * total < reached:
+                work.own[i] += 1
+                drawn += 1
+        while drawn < draws:  # the rest of them fall on the base
+            wanted = (chances[q, drawn] * total - reached) / max(rest, 1e-300)
+            if hole >= 0 and wanted >= hole_begin:
+                wanted += hole_size
+            token = np.searchsorted(base_sums, wanted, side="right")
+            token = min(token, base_sums.size - 1)
+            k = place_in_row(work.tokens, 0, n, token) if n > 0 else np.int64(-1)
+            if k < 0:  # in its place, to keep the order
+                k = n
+                while k > 0 and work.tokens[k - 1] > token:
+                    work.tokens[k] = work.tokens[k - 1]
+                    work.own[k] = work.own[k - 1]
+                    k -= 1
+                work.tokens[k] = token
+                work.own[k] = 0
+                n += 1
+            work.own[k] += 1
+            drawn += 1
+        for k in range(n):
+            if work.own[k] > 0:
+                out_tokens[used] = work.tokens[k]
+                out_probs[used] = work.own[k] / draws
+                used += 1
         out_offsets[q + 1] = used
     return used
