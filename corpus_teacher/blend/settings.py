@@ -1,0 +1,73 @@
+"""Strict reading of settings: a key that isn't known, a value of another type or out of range is refused by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from corpus_teacher.errors import ConfigError
+
+_Made = TypeVar("_Made")
+
+
+def nearest(word: object, known: Collection[str]) -> str:
+    """What to do instead: the nearest known word, or all of them."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"give one of {', '.join(known)}"
+
+
+def check_known(word: object, known: Collection[str], what: str) -> None:
+    """Refuse a word that isn't one of those known."""
+    if word not in known:
+        raise ConfigError(f"{what} is {word!r}, which is unknown: {nearest(word, known)}")
+
+
+def check_keys(table: object, known: Collection[str], where: str) -> Mapping[str, Any]:
+    """The table itself; refuses what is no table, and a key that isn't one of those known."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where} is {table!r}: give a table with keys of {', '.join(known)}")
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{where} has no key {key!r}: {nearest(key, known)}")
+    return table
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite int or float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def check_share(value: object, name: str) -> None:
+    """Refuse what is no number from 0 to 1."""
+    if not is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}: give a number from 0 to 1")
+
+
+def check_whole(value: object, name: str, least: int) -> None:
+    """Refuse what is no whole number, or too small."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is {value!r}: give a whole number of at least {least}")
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Say where a setting stands in whatever is refused inside."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def make_from(kind: type[_Made], table: Mapping[str, Any], where: str) -> _Made:
+    """A dataclass of a table of its fields; those without a default have to be there."""
+    made = fields(kind)  # type: ignore[arg-type]
+    check_keys(table, [field.name for field in made], where)
+    required = [field.name for field in made if field.default is MISSING and field.default_factory is MISSING]
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise ConfigError(f"{where} has no {missing[0]}: give it")
+    with within(where):
+        return kind(**table)
