@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from bench.contender import Answers, Contender, Rate
 from bench.corpora import Corpus
+from bench.timing import one_and_two, pass_rates
 
 BATCH_ROWS = 64
 """B: rows a call; T is that of the rows."""
@@ -95,42 +95,13 @@ class Ours(Contender):
 
     def rates(self, section: str, index: Any, rows: np.ndarray, *, runs: int, budget_s: float) -> list[Rate]:
         """See Contender: a run is one pass over all rows, or as many as its share of the budget holds."""
-        self._pass(section, index, rows[:BATCH_ROWS])
-        rates = []
-        for _ in range(max(runs, 5)):
-            passes, started, started_cpu = 0, time.perf_counter(), time.process_time()
-            while passes == 0 or time.perf_counter() - started < budget_s / runs / 4:
-                self._pass(section, index, rows)
-                passes += 1
-            took = time.perf_counter() - started
-            rates.append(Rate(passes * rows.size / took, (time.process_time() - started_cpu) / took))
-        return rates
+        least_s = budget_s / runs / 4
+        return pass_rates(lambda: self._pass(section, index, rows), rows.size, runs=max(runs, 5), least_s=least_s)
 
     def thread_rates(self, section: str, index: Any, rows: np.ndarray, *, runs: int) -> tuple[list[Rate], list[Rate]]:
         """One Python thread over all rows, and two over half each, in turns: (one's rates, two's rates)."""
-        started = time.perf_counter()
-        self._pass(section, index, rows)
-        # Long enough that the scheduler has spread the threads, which takes it some 10 ms.
-        passes = max(1, round(0.5 / (time.perf_counter() - started)))
-
-        def work(part: np.ndarray) -> None:
-            for _ in range(passes):
-                self._pass(section, index, part)
-
-        found: tuple[list[Rate], list[Rate]] = ([], [])
-        for _ in range(max(runs, 5)):
-            for number, rates in zip((1, 2), found, strict=True):
-                parts = np.array_split(rows, number)
-                threads = [threading.Thread(target=work, args=(part,)) for part in parts]
-                started, started_cpu = time.perf_counter(), time.process_time()
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                took = time.perf_counter() - started
-                share = (time.process_time() - started_cpu) / took / number
-                rates.append(Rate(passes * rows.size / took, share))
-        return found
+        halves = [partial(self._pass, section, index, part) for part in np.array_split(rows, 2)]
+        return one_and_two(partial(self._pass, section, index, rows), halves, rows.size, runs=max(runs, 5))
 
     def answers(self, section: str, index: Any, rows: np.ndarray, sample: np.ndarray) -> Answers:
         """See Contender: read off the answer for whole rows, as the timed code asks."""

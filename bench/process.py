@@ -45,10 +45,11 @@ def run_job(
     *,
     phases: list[str],
     cores: int = 1,
+    worker: str = "bench.worker",
     timeout_s: float = 3600,
     **job: Any,
 ) -> dict[str, Any]:
-    """Runs bench.worker on a job; its result, with `peak_anonymous_bytes` of the whole process added."""
+    """Runs a worker on a job; its result, with `peak_anonymous_bytes` of the whole process added."""
     scratch = Path(tempfile.mkdtemp(dir=work, prefix=f"{contender}-"))
     job_path, log_path, result_path = scratch / "job.json", scratch / "log.txt", scratch / "result.json"
     fields = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(corpus).items()}
@@ -67,7 +68,7 @@ def run_job(
     peak, started = 0, time.monotonic()
     with open(log_path, "w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", str(job_path)], stdout=log, stderr=log, env=environment
+            [sys.executable, "-m", worker, str(job_path)], stdout=log, stderr=log, env=environment
         )
         try:
             while process.poll() is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,30 +64,31 @@ def _ratio(row: Row, mine: Row | None) -> str:
     return f"{ratio:,.0f} ×" if ratio >= 10 else f"{ratio:.2g} ×"
 
 
-def render(rows: Sequence[Row], ours: str) -> str:
+def render(rows: Sequence[Row], ours: str, titles: Mapping[str, str] = TITLES) -> str:
     """The tables, one a size and section; "×" says how many times better the first row of ours is."""
     lines: list[str] = []
+    width = max([25, *(len(row.slice) for row in rows)])
     for size in dict.fromkeys(row.size for row in rows):
         lines += ["", f"== {size} tokens"]
-        for section in SECTIONS:
+        for section in titles:
             chosen = [row for row in rows if row.size == size and row.section == section]
-            lines += ["", TITLES[section]] if chosen else []
+            lines += ["", titles[section]] if chosen else []
             for part in dict.fromkeys(row.slice for row in chosen):
                 group = [row for row in chosen if row.slice == part]
                 mine = next((row for row in group if row.who == ours), None)
-                lines += [_line(row, mine) for row in group]
-        absent = [row for row in rows if row.size == size and row.section not in SECTIONS]
+                lines += [_line(row, mine, width) for row in group]
+        absent = [row for row in rows if row.size == size and row.section not in titles]
         lines += ["", *(f"  {row.who}: {row.status}, {row.note}" for row in absent)] if absent else []
     return "\n".join(lines)
 
 
-def _line(row: Row, mine: Row | None) -> str:
+def _line(row: Row, mine: Row | None, width: int) -> str:
     spread = f"{_number(row.low)} … {_number(row.high)}" if row.runs > 1 else ""
     cores = f"{row.cores} cores" if row.cores > 1 else "1 core"
     state = "" if row.status == "ok" else row.status.upper()
     judged = row.details.get("judged", {})
     equal = f"equals {', '.join(judged)}" if judged and row.status == "ok" else ""
     notes = "; ".join(filter(None, [state, row.note, equal, "from an earlier run" if row.reused else ""]))
-    start = f"  {row.slice:<25}" if row.slice else "  "
+    start = f"  {row.slice:<{width}} " if row.slice else "  "
     figures = f"{_number(row.value):>8}  {spread:<17} {_ratio(row, mine):>8}"
     return f"{start}{row.who:<13}{cores:<8}{figures}  {notes}".rstrip()

@@ -1,0 +1,61 @@
+"""What the slowest position costs, beside the median one.
+
+A call for one position costs mostly the call. So each of many positions is asked for alone, and what its call takes
+beyond the median call is what the position costs beyond the median position; that one is the time of large batches,
+divided. The first call for a position (which may make a shortlist that is kept) is told apart from later ones, of
+which the shortest counts: it is the one that nothing else on the machine disturbed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Tail(NamedTuple):
+    """Microseconds a position: p50, p99, max; first: max of first calls; call: the median call for one position."""
+
+    p50_us: float
+    p99_us: float
+    max_us: float
+    first_us: float
+    call_us: float
+    asked: int
+    slowest: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times the median the slowest costs."""
+        return self.max_us / self.p50_us
+
+
+def tail(ask: Callable[[int], Any], num: int, median_us: float, *, budget_s: float, repeats: int = 3) -> Tail:
+    """The tail of the calls ask(0) … ask(num − 1), as many as fit the budget; median_us: of a position in a batch."""
+    ask(0)
+    first, later = np.full(num, np.nan), np.full(num, np.nan)
+    begun = time.perf_counter()
+    for i in range(num):
+        if i >= 20 and time.perf_counter() - begun > budget_s:
+            break
+        for repeat in range(1 + repeats):
+            started = time.perf_counter()
+            ask(i)
+            took = (time.perf_counter() - started) * 1e6
+            if repeat == 0:
+                first[i] = took
+            else:
+                later[i] = np.fmin(later[i], took)
+    call = float(np.nanmedian(later))
+    beyond = later - call
+    return Tail(
+        p50_us=median_us,
+        p99_us=median_us + float(np.nanpercentile(beyond, 99)),
+        max_us=median_us + float(np.nanmax(beyond)),
+        first_us=median_us + float(np.nanmax(first) - call),
+        call_us=call,
+        asked=int(np.isfinite(later).sum()),
+        slowest=int(np.nanargmax(later)),
+    )
