@@ -17,6 +17,7 @@ from corpus_index.errors import (
 )
 
 __all__ = [
+    "CacheError",
     "ConfigError",
     "CorpusError",
     "CorpusIndexError",
@@ -26,6 +27,7 @@ __all__ = [
     "IndexFormatError",
     "IndexWriteError",
     "InputError",
+    "MissingWindowError",
     "OutputError",
     "QueryError",
     "TargetError",
@@ -59,3 +61,11 @@ class ConfigError(CorpusTeacherError, ValueError):
 
 class TargetError(CorpusTeacherError, ValueError):
     """Soft targets, labels and logits don't fit together, or a target is not a distribution."""
+
+
+class CacheError(CorpusTeacherError, ValueError):
+    """A cache of a neural teacher is damaged, of another teacher, or begun with other settings."""
+
+
+class MissingWindowError(CacheError, LookupError):
+    """A cache of a neural teacher doesn't hold a window that it is asked for."""

@@ -1,0 +1,393 @@
+"""Writing a cache: ask a teacher about every window of a text once, and keep what it says.
+
+Naively: for each window, ask and append. Here windows that the cache holds already are passed over, so a run that was
+killed goes on where its last whole shard ends, the same text twice costs nothing, and more text can be added later.
+A shard holds a fixed number of windows and batches don't cross it: killed or not, the files are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from corpus_teacher.data.batches import TokenWindows
+from corpus_teacher.data.documents import Progress, ReadLog, silent
+from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.pipeline import tokenize_documents
+from corpus_teacher.data.readers import ReadOptions
+from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
+from corpus_teacher.data.sources import find_sources
+from corpus_teacher.data.tokenizer_loading import load_tokenizer
+from corpus_teacher.data.tokenizers import Tokenizer
+from corpus_teacher.errors import CacheError, ConfigError, OutputError, TokenizerError
+from corpus_teacher.neural.cached import CachedTeacher
+from corpus_teacher.neural.coding import RecordCodec
+from corpus_teacher.neural.formats import TargetFormat
+from corpus_teacher.neural.identity import check_same_tokenizer, window_keys
+from corpus_teacher.neural.live import NeuralTeacher, kept_rows
+from corpus_teacher.neural.shards import MANIFEST, Shard, read_manifest, replace_file, write_manifest, write_shard
+
+HEAD = "head.pt"
+"""The output embedding beside cached hidden states."""
+
+SHARD_TOKENS = 1 << 18
+"""Tokens of a shard, about: what a run that is killed loses at most."""
+
+
+@dataclass(frozen=True)
+class CacheSummary:
+    """What came of caching.
+
+    Attributes
+    ----------
+    path, model : str
+    kept : dict
+        The format; see `TargetFormat.describe`.
+    windows, length, positions : int
+        Windows in the cache, tokens of each, and their product.
+    new_windows : int
+        Windows that this run added; the others were there, or stood in the text twice.
+    size_bytes : int
+        Of the shards.
+    head_bytes : int
+        Of the output embedding beside hidden states: the same for any number of windows.
+    bytes_per_token : float
+        size_bytes / positions.
+    mean_cut_mass : float
+        Mean mass beyond the kept tokens.
+    seconds : float
+        Of this run.
+    """
+
+    path: str
+    model: str
+    kept: dict[str, Any]
+    windows: int
+    length: int
+    positions: int
+    new_windows: int
+    size_bytes: int
+    head_bytes: int
+    bytes_per_token: float
+    mean_cut_mass: float
+    seconds: float
+
+
+def write_cache(
+    teacher: NeuralTeacher | CachedTeacher,
+    windows: TokenWindows,
+    out: str | Path,
+    *,
+    kept: TargetFormat | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    rows: int = 8,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> CacheSummary:
+    """Cache what a teacher says of windows of tokens.
+
+    Parameters
+    ----------
+    teacher : NeuralTeacher or CachedTeacher
+        A model; or a cache of hidden states, of which one in another format is made without the model.
+    windows : TokenWindows
+        Those that are to be trained on; their order doesn't matter.
+    out : path
+        A new folder; or a cache of the same teacher, format and length, which is completed.
+    kept : TargetFormat, optional
+        What is kept; the teacher's own `kept` by default.
+    shard_tokens : int
+        Tokens of a shard, about.
+    rows : int
+        Windows that are asked about at once.
+    overwrite : bool
+        Begin anew where there is a cache already.
+    progress : Progress
+        Told about the stage "cache".
+
+    Returns
+    -------
+    CacheSummary
+
+    Raises
+    ------
+    CacheError
+        A cache that was begun with another teacher, format or length, or is damaged.
+    ConfigError
+        A format that the teacher can't give.
+    OutputError
+        If it can't be written, or `out` holds something else.
+    """
+    if min(shard_tokens, rows) < 1:
+        raise ConfigError(f"shard_tokens is {shard_tokens} and rows {rows}: give at least 1 of both")
+    out, kept, begin = Path(out), kept or teacher.kept, time.perf_counter()
+    is_hidden = kept.kind == "hidden"
+    if not is_hidden:
+        kept.check_vocabulary(teacher.vocab_size)
+    fields: dict[str, Any] = {
+        "teacher": teacher.identity(),
+        "kept": kept.describe(),
+        "length": windows.length,
+        "hidden_size": int(teacher.output_embedding()[0].shape[1]) if is_hidden else 0,
+        "shard_windows": max(1, shard_tokens // windows.length),
+        "head": None,
+        "shards": [],
+    }
+    head = _head_content(teacher) if is_hidden else None
+    if head is not None:
+        fields["head"] = {"file": HEAD, "bytes": len(head), "sha256": hashlib.sha256(head).hexdigest()}
+    _prepare(out, fields, head, overwrite=overwrite)
+    seen = {key.tobytes() for entry in fields["shards"] for key in Shard(out / entry["file"], entry).keys}
+    known = len(seen)
+    codec = RecordCodec(kept, teacher.vocab_size, windows.length, fields["hidden_size"])
+    done = 0
+    for read, ids in _new_windows(windows, seen, fields["shard_windows"]):
+        records: list[bytes] = []
+        cut = 0.0
+        for lo in range(0, len(ids), rows):
+            progress(
+                "cache", done + (read - done) * lo / len(ids), len(windows), (read - len(ids) + lo) * windows.length
+            )
+            found, mass = _records(teacher, ids[lo : lo + rows], codec)
+            records += found
+            cut += mass
+        name = f"shard-{len(fields['shards']):05d}.bin"
+        fields["shards"].append({**write_shard(out / name, window_keys(ids), records), "cut_mass": cut})
+        write_manifest(out, fields)
+        done = read
+    progress("cache", len(windows), len(windows), len(windows) * windows.length)
+    return _summary(out, fields, kept, len(seen) - known, time.perf_counter() - begin)
+
+
+def cache_teacher(
+    model: str | Path,
+    data: list[str],
+    out: str | Path,
+    *,
+    kept: TargetFormat | None = None,
+    length: int = 1024,
+    limit: int | None = None,
+    tokenizer: str | None = None,
+    text_field: str = "text",
+    token_dtype: str = "uint16",
+    dtype: str | None = None,
+    device: str | None = None,
+    rows: int = 8,
+    shard_tokens: int = SHARD_TOKENS,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> CacheSummary:
+    """Cache a model by its name on text, ready tokens, or an index: what the command line does.
+
+    Parameters
+    ----------
+    model : str or Path
+        As `load_model` loads it; or a cache of hidden states.
+    data : list of str
+        One folder of an index, whose windows are cached as training cuts them; or sources as `find_sources` takes them.
+    length : int
+        T.
+    limit : int, optional
+        Only the first tokens.
+    tokenizer : str, optional
+        The teacher's, where it has none beside it; for ready tokens, the one they were made with.
+    text_field, token_dtype
+        As in `BuildOptions`: the key of the text, the integers of a raw .bin.
+    dtype : str, optional
+        Of the model: "float32", "bfloat16" or "float16".
+    device : str, optional
+        Of torch.
+    kept, rows, shard_tokens, overwrite, progress
+        As in `write_cache`.
+
+    Returns
+    -------
+    CacheSummary
+
+    Raises
+    ------
+    InputError, TokenizerError, ConfigError, CacheError, OutputError, IndexFormatError
+    """
+    kept = kept or TargetFormat()
+    types = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in types:
+        raise ConfigError(f"dtype is {dtype!r}: give float32, bfloat16 or float16")
+    progress("load the model", 0, None)
+    teacher: NeuralTeacher | CachedTeacher
+    if (Path(model) / MANIFEST).is_file():
+        teacher = CachedTeacher(model, device=device or "cpu")
+        own = None
+    else:
+        teacher = NeuralTeacher(model, tokenizer=tokenizer, kept=kept, dtype=types[dtype], device=device, rows=rows)
+        own = teacher.tokenizer
+    with contextlib.ExitStack() as stack:
+        if len(data) == 1 and (Path(data[0]) / MANIFEST).is_file():
+            index = stack.enter_context(open_index(data[0]))
+            if index.metadata.get("tokenizer"):
+                _check_own(teacher, load_tokenizer(index))
+            if index.vocab_size > teacher.vocab_size:
+                raise ConfigError(
+                    f"the index {data[0]} has {index.vocab_size:,} tokens and the teacher {teacher.vocab_size:,}: "
+                    "build the index with the teacher's tokenizer"
+                )
+            tokens, starts = index.tokens, index.doc_starts
+        else:
+            tokens, starts = _read(data, teacher, own, text_field, token_dtype, progress)
+        if limit is not None:
+            tokens, starts = tokens[:limit], starts[starts <= limit]
+        windows = TokenWindows(tokens, length, doc_starts=starts, shuffle=False)
+        return write_cache(
+            teacher,
+            windows,
+            out,
+            kept=kept,
+            shard_tokens=shard_tokens,
+            rows=rows,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+
+def _read(
+    data: list[str],
+    teacher: NeuralTeacher | CachedTeacher,
+    own: Tokenizer | None,
+    text_field: str,
+    token_dtype: str,
+    progress: Progress,
+) -> tuple[Any, Any]:
+    """Tokens and starts of documents of sources."""
+    inventory = find_sources(data)
+    ready = [source for source in inventory.sources if source.kind == "tokens"]
+    folder = Path(tempfile.gettempdir())
+    if ready and len(ready) < len(inventory.sources):
+        raise ConfigError(f"ready tokens and text don't go together: {ready[0].name} holds tokens")
+    if ready:
+        files = [open_ready_tokens(Path(source.name), dtype=token_dtype) for source in ready]
+        corpus, _ = join_ready_tokens(
+            files, vocab_size=teacher.vocab_size, end_of_document=None, folder=folder, notes=[], progress=progress
+        )
+    elif own is None:
+        raise TokenizerError(
+            "the teacher has no tokenizer to read text with: name it with --tokenizer, or give an index or ready tokens"
+        )
+    else:
+        documents = inventory.documents(ReadOptions(text_field=text_field), ReadLog())
+        corpus = tokenize_documents(documents, own, folder=folder, progress=progress, total=inventory.size_bytes)
+    return corpus.tokens, corpus.doc_starts
+
+
+def _check_own(teacher: NeuralTeacher | CachedTeacher, student: Tokenizer) -> None:
+    """Refuse the index of another tokenizer; a teacher without one is taken at the user's word."""
+    if isinstance(teacher, CachedTeacher):
+        if teacher.manifest["teacher"]["tokenizer_fingerprint"] is not None:
+            CachedTeacher(teacher.path, student_tokenizer=student)
+    elif teacher.tokenizer is not None:
+        check_same_tokenizer(teacher.tokenizer, student)
+
+
+def _prepare(out: Path, fields: dict[str, Any], head: bytes | None, *, overwrite: bool) -> None:
+    """Make the folder with an empty manifest, or take over the shards of a cache that is to be completed."""
+    if overwrite and out.exists():
+        read_manifest(out)  # never delete what isn't a cache
+        shutil.rmtree(out)
+    if (out / MANIFEST).is_file():
+        begun = read_manifest(out)
+        for name in ("teacher", "kept", "length", "hidden_size", "shard_windows", "head"):
+            if begun[name] != fields[name]:
+                raise CacheError(
+                    f"the cache {out} was begun with {name} {begun[name]} and this run has {fields[name]}: write "
+                    "elsewhere, or begin anew with overwrite"
+                )
+        fields["shards"] = begun["shards"]
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise OutputError(f"{out} is not empty and holds no cache: name a new folder")
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{out} can't be made ({error.strerror}): name another folder") from error
+    if head is not None:
+        replace_file(out / HEAD, head)
+    write_manifest(out, fields)
+
+
+def _new_windows(windows: TokenWindows, seen: set[bytes], size: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Windows that weren't seen yet, `size` at a time: how many of all were read so far, and the new ones (B, T)."""
+    held: list[npt.NDArray[np.int64]] = []
+    for number in range(len(windows)):
+        ids = windows[number]["input_ids"]
+        key = window_keys(ids[None])[0]
+        if key not in seen:
+            seen.add(key)
+            held.append(ids)
+        if len(held) == size:
+            yield number + 1, np.stack(held)
+            held = []
+    if held:
+        yield len(windows), np.stack(held)
+
+
+def _records(
+    teacher: NeuralTeacher | CachedTeacher, batch: npt.NDArray[np.int64], codec: RecordCodec
+) -> tuple[list[bytes], float]:
+    """The records of a batch, and the mass that they cut off."""
+    length = batch.shape[1]
+    if codec.kept.kind == "hidden":
+        return [codec.encode_hidden(part) for part in teacher.hidden_states(batch).split(length)], 0.0
+    kept = kept_rows(teacher, batch, codec.kept)
+    records, first = [], 0
+    for lo in range(0, kept.lengths.shape[0], length):
+        lengths = kept.lengths[lo : lo + length]
+        last = first + int(lengths.sum())
+        part = kept._replace(
+            lengths=lengths,
+            token_ids=kept.token_ids[first:last],
+            probs=kept.probs[first:last],
+            tail=kept.tail[lo : lo + length],
+        )
+        records.append(codec.encode_sparse(part))
+        first = last
+    return records, float(kept.tail.double().sum())
+
+
+def _head_content(teacher: NeuralTeacher | CachedTeacher) -> bytes:
+    """The output embedding as bytes."""
+    weight, bias = teacher.output_embedding()
+    buffer = io.BytesIO()
+    torch.save({"weight": weight.cpu().clone(), "bias": None if bias is None else bias.cpu().clone()}, buffer)
+    return buffer.getvalue()
+
+
+def _summary(out: Path, fields: dict[str, Any], kept: TargetFormat, new: int, seconds: float) -> CacheSummary:
+    windows = sum(entry["windows"] for entry in fields["shards"])
+    positions = windows * fields["length"]
+    size = sum(entry["bytes"] for entry in fields["shards"])
+    return CacheSummary(
+        path=str(out),
+        model=fields["teacher"]["model"],
+        kept=kept.describe(),
+        windows=windows,
+        length=fields["length"],
+        positions=positions,
+        new_windows=new,
+        size_bytes=size,
+        head_bytes=fields["head"]["bytes"] if fields["head"] else 0,
+        bytes_per_token=size / max(1, positions),
+        mean_cut_mass=sum(entry["cut_mass"] for entry in fields["shards"]) / max(1, positions),
+        seconds=seconds,
+    )
