@@ -88,8 +88,9 @@ class CrossEntropy:
                 out.addcmul_(torch.softmax(logits, 1, dtype=self.precision), hard[:, None])
         if self.rows is not None:
             self.rows.subtract_(out, soft, lo, hi)
-        if self.labels is not None:
-            out.scatter_add_(1, self.labels[lo:hi, None], -hard[:, None])
+        if self.labels is not None:  # not scatter_add_: that has no deterministic form on a GPU
+            starts = torch.arange(0, out.numel(), out.shape[1], device=out.device)
+            out.view(-1).index_add_(0, starts + self.labels[lo:hi], hard, alpha=-1)
         return out
 
 
