@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bench.contender import Answers
 from bench.corpora import load
 from bench.rows import Row
+from bench.teacher import tails
 from bench.teacher.__main__ import main, parse
 from bench.teacher.judge import Judge, difference
 from bench.teacher.oracle import NaiveTeacher
@@ -24,7 +25,6 @@ from bench.teacher.ours import Ours, askings
 from bench.teacher.peers import KenLM, with_ends
 from bench.teacher.questions import Questions, ended, tail_corpus, texts, windows, write_corpus
 from bench.teacher.run import Settings, TeacherRun
-from bench.teacher.tails import tail
 
 DISCOUNTS = ((0.5, 0.9, 1.3), (0.6, 1.1, 1.4), (0.7, 1.2, 1.5))
 VOCAB_SIZE = 5  # token 4 is in no document
@@ -174,12 +174,40 @@ def test_ends_take_the_place_of_separators() -> None:
     assert found.token_counts.tolist() == [2, 3, 1, 3]
 
 
-def test_tail_finds_the_slow_one() -> None:
-    work = np.arange(200_000)
-    found = tail(lambda i: work.sum() if i != 30 else [work.sum() for _ in range(40)], 40, 10.0, budget_s=10.0)
+def test_tail_is_what_calls_take_beyond_the_median_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of our own: a call takes 100 µs, at 30 always 300, at 7 first 500, at 9 once 900: a busy machine."""
+    now, calls = [0.0], [0] * 40
+
+    def ask(i: int) -> None:
+        calls[i] += 1
+        slow = {30: 300, 7: 500 if calls[7] == 1 else 100, 9: 900 if calls[9] == 2 else 100}
+        now[0] += slow.get(i, 100) / 1e6
+
+    monkeypatch.setattr(tails.time, "perf_counter", lambda: now[0])
+    found = tails.tail(ask, 40, 2.0, budget_s=10.0)
 
     assert (found.asked, found.slowest) == (40, 30)
-    assert found.max_us > found.p50_us == 10.0
+    assert found._asdict() == pytest.approx(
+        {
+            "p50_us": 2.0,
+            "p99_us": 2.0 + 200 * 0.61,  # numpy's percentile lies between the last two of 40
+            "max_us": 202.0,
+            "first_us": 402.0,
+            "call_us": 100.0,
+            "asked": 40,
+            "slowest": 30,
+        }
+    )
+
+
+def test_tail_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def ask(_: int) -> None:
+        now[0] += 1.0
+
+    monkeypatch.setattr(tails.time, "perf_counter", lambda: now[0])
+    assert tails.tail(ask, 40, 2.0, budget_s=10.0).asked == tails.LEAST
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

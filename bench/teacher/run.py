@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ TITLES = {
 }
 SECTIONS = tuple(TITLES)
 OURS_ONLY = {"mixed", "whole", "threads", "tails"}
+TAILS_TIMEOUT_S = 1800
 LOG10 = 1e-4
 """How far log10 of a probability may be from KenLM's."""
 
@@ -77,7 +79,7 @@ class TeacherRun:
             try:
                 self._job(contender, sections, cores, tails)
             except WorkerFailed as failure:
-                self._absent(contender, "failed", f"{', '.join(sections)} {tails}: {failure}")
+                self._absent(contender, "failed", f"{', '.join(sections)} {tails}: {failure}; figures so far are kept")
 
     def _absent(self, contender: Ours | TeacherPeer, status: str, reason: str) -> None:
         say(f"{self.corpus.name} {contender.name}: {status}, {reason}")
@@ -88,32 +90,37 @@ class TeacherRun:
 
     def _job(self, contender: Ours | TeacherPeer, sections: list[str], cores: int, tails: str) -> None:
         settings = self.settings
-        result = run_job(
-            contender.name,
-            self.corpus,
-            self.work,
-            phases=[],
-            cores=cores,
-            worker="bench.teacher.worker",
-            timeout_s=3600,
-            work_path=self.work,
-            folder=self.work / f"{self.corpus.name}-{self.corpus.fingerprint}-{contender.name}",
-            rows_path=self.rows_path,
-            answers_path=self._answers_path(contender),
-            sections=sections,
-            tails=tails,
-            runs=settings.runs,
-            least_s=settings.least_s,
-            budget_s=settings.budget_s,
-            sample=settings.sample,
-            tail_positions=settings.tail_positions,
-            tail_estimators=settings.tail_estimators,
-            quick=settings.quick,
-        )
-        if result["build_s"] is not None:
-            say(f"{self.corpus.name} {contender.name}: built in {result['build_s']:.1f} s")
-        for found in result["rows"]:
-            self._add(contender, found)
+        figures_path = self.work / "figures.jsonl"
+        figures_path.write_text("")
+        try:
+            result = run_job(
+                contender.name,
+                self.corpus,
+                self.work,
+                phases=[],
+                cores=cores,
+                worker="bench.teacher.worker",
+                timeout_s=TAILS_TIMEOUT_S if tails else 3600,
+                work_path=self.work,
+                folder=self.work / f"{self.corpus.name}-{self.corpus.fingerprint}-{contender.name}",
+                rows_path=self.rows_path,
+                answers_path=self._answers_path(contender),
+                figures_path=figures_path,
+                sections=sections,
+                tails=tails,
+                runs=settings.runs,
+                least_s=settings.least_s,
+                budget_s=settings.budget_s,
+                sample=settings.sample,
+                tail_positions=settings.tail_positions,
+                tail_estimators=settings.tail_estimators,
+                quick=settings.quick,
+            )
+            if result.get("build_s") is not None:
+                say(f"{self.corpus.name} {contender.name}: built in {result['build_s']:.1f} s")
+        finally:
+            for line in figures_path.read_text().splitlines():
+                self._add(contender, json.loads(line))
 
     def _add(self, contender: Ours | TeacherPeer, found: dict[str, Any]) -> None:
         fields: dict[str, Any] = {

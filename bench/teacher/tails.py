@@ -3,7 +3,7 @@
 A call for one position costs mostly the call. So each of many positions is asked for alone, and what its call takes
 beyond the median call is what the position costs beyond the median position; that one is the time of large batches,
 divided. The first call for a position (which may make a shortlist that is kept) is told apart from later ones, of
-which the shortest counts: it is the one that nothing else on the machine disturbed.
+which the shortest counts: it is the one that nothing else on the machine disturbed. The slowest are asked more often.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+LEAST = 20
+"""Positions that are asked whatever the budget."""
 
 
 class Tail(NamedTuple):
@@ -26,28 +29,25 @@ class Tail(NamedTuple):
     asked: int
     slowest: int
 
-    @property
-    def ratio(self) -> float:
-        """How many times the median the slowest costs."""
-        return self.max_us / self.p50_us
-
 
 def tail(ask: Callable[[int], Any], num: int, median_us: float, *, budget_s: float, repeats: int = 3) -> Tail:
     """The tail of the calls ask(0) … ask(num − 1), as many as fit the budget; median_us: of a position in a batch."""
+
+    def took_us(i: int) -> float:
+        started = time.perf_counter()
+        ask(i)
+        return (time.perf_counter() - started) * 1e6
+
     ask(0)
     first, later = np.full(num, np.nan), np.full(num, np.nan)
     begun = time.perf_counter()
     for i in range(num):
-        if i >= 20 and time.perf_counter() - begun > budget_s:
+        if i >= LEAST and time.perf_counter() - begun > budget_s:
             break
-        for repeat in range(1 + repeats):
-            started = time.perf_counter()
-            ask(i)
-            took = (time.perf_counter() - started) * 1e6
-            if repeat == 0:
-                first[i] = took
-            else:
-                later[i] = np.fmin(later[i], took)
+        first[i] = took_us(i)
+        later[i] = min(took_us(i) for _ in range(repeats))
+    for i in np.argsort(-np.nan_to_num(later))[:LEAST].tolist():  # were they slow, or was the machine busy?
+        later[i] = min(later[i], *(took_us(i) for _ in range(4 * repeats)))
     call = float(np.nanmedian(later))
     beyond = later - call
     return Tail(

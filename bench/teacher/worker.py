@@ -48,14 +48,14 @@ class Job:
         self.corpus = Corpus(**{**job["corpus"], **paths})
         self.texts = stored_texts(Path(job["rows_path"]))
         self.sections, self.quick = job["sections"], job["quick"]
-        self.rows: list[dict[str, Any]] = []
-        self.result: dict[str, Any] = {"rows": self.rows}
+        self.result: dict[str, Any] = {}
         self.answers: dict[str, np.ndarray] = {}
 
     def row(self, asking: Asking, **fields: Any) -> None:
-        """A figure, for the parent; what was there so far survives a process that is cut short."""
-        self.rows.append({"section": asking.section, "label": asking.label, **fields})
-        print("row", json.dumps(self.rows[-1]), flush=True)
+        """A figure, for the parent, written at once: the parent takes what there is of a process that it had to end."""
+        found = {"section": asking.section, "label": asking.label, **fields}
+        with open(self.job["figures_path"], "a") as file:
+            file.write(json.dumps(found) + "\n")
 
     def ours(self) -> None:
         """Ours: judged first, then timed."""
@@ -122,7 +122,7 @@ class Job:
             questions = windows(corpus.tokens, corpus.doc_starts, num=16, length=width, seed=0)
         for asking in tail_askings(name, self.job["tail_estimators"]):
             found, place = ours.asking_tail(
-                index, asking, questions, num=self.job["tail_positions"], budget_s=self.job["budget_s"]
+                index, asking, questions, num=self.job["tail_positions"], budget_s=self.job["budget_s"] / 2
             )
             tail = {**found._asdict(), **place}
             self.row(asking._replace(section="tails"), name=f"{asking.section}, {asking.label}", tail=tail)
