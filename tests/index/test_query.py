@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import corpus_index.query as query_module
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, IndexFormatError, Match, QueryError
@@ -145,6 +146,22 @@ def test_document_of(make_index: Make) -> None:
     assert index.doc_starts.tolist() == [0, 0, 2, 2, 3, 3]
     with pytest.raises(QueryError, match="position 3 is outside"):
         index.document_of(3)
+
+
+@given(data=st.data(), corpus=corpora())
+def test_document_ranks(
+    make_index: Make, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, corpus: dict[str, Any]
+) -> None:
+    """order is their inverse, however the documents are cut into pieces that step together."""
+    monkeypatch.setattr(query_module, "_SAMPLE_SHIFT", data.draw(st.integers(0, 4)))
+    monkeypatch.setattr(query_module, "_LANES", data.draw(st.integers(1, 3)))
+    index = make_index(**corpus)
+    numbers = data.draw(st.lists(st.integers(0, index.num_documents - 1), max_size=6))
+    offsets, ranks = index.document_ranks(numbers)
+    starts = index.doc_starts
+    expected = [np.arange(starts[number], starts[number + 1]) for number in numbers]
+    assert np.diff(offsets).tolist() == [places.size for places in expected]
+    assert index.array("order")[ranks].tolist() == [place for places in expected for place in places.tolist()]
 
 
 @pytest.mark.parametrize(

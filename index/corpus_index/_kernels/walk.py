@@ -298,22 +298,70 @@ def first_misstep(text, steps, next_tokens, ranks):
 
 
 @njit(cache=True, nogil=True)
-def document_ranks(index, next_tokens, first_ranks, offsets, ranks):
+def sample_ranks(order, shift, sampled):
+    """sampled[i] = the rank of corpus position i << shift."""
+    mask = (np.int64(1) << shift) - 1
+    for r in range(order.size):
+        position = np.int64(order[r])
+        if position & mask == 0:
+            sampled[position >> shift] = r
+
+
+@njit(cache=True, nogil=True)
+def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, ranks):
     """The rank of every position of some documents: ranks[offsets[d] + i] is the i-th position's of document d.
 
-    first_ranks: the ranks of their first positions. The documents step together, since each step waits for memory.
+    starts, first_ranks: the documents' first positions, and their ranks. A document is cut where ranks are sampled, so
+    that `lanes` pieces step together, however few and uneven the documents: each step waits for memory.
     """
-    longest = np.int64(0)
-    for d in range(first_ranks.size):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-        if offsets[d + 1] > offsets[d]:
-            ranks[offsets[d]] = first_ranks[d]
-    for i in range(1, longest):
-        for d in range(first_ranks.size):
-            place = offsets[d] + i
-            if place < offsets[d + 1]:
-                r = ranks[place - 1]
-                ranks[place] = step_range(index.steps, np.int64(next_tokens[r]), r, r + 1)[0]
+    tokens = index.text.tokens
+    symbols, near, far, directory = index.steps
+    position = np.zeros(lanes, np.int64)
+    size = np.zeros(lanes, np.int64)
+    place = np.zeros(lanes, np.int64)
+    rank = np.zeros(lanes, np.int64)
+    bucket = np.zeros(lanes, np.int64)
+    document = done = np.int64(0)
+    while document < starts.size:
+        width = 0
+        while width < lanes and document < starts.size:  # the next pieces
+            left = offsets[document + 1] - offsets[document] - done
+            if left <= 0:
+                document += 1
+                done = np.int64(0)
+                continue
+            p = starts[document] + done
+            rank[width] = first_ranks[document] if done == 0 else np.int64(sampled[p >> shift])
+            position[width] = p
+            size[width] = min(left, (((p >> shift) + 1) << shift) - p)
+            place[width] = offsets[document] + done
+            ranks[place[width]] = rank[width]
+            prefetch(tokens, p)
+            done += size[width]
+            width += 1
+        for t in range(1, np.int64(1) << shift):
+            for g in range(width):
+                if t < size[g]:
+                    c = np.int64(tokens[position[g] + t - 1])
+                    bucket[g] = np.int64(symbols[4 * c + 2]) + (rank[g] >> np.int64(symbols[4 * c + 3]))
+                    prefetch(directory, bucket[g])
+            for g in range(width):
+                if t < size[g]:
+                    c = np.int64(tokens[position[g] + t - 1])
+                    a, e = np.int64(directory[bucket[g]]), np.int64(directory[bucket[g] + 1])
+                    middle = np.int64(symbols[4 * c + 1]) + ((a + e) >> 1)
+                    if np.int64(symbols[4 * c + 3]) <= 16:
+                        prefetch(near, middle)
+                    else:
+                        prefetch(far, middle)
+            for g in range(width):
+                if t < size[g]:
+                    c = np.int64(tokens[position[g] + t - 1])
+                    a, e = np.int64(directory[bucket[g]]), np.int64(directory[bucket[g] + 1])
+                    shift_of, list_start = np.int64(symbols[4 * c + 3]), np.int64(symbols[4 * c + 1])
+                    before = _count_before(near, far, list_start, a, e, shift_of, rank[g])
+                    rank[g] = np.int64(symbols[4 * c]) + before
+                    ranks[place[g] + t] = rank[g]
 
 
 @njit(cache=True, nogil=True)
