@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import mixed
-from corpus_index._kernels.mixed import BaseArrays, Documents, EstimatorArrays, Mixed
+from corpus_index._kernels import gone, mixed
+from corpus_index._kernels.target_arrays import BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.answers import Match
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
@@ -62,6 +62,7 @@ class Asked:
             -1 if fitted.max_order is None else fitted.max_order,
         )
         self.base = _base(index, fitted, leave_out)
+        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, fitted.is_kneser_ney)
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
         """The targets in mixed form, so many positions at a time: (targets, first position, end)."""
@@ -70,7 +71,7 @@ class Asked:
         begin = 0
         while begin < self.lo.size:
             size = min(_CHUNK, self.lo.size - begin)
-            pairs = size * _PAIRS + self.heavy.light + self.documents.tokens.size + 2 if targets else 0
+            pairs = size * _PAIRS + self.heavy.light + 2 if targets else 0
             refs = size * 8 + self.heavy.deepest_chain + 1 if targets else 0
             end = begin + size
             out = Mixed(
@@ -81,6 +82,7 @@ class Asked:
                 np.empty(size + 1, np.int64) if targets else nothing,
                 np.empty(refs, np.int64),
                 np.empty((refs, 4), np.float64),
+                np.empty(refs, np.int64),
                 np.empty(size, np.float64),
                 np.empty(size, np.int32),
                 np.empty(size, np.int64),
@@ -100,18 +102,53 @@ class Asked:
                 self.leaves,
                 self.documents._replace(of=self.documents.of[begin:end]),
                 scratch,
+                self.gone,
                 targets,
                 _AHEAD,
                 out,
             )
-            yield out if done == size else _head(out, done, targets), begin, begin + done
+            if done > 0:
+                yield out if done == size else _head(out, done, targets), begin, begin + done
             begin += done
+            if self.gone.used[1] > 0:
+                self.gone = _more_room(self.gone, int(self.gone.used[1]))
 
     def counted(self, counts: np.ndarray) -> np.ndarray:
         """The contexts' counts, where all of the corpus counted included."""
         left = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
         left = np.where((self.labels >= 0) & self.leaves, left, 0)
         return np.where(counts < 0, self.index.num_tokens - left, counts)
+
+
+def _gone_rows(entries: int, left: bool) -> GoneRows:
+    rows = entries // 4
+    return GoneRows(
+        np.zeros(max(1, 2 * rows), np.int64),
+        np.zeros(max(1, 2 * rows), np.int64),
+        np.zeros((rows, 8), np.int64),
+        np.zeros(rows + 1, np.int64),
+        np.zeros(entries, np.int32),
+        np.zeros(entries, np.uint32),
+        np.zeros(entries, np.uint32),
+        np.zeros(entries if left else 0, np.uint32),
+        np.zeros(entries if left else 0, np.uint32),
+        np.zeros(2, np.int64),
+    )
+
+
+def _more_room(old: GoneRows, missing: int) -> GoneRows:
+    """A copy with at least twice the room."""
+    entries = 2 * old.tokens.size
+    while entries < old.tokens.size + missing:
+        entries *= 2
+    new = _gone_rows(entries, old.left_before.size > 0)
+    used = int(old.used[0])
+    new.totals[:used], new.offsets[: used + 1] = old.totals[:used], old.offsets[: used + 1]
+    for name in ("tokens", "before", "after", "left_before", "left_after"):
+        getattr(new, name)[: getattr(old, name).size] = getattr(old, name)
+    new.used[0] = used
+    gone.rehash(old.keys, old.numbers, new.keys, new.numbers)
+    return new
 
 
 def _head(part: Mixed, size: int, targets: bool) -> Mixed:
@@ -167,8 +204,10 @@ def _documents(
     """The documents that the tokens after each position stand in, with their ranks and tokens."""
     nothing = np.empty(0, np.int64)
     if leave_out != "document":
-        offsets = np.zeros(1, np.int64)
-        return Documents(np.full(ids.size, -1), offsets, nothing, offsets, nothing, nothing, nothing, np.empty(0))
+        one = np.zeros(1, np.int64)
+        return Documents(
+            np.full(ids.size, -1), nothing, nothing, one, nothing, one, nothing, nothing, nothing, np.empty(0)
+        )
     if positions is None:
         raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
     begins = np.asarray(positions).reshape(-1)
@@ -184,7 +223,8 @@ def _documents(
     offsets, ranks = index.document_ranks(numbers)
     for a, e in pairwise(offsets):
         ranks[a:e].sort()
-    return Documents(of.reshape(-1), offsets, ranks, *_losses(index, estimator, numbers, offsets, ranks))
+    begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
+    return Documents(of.reshape(-1), begins, ends, offsets, ranks, *_losses(index, estimator, numbers, offsets, ranks))
 
 
 def _losses(
@@ -205,7 +245,7 @@ def _losses(
         all_tokens, all_lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
         scratch = index.thread_memory.scratch_of(index.num_symbols)
         arrays, next_tokens, endings = index.kernel_arrays(), index.array("next_tokens"), index.array("endings")
-        mixed.lost_by_documents(
+        gone.lost_by_documents(
             arrays, next_tokens, endings, offsets, ranks, scratch, token_offsets, all_tokens, all_lost
         )
         used = int(token_offsets[-1])

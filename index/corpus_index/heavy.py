@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels import counting, heavy, mixed
+from corpus_index._kernels import counting, heavy
+from corpus_index._kernels import target_arrays as columns
+from corpus_index._kernels.exclusion import ExclusionScratch
 from corpus_index._kernels.flatten import HEADER, FlatWork, Shortlists
-from corpus_index._kernels.mixed import HeavyNodes, Scratch
+from corpus_index._kernels.target_arrays import HeavyNodes, Scratch
 
 if TYPE_CHECKING:
     from corpus_index.estimators import Estimator
@@ -43,21 +45,21 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
     flat, directory, shift = bounds.reshape(-1), index.array("row_directory"), index.row_shift
     heavy.fill_ancestors(arrays.text, arrays.nodes, flat, directory, shift, 0, num_rows, table)
     heavy.fill_depths(arrays.nodes.common, table)
-    widths = table[:, mixed.HI] - table[:, mixed.LO]
+    widths = table[:, columns.HI] - table[:, columns.LO]
     widest_first = np.argsort(widths, kind="stable")[::-1]
-    narrowest = np.empty((index.num_tokens >> mixed.BLOCK_BITS) + 3, np.uint32)
+    narrowest = np.empty((index.num_tokens >> columns.BLOCK_BITS) + 3, np.uint32)
     heavy.fill_narrowest(table, widest_first[widths[widest_first] < index.num_tokens], narrowest)
     classes = np.zeros((num_rows, 3), np.int64)
     counting.row_classes(offsets, index.array("row_counts"), classes)
-    table[:, mixed.RAW_1 : mixed.RAW_2 + 1] = classes[:, :2]
+    table[:, columns.RAW_1 : columns.RAW_2 + 1] = classes[:, :2]
     lefts = np.zeros(0, np.uint32)
     if left:
         lefts = index.stored_left_extensions()[0]
         classes[:] = 0
         counting.row_classes(offsets, lefts, classes)
-        table[:, mixed.LEFT_1 : mixed.LEFT_TOTAL + 1] = classes
+        table[:, columns.LEFT_1 : columns.LEFT_TOTAL + 1] = classes
     tokens, counts = index.array("row_tokens"), index.array("row_counts")
-    chain = _longest_chain(table[:, mixed.PARENT])
+    chain = _longest_chain(table[:, columns.PARENT])
     return HeavyNodes(
         table, narrowest, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts
     )
@@ -69,7 +71,7 @@ def _longest_chain(parents: np.ndarray) -> int:
     while rows.size:
         levels += 1
         rows = parents[rows]
-        rows = np.unique(rows[rows != mixed.NO_PARENT])
+        rows = np.unique(rows[rows != columns.NO_PARENT])
     return levels
 
 
@@ -80,6 +82,7 @@ class ThreadMemory(threading.local):
         self.scratch: Scratch | None = None
         self.dense: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self.work: FlatWork | None = None
+        self.exclusion: ExclusionScratch | None = None
         self.lists: dict[tuple[Any, ...], Shortlists] = {}
 
     def scratch_of(self, num_symbols: int) -> Scratch:
@@ -88,16 +91,14 @@ class ThreadMemory(threading.local):
             self.scratch = Scratch(
                 np.zeros(num_symbols, np.uint32),
                 np.zeros(num_symbols, np.uint32),
-                np.full(num_symbols, mixed.NOWHERE, np.uint32),
+                np.full(num_symbols, columns.NOWHERE, np.uint32),
                 np.zeros(num_symbols, np.float64),
                 np.zeros(num_symbols, np.float64),
-                np.zeros(num_symbols, np.uint8),
                 np.zeros(num_symbols + 1, np.int64),
                 np.zeros(num_symbols + 1, np.int64),
-                np.zeros(num_symbols + 1, np.int64),
-                np.zeros(num_symbols + 1, np.int64),
-                np.zeros(num_symbols + 1, np.int64),
-                np.zeros(num_symbols + 1, np.int64),
+                np.zeros(num_symbols, np.int64),
+                np.zeros(num_symbols, np.int64),
+                np.zeros(num_symbols, np.int64),
                 np.full((_MEMO, 3), -1, np.int64),
                 np.zeros(_MEMO, np.int64),
             )

@@ -16,10 +16,12 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import counting, rows, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
-from corpus_index._kernels.mixed import HeavyNodes
+from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
+from corpus_index.backing_off import backoff_scores, row_sums
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import Estimator, make_estimator
+from corpus_index.explain import Explanation, explain
 from corpus_index.heavy import HeavyRows, ThreadMemory, heavy_nodes
 from corpus_index.smoothing import (
     MixedTargets,
@@ -73,6 +75,7 @@ class CorpusIndex:
         self._heavy: dict[tuple[bool, int | None], HeavyRows] = {}
         self._left: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy_nodes: dict[bool, HeavyNodes] = {}
+        self._row_sums: np.ndarray | None = None
         self.thread_memory = ThreadMemory()
         self._estimators: dict[tuple[str, int | None], Estimator] = {}
         self._bases: dict[Estimator, np.ndarray] = {}
@@ -469,6 +472,14 @@ class CorpusIndex:
         """Smoothed probabilities of the tokens that follow; see `corpus_index.smoothing.next_probabilities`."""
         return next_probabilities(self, input_ids, next_ids, **options)
 
+    def backoff_scores(self, input_ids: ArrayLike, next_ids: ArrayLike, **options: Any) -> np.ndarray:
+        """Scores of stupid backoff, as published; see `corpus_index.backing_off.backoff_scores`."""
+        return backoff_scores(self, input_ids, next_ids, **options)
+
+    def explain(self, context: ArrayLike, **options: Any) -> Explanation:
+        """An estimator's distribution after one context, order by order; see `corpus_index.explain.explain`."""
+        return explain(self, context, **options)
+
     # the whole corpus
 
     @property
@@ -585,6 +596,12 @@ class CorpusIndex:
         if left not in self._heavy_nodes:
             self._heavy_nodes[left] = heavy_nodes(self, left)
         return self._heavy_nodes[left]
+
+    def row_sums(self) -> np.ndarray:
+        """Sums of the stored rows for estimators with exclusion, made at the first use; see `backing_off.row_sums`."""
+        if self._row_sums is None:
+            self._row_sums = row_sums(self)
+        return self._row_sums
 
     def heavy_rows(self, left: bool, shortlist: int | None) -> HeavyRows:
         """Totals of the stored rows, and the places of their largest counts; made at the first use, O(entries)."""

@@ -12,13 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import flatten
+from corpus_index._kernels.target_arrays import GoneRows
 from corpus_index.asked import Asked
+from corpus_index.backing_off import exclusion_probabilities, exclusion_targets
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
 from corpus_index.heavy import MOST_LEVELS
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
+
+
+_OWN_KINDS = 4
 
 
 class SparseTargets(NamedTuple):
@@ -92,9 +97,12 @@ class MixedTargets(NamedTuple):
     row_offsets : ndarray of shape (Q + 1,), int64
         Position q's references are entries row_offsets[q] : row_offsets[q + 1] of the next two.
     rows : ndarray of shape (F,), int64
-        Rows of `CorpusIndex.row_table`; from R on row − R, with left extensions for x.
+        Rows of `CorpusIndex.row_table`; from R on row − R, with left extensions for x; from 2 R on own rows.
     coefficients : ndarray of shape (F, 4), float32
         s, k1, k2, k3.
+    own_offsets, own_token_ids, own_counts : ndarrays of shape (own rows + 1,), (G,), (G,), int64
+        The batch's own rows: what leaving documents out changes in the others, as it was (with the coefficients
+        negated) and as it is.
     rest, base, match_len, context_count
         As in `SparseTargets`.
     """
@@ -105,6 +113,9 @@ class MixedTargets(NamedTuple):
     row_offsets: np.ndarray
     rows: np.ndarray
     coefficients: np.ndarray
+    own_offsets: np.ndarray
+    own_token_ids: np.ndarray
+    own_counts: np.ndarray
     rest: np.ndarray
     base: np.ndarray
     match_len: np.ndarray
@@ -181,6 +192,8 @@ def smoothed_targets(
     if shortlist is not None and shortlist < 1:
         raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
+    if asked.estimator.excludes:
+        return SparseTargets(*exclusion_targets(asked, top_k, top_p))
     fitted, nodes, memory = asked.estimator, asked.heavy, index.thread_memory
     top_k = min(top_k, index.num_symbols)
     size = asked.labels.size
@@ -196,12 +209,14 @@ def smoothed_targets(
         outputs = (part_offsets, token_ids, probs, rest[begin:end], cut[begin:end])
         options = (work, asked.labels[begin:end], leave_out is not None, top_k, top_p, 0, end - begin, 0)
         if shortlist is None:
-            used = flatten.whole_targets(nodes, part, *memory.dense_of(index.num_symbols), *options, *outputs)
+            used = flatten.whole_targets(
+                nodes, part, asked.gone, *memory.dense_of(index.num_symbols), *options, *outputs
+            )
         else:
             lists = memory.lists_of(fitted, nodes, shortlist)
             ancestors = np.empty(nodes.offsets.size, np.int64)
             used = flatten.flat_targets(
-                asked.arrays, nodes, part, lists, MOST_LEVELS, work, ancestors, *options[1:], *outputs
+                asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options[1:], *outputs
             )
         offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
         all_ids.append(index.ids_of(token_ids[:used]).astype(np.int64, copy=False))
@@ -265,7 +280,7 @@ def sampled_targets(
         part_offsets = np.zeros(end - begin + 1, np.int64)
         chances = np.sort(generator.random((end - begin, draws)), axis=1)
         used = flatten.sampled_targets(
-            asked.heavy, part, *dense, work, base_sums, chances, 0, part_offsets, part_tokens, part_probs
+            asked.heavy, part, asked.gone, *dense, work, base_sums, chances, 0, part_offsets, part_tokens, part_probs
         )
         offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
         tokens.append(index.ids_of(part_tokens[:used]).astype(np.int64, copy=False))
@@ -303,14 +318,22 @@ def mixed_targets(
     context_count = np.empty(size, np.int64)
     tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     rows, coefficients = [np.empty(0, np.int64)], [np.empty((0, 4), np.float32)]
+    num_rows = asked.heavy.offsets.size - 1
     for part, begin, end in asked.chunks():
         offsets[begin + 1 : end + 1] = offsets[begin] + part.pair_offsets[1:]
-        row_offsets[begin + 1 : end + 1] = row_offsets[begin] + part.ref_offsets[1:]
         pairs, refs = int(part.pair_offsets[-1]), int(part.ref_offsets[-1])
+        gone = part.ref_gone[:refs]
+        times = np.where(gone >= 0, 3, 1)
+        row_offsets[begin + 1 : end + 1] = row_offsets[begin] + np.append(0, np.cumsum(times))[part.ref_offsets[1:]]
         tokens.append(index.ids_of(part.pair_tokens[:pairs]).astype(np.int64, copy=False))
         probs.append((part.pair_masses[:pairs] + part.pair_changes[:pairs]).astype(np.float32))
-        rows.append(part.ref_rows[:refs])
-        coefficients.append(part.ref_coefficients[:refs].astype(np.float32))
+        rows.append(np.repeat(part.ref_rows[:refs], times))
+        coefficients.append(np.repeat(part.ref_coefficients[:refs].astype(np.float32), times, axis=0))
+        first = (np.cumsum(times) - times)[gone >= 0]
+        left = part.ref_rows[:refs][gone >= 0] >= num_rows
+        rows[-1][first + 1] = 2 * num_rows + _OWN_KINDS * gone[gone >= 0] + 2 * left
+        rows[-1][first + 2] = rows[-1][first + 1] + 1
+        coefficients[-1][first + 1] *= -1
         rest[begin:end] = part.rest
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     return MixedTargets(
@@ -320,11 +343,34 @@ def mixed_targets(
         row_offsets,
         np.concatenate(rows),
         np.concatenate(coefficients),
+        *_own_rows(index, asked.gone),
         rest,
         index.base_distribution(asked.estimator),
         match_len,
         asked.counted(context_count),
     )
+
+
+def _own_rows(index: CorpusIndex, gone: GoneRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Four rows for each heavy row without a document: counts before and after, left extensions before and after."""
+    used = int(gone.used[0])
+    lengths = np.diff(gone.offsets[: used + 1])
+    entries = int(gone.offsets[used])
+    nothing = np.zeros(entries, np.int64)
+    values = np.stack(
+        [
+            part[:entries] if part.size else nothing
+            for part in (gone.before, gone.after, gone.left_before, gone.left_after)
+        ],
+        axis=1,
+    ).astype(np.int64)  # (entries, kinds)
+    row = np.repeat(np.arange(used), lengths)
+    entry, kind = np.nonzero(values)
+    key = row[entry] * _OWN_KINDS + kind
+    order = np.argsort(key, kind="stable")
+    offsets = np.append(0, np.cumsum(np.bincount(key, minlength=used * _OWN_KINDS)))
+    tokens = index.ids_of(gone.tokens[:entries]).astype(np.int64)
+    return offsets, tokens[entry[order]], values[entry[order], kind[order]]
 
 
 def next_probabilities(
@@ -344,7 +390,10 @@ def next_probabilities(
     """
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
     answer = np.empty(asked.labels.size, np.float64)
-    for part, begin, end in asked.chunks(targets=False):
-        answer[begin:end] = part.rest
+    if asked.estimator.excludes:
+        answer = exclusion_probabilities(asked)
+    else:
+        for part, begin, end in asked.chunks(targets=False):
+            answer[begin:end] = part.rest
     answer[asked.labels < 0] = np.nan
     return answer

@@ -149,11 +149,16 @@ def dense_mixed(targets: MixedTargets, table: RowTable, q: int) -> np.ndarray:
     num_rows = table.offsets.size - 1
     for f in range(targets.row_offsets[q], targets.row_offsets[q + 1]):
         row, (scale, *cuts) = int(targets.rows[f]), targets.coefficients[f].astype(np.float64)
-        entries = slice(table.offsets[row % num_rows], table.offsets[row % num_rows + 1])
-        values = table.left_extensions if row >= num_rows else table.counts
-        assert values is not None
-        x = values[entries].astype(np.int64)
-        p[table.token_ids[entries]] += scale * x - np.array(cuts)[np.minimum(x, 3) - 1]
+        if row >= 2 * num_rows:
+            own = row - 2 * num_rows
+            entries = slice(targets.own_offsets[own], targets.own_offsets[own + 1])
+            tokens, x = targets.own_token_ids[entries], targets.own_counts[entries]
+        else:
+            entries = slice(table.offsets[row % num_rows], table.offsets[row % num_rows + 1])
+            values = table.left_extensions if row >= num_rows else table.counts
+            assert values is not None
+            tokens, x = table.token_ids[entries], values[entries].astype(np.int64)
+        p[tokens] += scale * x - np.array(cuts)[np.minimum(x, 3) - 1]
     return p
 
 

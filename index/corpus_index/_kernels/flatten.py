@@ -14,7 +14,9 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.intrinsics import lowest_bit, prefetch
-from corpus_index._kernels.mixed import (
+from corpus_index._kernels.rows import place_in_row
+from corpus_index._kernels.rules import cut_of, node_weights
+from corpus_index._kernels.target_arrays import (
     HI,
     LEFT_1,
     LEFT_2,
@@ -26,9 +28,6 @@ from corpus_index._kernels.mixed import (
     PARENT_DEPTH,
     RAW_1,
     RAW_2,
-    cut_of,
-    node_weights,
-    place_in_row,
 )
 
 HEADER = 3  # entries of a block before its tokens
@@ -303,11 +302,40 @@ def _place_in_list(blocks, a, e, token):
     return a
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _change(gone, k, left, s, k1, k2, k3):
+    """What leaving a document out changes at the k-th changed token."""
+    x = np.int64(gone.left_before[k]) if left else np.int64(gone.before[k])
+    y = np.int64(gone.left_after[k]) if left else np.int64(gone.after[k])
+    change = cut_of(x, k1, k2, k3) - s * x
+    return change + (s * y - cut_of(y, k1, k2, k3)) if y > 0 else change
+
+
+@njit(cache=True, nogil=True)
+def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
+    """Take a document's part out of the values of a list, at blocks[start : start + listed], for one reference."""
+    number = mixed.ref_gone[ref]
+    s, k1 = mixed.ref_coefficients[ref, 0], mixed.ref_coefficients[ref, 1]
+    k2, k3 = mixed.ref_coefficients[ref, 2], mixed.ref_coefficients[ref, 3]
+    a, e = gone.offsets[number], gone.offsets[number + 1]
+    if e - a < listed:
+        for k in range(a, e):
+            t = place_in_row(blocks, start, start + listed, gone.tokens[k])
+            if t >= 0:
+                values[t - start] += _change(gone, k, left, s, k1, k2, k3)
+    else:
+        for t in range(listed):
+            k = place_in_row(gone.tokens, a, e, np.int64(blocks[start + t]))
+            if k >= 0:
+                values[t] += _change(gone, k, left, s, k1, k2, k3)
+
+
 @njit(cache=True, nogil=True)
 def flat_targets(
     estimator,
     heavy,
     mixed,
+    gone,
     lists,
     most_levels,
     work,
@@ -353,6 +381,9 @@ def flat_targets(
                     x = np.int64(blocks[at + t])
                     k = k1 if x == 1 else k2 if x == 2 else k3
                     values[t] += s * x - k if x > 0 else 0.0
+                if mixed.ref_gone[j + level] >= 0:
+                    left = mixed.ref_rows[j + level] >= num_rows
+                    _without_document(mixed, gone, j + level, left, blocks, start, listed, values)
         # pairs of listed tokens add to the list, the others go between its parts
         n = done = 0
         for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
@@ -390,7 +421,7 @@ def _mark(touched, summary, c):
 
 
 @njit(cache=True, nogil=True)
-def _add_up(heavy, mixed, q, mass, touched, summary, work):
+def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     """Position q's whole rows and pairs, added up: so many tokens, ascending, and their values in work."""
     num_rows = heavy.offsets.size - 1
     for j in range(mixed.ref_offsets[q], mixed.ref_offsets[q + 1]):
@@ -404,6 +435,11 @@ def _add_up(heavy, mixed, q, mass, touched, summary, work):
             x = np.int64(counts[k])
             _mark(touched, summary, token)
             mass[token] += s * x - cut_of(x, k1, k2, k3)
+        number = mixed.ref_gone[j]
+        if number >= 0:
+            left = mixed.ref_rows[j] >= num_rows
+            for k in range(gone.offsets[number], gone.offsets[number + 1]):
+                mass[gone.tokens[k]] += _change(gone, k, left, s, k1, k2, k3)
     for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
         token = np.int64(mixed.pair_tokens[i])
         _mark(touched, summary, token)
@@ -429,6 +465,7 @@ def _add_up(heavy, mixed, q, mass, touched, summary, work):
 def whole_targets(
     heavy,
     mixed,
+    gone,
     mass,
     touched,
     summary,
@@ -448,7 +485,7 @@ def whole_targets(
 ):
     """`flat_targets` with whole rows instead of shortlists; mass, touched, summary: zeros, by symbol and its bits."""
     for q in range(first, stop):
-        n = _add_up(heavy, mixed, q, mass, touched, summary, work)
+        n = _add_up(heavy, mixed, gone, q, mass, touched, summary, work)
         always = labels[q] if leaves else np.int64(-1)
         used, explicit, cut = keep_largest(
             work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
@@ -463,6 +500,7 @@ def whole_targets(
 def sampled_targets(
     heavy,
     mixed,
+    gone,
     mass,
     touched,
     summary,
@@ -480,7 +518,7 @@ def sampled_targets(
     """
     draws = chances.shape[1]
     for q in range(chances.shape[0]):
-        n = _add_up(heavy, mixed, q, mass, touched, summary, work)
+        n = _add_up(heavy, mixed, gone, q, mass, touched, summary, work)
         rest = mixed.rest[q] / base_sums[-1]
         hole, hole_begin, hole_size = np.int64(-1), 0.0, 0.0
         total = 0.0

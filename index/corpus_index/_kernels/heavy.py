@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from numba import njit
 
-from corpus_index._kernels.mixed import BLOCK_BITS, HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth
 from corpus_index._kernels.rows import find_row
+from corpus_index._kernels.target_arrays import BLOCK_BITS, HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 
 @njit(cache=True, nogil=True)

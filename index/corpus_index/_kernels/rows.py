@@ -290,3 +290,16 @@ def rows_of_nodes(
         num_own += 1
         own_offsets[num_own] = used
     return num_own
+
+
+@njit(cache=True, nogil=True)
+def place_in_row(token_ids, a, e, token):
+    """Where a token stands in the row token_ids[a:e], ascending; −1 where it doesn't."""
+    n = e - a
+    if n == 0:
+        return np.int64(-1)
+    while n > 1:  # without a branch to guess
+        half = n >> 1
+        a += half if np.int64(token_ids[a + half]) <= token else 0
+        n -= half
+    return a if np.int64(token_ids[a]) == token else np.int64(-1)

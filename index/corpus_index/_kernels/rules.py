@@ -7,15 +7,32 @@ p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), with D by count (1, 2, 3 and mo
     DIRICHLET       D = 0, s = 1 / (c + a), γ = a / (c + a)
     DISCOUNT        D by order and count (1, 2, 3 and more), s = 1 / c, γ = Σ D_i N_i / c
     PITMAN_YOR      D by order, s = 1 / (c + θ), γ = (θ + D T) / (c + θ)
+    AUTO            λ and D by bucket, s = λ / (c − Σ D_i N_i), γ = 1 − λ
     MAXIMUM         D = 0, s = 1 / c, γ = 0: the longest match alone
     ADD_K           D = 0, s = 1 / (c + k V), γ' = k V / (c + k V) on the base at once
+
+Under PITMAN_YOR and AUTO only contexts that branch count: a node's shorter orders, which stand at just the same places,
+say nothing new and are passed over, so that no depth uses up the mass of what is below.
 """
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
-WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K = range(7)
+WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K, AUTO = range(8)
+KATZ, STUPID_BACKOFF, PPM_C = range(100, 103)  # with exclusion, as ADD_K: see exclusion.py
+
+
+@njit(cache=True, nogil=True)
+def bucket_of(table, order, total, distinct):
+    """The line of AUTO's table for a context; line 0 holds the numbers of orders, counts (bit lengths) and shares."""
+    orders, counts, shares = np.int64(table[0, 0]), np.int64(table[0, 1]), np.int64(table[0, 2])
+    length, rest = 0, total
+    while rest > 1 and length + 1 < counts:
+        rest >>= 1
+        length += 1
+    return 1 + ((min(order, orders) - 1) * counts + length) * shares + distinct * (shares - 1) // total
 
 
 @njit(cache=True, nogil=True)
@@ -36,6 +53,10 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     if rule == DIRICHLET:
         a = extra[at, 0]
         return 0.0, 0.0, 0.0, 1.0 / (total + a), a / (total + a)
+    if rule == AUTO:
+        line = bucket_of(extra, order, total, distinct)
+        d1, d2, d3 = extra[line, 1], extra[line, 2], extra[line, 3]
+        return d1, d2, d3, extra[line, 0] / (total - d1 * n1 - d2 * n2 - d3 * n3), 1.0 - extra[line, 0]
     d1, d2, d3 = discounts[cut_at, 0], discounts[cut_at, 1], discounts[cut_at, 2]
     if rule == DISCOUNT:
         return d1, d2, d3, 1.0 / total, (d1 * n1 + d2 * n2 + d3 * n3) / total
@@ -46,3 +67,61 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
         k = extra[0, 0]
         return 0.0, 0.0, 0.0, 1.0 / (total + k), k / (total + k)
     return 0.0, 0.0, 0.0, 1.0 / total, 0.0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def cut_of(count, k1, k2, k3):
+    """The coefficient of a count's class."""
+    return k1 if count == 1 else k2 if count == 2 else k3
+
+
+@njit(cache=True, nogil=True)
+def node_weights(
+    estimator, depth, shallower, top, from_start, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining
+):
+    """What a node adds for its orders depth … shallower + 1: (weight left, left extensions?, s, k1, k2, k3).
+
+    total, n1, n2, n3: sum of the counts, and how many are 1, 2, 3 and more; left_total, m1 …: of the left extensions.
+    runs: whether the node's own depth is `depth`; if not, each token has one left extension.
+    """
+    s0 = k1 = k2 = k3 = 0.0
+    use_left = False
+    distinct = n1 + n2 + n3
+    branching = estimator.rule == PITMAN_YOR or estimator.rule == AUTO
+    for order in range(depth, depth - 1 if branching else shallower, -1):
+        highest = top and order == depth and ((estimator.max_order < 0 and not branching) or from_start)
+        if not estimator.left or order == estimator.max_order or highest:
+            d1, d2, d3, s, back = weigh(estimator.rule, estimator.discounts, estimator.extra, order, total, n1, n2, n3)
+            s *= remaining
+            s0 += s
+            k1 += s * d1
+            k2 += s * d2
+            k3 += s * d3
+        elif order < depth or not runs:  # one left extension each
+            d1, d2, d3, s, back = weigh(
+                estimator.rule, estimator.discounts, estimator.extra, order, distinct, distinct, 0, 0
+            )
+            s *= remaining * (1.0 - d1)
+            k1 -= s
+            k2 -= s
+            k3 -= s
+        else:
+            d1, d2, d3, s, back = weigh(
+                estimator.rule, estimator.discounts, estimator.extra, order, left_total, m1, m2, m3
+            )
+            s *= remaining
+            use_left = True
+            s0 += s
+            k1 += s * d1
+            k2 += s * d2
+            k3 += s * d3
+        remaining *= back
+        if remaining <= 0.0:
+            break
+    return remaining, use_left, s0, k1, k2, k3
+
+
+@njit(cache=True, nogil=True)
+def root_cut(discounts, count):
+    """The discount of a count at order 0; 0 for a count of 0."""
+    return discounts[0, min(count, 3) - 1] if count > 0 else 0.0

@@ -1,0 +1,89 @@
+"""Reading a node's continuations: tallies by token, and in how many runs each stands (its left extensions)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks
+
+
+@njit(cache=True, nogil=True, inline="always")
+def classes(tally, tokens, n):
+    """The sum of the tallies of n tokens, and how many of them are 1, 2, 3 and more; zeros don't count."""
+    total = n1 = n2 = n3 = np.int64(0)
+    for i in range(n):
+        x = np.int64(tally[tokens[i]])
+        total += x
+        n1 += x == 1
+        n2 += x == 2
+        n3 += x > 2
+    return total, n1, n2, n3
+
+
+@njit(cache=True, nogil=True)
+def read(next_tokens, a, e, tally, tokens, n):
+    """Tally the continuations of ranks a .. e − 1; returns the number of distinct tokens so far."""
+    for r in range(a, e):
+        c = np.int64(next_tokens[r])
+        tokens[n] = c  # no branch: half of the tokens are new, and no one could guess which
+        n += tally[c] == 0
+        tally[c] += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
+    """`read`, but for the ranks whose corpus position is in begin … end − 1: a document's own."""
+    for r in range(a, e):
+        position = np.int64(order[r])
+        keep = position < begin or position >= end
+        c = np.int64(next_tokens[r])
+        tokens[n] = c
+        n += keep and tally[c] == 0
+        tally[c] += keep
+    return n
+
+
+@njit(cache=True, nogil=True)
+def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, seen, tokens, n):
+    """`read_others`, and in how many runs (parted where ranks share just `depth` symbols) each token stands."""
+    run = a
+    for r in range(a, e):
+        shared = np.int64(common[r])
+        if shared == depth or shared == CAP:
+            if shared == CAP and depth >= CAP and r > a:
+                shared = shared_by_ranks(text, r - 1, r)
+            run = r if shared == depth else run
+        if begin < end and begin <= np.int64(text.order[r]) < end:
+            continue
+        c = np.int64(next_tokens[r])
+        tokens[n] = c
+        n += tally[c] == 0
+        tally[c] += 1
+        lefts[c] += np.int64(seen[c]) != run
+        seen[c] = run
+    return n
+
+
+@njit(cache=True, nogil=True)
+def runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, sole_runs):
+    """In how many runs a token stands that is a node's only continuation, ranks in skip[g:g_end] aside."""
+    if g == g_end and depth < CAP:
+        memo = (lo ^ (hi * 31)) & (sole_runs.size - 1)
+        if sole_nodes[memo, 0] != lo or sole_nodes[memo, 1] != hi or sole_nodes[memo, 2] != depth:
+            runs = np.int64(1)
+            for r in range(lo + 1, hi):
+                runs += np.int64(nodes.common[r]) == depth
+            sole_nodes[memo, 0], sole_nodes[memo, 1], sole_nodes[memo, 2] = lo, hi, depth
+            sole_runs[memo] = runs
+        return sole_runs[memo]
+    runs, a = np.int64(0), lo
+    while a < hi:
+        _, e = node_around(text, nodes, a, a + 1, depth + 1)
+        first = g
+        while g < g_end and skip[g] < e:
+            g += 1
+        runs += g - first < e - a
+        a = e
+    return runs

@@ -1,0 +1,141 @@
+"""The arrays that targets are made from and written to, as named tuples; see `mixed` for how."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# columns of HeavyNodes.table
+LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL = range(10)
+NO_PARENT = 2**32 - 1
+NOWHERE = 2**32 - 1
+BLOCK_BITS = 8  # a stored row is wider than such a block, so it holds the first rank of one
+
+
+class EstimatorArrays(NamedTuple):
+    """A rule and its parameters by order, the last one going on; left: orders below the top count left extensions."""
+
+    rule: int
+    discounts: np.ndarray
+    extra: np.ndarray
+    left: bool
+    max_order: int
+
+
+class HeavyNodes(NamedTuple):
+    """The stored rows: ranges, ancestors and totals by row (`table`), where they are found, and their entries."""
+
+    table: np.ndarray
+    narrowest: np.ndarray
+    bounds: np.ndarray
+    directory: np.ndarray
+    shift: int
+    light: int
+    deepest: int
+    deepest_chain: int
+    offsets: np.ndarray
+    tokens: np.ndarray
+    counts: np.ndarray
+    lefts: np.ndarray
+
+
+class BaseArrays(NamedTuple):
+    """The base distribution by symbol, and what leaving one token out makes of it.
+
+    pull: what one occurrence takes from the unigrams. counts, total, cuts, uniform: what Kneser–Ney's base is made of.
+    """
+
+    probs: np.ndarray
+    pull: float
+    occurrences: np.ndarray
+    counts: np.ndarray
+    total: int
+    cuts: float
+    uniform: float
+
+
+class Documents(NamedTuple):
+    """Documents to leave out: of each position which one (−1: its own occurrence), and of each what it holds.
+
+    begins, ends: corpus positions. ranks are flat, document d's between offsets[d] and offsets[d + 1], ascending. Its
+    distinct tokens, ascending, are entries token_offsets[d] : token_offsets[d + 1] of tokens, with what the base's
+    counts lose with the document; lost_total, lost_cuts: the sums of the losses and of what that takes from the cuts,
+    by document.
+    """
+
+    of: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+    offsets: np.ndarray
+    ranks: np.ndarray
+    token_offsets: np.ndarray
+    tokens: np.ndarray
+    lost: np.ndarray
+    lost_total: np.ndarray
+    lost_cuts: np.ndarray
+
+
+class GoneRows(NamedTuple):
+    """What stored rows are without a document: totals, and the tokens whose counts change, for all positions in it.
+
+    keys, numbers: a hash table from document · rows + row + 1 to the number. totals (M, 8): sum of the counts, and how
+    many are 1, 2, 3 and more; the same of the left extensions. Row m's changed tokens, ascending, are entries
+    offsets[m] : offsets[m + 1] of tokens, with counts and left extensions before and after. used (2): rows, and room
+    for entries that was missing, if any.
+    """
+
+    keys: np.ndarray
+    numbers: np.ndarray
+    totals: np.ndarray
+    offsets: np.ndarray
+    tokens: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    left_before: np.ndarray
+    left_after: np.ndarray
+    used: np.ndarray
+
+
+class Mixed(NamedTuple):
+    """Targets of some positions in mixed form, to be filled.
+
+    Position q's pairs are pair_offsets[q] : pair_offsets[q + 1]: a token, its mass outside of the rows, and what is to
+    be added where the rows count as well. Its references are ref_offsets[q] : ref_offsets[q + 1]: the row, plus the
+    number of rows where left extensions count; (s, k1, k2, k3); and what is left out of the row, or −1. rest lies on
+    the base.
+    """
+
+    pair_offsets: np.ndarray
+    pair_tokens: np.ndarray
+    pair_masses: np.ndarray
+    pair_changes: np.ndarray
+    ref_offsets: np.ndarray
+    ref_rows: np.ndarray
+    ref_coefficients: np.ndarray
+    ref_gone: np.ndarray
+    rest: np.ndarray
+    match_len: np.ndarray
+    context_count: np.ndarray
+
+
+class Scratch(NamedTuple):
+    """What a position's tokens have come to, by symbol; all zero (`seen`: NOWHERE) between positions.
+
+    tally, lefts: counts and left extensions in the node read last. seen: the last run that a token stood in.
+    masses, changes: see `Mixed`. tokens: the position's tokens, in the order in which they were met. gone_tokens: those
+    that a document takes from a heavy node; gone_counts, gone_lefts, in_run: how often, by symbol.
+    """
+
+    tally: np.ndarray
+    lefts: np.ndarray
+    seen: np.ndarray
+    masses: np.ndarray
+    changes: np.ndarray
+    tokens: np.ndarray
+    gone_tokens: np.ndarray
+    gone_counts: np.ndarray
+    gone_lefts: np.ndarray
+    in_run: np.ndarray
+    sole_nodes: np.ndarray
+    sole_runs: np.ndarray
