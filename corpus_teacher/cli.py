@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from corpus_teacher import __version__
+from corpus_teacher.cli_cache import teacher_cache
 from corpus_teacher.cli_shared import AsJson, IndexPath, print_json
 from corpus_teacher.cli_teacher import near_duplicates, sample, teacher_app
 
@@ -269,6 +270,16 @@ def index_query(
     ] = 1,
     top: Annotated[int, typer.Option(min=1, help="How many continuations to show.")] = 10,
     snippets: Annotated[int, typer.Option(min=0, help="How many places in the corpus to show.")] = 5,
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            "--estimator",
+            "-e",
+            metavar="NAME",
+            help="Show this estimator's distribution, and what each order adds to it.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -283,7 +294,7 @@ def index_query(
     as_json: AsJson = False,
 ) -> None:
     """Ask the corpus: what follows a text, order by order, and where the text stands."""
-    from corpus_teacher import display
+    from corpus_teacher import display, display_explained
     from corpus_teacher.data import lookup
 
     answer = lookup.index_query(
@@ -295,14 +306,18 @@ def index_query(
         min_count=min_count,
         top=top,
         snippets=snippets,
+        estimator=estimator,
     )
     if as_json:
         print_json(answer)
     else:
         display.show_answer(answer)
+        if answer.explained is not None:
+            display_explained.show_explained(answer.explained)
 
 
 index_app.command("near-duplicates")(near_duplicates)
+teacher_app.command("cache")(teacher_cache)
 
 
 @app.command("demo")

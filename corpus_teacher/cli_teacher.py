@@ -10,7 +10,7 @@ import typer
 from corpus_teacher.cli_shared import AsJson, IndexPath, print_json, write_page
 
 teacher_app = typer.Typer(
-    help="How good the corpus is as a teacher.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="The corpus as a teacher, and language models.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
 OutPage = Annotated[

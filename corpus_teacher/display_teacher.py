@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corpus_teacher.data.exporting import ArpaAnswer
     from corpus_teacher.data.repeats import RepeatsAnswer
     from corpus_teacher.data.sampling import Sample, SampleAnswer
+    from corpus_teacher.neural.caching import CacheSummary
 
 _STYLES = ("dim", "", "cyan", "green", "bold green")  # by the order of a token's context: 0, 1, 2, 3–4, 5 and more
 
@@ -163,6 +164,26 @@ def _by_bucket(title: str, buckets: list[Bucket]) -> Table:
     for bucket in buckets:
         table.add_row(bucket.label, f"{bucket.share:.1%}", f"{bucket.cross_entropy_nats:.4f}", f"{bucket.top1:.1%}")
     return table
+
+
+def show_cache(summary: CacheSummary) -> None:
+    """What a cache holds, and what it costs."""
+    screen = console()
+    kept = ", ".join(f"{name} {value}" for name, value in summary.kept.items() if name != "kind")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    rows = [
+        ("teacher", summary.model),
+        ("kept", f"{summary.kept['kind']}, {kept}"),
+        ("windows", f"{summary.windows:,} of {summary.length:,} tokens; {summary.new_windows:,} new"),
+        ("size", f"{size(summary.size_bytes)}, {summary.bytes_per_token:.1f} bytes a token"),
+    ]
+    if summary.head_bytes:
+        rows.append(("", f"and {size(summary.head_bytes)} for the output embedding"))
+    rows += [("mass cut off", f"{summary.mean_cut_mass:.3%}"), ("seconds", f"{summary.seconds:.1f}")]
+    for row in rows:
+        table.add_row(*row)
+    screen.print(table)
+    screen.print(f"wrote {summary.path}", soft_wrap=True)
 
 
 def _beginning(text: str, length: int) -> str:

@@ -6,10 +6,12 @@
 """
 
 from corpus_teacher.neural.cached import CachedTeacher
-from corpus_teacher.neural.caching import CacheSummary, cache_teacher, write_cache
+from corpus_teacher.neural.caching import CacheSummary, write_cache
 from corpus_teacher.neural.ema import EmaCallback, EmaTeacher
 from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets, sparsify
+from corpus_teacher.neural.importing import import_rows
 from corpus_teacher.neural.live import NeuralTeacher
+from corpus_teacher.neural.naming import cache_teacher
 from corpus_teacher.neural.pretrained import find_smollm2, load_model, load_model_tokenizer
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "TargetFormat",
     "cache_teacher",
     "find_smollm2",
+    "import_rows",
     "load_model",
     "load_model_tokenizer",
     "soft_targets",

@@ -7,11 +7,9 @@ A shard holds a fixed number of windows and batches don't cross it: killed or no
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,19 +21,12 @@ import numpy.typing as npt
 import torch
 
 from corpus_teacher.data.batches import TokenWindows
-from corpus_teacher.data.documents import Progress, ReadLog, silent
-from corpus_teacher.data.lookup import open_index
-from corpus_teacher.data.pipeline import tokenize_documents
-from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
-from corpus_teacher.data.sources import find_sources
-from corpus_teacher.data.tokenizer_loading import load_tokenizer
-from corpus_teacher.data.tokenizers import Tokenizer
-from corpus_teacher.errors import CacheError, ConfigError, OutputError, TokenizerError
+from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.errors import CacheError, ConfigError, OutputError
 from corpus_teacher.neural.cached import CachedTeacher
 from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import TargetFormat
-from corpus_teacher.neural.identity import check_same_tokenizer, window_keys
+from corpus_teacher.neural.identity import window_keys
 from corpus_teacher.neural.live import NeuralTeacher, kept_rows
 from corpus_teacher.neural.shards import MANIFEST, Shard, read_manifest, replace_file, write_manifest, write_shard
 
@@ -148,7 +139,7 @@ def write_cache(
     head = _head_content(teacher) if is_hidden else None
     if head is not None:
         fields["head"] = {"file": HEAD, "bytes": len(head), "sha256": hashlib.sha256(head).hexdigest()}
-    _prepare(out, fields, head, overwrite=overwrite)
+    prepare_cache(out, fields, head, overwrite=overwrite)
     seen = {key.tobytes() for entry in fields["shards"] for key in Shard(out / entry["file"], entry).keys}
     known = len(seen)
     codec = RecordCodec(kept, teacher.vocab_size, windows.length, fields["hidden_size"])
@@ -168,137 +159,10 @@ def write_cache(
         write_manifest(out, fields)
         done = read
     progress("cache", len(windows), len(windows), len(windows) * windows.length)
-    return _summary(out, fields, kept, len(seen) - known, time.perf_counter() - begin)
+    return summary_of(out, fields, kept, len(seen) - known, time.perf_counter() - begin)
 
 
-def cache_teacher(
-    model: str | Path,
-    data: list[str],
-    out: str | Path,
-    *,
-    kept: TargetFormat | None = None,
-    length: int = 1024,
-    limit: int | None = None,
-    tokenizer: str | None = None,
-    text_field: str = "text",
-    token_dtype: str = "uint16",
-    dtype: str | None = None,
-    device: str | None = None,
-    rows: int = 8,
-    shard_tokens: int = SHARD_TOKENS,
-    overwrite: bool = False,
-    progress: Progress = silent,
-) -> CacheSummary:
-    """Cache a model by its name on text, ready tokens, or an index: what the command line does.
-
-    Parameters
-    ----------
-    model : str or Path
-        As `load_model` loads it; or a cache of hidden states.
-    data : list of str
-        One folder of an index, whose windows are cached as training cuts them; or sources as `find_sources` takes them.
-    length : int
-        T.
-    limit : int, optional
-        Only the first tokens.
-    tokenizer : str, optional
-        The teacher's, where it has none beside it; for ready tokens, the one they were made with.
-    text_field, token_dtype
-        As in `BuildOptions`: the key of the text, the integers of a raw .bin.
-    dtype : str, optional
-        Of the model: "float32", "bfloat16" or "float16".
-    device : str, optional
-        Of torch.
-    kept, rows, shard_tokens, overwrite, progress
-        As in `write_cache`.
-
-    Returns
-    -------
-    CacheSummary
-
-    Raises
-    ------
-    InputError, TokenizerError, ConfigError, CacheError, OutputError, IndexFormatError
-    """
-    kept = kept or TargetFormat()
-    types = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in types:
-        raise ConfigError(f"dtype is {dtype!r}: give float32, bfloat16 or float16")
-    progress("load the model", 0, None)
-    teacher: NeuralTeacher | CachedTeacher
-    if (Path(model) / MANIFEST).is_file():
-        teacher = CachedTeacher(model, device=device or "cpu")
-        own = None
-    else:
-        teacher = NeuralTeacher(model, tokenizer=tokenizer, kept=kept, dtype=types[dtype], device=device, rows=rows)
-        own = teacher.tokenizer
-    with contextlib.ExitStack() as stack:
-        if len(data) == 1 and (Path(data[0]) / MANIFEST).is_file():
-            index = stack.enter_context(open_index(data[0]))
-            if index.metadata.get("tokenizer"):
-                _check_own(teacher, load_tokenizer(index))
-            if index.vocab_size > teacher.vocab_size:
-                raise ConfigError(
-                    f"the index {data[0]} has {index.vocab_size:,} tokens and the teacher {teacher.vocab_size:,}: "
-                    "build the index with the teacher's tokenizer"
-                )
-            tokens, starts = index.tokens, index.doc_starts
-        else:
-            tokens, starts = _read(data, teacher, own, text_field, token_dtype, progress)
-        if limit is not None:
-            tokens, starts = tokens[:limit], starts[starts <= limit]
-        windows = TokenWindows(tokens, length, doc_starts=starts, shuffle=False)
-        return write_cache(
-            teacher,
-            windows,
-            out,
-            kept=kept,
-            shard_tokens=shard_tokens,
-            rows=rows,
-            overwrite=overwrite,
-            progress=progress,
-        )
-
-
-def _read(
-    data: list[str],
-    teacher: NeuralTeacher | CachedTeacher,
-    own: Tokenizer | None,
-    text_field: str,
-    token_dtype: str,
-    progress: Progress,
-) -> tuple[Any, Any]:
-    """Tokens and starts of documents of sources."""
-    inventory = find_sources(data)
-    ready = [source for source in inventory.sources if source.kind == "tokens"]
-    folder = Path(tempfile.gettempdir())
-    if ready and len(ready) < len(inventory.sources):
-        raise ConfigError(f"ready tokens and text don't go together: {ready[0].name} holds tokens")
-    if ready:
-        files = [open_ready_tokens(Path(source.name), dtype=token_dtype) for source in ready]
-        corpus, _ = join_ready_tokens(
-            files, vocab_size=teacher.vocab_size, end_of_document=None, folder=folder, notes=[], progress=progress
-        )
-    elif own is None:
-        raise TokenizerError(
-            "the teacher has no tokenizer to read text with: name it with --tokenizer, or give an index or ready tokens"
-        )
-    else:
-        documents = inventory.documents(ReadOptions(text_field=text_field), ReadLog())
-        corpus = tokenize_documents(documents, own, folder=folder, progress=progress, total=inventory.size_bytes)
-    return corpus.tokens, corpus.doc_starts
-
-
-def _check_own(teacher: NeuralTeacher | CachedTeacher, student: Tokenizer) -> None:
-    """Refuse the index of another tokenizer; a teacher without one is taken at the user's word."""
-    if isinstance(teacher, CachedTeacher):
-        if teacher.manifest["teacher"]["tokenizer_fingerprint"] is not None:
-            CachedTeacher(teacher.path, student_tokenizer=student)
-    elif teacher.tokenizer is not None:
-        check_same_tokenizer(teacher.tokenizer, student)
-
-
-def _prepare(out: Path, fields: dict[str, Any], head: bytes | None, *, overwrite: bool) -> None:
+def prepare_cache(out: Path, fields: dict[str, Any], head: bytes | None, *, overwrite: bool) -> None:
     """Make the folder with an empty manifest, or take over the shards of a cache that is to be completed."""
     if overwrite and out.exists():
         read_manifest(out)  # never delete what isn't a cache
@@ -373,7 +237,8 @@ def _head_content(teacher: NeuralTeacher | CachedTeacher) -> bytes:
     return buffer.getvalue()
 
 
-def _summary(out: Path, fields: dict[str, Any], kept: TargetFormat, new: int, seconds: float) -> CacheSummary:
+def summary_of(out: Path, fields: dict[str, Any], kept: TargetFormat, new: int, seconds: float) -> CacheSummary:
+    """What the shards of a manifest come to."""
     windows = sum(entry["windows"] for entry in fields["shards"])
     positions = windows * fields["length"]
     size = sum(entry["bytes"] for entry in fields["shards"])

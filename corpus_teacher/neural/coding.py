@@ -4,7 +4,7 @@ A record holds the columns of T positions one after the other, little-endian, no
 
 | column | what | kinds |
 |---|---|---|
-| tail | float16 (T,): mass beyond the kept tokens | top-k, top-p |
+| tail | float16 (fp32: float32) (T,): mass beyond the kept tokens | top-k, top-p |
 | length | uint8 or uint16 (T,): kept tokens | top-p, sample, systematic |
 | scale | float16 (T,): step of the 8-bit codes | precision int8 (hidden: float32) |
 | token | uint16 (entries,) where V ≤ 65,536, else 3 bytes, else 4 | all but hidden |
@@ -71,12 +71,17 @@ class RecordCodec:
         """Bytes of a stored float."""
         return 4 if self.kept.precision == "fp32" else 2
 
+    @property
+    def tail_type(self) -> str:
+        """Of the mass beyond the kept tokens."""
+        return "<f4" if self.kept.precision == "fp32" else "<f2"
+
     def encode_sparse(self, rows: SparseRows) -> bytes:
         """The record of T positions."""
         lengths = rows.lengths.cpu().numpy()
         columns: list[Array] = []
         if not self.kept.is_drawn:
-            columns.append(rows.tail.cpu().numpy().astype("<f2"))
+            columns.append(rows.tail.cpu().numpy().astype(self.tail_type))
         if self.kept.kind != "top-k":
             columns.append(lengths.astype(_count_type(self.most)))
         tokens = encode_tokens(rows.token_ids.cpu().numpy(), self.vocab_size)
@@ -97,7 +102,7 @@ class RecordCodec:
         if self.kept.is_drawn:
             tail = np.zeros(self.length, np.float32)
         else:
-            tail = read.take("<f2", self.length).astype(np.float32)
+            tail = read.take(self.tail_type, self.length).astype(np.float32)
         if self.kept.kind == "top-k":
             lengths = np.full(self.length, self.kept.k, np.int64)
         else:

@@ -13,7 +13,8 @@ from corpus_teacher.data.indexing import build_index_from_documents
 from corpus_teacher.errors import ConfigError, InputError, TokenizerError
 from corpus_teacher.neural import EmaCallback, EmaTeacher, NeuralTeacher, TargetFormat, live
 from corpus_teacher.training import TrainingConfig, train_student
-from tests.teacher.neural_models import VOCAB, make_model
+
+from .neural_models import VOCAB, make_model
 
 ROWS = torch.randint(0, VOCAB, (5, 9), generator=torch.Generator().manual_seed(0))
 
