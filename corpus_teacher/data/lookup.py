@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, OrderShare
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -91,6 +91,34 @@ class BackoffStep:
 
 
 @dataclass(frozen=True)
+class ExplainedToken:
+    """A likely token: its probability, and what each order adds to it, from the base up."""
+
+    token: int
+    text: str
+    probability: float
+    contributions: list[float]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An estimator's distribution, order by order.
+
+    Parameters
+    ----------
+    estimator : str
+    orders : list of OrderShare
+        Count, distinct continuations, and the shares of the mass that an order keeps and passes on; from the base up.
+    tokens : list of ExplainedToken
+        The likeliest, descending.
+    """
+
+    estimator: str
+    orders: list[OrderShare]
+    tokens: list[ExplainedToken]
+
+
+@dataclass(frozen=True)
 class Occurrence:
     """One place where the match stands.
 
@@ -138,6 +166,8 @@ class QueryAnswer:
         How often the match stands in the corpus.
     occurrences : list of Occurrence
         The first few.
+    explained : Explained, optional
+        The distribution of the estimator that was asked for.
     """
 
     tokens: list[tuple[int, str]]
@@ -149,6 +179,7 @@ class QueryAnswer:
     backoff: list[BackoffStep]
     num_occurrences: int
     occurrences: list[Occurrence]
+    explained: Explained | None = None
 
 
 @contextmanager
@@ -235,6 +266,7 @@ def index_query(
     min_count: int = 1,
     top: int = 10,
     snippets: int = 5,
+    estimator: str | None = None,
 ) -> QueryAnswer:
     """What the corpus says after a text: continuations, the backoff chain, and where it stands.
 
@@ -252,6 +284,8 @@ def index_query(
         Longest context in tokens, and how often it must be followed by a token.
     top, snippets : int
         How many continuations and occurrences to give at most.
+    estimator : str, optional
+        Also give this estimator's distribution, order by order.
 
     Raises
     ------
@@ -281,6 +315,7 @@ def index_query(
             backoff=list(_backoff(index, reader, context, length)),
             num_occurrences=index.count(match),
             occurrences=list(_occurrences(index, reader, match, snippets)) if length else [],
+            explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
         )
 
 
@@ -312,6 +347,18 @@ class _Reader:
             Continuation(int(token), self.token(int(token)), int(count), int(count) / total)
             for token, count in zip(found.token_ids[order], found.counts[order], strict=True)
         ]
+
+
+def _explained(
+    index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], name: str, max_order: int | None, top: int
+) -> Explained:
+    found = index.explain(context, estimator=name, max_order=max_order, top=top)
+    rows = zip(found.token_ids.tolist(), found.probs.tolist(), found.contributions.tolist(), strict=True)
+    return Explained(
+        found.estimator,
+        list(found.orders),
+        [ExplainedToken(token, reader.token(token), probability, parts) for token, probability, parts in rows],
+    )
 
 
 def _backoff(index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], length: int) -> Iterator[BackoffStep]:

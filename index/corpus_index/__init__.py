@@ -13,6 +13,7 @@ from corpus_index.errors import (
     QueryError,
 )
 from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_estimator
+from corpus_index.explain import Explanation, OrderShare
 from corpus_index.query import CorpusIndex
 from corpus_index.smoothing import MixedTargets, RowTable, SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.verify import verify_index
@@ -23,6 +24,7 @@ __all__ = [
     "CorpusIndex",
     "CorpusIndexError",
     "Estimator",
+    "Explanation",
     "IndexExistsError",
     "IndexFormatError",
     "IndexWriteError",
@@ -31,6 +33,7 @@ __all__ = [
     "NearDuplicates",
     "NextTokens",
     "NextTokensBatch",
+    "OrderShare",
     "QueryError",
     "RowTable",
     "SparseTargets",

@@ -17,6 +17,7 @@ import numpy as np
 
 from corpus_index._kernels import counting, rules, walk
 from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.good_turing import check_parameters, fit_ratios
 from corpus_index.kenlm_counts import kenlm_shift
 
 if TYPE_CHECKING:
@@ -31,11 +32,16 @@ _RULES = {
     "kneser-ney": rules.DISCOUNT,
     "modified-kneser-ney": rules.DISCOUNT,
     "pitman-yor": rules.PITMAN_YOR,
+    "add-k": rules.ADD_K,
+    "katz": rules.KATZ,
+    "stupid-backoff": rules.STUPID_BACKOFF,
+    "ppm-c": rules.PPM_C,
 }
+_BY_EXCLUSION = {"add-k", "katz", "stupid-backoff", "ppm-c"}
 ESTIMATORS = tuple(_RULES)
 """Names that `make_estimator` knows."""
 
-_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "pitman-yor"}
+_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "pitman-yor", "katz"}
 _FIT_ORDERS = 8  # without a bound, discounts are fitted up to here, and the last one goes on
 _MOST_ORDERS = 254  # of Kneser–Ney: shared lengths are stored up to 255
 
@@ -60,6 +66,12 @@ class Estimator:
     convention : {"plain", "kenlm"}
         kenlm: the uniform distribution below the unigrams is over the tokens of the corpus and one unknown word,
         whose share the ids that the corpus lacks divide evenly; discounts are fitted as KenLM fits them.
+    alpha : float
+        stupid-backoff: what a shorter context's scores are worth, in (0, 1].
+    k : float
+        add-k: what every token counts on top, above 0; 1 is Laplace's.
+    ratios : tuple of (d_1, …, d_5) an order
+        katz: how much of a count of 1, …, 5 is kept; see `good_turing`. The last entry goes on for higher orders.
     """
 
     name: str
@@ -68,6 +80,9 @@ class Estimator:
     strengths: tuple[tuple[float, ...], ...] = ()
     fingerprint: str | None = None
     convention: str = "plain"
+    alpha: float = 0.4
+    k: float = 0.01
+    ratios: tuple[tuple[float, ...], ...] = ()
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -81,9 +96,14 @@ class Estimator:
         return self.name in ("kneser-ney", "modified-kneser-ney")
 
     @property
+    def excludes(self) -> bool:
+        """Whether the longest context that has seen a token settles its probability; see `backing_off`."""
+        return self.name in _BY_EXCLUSION
+
+    @property
     def is_fitted(self) -> bool:
         """Whether all parameters are there."""
-        return self.name not in _FITTED or bool(self.discounts)
+        return self.name not in _FITTED or bool(self.ratios if self.name == "katz" else self.discounts)
 
     def fit(self, index: CorpusIndex) -> Estimator:
         """A copy with the parameters that the counts of an index give; itself where there is nothing to fit.
@@ -91,11 +111,15 @@ class Estimator:
         Notes
         -----
         Discounts are D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or the three of Chen & Goodman (1998), of each
-        order's own counts of counts; with convention="kenlm", of KenLM's (`kenlm_counts`). O(N) an order.
+        order's own counts of counts; with convention="kenlm", of KenLM's (`kenlm_counts`). katz: Good–Turing, see
+        `good_turing`. O(N) an order.
         """
         if self.name not in _FITTED:
             return replace(self, fingerprint=index.fingerprint)
         highest = _FIT_ORDERS if self.max_order is None else self.max_order
+        if self.name == "katz":
+            ratios, facts = fit_ratios(index, highest)
+            return replace(self, ratios=ratios, fingerprint=index.fingerprint, facts=facts)
         counts = counts_of_counts(index, highest, left=self.is_kneser_ney)
         if self.convention == "kenlm" and self.is_kneser_ney:
             counts += kenlm_shift(index, highest)
@@ -115,13 +139,16 @@ class Estimator:
     def base(self, index: CorpusIndex) -> np.ndarray:
         """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
 
-        Kneser–Ney: the unigrams' left extensions, discounted, over the uniform distribution. mle: c(w) / N. Others:
-        (c(w) + T / V) / (N + T).
+        Kneser–Ney: the unigrams' left extensions, discounted, over the uniform distribution. mle: c(w) / N. add-k:
+        uniform, as its smoothing is; (c(w) + k) / (N + k V) with max_order 0. Others: (c(w) + T / V) / (N + T).
         """
         counts = index.symbol_counts
         distinct, total = int((counts > 0).sum()), index.num_tokens
         if self.name == "mle":
             return np.append(counts / total, 0.0)
+        if self.name == "add-k":
+            counts, total = (counts, total) if self.max_order == 0 else (np.zeros(counts.size), 0)
+            return np.append(counts + self.k, self.k) / (total + self.k * index.vocab_size)
         if not self.is_kneser_ney:
             return np.append(counts + distinct / index.vocab_size, distinct / index.vocab_size) / (total + distinct)
         counts, cuts, uniform = self.root(index)
@@ -150,6 +177,9 @@ class Estimator:
             "strengths": self.strengths,
             "fingerprint": self.fingerprint,
             "convention": self.convention,
+            "alpha": self.alpha,
+            "k": self.k,
+            "ratios": self.ratios,
             "facts": self.facts,
         }
         Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -165,7 +195,7 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     max_order : int, optional
         Symbols of the longest context that counts.
     **parameters
-        discounts, strengths, convention: see `Estimator`.
+        discounts, strengths, convention, alpha, k, ratios: see `Estimator`.
 
     Raises
     ------
@@ -181,6 +211,7 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
         raise QueryError(f"convention {estimator.convention!r} is unknown: choose 'plain' or 'kenlm'")
     if estimator.is_kneser_ney and max_order is not None and max_order > _MOST_ORDERS:
         raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
+    check_parameters(estimator)
     if name in ("jelinek-mercer", "dirichlet") and not estimator.strengths:
         default = (0.5,) if name == "jelinek-mercer" else (16.0,)
         estimator = replace(estimator, strengths=(default,))
@@ -201,6 +232,7 @@ def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimato
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         content["discounts"] = tuple(tuple(row) for row in content["discounts"])
         content["strengths"] = tuple(tuple(row) for row in content["strengths"])
+        content["ratios"] = tuple(tuple(row) for row in content.get("ratios", ()))
         estimator = Estimator(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise IndexFormatError(f"{path} is not an estimator ({error}): fit one again") from error
@@ -209,15 +241,15 @@ def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimato
     return estimator
 
 
-def counts_of_counts(index: CorpusIndex, highest: int, *, left: bool) -> np.ndarray:
-    """How many (h, w) have a count of 1, 2, 3, 4: shape (highest + 1, 4), by the order of h.
+def counts_of_counts(index: CorpusIndex, highest: int, *, left: bool, most: int = 4) -> np.ndarray:
+    """How many (h, w) have a count of 1, 2, …, most: shape (highest + 1, most), by the order of h.
 
     left: below the highest order, the count is that of distinct left extensions (raw where h begins with the start).
     """
     next_tokens, common = index.array("next_tokens"), index.array("common")
     known = np.full(index.num_tokens, 255, np.uint8)
     walk.mark_short_contexts(index.kernel_arrays(), next_tokens, min(highest + 1, _MOST_ORDERS), known)
-    table = np.zeros((highest + 1, 5), np.int64)
+    table = np.zeros((highest + 1, most + 1), np.int64)
     for order in range(highest + 1):
         counting.count_counts(
             next_tokens,

@@ -1,0 +1,643 @@
+"""Estimators with exclusion: a token's probability is set by the longest context that has seen it.
+
+Katz's backoff, stupid backoff, PPM-C, and add-k at the longest match. From the deepest context of a position to the
+shallowest, each shares out the mass that its longer ones left: its tokens that none of them has seen take theirs, the
+rest goes on, in the end to the base distribution, among the tokens that no context has seen.
+
+    KATZ            w takes d(c(w)) · c(w), what the discounts saved goes on
+    PPM_C           w takes c(w) of the new tokens' counts, as many as there are new tokens go on
+    STUPID_BACKOFF  w takes c(w) / c, α of the mass goes on for each order, whatever was taken; then all by their sum
+    ADD_K           w takes c(w) + k, k for every other token goes on, and the longest match is the only context
+
+A longer context's tokens are among those of a shorter one. So what is new in a context are its sums less the sums of
+its counts over the longer one's tokens. For stored rows both are kept (`fill_row_sums`): the label's probability needs
+no row to be read. Leaving out changes these sums for the tokens left out only.
+
+All sums are of whole numbers, and what is left is never the difference of two nearly equal masses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.mixed import _narrowest_row
+from corpus_index._kernels.nodes import node_around, parent_depth
+from corpus_index._kernels.reading import read, read_others
+from corpus_index._kernels.rows import find_row, place_in_row
+from corpus_index._kernels.rules import ADD_K, KATZ, PPM_C, STUPID_BACKOFF
+from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
+
+CLASSES = 5  # counts up to here may have a discount of their own
+TOTAL, DISTINCT = 0, CLASSES + 1  # of sums: the total; how many are 1, 2, … 5; how many in all
+SUMS = CLASSES + 2
+LARGEST_REST = 4.0  # beyond it float32 couldn't hold `p − rest · base` well enough for a sum of 1
+
+
+class ExclusionArrays(NamedTuple):
+    """A rule, its parameters, and its base (c(w) + added) / (total + added · V).
+
+    ratios (orders, 5): Katz's d_1 … d_5 by order, the last order going on. raw: scores of stupid backoff, not
+    divided by their sum. unigrams (S,): the c(w) of the base, all 0 where it is uniform. occurrences (S,): how often
+    each symbol stands in the corpus of num_tokens. whole: whether a context that matches nothing lists all of them.
+    row_sums: see `fill_row_sums`.
+    """
+
+    rule: int
+    ratios: np.ndarray
+    alpha: float
+    added: float
+    vocab_size: int
+    raw: bool
+    unigrams: np.ndarray
+    total: int
+    occurrences: np.ndarray
+    num_tokens: int
+    whole: bool
+    base: np.ndarray
+    row_sums: np.ndarray
+
+
+class ExclusionScratch(NamedTuple):
+    """By symbol: counts in the light node read last; the number of the last position that saw it; what is left out.
+
+    tally, gone, gone_above: zeros between uses. numbers: how many positions there were. tokens, gone_tokens, best, …:
+    lists. memo_…: sums of stored rows without a document, of the rows that memo_keys names.
+    """
+
+    tally: np.ndarray
+    seen: np.ndarray
+    gone: np.ndarray
+    gone_above: np.ndarray
+    numbers: np.ndarray
+    tokens: np.ndarray
+    gone_tokens: np.ndarray
+    gone_tokens_above: np.ndarray
+    best_tokens: np.ndarray
+    best_masses: np.ndarray
+    memo_keys: np.ndarray
+    memo_sums: np.ndarray
+
+
+class Flat(NamedTuple):
+    """Targets to be filled, or (offsets of size 0) only the labels' probabilities, in rest."""
+
+    offsets: np.ndarray
+    tokens: np.ndarray
+    probs: np.ndarray
+    rest: np.ndarray
+    cut: np.ndarray
+    match_len: np.ndarray
+    context_count: np.ndarray
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _shift(sums, old, new):
+    """Change one of the counts of sums; 0: it isn't among them."""
+    sums[TOTAL] += new - old
+    if 0 < old <= CLASSES:
+        sums[old] -= 1
+    if 0 < new <= CLASSES:
+        sums[new] += 1
+    sums[DISTINCT] += (new > 0) - (old > 0)
+
+
+@njit(cache=True, nogil=True)
+def fill_row_sums(heavy, occurrences, row_sums):
+    """row_sums (R, 2, SUMS): of each stored row, the sums of its counts, and of its parent's counts of its tokens.
+
+    The parent of the widest rows is the empty context.
+    """
+    for row in range(heavy.offsets.size - 1):
+        parent = np.int64(heavy.table[row, PARENT])
+        a, e = np.int64(0), np.int64(0)
+        if parent != NO_PARENT:
+            a, e = heavy.offsets[parent], heavy.offsets[parent + 1]
+        for k in range(heavy.offsets[row], heavy.offsets[row + 1]):
+            c = np.int64(heavy.tokens[k])
+            _shift(row_sums[row, 0], 0, np.int64(heavy.counts[k]))
+            if parent == NO_PARENT:
+                above = np.int64(occurrences[c])
+            else:
+                step = np.int64(1)  # gallop: both rows ascend, the parent's is longer
+                while a + step < e and np.int64(heavy.tokens[a + step]) <= c:
+                    a += step
+                    step *= 2
+                a = place_in_row(heavy.tokens, a, min(e, a + step), c)
+                above = np.int64(heavy.counts[a])
+            _shift(row_sums[row, 1], 0, above)
+
+
+@njit(cache=True, nogil=True)
+def _share(arrays, order, mass, sums, new, worth):
+    """(unit, taken, mass left) of a context: a new token with a count of x takes unit · worth[x], beyond 5 unit · x.
+
+    sums, new: of all its counts, and of those of tokens that no longer context has seen. taken: by all new tokens.
+    """
+    rule = arrays.rule
+    for x in range(1, CLASSES + 1):
+        worth[x] = x
+    if rule == STUPID_BACKOFF:
+        unit = mass / sums[TOTAL]
+        return unit, unit * new[TOTAL], mass
+    if rule == ADD_K:
+        unit = mass / (sums[TOTAL] + arrays.added * arrays.vocab_size)
+        taken = unit * (sums[TOTAL] + arrays.added * sums[DISTINCT])
+        return unit, taken, unit * arrays.added * (arrays.vocab_size - sums[DISTINCT])
+    if new[DISTINCT] == 0 and (rule == PPM_C or sums[DISTINCT] < arrays.vocab_size):
+        return 0.0, 0.0, mass
+    kept = float(new[TOTAL])
+    left = float(new[DISTINCT])
+    if rule == KATZ:
+        at = min(order, arrays.ratios.shape[0] - 1)
+        left = 0.0
+        for x in range(1, CLASSES + 1):
+            worth[x] = arrays.ratios[at, x - 1] * x
+            left += (x - worth[x]) * sums[x]
+            kept -= (x - worth[x]) * new[x]
+        if left == 0.0:
+            left = 1.0
+    if sums[DISTINCT] == arrays.vocab_size:
+        left = 0.0
+    if kept + left <= 0.0:
+        return 0.0, 0.0, 0.0
+    unit = mass / (kept + left)
+    return unit, unit * kept, unit * left
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _worth(worth, x):
+    """What a count is worth."""
+    return worth[x] if x <= CLASSES else float(x)
+
+
+@njit(cache=True, nogil=True)
+def _sift(tokens, masses, i, n):
+    """Let entry i sink to its place in a heap of n, the least on top."""
+    while 2 * i + 1 < n:
+        child = 2 * i + 1
+        if child + 1 < n and masses[child + 1] < masses[child]:
+            child += 1
+        if masses[child] >= masses[i]:
+            return
+        tokens[i], tokens[child] = tokens[child], tokens[i]
+        masses[i], masses[child] = masses[child], masses[i]
+        i = child
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _offer(tokens, masses, n, top_k, token, mass):
+    """Keep a token if it is among the top_k largest so far: a list, and a heap once it is full; returns its size."""
+    if n < top_k:
+        tokens[n], masses[n] = token, mass
+        n += 1
+        if n == top_k:
+            for i in range(n // 2 - 1, -1, -1):
+                _sift(tokens, masses, i, n)
+    elif mass > masses[0]:
+        tokens[0], masses[0] = token, mass
+        _sift(tokens, masses, 0, n)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _count_ranks(next_tokens, ranks, lo, hi, begin, end, gone, tokens):
+    """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
+    n = 0
+    for i in range(begin + np.searchsorted(ranks[begin:end], lo), begin + np.searchsorted(ranks[begin:end], hi)):
+        c = np.int64(next_tokens[ranks[i]])
+        tokens[n] = c
+        n += gone[c] == 0
+        gone[c] += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _without_document(next_tokens, heavy, documents, document, occurrences, scratch, row, sums):
+    """Take a document from a stored row's sums (2, SUMS)."""
+    table, gone, gone_above = heavy.table, scratch.gone, scratch.gone_above
+    begin, end = documents.offsets[document], documents.offsets[document + 1]
+    start, stop = heavy.offsets[row], heavy.offsets[row + 1]
+    lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
+    n = _count_ranks(next_tokens, documents.ranks, lo, hi, begin, end, gone, scratch.gone_tokens)
+    for i in range(n):
+        c = scratch.gone_tokens[i]
+        x = np.int64(heavy.counts[place_in_row(heavy.tokens, start, stop, c)])
+        _shift(sums[0], x, x - np.int64(gone[c]))
+    parent = np.int64(table[row, PARENT])
+    above = scratch.gone_tokens_above
+    a, e = np.int64(0), np.int64(0)
+    if parent != NO_PARENT:
+        a, e = heavy.offsets[parent], heavy.offsets[parent + 1]
+        lo, hi = np.int64(table[parent, LO]), np.int64(table[parent, HI])
+        num_above = _count_ranks(next_tokens, documents.ranks, lo, hi, begin, end, gone_above, above)
+    else:
+        first = documents.token_offsets[document]
+        num_above = documents.token_offsets[document + 1] - first
+        for i in range(num_above):
+            above[i] = documents.tokens[first + i]
+            gone_above[above[i]] = documents.lost[first + i]
+    for i in range(num_above):
+        c = above[i]
+        k = place_in_row(heavy.tokens, start, stop, c)
+        if k >= 0:
+            old = np.int64(occurrences[c])
+            if parent != NO_PARENT:
+                old = np.int64(heavy.counts[place_in_row(heavy.tokens, a, e, c)])
+            still = np.int64(heavy.counts[k]) > np.int64(gone[c])
+            _shift(sums[1], old, old - np.int64(gone_above[c]) if still else 0)
+        gone_above[c] = 0
+    for i in range(n):
+        gone[scratch.gone_tokens[i]] = 0
+
+
+@njit(cache=True, nogil=True)
+def _document_loss(documents, document, token):
+    """How often a token stands in a document that is left out."""
+    a, e = documents.token_offsets[document], documents.token_offsets[document + 1]
+    k = place_in_row(documents.tokens, a, e, token)
+    return np.int64(documents.lost[k]) if k >= 0 else np.int64(0)
+
+
+@njit(cache=True, nogil=True)
+def _write(arrays, scratch, n, label, label_mass, label_seen, covered, rest_mass, explicit, top_k, top_p, q, used, out):
+    """A position's pairs, from its n best tokens and, if it isn't −1, the label; returns the end.
+
+    covered, explicit: how many tokens the contexts have seen, and their mass; rest_mass: that of all others. What isn't
+    listed shares what is left in the base's proportions, and each listed token's pair is what the base lacks of it.
+    """
+    tokens, masses, base = scratch.best_tokens, scratch.best_masses, arrays.base
+    listed = label_mass if label >= 0 else 0.0
+    size = n
+    if top_p < 1.0:
+        order = np.argsort(-masses[:n])
+        size = 0
+        while size < n and listed < top_p:
+            listed += masses[order[size]]
+            size += 1
+        chosen, chosen_masses = tokens[order[:size]], masses[order[:size]]
+        tokens[:size] = chosen
+        masses[:size] = chosen_masses
+    kept = size + (label >= 0 and label_seen)
+    listed = label_mass if label >= 0 and label_seen else 0.0
+    weight = 0.0
+    for i in range(size):
+        listed += masses[i]
+        weight += arrays.unigrams[tokens[i]] + arrays.added
+    if label >= 0:
+        tokens[size], masses[size] = label, label_mass
+        size += 1
+        weight += arrays.unigrams[label] + arrays.added
+        if not label_seen:
+            rest_mass = max(0.0, rest_mass - label_mass)
+    cut = max(0.0, explicit - listed) if kept < covered else 0.0
+    rest_mass += cut
+    everything = arrays.total + arrays.added * arrays.vocab_size
+    left = everything - weight if size < arrays.vocab_size else 0.0
+    share = rest_mass / left if left > 0.0 else 0.0
+    rest = share * everything
+    order = np.argsort(tokens[:size])
+    chosen, chosen_masses = tokens[order], masses[order]
+    if rest > LARGEST_REST and top_k >= arrays.vocab_size == arrays.unigrams.size:
+        i = 0
+        for c in range(arrays.vocab_size):
+            mass = share * (arrays.unigrams[c] + arrays.added)
+            if i < size and chosen[i] == c:
+                mass = chosen_masses[i]
+                i += 1
+            out.tokens[used], out.probs[used] = c, mass
+            used += 1
+        rest = 0.0
+    else:
+        total = 0.0
+        for i in range(size):
+            pair = np.float32(chosen_masses[i] - rest * np.float64(base[chosen[i]]))
+            out.tokens[used], out.probs[used] = chosen[i], pair
+            total += np.float64(pair)
+            used += 1
+        if rest > LARGEST_REST:
+            rest = max(0.0, 1.0 - total)
+    out.rest[q], out.cut[q] = rest, cut
+    return used
+
+
+@njit(cache=True, nogil=True)
+def exclusion_targets(
+    index,
+    next_tokens,
+    arrays,
+    heavy,
+    lo,
+    hi,
+    depths,
+    started,
+    labels,
+    leaves,
+    documents,
+    scratch,
+    top_k,
+    top_p,
+    ahead,
+    out,
+):
+    """Fill the targets of some positions; returns the first position that had no room.
+
+    lo, hi, depths (Q,): the positions' matches. started (Q,): 1 where the match includes its document's start. labels
+    (Q,): the token that follows; −1 where unknown, the number of symbols where the corpus lacks it. leaves: whether the
+    label's occurrence, or its document, is left out.
+    """
+    text, nodes = index.text, index.nodes
+    rule, unigrams = arrays.rule, arrays.unigrams
+    tally, seen, gone, tokens = scratch.tally, scratch.seen, scratch.gone, scratch.tokens
+    best_tokens, best_masses = scratch.best_tokens, scratch.best_masses
+    num_symbols, vocab_size = tally.size, arrays.vocab_size
+    targets = out.offsets.size > 0
+    own, new = np.zeros(SUMS, np.int64), np.zeros(SUMS, np.int64)
+    both = np.zeros((2, SUMS), np.int64)
+    worth = np.zeros(CLASSES + 1)
+    used = np.int64(0)
+    scratch.memo_keys[:] = -1
+    if targets:
+        out.offsets[0] = 0
+    for q in range(lo.size):
+        if q + ahead < lo.size:
+            prefetch(nodes.common, lo[q + ahead])
+            prefetch(nodes.common, hi[q + ahead])
+            prefetch(next_tokens, lo[q + ahead])
+        if targets and used + top_k + 1 > out.tokens.size:
+            return q
+        scratch.numbers[0] += 1
+        number = scratch.numbers[0]
+        a, e, depth = lo[q], hi[q], np.int64(depths[q])
+        label = labels[q]
+        known = 0 <= label < num_symbols
+        out_self = leaves and known and documents.of[q] < 0
+        document = documents.of[q] if leaves and known else np.int64(-1)
+        always = label if leaves and known else np.int64(-1)
+        room = top_k - (always >= 0)
+        doc_a = doc_e = begin = end = np.int64(0)
+        if document >= 0:
+            doc_a, doc_e = documents.offsets[document], documents.offsets[document + 1]
+            begin, end = documents.begins[document], documents.ends[document]
+        mass, explicit, of_label = 1.0, 0.0, 0.0
+        label_seen, done, top = False, False, True
+        length, count = np.int64(0), np.int64(-1)
+        n = best = np.int64(0)
+        read_a = read_e = a
+        row = around = below = np.int64(-1)
+        at_match = True
+        while depth > 0:
+            if e - a > heavy.light:
+                row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e)
+                if row >= 0:
+                    break
+            if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
+                g = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], a)
+                g_end = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], e)
+                c = np.int64(next_tokens[a])
+                tokens[0] = c
+                tally[c] = (e - a) - (g_end - g)
+                n = 1 if tally[c] > 0 else 0
+            elif document >= 0:
+                n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
+                n = read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
+            else:
+                n = read(next_tokens, a, read_a, tally, tokens, n)
+                n = read(next_tokens, read_e, e, tally, tokens, n)
+            read_a, read_e = a, e
+            up = parent_depth(text, nodes, a, e)
+            own[:] = 0
+            new[:] = 0
+            for j in range(n):
+                c = tokens[j]
+                x = np.int64(tally[c]) - (out_self and c == label)
+                if x > 0:
+                    _shift(own, 0, x)
+                    if seen[c] != number:
+                        _shift(new, 0, x)
+            if own[TOTAL] > 0:
+                if top:
+                    length, count = depth - (at_match and started[q] == 1), own[TOTAL]
+                top = False
+                unit, taken, mass = _share(arrays, depth, mass, own, new, worth)
+                explicit += taken
+                plus = arrays.added if rule == ADD_K else 0.0
+                for j in range(n):
+                    c = tokens[j]
+                    x = np.int64(tally[c]) - (out_self and c == label)
+                    if x > 0 and seen[c] != number:
+                        seen[c] = number
+                        share = unit * (_worth(worth, x) + plus)
+                        if c == label:
+                            of_label, label_seen = share, True
+                        if targets and c != always:
+                            best = _offer(best_tokens, best_masses, best, room, c, share)
+                if rule == STUPID_BACKOFF:
+                    mass *= arrays.alpha ** (depth - up)
+                if rule == ADD_K or (label_seen and not targets and (rule != STUPID_BACKOFF or arrays.raw)):
+                    done = True
+                    break
+            at_match = False
+            depth = up
+            if up == 0:
+                break
+            if around < 0:
+                around = _narrowest_row(heavy.table, heavy.narrowest, a)
+            if around != NO_PARENT and np.int64(heavy.table[around, OWN_DEPTH]) == up:
+                row = around
+                break
+            a, e = node_around(text, nodes, a, e, up)
+        covered = own[DISTINCT] if not top else np.int64(0)
+        while depth > 0 and row >= 0 and not done:
+            table = heavy.table
+            up, parent = np.int64(table[row, PARENT_DEPTH]), np.int64(table[row, PARENT])
+            start, stop = heavy.offsets[row], heavy.offsets[row + 1]
+            place = place_in_row(heavy.tokens, start, stop, label) if known else np.int64(-1)
+            of_row = np.int64(heavy.counts[place]) if place >= 0 else np.int64(0)
+            num_gone = np.int64(0)
+            if out_self and of_row > 0:
+                scratch.gone_tokens[0] = label
+                gone[label] = num_gone = 1
+            # what is new here: all, but for the longer contexts' tokens
+            if below >= 0:
+                new[:] = both[1]
+            else:
+                new[:] = 0
+            if document >= 0:
+                memo = row & (scratch.memo_keys.shape[0] - 1)
+                if scratch.memo_keys[memo, 0] != row or scratch.memo_keys[memo, 1] != document:
+                    for i in range(SUMS):
+                        scratch.memo_sums[memo, 0, i] = arrays.row_sums[row, 0, i]
+                        scratch.memo_sums[memo, 1, i] = arrays.row_sums[row, 1, i]
+                    _without_document(
+                        next_tokens,
+                        heavy,
+                        documents,
+                        document,
+                        arrays.occurrences,
+                        scratch,
+                        row,
+                        scratch.memo_sums[memo],
+                    )
+                    scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
+                both[:] = scratch.memo_sums[memo]
+                num_gone = _count_ranks(
+                    next_tokens,
+                    documents.ranks,
+                    np.int64(table[row, LO]),
+                    np.int64(table[row, HI]),
+                    doc_a,
+                    doc_e,
+                    gone,
+                    scratch.gone_tokens,
+                )
+            else:
+                for i in range(SUMS):
+                    both[0, i] = arrays.row_sums[row, 0, i]
+                    both[1, i] = arrays.row_sums[row, 1, i]
+                if num_gone > 0:
+                    _shift(both[0], of_row, of_row - 1)
+                    above = np.int64(arrays.occurrences[label])
+                    if parent != NO_PARENT:
+                        above = np.int64(
+                            heavy.counts[
+                                place_in_row(heavy.tokens, heavy.offsets[parent], heavy.offsets[parent + 1], label)
+                            ]
+                        )
+                    _shift(both[1], above, above - 1 if of_row > 1 else 0)
+            if below < 0:
+                for j in range(n):
+                    c = tokens[j]
+                    if seen[c] == number:
+                        k = place_in_row(heavy.tokens, start, stop, c)
+                        _shift(new, 0, np.int64(heavy.counts[k]) - np.int64(gone[c]))
+            for i in range(SUMS):
+                own[i] = both[0, i]
+                new[i] = own[i] - new[i]
+            if own[TOTAL] > 0:
+                if top:
+                    length, count = depth - (at_match and started[q] == 1), own[TOTAL]
+                top = False
+                unit, taken, mass = _share(arrays, depth, mass, own, new, worth)
+                explicit += taken
+                plus = arrays.added if rule == ADD_K else 0.0
+                x = of_row - np.int64(gone[label]) if known else np.int64(0)
+                if x > 0 and not label_seen:
+                    of_label, label_seen = unit * (_worth(worth, x) + plus), True
+                if targets and new[DISTINCT] > 0:
+                    for k in range(start, stop):
+                        c = np.int64(heavy.tokens[k])
+                        if seen[c] != number:
+                            x = np.int64(heavy.counts[k]) - np.int64(gone[c])
+                            if x > 0:
+                                seen[c] = number
+                                if c != always:
+                                    share = unit * (_worth(worth, x) + plus)
+                                    best = _offer(best_tokens, best_masses, best, room, c, share)
+                if rule == STUPID_BACKOFF:
+                    mass *= arrays.alpha ** (depth - up)
+                covered = own[DISTINCT]
+                if rule == ADD_K or (label_seen and not targets and (rule != STUPID_BACKOFF or arrays.raw)):
+                    done = True
+            for i in range(num_gone):
+                gone[scratch.gone_tokens[i]] = 0
+            below = row
+            at_match = False
+            if parent == NO_PARENT:
+                break
+            row, depth = parent, up
+        if top:
+            length, count = np.int64(0), np.int64(-1)  # all of the corpus: the caller knows how much that is
+        out.match_len[q] = length
+        out.context_count[q] = count
+        lost = np.int64(0)  # of the corpus
+        if document >= 0:
+            lost = doc_e - doc_a
+        elif out_self:
+            lost = np.int64(1)
+        lost_label = np.int64(0)
+        if known and lost > 0:
+            lost_label = _document_loss(documents, document, label) if document >= 0 else np.int64(1)
+        if top and arrays.whole:  # add-k, and the base is uniform: all tokens of the corpus
+            if document >= 0:
+                for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
+                    gone[documents.tokens[i]] = documents.lost[i]
+            elif out_self:
+                gone[label] = 1
+            own[:] = 0
+            for c in range(num_symbols):
+                x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
+                if x > 0:
+                    _shift(own, 0, x)
+            unit, explicit, mass = _share(arrays, 0, mass, own, own, worth)
+            for c in range(num_symbols):
+                x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
+                if x > 0:
+                    share = unit * (x + arrays.added)
+                    if c == label:
+                        of_label, label_seen = share, True
+                    if targets and c != always:
+                        best = _offer(best_tokens, best_masses, best, room, c, share)
+            if document >= 0:
+                for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
+                    gone[documents.tokens[i]] = 0
+            elif out_self:
+                gone[label] = 0
+            covered = own[DISTINCT]
+        # the base, among the tokens that no context has seen
+        uniform = arrays.total == 0
+        units = everything = float(arrays.total - (0 if uniform else lost))
+        if not uniform:
+            if below >= 0:
+                units -= both[1, TOTAL]
+            else:
+                for j in range(n):
+                    c = tokens[j]
+                    if seen[c] == number:
+                        units -= unigrams[c]
+                        if document >= 0:
+                            units += _document_loss(documents, document, c)
+                        elif out_self and c == label:
+                            units += 1.0
+        units += arrays.added * (vocab_size - covered)
+        everything += arrays.added * vocab_size
+        scale = 1.0
+        share = mass / units if units > 0.0 else 0.0
+        if rule == STUPID_BACKOFF:
+            share = mass / everything if everything > 0.0 else 0.0
+            mass = share * units
+            if not arrays.raw:
+                scale = 1.0 / (explicit + mass)
+        if label >= 0 and not label_seen:
+            own_units = arrays.added
+            if known and not uniform:
+                own_units += unigrams[label] - lost_label
+            of_label = share * own_units
+        for j in range(n):
+            tally[tokens[j]] = 0
+        if not targets:
+            out.rest[q] = of_label * scale
+            continue
+        for i in range(best):
+            best_masses[i] *= scale
+        used = _write(
+            arrays,
+            scratch,
+            best,
+            always,
+            of_label * scale,
+            label_seen,
+            covered,
+            mass * scale,
+            explicit * scale,
+            top_k,
+            top_p,
+            q,
+            used,
+            out,
+        )
+        out.offsets[q + 1] = used
+    return lo.size
