@@ -39,7 +39,7 @@ class Blend:
         Of the components in the order of `COMPONENTS`; at least 0, and the sum is 1 at every position that has a label,
         0 at the others.
     reasons : Tensor of shape (Q,), int64
-        A `Reason` each. Where several components are silent it tells of the heaviest, the remainder last.
+        A `Reason` each.
     scale : Tensor of shape (Q,), float32
         The weight of the position itself: 1, less under complementary weighting, 0 without a label.
     used : frozenset of str
@@ -161,17 +161,18 @@ def blend(policy: Policy, step: int, components: Components) -> Blend:
         speaks = _who_speaks(policy, components)
         asked = policy.asked(step)
         weights = torch.zeros(counted.shape[0], len(COMPONENTS), dtype=torch.float64, device=counted.device)
-        reasons = torch.full_like(components.labels, Reason.NONE)
         left = torch.full_like(weights[:, 0], asked.get(policy.remainder, 0.0))
-        # The heaviest first: where several are silent, the reason tells what became of the heaviest.
-        others = sorted((name for name in asked if name != policy.remainder), key=lambda name: -asked[name])
-        for name in others:
-            factor = torch.ones_like(left)
+        silent = torch.zeros_like(left)  # what is asked of components that don't speak
+        for name in (name for name in asked if name != policy.remainder):
+            own = torch.full_like(left, asked[name])
             for evidence in policy.shares[name].evidence:
-                factor = factor * evidence(components, name)
-            left += asked[name] * (1 - factor) * speaks[name]
-            _give(policy, speaks, weights, reasons, name, asked[name], asked[name] * factor)
-        _give(policy, speaks, weights, reasons, policy.remainder, left, left)
+                own = own * evidence(components, name)
+            weights[:, _COLUMN[name]] = torch.where(speaks[name], own, 0)
+            left = torch.where(speaks[name], left + asked[name] - own, left)
+            silent = torch.where(speaks[name], silent, silent + asked[name])
+        weights[:, _COLUMN[policy.remainder]] = torch.where(speaks[policy.remainder], left, 0)
+        silent = torch.where(speaks[policy.remainder], silent, silent + left)
+        reasons = _hand_over(policy, speaks, weights, silent)
         most, column = weights[:, 1:].max(1)
         # the reasons from CORPUS on stand in the order of the columns
         as_asked = torch.where(most > 0, Reason.CORPUS + column, int(Reason.HARD))
@@ -188,32 +189,24 @@ def blend(policy: Policy, step: int, components: Components) -> Blend:
         return Blend(weights.float(), reasons, scale, _used(policy, asked, components))
 
 
-def _give(
-    policy: Policy,
-    speaks: dict[str, Tensor],
-    weights: Tensor,
-    reasons: Tensor,
-    name: str,
-    asked: float | Tensor,
-    own: Tensor,
-) -> None:
-    """Add a component's own weight where it speaks; elsewhere all that is asked of it goes to the first fallback that
-    does."""
-    weights[:, _COLUMN[name]] += own * speaks[name]
-    silent = speaks["hard"] & ~speaks[name]
-    asked = torch.as_tensor(asked, dtype=weights.dtype, device=weights.device)
+def _hand_over(policy: Policy, speaks: dict[str, Tensor], weights: Tensor, silent: Tensor) -> Tensor:
+    """Give the weight of the silent to the first fallback that speaks; the reasons where there was any, else NONE."""
+    reasons = torch.full_like(silent, Reason.NONE, dtype=torch.int64)
+    waiting = speaks["hard"] & (silent > 0)
     for fallback in (*policy.fallbacks, "hard"):
-        takes = silent & speaks[fallback]
-        weights[:, _COLUMN["corpus" if fallback == "shorter" else fallback]] += asked * takes
-        told = takes & (asked > 0) & (reasons == Reason.NONE)
-        reasons.masked_fill_(told, _FALLBACK[fallback])
-        silent = silent & ~takes
+        takes = waiting & speaks[fallback]
+        weights[:, _COLUMN["corpus" if fallback == "shorter" else fallback]] += torch.where(takes, silent, 0)
+        reasons.masked_fill_(takes, _FALLBACK[fallback])
+        waiting = waiting & ~takes
+    return reasons
 
 
 def _used(policy: Policy, asked: dict[str, float], components: Components) -> frozenset[str]:
     """The components that may have weight somewhere, told without a look at the weights."""
     used = {"hard", *asked}
-    if asked.keys() != {"hard"}:  # which is never silent
+    if any(policy.shares[name].evidence for name in asked.keys() & policy.shares.keys()):
+        used.add(policy.remainder)
+    if used != {"hard"}:  # which is never silent
         used.update("corpus" if name == "shorter" else name for name in policy.fallbacks)
     return frozenset(used.intersection(components.given))
 

@@ -99,7 +99,7 @@ def naive_blend(policy: Policy, step: int, components: Components) -> tuple[Tens
             reasons.append(Reason.NONE)
             continue
         asked = policy.asked(step)
-        others = sorted((name for name in asked if name != policy.remainder), key=lambda name: -asked[name])
+        others = [name for name in asked if name != policy.remainder]
         left = asked.get(policy.remainder, 0.0)
         for name in [*others, policy.remainder]:
             amount = left if name == policy.remainder else asked[name]

@@ -139,6 +139,12 @@ def test_top_tokens_and_probabilities_are_the_dense_ones(
     torch.testing.assert_close(actual.double(), dense.reshape(-1), atol=1e-6, rtol=0)
 
 
+def test_dense_targets_know_where_they_are_silent() -> None:
+    teacher = DenseTargets(torch.zeros(1, 2, 4), torch.tensor([[True, False]]))
+    assert teacher.entropy().tolist() == pytest.approx([math.log(4), 0])
+    assert (teacher.num_positions, teacher.vocab_size) == (2, 4)
+
+
 def test_agreement_at_its_ends() -> None:
     corpus = SoftTargets.from_arrays([0, 1, 2], [2, 2], [1.0, 1.0], [0.0, 0.0], [0.25] * 4)
     same, other = torch.full((4,), -60.0), torch.full((4,), -60.0)
@@ -179,6 +185,19 @@ def test_a_missing_window_of_the_neural_teacher_goes_to_the_corpus(random_target
     actual = blend(policy, 0, Components(torch.zeros(6, dtype=torch.int64), corpus, cached))
     assert labels_of(actual) == ["neural"] * 4 + ["corpus-fallback"] * 2
     torch.testing.assert_close(actual.weight_of("corpus"), torch.tensor([0.4] * 4 + [1.0] * 2))
+
+
+def test_what_evidence_takes_away_goes_to_the_remainder(random_targets: MakeTargets) -> None:
+    corpus = replace(random_targets(1), match_len=torch.arange(6).int(), context_count=torch.ones(6).long())
+    cached = replace(random_targets(2), valid=torch.tensor([True] * 5 + [False]))
+    share = Share(1.0, evidence=(Evidence("match_len", low=0, high=5),))
+    policy = Policy({"corpus": share}, remainder="neural", fallbacks=("base",))
+    actual = blend(policy, 0, Components(torch.zeros(6, dtype=torch.int64), corpus, cached))
+    assert actual.used == {"hard", "corpus", "neural", "base"}
+    # position 0 has no match; at 5 nothing is asked of the neural teacher, so its silence is none of our business
+    assert labels_of(actual) == ["base-fallback", "neural", "neural", "corpus", "corpus", "corpus"]
+    torch.testing.assert_close(actual.weight_of("corpus"), torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]))
+    torch.testing.assert_close(actual.weight_of("neural"), torch.tensor([0.0, 0.8, 0.6, 0.4, 0.2, 0.0]))
 
 
 def test_min_count_silences_rare_contexts_shorter_or_not(random_targets: MakeTargets) -> None:
@@ -242,12 +261,13 @@ def test_routing_takes_a_quantile(random_targets: MakeTargets, seed: int, share:
 
 
 def test_routing_of_equally_certain_positions_is_exact_and_repeats() -> None:
+    ones = [1] * 100
     corpus = SoftTargets.from_arrays(
-        range(11), [1] * 10, [1.0] * 10, [0.0] * 10, [0.25] * 4, match_len=[1] * 10, context_count=[1] * 10
+        range(101), ones, ones, [0.0] * 100, [0.25] * 4, match_len=ones, context_count=ones
     )
-    policy = Policy({"corpus": 1.0}, routing=Routing(0.29))
-    actual = blend(policy, 0, Components(torch.zeros(10, dtype=torch.int64), corpus))
-    assert labels_of(actual) == ["routed"] * 2 + ["corpus"] * 8
+    policy = Policy({"corpus": 1.0}, routing=Routing(0.29))  # 0.29 · 100 is a little less than 29 in floating point
+    actual = blend(policy, 0, Components(torch.zeros(100, dtype=torch.int64), corpus))
+    assert labels_of(actual) == ["routed"] * 29 + ["corpus"] * 71
 
 
 def test_complementary_weighting_is_less_where_the_corpus_knows(random_targets: MakeTargets) -> None:

@@ -120,6 +120,18 @@ def test_parts_are_the_single_cross_entropies(
         assert not actual.parts[name].requires_grad
 
 
+@given(st.integers(0, 10_000))
+def test_the_part_of_the_corpus_is_with_its_base(random_targets: MakeTargets, seed: int) -> None:
+    batch, logits = make_batch(random_targets, seed, sparse_neural=False), make_logits(seed, 6, PADDED)
+    policy = Policy({"corpus": 0.2, "base": 0.3}, fallbacks=("hard",))
+    actual = apply_policy(policy, 0, logits, batch.labels, corpus=batch.corpus)
+    soft = actual.blend.weights[:, [1, 4]].sum(1).double()
+    mixture = dense_mixture(batch, replace(actual.blend, weights=actual.blend.weights * torch.tensor([0, 1, 0, 0, 1])))
+    rows = -(mixture * logits.detach().log_softmax(-1)).sum(-1)
+    expected = (rows / soft.clamp_min(1e-30)).sum() / (soft > 0).sum().clamp_min(1)
+    torch.testing.assert_close(actual.parts["corpus"], expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("sparse_neural", [False, True])
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_temperature_is_that_of_the_neural_part_alone(
@@ -172,7 +184,9 @@ def test_it_is_the_blended_cross_entropy_of_the_trainer(random_targets: MakeTarg
 
 
 def test_what_is_silent_may_hold_anything(random_targets: MakeTargets) -> None:
-    batch = make_batch(random_targets, 2, sparse_neural=False)
+    batch = make_batch(random_targets, 3, sparse_neural=False)
+    assert not bool(batch.neural.valid[batch.counted].all())
+    assert not bool(batch.corpus.valid[batch.counted].all())
     nothing = torch.where(batch.neural.valid[:, None], batch.neural.logits, torch.nan)
     corpus = batch.corpus
     broken = replace(
@@ -180,7 +194,6 @@ def test_what_is_silent_may_hold_anything(random_targets: MakeTargets) -> None:
         probs=torch.where(corpus.valid[corpus.rows()], corpus.probs, torch.nan),
         rest=torch.where(corpus.valid, corpus.rest, torch.nan),
     )
-    assert bool(torch.isnan(broken.rest).any())
     policy = Policy({"corpus": 0.4, "neural": 0.4}, routing=Routing(0.3, "corpus"), complementary=0.5)
     logits = make_logits(2, 6, PADDED)
     losses = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from corpus_teacher.blend import (
     CosineSchedule,
@@ -18,11 +21,14 @@ from corpus_teacher.blend import (
     make_policy,
 )
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.targets import SoftTargets
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pytest itself needs it there
     import tomli as tomllib
+
+README = Path(__file__).parents[2] / "README.md"
 
 EVERYTHING = """
 remainder = "hard"
@@ -88,7 +94,7 @@ def test_asked_sums_to_one_at_every_step() -> None:
     policy = make_policy(tomllib.loads(EVERYTHING))
     for step in range(0, 1100, 7):
         assert sum(policy.asked(step).values()) == pytest.approx(1)
-    assert Policy({"corpus": 0.1, "neural": 0.2, "self": 0.7}).asked(0).keys() == {"corpus", "neural", "self"}
+    assert Policy({"corpus": 0.2, "neural": 0.7, "self": 0.1}).asked(0).keys() == {"corpus", "neural", "self"}
 
 
 @pytest.mark.parametrize(
@@ -167,3 +173,26 @@ def test_wrong_schedules_are_refused_by_name(schedule: Any, message: str) -> Non
 def test_wrong_evidence_is_refused_by_name(evidence: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_policy({"corpus": {"weight": 0.5, "evidence": evidence}})
+
+
+def test_the_readme_policy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = README.read_text(encoding="utf-8")
+    (table,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    policy = make_policy(tomllib.loads(table))
+    assert policy.fallbacks == ("shorter", "neural", "base", "hard")
+    assert policy.asked(0) == pytest.approx({"corpus": 0.5, "neural": 0.3, "hard": 0.2})
+    assert policy.asked(10_000) == pytest.approx({"corpus": 0.1, "neural": 0.3, "hard": 0.6})
+
+    (snippet,) = (code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "apply_policy" in code)
+    (tmp_path / "policy.toml").write_text(table, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tomllib", tomllib)
+    targets = SoftTargets.from_arrays(
+        [0] * 5, [], [], [1.0] * 4, [0.25] * 4, match_len=[0, 1, 2, 3], context_count=[9, 9, 2, 2]
+    )
+    scope: dict[str, Any] = {"step": 0, "input_ids": torch.tensor([[0, 1, 2, 3]]), "targets": targets}
+    scope |= {"logits": torch.zeros(1, 4, 4, requires_grad=True), "neural_logits": torch.randn(1, 4, 4)}
+    exec(snippet, scope)
+    assert scope["logits"].grad.abs().sum() > 0
+    expected = {"share_neural-fallback": 1 / 3, "share_corpus-shorter": 1 / 3, "share_neural": 1 / 3}
+    assert {k: v for k, v in scope["report"].logs().items() if k.startswith("share")} == pytest.approx(expected)
