@@ -91,6 +91,39 @@ def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> Excluded:
     )
 
 
+def exclusion_samples(asked: Asked, draws: int, seed: int) -> Excluded:
+    """Each token's share of so many draws from the exact targets; see `corpus_index.smoothing.sampled_targets`.
+
+    O(whole rows of the chain + V) time a position.
+    """
+    whole = exclusion_targets(asked, asked.index.num_symbols)
+    generator, base = np.random.default_rng(seed), whole.base.astype(np.float64)
+    offsets = np.zeros(whole.rest.size + 1, np.int64)
+    tokens, probs = [whole.token_ids[:0]], [whole.probs[:0]]
+    for q, rest in enumerate(whole.rest.astype(np.float64)):
+        part = slice(whole.offsets[q], whole.offsets[q + 1])
+        listed, others = whole.token_ids[part], rest * base
+        masses = np.maximum(whole.probs[part] + others[listed], 0.0)
+        others[listed] = 0.0
+        masses = np.append(masses, others.sum())
+        drawn = generator.multinomial(draws, masses / masses.sum())
+        counts = np.zeros(base.size, np.int64)
+        counts[listed] = drawn[:-1]
+        if drawn[-1] > 0:
+            counts += generator.multinomial(drawn[-1], others / others.sum())
+        tokens.append(np.flatnonzero(counts))
+        probs.append((counts[tokens[-1]] / draws).astype(np.float32))
+        offsets[q + 1] = offsets[q] + tokens[-1].size
+    nothing = np.zeros_like(whole.rest)
+    return whole._replace(
+        offsets=offsets,
+        token_ids=np.concatenate(tokens),
+        probs=np.concatenate(probs),
+        rest=nothing,
+        cut_mass=nothing.copy(),
+    )
+
+
 def exclusion_probabilities(asked: Asked, *, raw: bool = False) -> np.ndarray:
     """The labels' probabilities, or scores of stupid backoff: shape (Q,), float64; 0 where a label is unknown.
 

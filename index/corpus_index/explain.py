@@ -44,7 +44,7 @@ class OrderShare:
     count, distinct : int
         How often it is followed by a token, and by how many different ones.
     kept, passed : float
-        Of the mass that the longer orders passed on, the share that stays here and the one that goes on; their sum is 1.
+        Of the mass that the longer orders passed on, the share that stays and the one that goes on; their sum is 1.
     """
 
     order: int

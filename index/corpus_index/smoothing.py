@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import flatten
 from corpus_index._kernels.target_arrays import GoneRows
 from corpus_index.asked import Asked
-from corpus_index.backing_off import exclusion_probabilities, exclusion_targets
+from corpus_index.backing_off import exclusion_probabilities, exclusion_samples, exclusion_targets
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
 from corpus_index.heavy import MOST_LEVELS
@@ -267,6 +267,8 @@ def sampled_targets(
     if draws < 1:
         raise QueryError(f"draws {draws} must be at least 1")
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions)
+    if asked.estimator.excludes:
+        return SparseTargets(*exclusion_samples(asked, draws, seed))
     size, memory = asked.labels.size, index.thread_memory
     generator = np.random.default_rng(seed)
     base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
@@ -313,6 +315,10 @@ def mixed_targets(
     """
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
     size = asked.labels.size
+    if asked.estimator.excludes:  # pairs alone: a token's probability depends on all the rows that have seen it
+        whole, none = exclusion_targets(asked, index.num_symbols), np.empty(0, np.int64)
+        no_rows = (np.zeros(size + 1, np.int64), none, np.empty((0, 4), np.float32), np.zeros(1, np.int64), none, none)
+        return MixedTargets(*whole[:3], *no_rows, *whole[3:7])
     offsets, row_offsets = np.zeros(size + 1, np.int64), np.zeros(size + 1, np.int64)
     rest, match_len = np.empty(size, np.float32), np.empty(size, np.int32)
     context_count = np.empty(size, np.int64)

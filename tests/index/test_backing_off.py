@@ -196,6 +196,33 @@ def test_what_is_cut_joins_the_base(make_index: Make, case: str, leave_out: str 
             assert ratio == pytest.approx(np.full(others.size, ratio.mean()), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["katz", "ppm-c", "stupid-backoff", "add-k"])
+def test_mixed_targets_and_samples(make_index: Make, name: str) -> None:
+    rng = np.random.default_rng(3)
+    index = make_index([(rng.geometric(0.3, 60) % 12).tolist() for _ in range(4)], vocab_size=14)
+    rows = index.tokens[:20].astype(np.int64).reshape(2, 10)
+    following = index.tokens[1:21].astype(np.int64).reshape(2, 10)
+    options: dict[str, Any] = {"estimator": name, "max_order": 2, "leave_out": "document", "positions": [0, 10]}
+    whole = index.smoothed_targets(rows, following, top_k=14, **options)
+    mixed = index.mixed_targets(rows, following, **options)
+    assert mixed.rows.size == 0
+    assert mixed.row_offsets.tolist() == [0] * 21
+    for name_of in ("offsets", "token_ids", "probs", "rest", "base", "match_len", "context_count"):
+        assert np.array_equal(getattr(mixed, name_of), getattr(whole, name_of))
+    mean = np.zeros((20, 14))
+    runs, draws = 100, 100
+    for seed in range(runs):
+        sample = index.sampled_targets(rows, following, draws=draws, seed=seed, **options)
+        assert sample.rest.max() == 0
+        for q in range(20):
+            mean[q] += dense(sample, q) / runs
+    expected = np.stack([dense(whole, q).astype(np.float64) for q in range(20)])
+    deviation = np.sqrt(np.maximum(expected * (1 - expected), 0) / (runs * draws))
+    assert (np.abs(mean - expected) <= 5 * deviation + 1e-6).all()
+    again = index.sampled_targets(rows, following, draws=draws, seed=runs - 1, **options)
+    assert np.array_equal(again.probs, sample.probs)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_vocabulary_far_larger_than_the_corpus(make_both: Both, case: str) -> None:
     documents = [[7, 70_000, 7, 7, 99_999], [70_000, 7, 12]]
