@@ -317,6 +317,27 @@ def test_report_adds_batches_up(random_targets: MakeTargets) -> None:
     assert set(report.shares().values()) == {0.0}
 
 
+@pytest.mark.parametrize("by", sorted(MEASURES))
+@pytest.mark.parametrize("sparse_neural", [False, True])
+def test_nothing_waits_for_an_accelerator(random_targets: MakeTargets, by: str, sparse_neural: bool) -> None:
+    """On the meta device, which has shapes and no values: to read one value raises."""
+    components = Components(
+        torch.zeros(6, dtype=torch.int64, device="meta"),
+        random_targets(1).to("meta"),
+        random_targets(2).to("meta") if sparse_neural else torch.zeros(6, VOCABULARY, device="meta"),
+        distinct=torch.zeros(6, device="meta"),
+    )
+    share = Share(0.5, evidence=(Evidence(by, half=1),))
+    policy = Policy({"corpus": share}, remainder="neural", routing=Routing(0.1), complementary=0.5)
+    made = blend(policy, 0, components)
+    assert made.weights.is_meta
+    report = BlendReport()
+    report.totals = report.totals.to("meta")
+    report.add(made)
+    with pytest.raises(RuntimeError, match="meta tensor"):  # as anything above would have, had it looked
+        report.logs()
+
+
 def test_no_positions() -> None:
     components = Components(torch.zeros(0, dtype=torch.int64), neural=torch.zeros(0, 4))
     made = blend(Policy({"neural": 0.5}, routing=Routing(by="neural")), 0, components)
