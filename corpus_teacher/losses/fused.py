@@ -268,18 +268,19 @@ class _Head:
         ]
         weight = weight.to(self.dtype)
         bias = None if bias is None else bias.to(self.dtype)
-        told = []
+        parts = torch.empty(self.loss.num_parts, len(hidden), dtype=self.loss.precision, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             for lo, hi in chunks(hidden.shape[0], weight.shape[0], elements):
                 rows = hidden[lo:hi].to(self.dtype)
                 logits = torch.nn.functional.linear(rows, weight, bias)
                 if self.soft_cap is not None:
                     logits = logits.to(self.loss.precision).div_(self.soft_cap).tanh_().mul_(self.soft_cap)
-                told.append(self.loss.values(logits, lo, hi))
+                parts[:, lo:hi] = self.loss.values(logits, lo, hi)
                 if any(needed):
                     grad = self.loss.gradient(logits, self.counted[lo:hi], lo, hi, None)
                     self._backward(grad, logits, rows, weight, grads, lo, hi)
-        parts = torch.cat(told, 1) if told else hidden.new_zeros(3, 0, dtype=self.loss.precision)
+                    del grad
+                del logits  # before the next chunk is made
         return parts, grads
 
     def _backward(

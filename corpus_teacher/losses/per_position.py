@@ -28,6 +28,7 @@ class PositionLoss(Protocol):
     """A loss of each of Q positions."""
 
     precision: torch.dtype
+    num_parts: int  # rows of `values`
 
     def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
         """Of positions lo:hi, (parts, hi − lo): the loss, and below it the parts it is made of, if any."""
@@ -56,6 +57,7 @@ class CrossEntropy:
         self.share = share  # (Q,); 1 where there are no labels
         self.labels = labels  # (Q,), none negative
         self.temperature = temperature
+        self.num_parts = 3 if rows is not None and labels is not None else 1
 
     def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
         """As in `PositionLoss`."""
@@ -70,9 +72,9 @@ class CrossEntropy:
             soft = self.rows.expectation(log_q, lo, hi).mul_(-(self.temperature**2))
         if self.labels is None:
             return soft[None]
-        if self.rows is None or self.share is None:
+        if self.rows is None:
             return hard[None]
-        share = self.share[lo:hi]
+        share = 1.0 if self.share is None else self.share[lo:hi]
         return torch.stack([(1 - share) * hard + share * soft, hard, soft])
 
     def gradient(self, logits: Tensor, scale: Tensor, lo: int, hi: int, out: Tensor | None) -> Tensor:
@@ -97,6 +99,8 @@ class CrossEntropy:
 class Divergence:
     """``T² · JSD(β)(p, q)`` for 0 < β < 1, ``T² · KL(q ‖ p)`` for β = 1; p is made dense a few thousand tokens
     of one chunk at a time."""
+
+    num_parts = 1
 
     def __init__(self, precision: torch.dtype, rows: TargetRows, beta: float, temperature: float = 1.0) -> None:
         self.precision = precision
