@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def bench_size(
     size: str, folder: Path, work: Path, options: argparse.Namespace, described: dict[str, Any]
 ) -> list[Row]:
-    """One size: measured, judged, written after every contender."""
+    """One size: measured, judged, written after every process."""
     quick = options.quick
     corpus = ended(corpora.load(folder, size, work), work)
     asked = texts(corpus, folder, num=8 if quick else 64, length=128 if quick else 1024)
@@ -77,8 +77,8 @@ def bench_size(
     say(f"{size}: {corpus.num_tokens:,} tokens, {corpus.num_documents:,} documents, V {corpus.vocab_size:,}")
     chosen = [peer for peer in PEERS if peer.name in options.peers]
     for contender in (Ours(), *chosen):
-        run.run(contender)
-        _write(options.out, size, described, run.rows)
+        for _ in run.run(contender):
+            _write(options.out, size, described, run.rows)
     run.judge(chosen)
     _write(options.out, size, described, run.rows)
     return run.rows

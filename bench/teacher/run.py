@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,11 @@ class TeacherRun:
         np.savez(self.rows_path, **parts)  # type: ignore[arg-type]
         self.rows: list[Row] = []
 
-    def run(self, contender: Ours | TeacherPeer) -> None:
-        """All of one contender; what goes wrong becomes a row."""
+    def run(self, contender: Ours | TeacherPeer) -> Iterator[None]:
+        """All of one contender, a pause after each process; what goes wrong becomes a row."""
         if reason := contender.missing():
             self._absent(contender, "skipped", reason)
+            yield
             return
         wanted = [section for section in self.settings.sections if contender.is_ours or section not in OURS_ONLY]
         timed = [section for section in wanted if section not in ("threads", "tails")]
@@ -75,11 +76,13 @@ class TeacherRun:
         jobs = [(timed, 1, "")] if timed else []
         jobs += [(["threads"], 2, "")] if "threads" in wanted else []
         jobs += [(["tails"], 1, name) for name in TAILS] if "tails" in wanted else []
+        self._answers_path(contender).unlink(missing_ok=True)  # those of an earlier run
         for sections, cores, tails in jobs:
             try:
                 self._job(contender, sections, cores, tails)
             except WorkerFailed as failure:
                 self._absent(contender, "failed", f"{', '.join(sections)} {tails}: {failure}; figures so far are kept")
+            yield
 
     def _absent(self, contender: Ours | TeacherPeer, status: str, reason: str) -> None:
         say(f"{self.corpus.name} {contender.name}: {status}, {reason}")
@@ -119,7 +122,7 @@ class TeacherRun:
             if result.get("build_s") is not None:
                 say(f"{self.corpus.name} {contender.name}: built in {result['build_s']:.1f} s")
         finally:
-            for line in figures_path.read_text().splitlines():
+            for line in figures_path.read_text().split("\n")[:-1]:  # whole lines only
                 self._add(contender, json.loads(line))
 
     def _add(self, contender: Ours | TeacherPeer, found: dict[str, Any]) -> None:
