@@ -23,6 +23,7 @@ LEAVE_OUT = (None, "self", "document")
 _CHUNK = 1 << 13  # positions at a time
 _PAIRS = 48  # a position: room for so many on average
 _AHEAD = 8
+_RANKS_IN_MEMORY = 1 << 28  # tokens: up to here the ranks of documents are looked up, 4 bytes a token; else walked
 
 
 class Asked:
@@ -220,9 +221,15 @@ def _documents(
     if (inside < following - 1).any() or (following < 1).any():
         raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
     numbers, of = np.unique(index.document_of(inside), return_inverse=True)
-    offsets, ranks = index.document_ranks(numbers)
-    for a, e in pairwise(offsets):
-        ranks[a:e].sort()
+    if index.num_tokens <= _RANKS_IN_MEMORY:
+        of_position = index.position_ranks()
+        parts = [np.sort(of_position[slice(*index.doc_starts[number : number + 2])]) for number in numbers]
+        offsets = np.append(0, np.cumsum([part.size for part in parts]))
+        ranks = np.concatenate([np.empty(0, np.int64), *parts])
+    else:
+        offsets, ranks = index.document_ranks(numbers)
+        for a, e in pairwise(offsets):
+            ranks[a:e].sort()
     begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
     return Documents(of.reshape(-1), begins, ends, offsets, ranks, *_losses(index, estimator, numbers, offsets, ranks))
 

@@ -14,7 +14,7 @@ import numpy as np
 from corpus_index._kernels import counting, heavy
 from corpus_index._kernels import target_arrays as columns
 from corpus_index._kernels.exclusion import ExclusionScratch
-from corpus_index._kernels.flatten import HEADER, FlatWork, Shortlists
+from corpus_index._kernels.flatten import HEADER, MOST_CHAIN, FlatWork, Shortlists
 from corpus_index._kernels.target_arrays import HeavyNodes, Scratch
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
     """The stored rows as kernels take them; left: with left extensions, as Kneser–Ney wants them."""
     bounds, offsets = index.array("row_bounds"), index.array("row_offsets")
     num_rows = bounds.shape[0]
-    table = np.zeros((num_rows, 10), np.uint32)
+    table = np.zeros((num_rows, columns.COLUMNS), np.uint32)
     arrays = index.kernel_arrays()
     flat, directory, shift = bounds.reshape(-1), index.array("row_directory"), index.row_shift
-    heavy.fill_ancestors(arrays.text, arrays.nodes, flat, directory, shift, 0, num_rows, table)
+    outer_first = np.lexsort((-bounds[:, 1].astype(np.int64), bounds[:, 0]))
+    chain = int(heavy.fill_ancestors(arrays.text, arrays.nodes, flat, outer_first, table))
     heavy.fill_depths(arrays.nodes.common, table)
     widths = table[:, columns.HI] - table[:, columns.LO]
     widest_first = np.argsort(widths, kind="stable")[::-1]
@@ -59,20 +60,9 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
         counting.row_classes(offsets, lefts, classes)
         table[:, columns.LEFT_1 : columns.LEFT_TOTAL + 1] = classes
     tokens, counts = index.array("row_tokens"), index.array("row_counts")
-    chain = _longest_chain(table[:, columns.PARENT])
     return HeavyNodes(
         table, narrowest, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts
     )
-
-
-def _longest_chain(parents: np.ndarray) -> int:
-    """Rows of the longest chain of ancestors."""
-    levels, rows = 0, np.arange(parents.size)
-    while rows.size:
-        levels += 1
-        rows = parents[rows]
-        rows = np.unique(rows[rows != columns.NO_PARENT])
-    return levels
 
 
 class ThreadMemory(threading.local):
@@ -133,8 +123,9 @@ class ThreadMemory(threading.local):
         if key not in self.lists:
             num_rows, kinds = nodes.offsets.size - 1, 1 + estimator.is_kneser_ney
             usual, longest = (HEADER + size * (1 + kinds * levels) for levels in (3, MOST_LEVELS))
-            most = max(min(num_rows, _LIST_BYTES // (4 * usual)), 2 * nodes.deepest_chain)
-            room = max(most * usual, 2 * nodes.deepest_chain * longest)
+            chain = min(nodes.deepest_chain, MOST_CHAIN)
+            most = max(min(num_rows, _LIST_BYTES // (4 * usual)), 2 * chain)
+            room = max(most * usual, 2 * chain * longest)
             self.lists = {
                 key: Shortlists(
                     np.full(num_rows, -1, np.int64),

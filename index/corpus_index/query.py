@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import counting, rows, walk
+from corpus_index._kernels import counting, rows, target_arrays, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
@@ -76,6 +76,7 @@ class CorpusIndex:
         self._left: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy_nodes: dict[bool, HeavyNodes] = {}
         self._row_sums: np.ndarray | None = None
+        self._ranks: np.ndarray | None = None
         self.thread_memory = ThreadMemory()
         self._estimators: dict[tuple[str, int | None], Estimator] = {}
         self._bases: dict[Estimator, np.ndarray] = {}
@@ -533,22 +534,20 @@ class CorpusIndex:
         return self._bases[fitted]
 
     def stored_left_extensions(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each entry of the stored rows, after how many distinct symbols it stands; and each row's depth (uint8).
+        """For each entry of the stored rows, after how many distinct symbols it stands; each row's depth (0: unknown).
 
         Made at the first use: O(ranks of all heavy nodes).
         """
         if self._left is None:
-            bounds = self.array("row_bounds")
-            out, depth = np.empty(self.array("row_counts").size, np.uint32), np.empty(bounds.shape[0], np.uint8)
+            depth = self.heavy_nodes(False).table[:, target_arrays.OWN_DEPTH]
+            out = np.empty(self.array("row_counts").size, np.uint32)
             counting.stored_left_extensions(
                 self.array("next_tokens"),
                 self.array("common"),
                 self._num_symbols,
-                bounds,
+                self.array("row_bounds"),
                 self.array("row_offsets"),
                 self.array("row_tokens"),
-                0,
-                bounds.shape[0],
                 depth,
                 out,
             )
@@ -590,6 +589,14 @@ class CorpusIndex:
     def row_shift(self) -> int:
         """Ranks a bucket of `row_directory`, as a power of two."""
         return int(self._manifest["row_shift"])
+
+    def position_ranks(self) -> np.ndarray:
+        """The rank of every corpus position: shape (N,), uint32; made at the first use, O(N), and kept in memory."""
+        if self._ranks is None:
+            ranks = np.empty(self.num_tokens, np.uint32)
+            ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
+            self._ranks = ranks
+        return self._ranks
 
     def heavy_nodes(self, left: bool) -> HeavyNodes:
         """The stored rows, made ready for targets at the first use; left: with left extensions."""

@@ -36,24 +36,17 @@ def left_extensions(next_tokens, common, lo, hi, depth, token_ids, a, e, out, ta
 
 
 @njit(cache=True, nogil=True)
-def node_depth(common, lo, hi):
-    """The symbols that all ranks of a node share: the least shared length inside (255 for one rank, or more)."""
-    least = np.int64(255)
-    for r in range(lo + 1, hi):
-        least = min(least, np.int64(common[r]))
-    return least
-
-
-@njit(cache=True, nogil=True)
-def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, row_tokens, begin, end, depths, out):
-    """Depth and left extensions of the stored rows begin .. end − 1."""
+def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, row_tokens, depths, out):
+    """Left extensions of the stored rows; 1 each where a row's depth isn't known or beyond what `common` tells."""
     tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
-    for row in range(begin, end):
-        lo, hi = np.int64(bounds[row, 0]), np.int64(bounds[row, 1])
-        depths[row] = node_depth(common, lo, hi)
-        left_extensions(
-            next_tokens, common, lo, hi, depths[row], row_tokens, offsets[row], offsets[row + 1], out, tally, seen
-        )
+    for row in range(depths.size):
+        lo, hi, depth = np.int64(bounds[row, 0]), np.int64(bounds[row, 1]), np.int64(depths[row])
+        if depth >= 255 or (depth == 0 and hi - lo < next_tokens.size):
+            out[offsets[row] : offsets[row + 1]] = 1
+        else:
+            left_extensions(
+                next_tokens, common, lo, hi, depth, row_tokens, offsets[row], offsets[row + 1], out, tally, seen
+            )
 
 
 @njit(cache=True, nogil=True)

@@ -21,6 +21,7 @@ from corpus_index._kernels.target_arrays import (
     LEFT_1,
     LEFT_2,
     LEFT_TOTAL,
+    LEVEL,
     LO,
     NO_PARENT,
     OWN_DEPTH,
@@ -31,6 +32,7 @@ from corpus_index._kernels.target_arrays import (
 )
 
 HEADER = 3  # entries of a block before its tokens
+MOST_CHAIN = 64  # lists inherit from at most so many ancestors: a run of one token makes chains of thousands
 
 
 class Shortlists(NamedTuple):
@@ -192,7 +194,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     blocks = lists.blocks
     above = theirs_in = np.int64(-1)
     inherited = 0
-    if parent != NO_PARENT and passed > 0.0:
+    if parent != NO_PARENT and passed > 0.0 and np.int64(table[row, LEVEL]) % MOST_CHAIN != 0:
         above = lists.places[parent]
         inherited, theirs_in = np.int64(blocks[above]), np.int64(blocks[above + 2])
     # the row's own tokens, and the parent's list, both ascending
@@ -264,15 +266,16 @@ def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ances
     if lists.places[row] >= 0:
         return lists.places[row]
     kinds = 2 if estimator.left else 1
-    most = heavy.deepest_chain * (HEADER + size * (1 + kinds * most_levels))
-    if lists.used[0] + heavy.deepest_chain > lists.scores.shape[0] or lists.used[1] + most > lists.blocks.size:
+    chain = min(heavy.deepest_chain, MOST_CHAIN)
+    most = chain * (HEADER + size * (1 + kinds * most_levels))
+    if lists.used[0] + chain > lists.scores.shape[0] or lists.used[1] + most > lists.blocks.size:
         lists.places[:] = -1  # no room: begin anew
         lists.used[:] = 0
     n, at = 0, row
     while at != NO_PARENT and lists.places[at] < 0:
         ancestors[n] = at
         n += 1
-        at = np.int64(heavy.table[at, PARENT])
+        at = np.int64(heavy.table[at, PARENT]) if np.int64(heavy.table[at, LEVEL]) % MOST_CHAIN != 0 else NO_PARENT
     for i in range(n - 1, -1, -1):
         _make_shortlist(ancestors[i], estimator, heavy, lists, size, most_levels, work)
     return lists.places[row]

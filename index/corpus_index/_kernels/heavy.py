@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
-from corpus_index._kernels.nodes import CAP, node_around, parent_depth
-from corpus_index._kernels.rows import find_row
-from corpus_index._kernels.target_arrays import BLOCK_BITS, HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
+from corpus_index._kernels.nodes import CAP, parent_depth
+from corpus_index._kernels.target_arrays import BLOCK_BITS, HI, LEVEL, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 
 @njit(cache=True, nogil=True)
-def fill_ancestors(text, nodes, bounds, directory, shift, begin, end, table):
-    """Ranges, parents' rows and depths of the stored rows begin … end − 1; a node wider than a stored one is stored."""
-    for row in range(begin, end):
-        lo, hi = int(bounds[2 * row]), int(bounds[2 * row + 1])
+def fill_ancestors(text, nodes, bounds, outer_first, table):
+    """Ranges, parents and levels of the stored rows; returns the rows of the longest chain.
+
+    outer_first: the rows by where they begin, of two that begin alike the wider one first. A node that holds a stored
+    one is stored itself, so a row's parent is the narrowest of those that hold it. The row of all ranks is no parent.
+    """
+    open_rows = np.empty(outer_first.size, np.int64)
+    opened = longest = 0
+    for row in outer_first:
+        lo, hi = np.int64(bounds[2 * row]), np.int64(bounds[2 * row + 1])
         table[row, LO], table[row, HI] = lo, hi
-        depth = parent_depth(text, nodes, lo, hi)
-        table[row, PARENT_DEPTH] = depth
-        table[row, PARENT] = NO_PARENT
-        if depth > 0:
-            lo, hi = node_around(text, nodes, lo, hi, depth)
-            table[row, PARENT] = find_row(bounds, directory, shift, lo, hi)
+        table[row, PARENT], table[row, PARENT_DEPTH], table[row, LEVEL] = NO_PARENT, 0, 0
+        while opened > 0 and np.int64(table[open_rows[opened - 1], HI]) <= lo:
+            opened -= 1
+        if hi - lo == text.order.size:
+            continue
+        if opened > 0:
+            parent = open_rows[opened - 1]
+            table[row, PARENT], table[row, LEVEL] = parent, table[parent, LEVEL] + 1
+            table[row, PARENT_DEPTH] = parent_depth(text, nodes, lo, hi)
+        open_rows[opened] = row
+        opened += 1
+        longest = max(longest, opened)
+    return longest
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 # columns of HeavyNodes.table
-LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL = range(10)
+COLUMNS = 11
+LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL, LEVEL = range(COLUMNS)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
 BLOCK_BITS = 8  # a stored row is wider than such a block, so it holds the first rank of one
