@@ -19,11 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, Estimator
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.mixed_targets import MixedTargets, RowTable
 from corpus_teacher.targets import SoftTargets
+
+FORMS = ("flat", "mixed")
+"""Forms of targets: the likeliest tokens of each position, or all of them by reference to shared rows."""
 
 LEAVE_OUT = (None, "self", "document")
 """What may be left out of the index: nothing, the occurrence of a position itself, or all of its document."""
@@ -39,18 +43,21 @@ class CorpusTeacher:
     ----------
     index : CorpusIndex or path
         The corpus; a path is opened.
-    estimator : str
-        How counts become probabilities; "witten-bell" interpolates all orders from the longest match down.
+    estimator : str or Estimator
+        How counts become probabilities: a name, or an estimator of corpus_index with parameters of its own (which
+        brings its max_order); "witten-bell" interpolates all orders from the longest match down.
     max_order : int, optional
         Longest context in tokens; None for no bound.
     leave_out : {"self", "document", None}
         "self" for texts that are in the index: one occurrence of (context, next token) is taken out at every
         order before the longest match is chosen. "document": all occurrences in the position's own document
-        are, for corpora whose documents repeat themselves (not with Kneser–Ney). None for texts that are not
+        are, for honest evidence where documents repeat themselves. None for texts that are not
         in the index.
     top_k : int
         Explicit tokens a position at most; the mass beyond them goes to the base, and is reported as
         `cut_mass`.
+    top_p : float
+        Below 1: of these only the likeliest, as many as hold this much mass.
 
     Raises
     ------
@@ -68,10 +75,11 @@ class CorpusTeacher:
         self,
         index: CorpusIndex | str | Path,
         *,
-        estimator: str = "witten-bell",
+        estimator: str | Estimator = "witten-bell",
         max_order: int | None = 5,
         leave_out: str | None = "self",
         top_k: int = 64,
+        top_p: float = 1.0,
     ) -> None:
         if leave_out not in LEAVE_OUT:
             raise ConfigError(
@@ -81,11 +89,14 @@ class CorpusTeacher:
             raise ConfigError(f"max_order is {max_order}: give 0 or more context tokens, or None for no bound")
         if top_k < 1:
             raise ConfigError(f"top_k is {top_k}: keep at least 1 token a position")
+        if not 0 < top_p <= 1:
+            raise ConfigError(f"top_p is {top_p}: give a share above 0 and at most 1")
         self.index = CorpusIndex.open(index) if isinstance(index, (str, Path)) else index
         self.estimator = estimator
         self.max_order = max_order
         self.leave_out = leave_out
         self.top_k = top_k
+        self.top_p = top_p
 
     @property
     def vocab_size(self) -> int:
@@ -101,10 +112,11 @@ class CorpusTeacher:
     def describe(self) -> dict[str, Any]:
         """The settings and the identity of the corpus, for reports and checkpoints."""
         return {
-            "estimator": self.estimator,
+            "estimator": self.estimator if isinstance(self.estimator, str) else self.estimator.name,
             "max_order": self.max_order,
             "leave_out": self.leave_out,
             "top_k": self.top_k,
+            "top_p": self.top_p,
             "index_fingerprint": self.index.fingerprint,
             "index_tokens": self.index.num_tokens,
         }
@@ -144,6 +156,46 @@ class CorpusTeacher:
         QueryError
             A token outside the vocabulary of the index, or an estimator that it doesn't know.
         """
+        rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
+        answer = self.index.smoothed_targets(rows, following, top_k=self.top_k, top_p=self.top_p, **options)
+        return self._targets(answer, following, answer.cut_mass)
+
+    def mixed(
+        self,
+        input_ids: npt.ArrayLike | Tensor,
+        next_ids: npt.ArrayLike | Tensor | None = None,
+        *,
+        starts_document: bool | npt.ArrayLike = False,
+        positions: npt.ArrayLike | None = None,
+    ) -> MixedTargets:
+        """Teach every position of a batch in mixed form: exact, nothing is cut; top_k and top_p don't count.
+
+        Parameters and errors as of a call.
+
+        Returns
+        -------
+        MixedTargets
+            Without the table of rows that they refer to: a loss needs ``targets.with_table(teacher.row_table())``,
+            the table made once.
+        """
+        rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
+        answer = self.index.mixed_targets(rows, following, **options)
+        return MixedTargets(
+            self._targets(answer, following, None),
+            torch.from_numpy(answer.row_offsets),
+            torch.from_numpy(answer.rows),
+            torch.from_numpy(answer.coefficients),
+            RowTable.from_arrays(answer.own_offsets, answer.own_token_ids, answer.own_counts),
+            self.index.array("row_offsets").size - 1,
+        )
+
+    def _asked(
+        self,
+        input_ids: npt.ArrayLike | Tensor,
+        next_ids: npt.ArrayLike | Tensor | None,
+        starts_document: bool | npt.ArrayLike,
+        positions: npt.ArrayLike | None,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
         rows = _as_rows(input_ids, "input_ids")
         if next_ids is None:
             following = np.full_like(rows, UNKNOWN)
@@ -154,17 +206,17 @@ class CorpusTeacher:
                 raise InputError(
                     f"next_ids has shape {following.shape} and input_ids {rows.shape}: give one a position"
                 )
-        answer = self.index.smoothed_targets(
-            rows,
-            following,
-            estimator=self.estimator,
-            max_order=self.max_order,
-            leave_out=self.leave_out,
-            top_k=self.top_k,
-            starts_document=starts_document,
-            positions=positions,
-        )
-        known = following.reshape(-1) >= 0 if self.leave_out else np.ones(rows.size, dtype=np.bool_)
+        options = {
+            "estimator": self.estimator,
+            "max_order": self.max_order,
+            "leave_out": self.leave_out,
+            "starts_document": starts_document,
+            "positions": positions,
+        }
+        return rows, following, options
+
+    def _targets(self, answer: Any, following: npt.NDArray[Any], cut_mass: Any) -> SoftTargets:
+        known = following.reshape(-1) >= 0 if self.leave_out else np.ones(following.size, dtype=np.bool_)
         return SoftTargets.from_arrays(
             answer.offsets,
             answer.token_ids,
@@ -173,9 +225,14 @@ class CorpusTeacher:
             answer.base,
             answer.match_len,
             answer.context_count,
-            answer.cut_mass,
+            cut_mass,
             known,
         )
+
+    def row_table(self) -> RowTable:
+        """The rows that targets in mixed form refer to, copied from the index: make it once, where the losses are."""
+        table = self.index.row_table(self.estimator)
+        return RowTable.from_arrays(table.offsets, table.token_ids, table.counts, table.left_extensions)
 
 
 class TeacherCollator:
@@ -186,6 +243,13 @@ class TeacherCollator:
     ----------
     teacher : CorpusTeacher, optional
         Without one the batches hold input_ids and labels only.
+    form : {"flat", "mixed"}
+        Of the targets: the likeliest tokens of each position, or exact by reference to rows (`CorpusTeacher.mixed`).
+
+    Raises
+    ------
+    ConfigError
+        Another form.
 
     Notes
     -----
@@ -193,8 +257,11 @@ class TeacherCollator:
     workers.
     """
 
-    def __init__(self, teacher: CorpusTeacher | None = None) -> None:
+    def __init__(self, teacher: CorpusTeacher | None = None, form: str = "flat") -> None:
+        if form not in FORMS:
+            raise ConfigError(f"form is {form!r}: give 'flat' or 'mixed'")
         self.teacher = teacher
+        self.form = form
 
     def __call__(self, windows: Sequence[Mapping[str, Any] | npt.ArrayLike]) -> dict[str, Any]:
         """Collate.
@@ -233,7 +300,8 @@ class TeacherCollator:
             begin = time.perf_counter()
             positions = [window.get("position") for window in windows if isinstance(window, Mapping)]
             known = len(positions) == len(windows) and None not in positions
-            batch["soft_targets"] = self.teacher(
+            teach = self.teacher.mixed if self.form == "mixed" else self.teacher
+            batch["soft_targets"] = teach(
                 input_ids, starts_document=np.array(starts), positions=np.array(positions) if known else None
             )
             batch["teacher_s"] = time.perf_counter() - begin

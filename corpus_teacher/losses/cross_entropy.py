@@ -33,12 +33,12 @@ from corpus_teacher.losses.shared import (
     precision_of,
     reduce,
 )
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.mixed_targets import AnyTargets
 
 
 def soft_cross_entropy(
     logits: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     weights: Tensor | None = None,
     temperature: float = 1.0,
@@ -92,7 +92,7 @@ def soft_cross_entropy(
 
 def forward_kl(
     logits: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     weights: Tensor | None = None,
     temperature: float = 1.0,
@@ -133,7 +133,7 @@ def forward_kl(
 def blended_cross_entropy(
     logits: Tensor,
     labels: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     corpus_weight: float | Tensor = 0.5,
     temperature: float = 1.0,
@@ -189,7 +189,7 @@ def blended_cross_entropy(
 
 
 def soft_loss_of(
-    num_positions: int, vocab_size: int, dtype: torch.dtype, targets: SoftTargets, temperature: float
+    num_positions: int, vocab_size: int, dtype: torch.dtype, targets: AnyTargets, temperature: float
 ) -> CrossEntropy:
     """The soft loss of the plain and of the fused path, its arguments checked."""
     check_targets(num_positions, vocab_size, targets)
@@ -203,7 +203,7 @@ def blend_of(
     vocab_size: int,
     dtype: torch.dtype,
     labels: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     corpus_weight: float | Tensor,
     temperature: float,
 ) -> tuple[CrossEntropy, Tensor, Tensor]:
@@ -233,7 +233,7 @@ def reduce_blend(
 
 
 def _soft_rows(
-    logits: Tensor, targets: SoftTargets, weights: Tensor | None, temperature: float
+    logits: Tensor, targets: AnyTargets, weights: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """The soft loss of every position and its weight, (Q,) both."""
     flat = logits.reshape(-1, logits.shape[-1])

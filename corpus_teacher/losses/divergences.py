@@ -29,12 +29,12 @@ from corpus_teacher.losses.shared import (
     precision_of,
     reduce,
 )
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.mixed_targets import AnyTargets
 
 
 def reverse_kl(
     logits: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     weights: Tensor | None = None,
     temperature: float = 1.0,
@@ -73,7 +73,7 @@ def reverse_kl(
 
 def generalized_jsd(
     logits: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     beta: float = 0.5,
     weights: Tensor | None = None,
@@ -120,7 +120,7 @@ def generalized_jsd(
 
 
 def divergence_of(
-    num_positions: int, vocab_size: int, dtype: torch.dtype, targets: SoftTargets, beta: float, temperature: float
+    num_positions: int, vocab_size: int, dtype: torch.dtype, targets: AnyTargets, beta: float, temperature: float
 ) -> Divergence:
     """The divergence of the plain and of the fused path, its arguments checked; beta > 0."""
     if not 0 <= beta <= 1:

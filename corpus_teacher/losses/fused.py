@@ -26,7 +26,7 @@ from corpus_teacher.losses.divergences import divergence_of
 from corpus_teacher.losses.per_position import PositionLoss
 from corpus_teacher.losses.shared import BlendedLoss, chunks, position_weights, weight_sum
 from corpus_teacher.losses.smoothing import smoothing_of
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.mixed_targets import AnyTargets
 
 FUSED_CHUNK_ELEMENTS = {"cpu": 1 << 23}
 """Logits in flight: enough that the products are dense work, and that the weight's gradient is seldom read."""
@@ -36,7 +36,7 @@ FUSED_CHUNK_ELEMENTS_OF_AN_ACCELERATOR = 1 << 24
 def fused_linear_soft_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     bias: Tensor | None = None,
     soft_cap: float | None = None,
@@ -95,7 +95,7 @@ def fused_linear_blended_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     bias: Tensor | None = None,
     soft_cap: float | None = None,
@@ -168,7 +168,7 @@ def fused_linear_label_smoothing_cross_entropy(
 def fused_linear_generalized_jsd(
     hidden: Tensor,
     weight: Tensor,
-    targets: SoftTargets,
+    targets: AnyTargets,
     *,
     beta: float = 0.5,
     bias: Tensor | None = None,

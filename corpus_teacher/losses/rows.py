@@ -15,7 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.mixed_targets import AnyTargets, MixedTargets
+
+_DENSE_ELEMENTS = 1 << 22  # probabilities written out at once where only that tells
 
 
 class TargetRows(Protocol):
@@ -35,8 +37,10 @@ class TargetRows(Protocol):
         """How many tokens have a probability above 0, (Q,) int64."""
 
 
-def rows_of(targets: SoftTargets, precision: torch.dtype) -> TargetRows:
+def rows_of(targets: AnyTargets, precision: torch.dtype) -> TargetRows:
     """The reader of these targets, which computes in a precision."""
+    if isinstance(targets, MixedTargets):
+        return MixedRows(targets, precision)
     return FlatRows(targets.offsets, targets.token_ids, targets.probs, targets.rest, targets.base, precision)
 
 
@@ -101,3 +105,23 @@ class FlatRows:
             0, self.positions, positive_base[self.token_ids].long()
         )
         return torch.where(self.rest > 0, hidden, 0).index_add_(0, self.positions, (whole > 0).long())
+
+
+class MixedRows(FlatRows):
+    """Of the mixed form: the rows that a chunk of positions refers to are written out, chunk by chunk."""
+
+    def __init__(self, targets: MixedTargets, precision: torch.dtype) -> None:
+        pairs = targets.pairs
+        super().__init__(pairs.offsets, pairs.token_ids, pairs.probs, pairs.rest, pairs.base, precision)
+        self.targets = targets
+
+    def _pairs(self, lo: int, hi: int) -> tuple[Tensor, Tensor, Tensor]:
+        positions, tokens, probs = self.targets.entries(lo, hi)
+        return positions, tokens, probs.to(self.probs.dtype)
+
+    def num_positive(self) -> Tensor:
+        """As in `TargetRows`."""
+        size, vocabulary = self.rest.shape[0], self.base.shape[0]
+        step = max(1, _DENSE_ELEMENTS // vocabulary)
+        parts = [(self.tile(lo, min(size, lo + step), 0, vocabulary) > 0).sum(1) for lo in range(0, size, step)]
+        return torch.cat(parts) if parts else self.offsets[:0]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corpus_teacher.errors import TargetError
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.mixed_targets import AnyTargets
 
 IGNORE_INDEX = -100
 """The label of a position that doesn't count, as in torch and transformers."""
@@ -60,7 +60,7 @@ def cache_chunks(logits: Tensor) -> list[tuple[int, int]]:
     return chunks(logits.shape[0], logits.shape[1], elements)
 
 
-def check_targets(num_positions: int, vocab_size: int, targets: SoftTargets) -> None:
+def check_targets(num_positions: int, vocab_size: int, targets: AnyTargets) -> None:
     """Refuse targets of another batch, and a student that lacks tokens of the teacher."""
     if num_positions != targets.num_positions:
         raise TargetError(
