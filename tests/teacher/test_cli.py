@@ -144,6 +144,21 @@ def test_query(index: Path) -> None:
     assert "█" in shown
 
 
+def test_query_explains_an_estimator(index: Path) -> None:
+    options = ("--estimator", "ppm-c", "--max-order", 3, "--top", 4)
+    found = answer("index", "query", index, "the cat sat on", *options)["explained"]
+    assert found["estimator"] == "ppm-c"
+    assert [order["order"] for order in found["orders"]] == [0, 1, 2, 3]
+    assert found["tokens"][0]["text"] == " the"
+    for token in found["tokens"]:
+        assert sum(token["contributions"]) == pytest.approx(token["probability"])
+    shown = fine("index", "query", index, "the cat sat on", *options).stdout
+    for words in ("ppm-c, and what each order adds", "probability", "base", "keeps", "passes on", "·"):
+        assert words in shown
+    assert answer("index", "query", index, "the")["explained"] is None
+    assert "there is no estimator 'magic'" in refused("index", "query", index, "the", "--estimator", "magic")
+
+
 def test_query_shows_markup_of_the_corpus_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("[bold]x[/bold] [/nonsense]\n\x1b[31mred")
     fine("index", "build", tmp_path / "a.txt", "--out", tmp_path / "i", "--tokenizer", "bytes")

@@ -76,6 +76,19 @@ def test_query_counts_what_the_text_holds(index: Path, text: str) -> None:
             assert step.best.count == max(counts.values())
 
 
+@pytest.mark.parametrize("text", ["abr", ""])
+def test_query_explains_an_estimator(index: Path, text: str) -> None:
+    explained = lookup.index_query(index, text, estimator="witten-bell", max_order=3, top=300).explained
+    assert explained is not None
+    assert [order.order for order in explained.orders] == list(range(len(text) + 1))
+    assert sum(token.probability for token in explained.tokens) == pytest.approx(1)
+    for token in explained.tokens:
+        assert sum(token.contributions) == pytest.approx(token.probability)
+    order, counts = explained.orders[-1], follows(text)
+    assert (order.count, order.distinct) == (counts.total(), len(counts))
+    assert order.kept == pytest.approx(1 if not text else order.count / (order.count + order.distinct))
+
+
 def test_query_shows_where_the_match_stands(index: Path) -> None:
     answer = lookup.index_query(index, "bra")
     found = [(one.document, one.position, one.offset) for one in answer.occurrences]
