@@ -50,10 +50,11 @@ class Asked:
         match, depths = index.match_nodes(ids, max_order=fitted.max_order, starts_document=starts_document)
         if only_last:
             match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
-            self.labels = self.labels.reshape(ids.shape)[:, -1:].reshape(-1)
-            self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1:].reshape(-1))
+            self.labels = self.labels.reshape(ids.shape)[:, -1].copy()  # contiguous, as the kernels know them
+            self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1].copy())
         self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
-        self.started = self.depth - match.match_len.reshape(-1)  # 1 where the match includes the document's start
+        # 1 where the match includes the document's start
+        self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
         self.heavy = index.heavy_nodes(fitted.is_kneser_ney)
         self.arrays = EstimatorArrays(
             fitted.rule,
