@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import corpus_index.smoothing as estimators_module
+import corpus_index.asked as asked_module
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, QueryError, SparseTargets
@@ -38,7 +38,7 @@ def test_witten_bell(
     leave: bool,
     top_k: int,
 ) -> None:
-    monkeypatch.setattr(estimators_module, "_CHUNK", 7)
+    monkeypatch.setattr(asked_module, "_CHUNK", 7)
     corpus["vocab_size"] = min(corpus["vocab_size"], 6)
     index, reference = make_both(corpus)
     rows = draw_rows(data, corpus, 2)
