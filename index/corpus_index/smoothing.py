@@ -36,7 +36,8 @@ class SparseTargets(NamedTuple):
     token_ids : ndarray of shape (E,), int64
         Ascending within a position.
     probs : ndarray of shape (E,), float32
-        May be a little below 0 at a token whose own occurrence was left out: p isn't.
+        May be a little below 0 at a token whose own occurrence was left out, and far below under estimators with
+        exclusion (`backing_off`), whose pairs are p(w) − rest · base(w): p isn't.
     rest : ndarray of shape (Q,), float32
         The mass on the base.
     base : ndarray of shape (V,), float32
@@ -46,7 +47,7 @@ class SparseTargets(NamedTuple):
     context_count : ndarray of shape (Q,), int64
         Its occurrences, after leaving out.
     cut_mass : ndarray of shape (Q,), float32
-        What top_k moved from explicit tokens to the base.
+        What top_k moved from explicit tokens to the base; under estimators with exclusion, what the cut tokens had.
     """
 
     offsets: np.ndarray
@@ -164,6 +165,7 @@ def smoothed_targets(
         Of a heavy context (more than `light` occurrences), only the so many likeliest tokens of its smoothed
         distribution (and the one that follows) are made explicit; the rest of its mass goes to the base and is reported
         as cut. The lists are made at a context's first use and kept. None: whole rows, as slow as they are long.
+        Estimators with exclusion always read whole rows.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
     positions : array_like of shape (B,), integer
