@@ -21,7 +21,7 @@ def good_turing_ratios(counts: list[int]) -> list[float]:
     """d_1, …, d_k from n_1, …, n_{k+1}: 1, no discount, where the formula isn't in (0, 1] or divides by 0.
 
     >>> [round(d, 3) for d in good_turing_ratios([100, 40, 22, 14, 10, 8])]
-    [0.615, 0.663, 0.702, 0.764, 0.923]
+    [0.615, 0.663, 0.709, 0.794, 0.923]
     >>> good_turing_ratios([0, 3, 1, 0, 0, 0])
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
