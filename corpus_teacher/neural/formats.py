@@ -253,8 +253,8 @@ def soft_targets(rows: SparseRows, base: Tensor, *, tail: str = "base") -> SoftT
     --------
     >>> rows = sparsify(torch.tensor([[2.0, 1.0, 0.0, 0.0]]), TargetFormat("top-k", k=2))
     >>> targets = soft_targets(rows, torch.full((4,), 0.25))
-    >>> [round(p, 3) for p in targets.dense()[0].tolist()]
-    [0.61, 0.224, 0.083, 0.083]
+    >>> [round(p, 2) for p in targets.dense()[0].tolist()]
+    [0.61, 0.22, 0.08, 0.08]
     """
     if tail not in TAILS:
         raise ConfigError(f"tail is {tail!r}: give one of {', '.join(TAILS)}")
