@@ -90,7 +90,7 @@ def write_arpa(
     >>> write_arpa(index, make_estimator("kneser-ney", 1), io.BytesIO())  # three tokens and three special words
     (6, 4)
     """
-    if not estimator.is_kneser_ney:
+    if estimator.name not in ("kneser-ney", "modified-kneser-ney"):
         raise QueryError(
             f"an ARPA file can't hold {estimator.name}: choose kneser-ney or modified-kneser-ney, whose lower orders "
             "are distributions of their own"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corpus_index import fitting
 from corpus_index._kernels import counting, rules, walk
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.good_turing import check_parameters, fit_ratios
@@ -32,6 +33,7 @@ _RULES = {
     "kneser-ney": rules.DISCOUNT,
     "modified-kneser-ney": rules.DISCOUNT,
     "pitman-yor": rules.PITMAN_YOR,
+    "auto": rules.AUTO,
     "add-k": rules.ADD_K,
     "katz": rules.KATZ,
     "stupid-backoff": rules.STUPID_BACKOFF,
@@ -41,7 +43,9 @@ _BY_EXCLUSION = {"add-k", "katz", "stupid-backoff", "ppm-c"}
 ESTIMATORS = tuple(_RULES)
 """Names that `make_estimator` knows."""
 
-_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "pitman-yor", "katz"}
+_BY_LEFT_COUNTS = {"kneser-ney", "modified-kneser-ney", "pitman-yor", "auto"}
+_BY_EVIDENCE = {"jelinek-mercer", "dirichlet", "pitman-yor", "auto"}
+_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "katz", *_BY_EVIDENCE}
 _FIT_ORDERS = 8  # without a bound, discounts are fitted up to here, and the last one goes on
 _MOST_ORDERS = 254  # of Kneser–Ney: shared lengths are stored up to 255
 
@@ -55,12 +59,12 @@ class Estimator:
     name : str
         One of `ESTIMATORS`.
     max_order : int or None
-        Symbols of the longest context that counts; None for no bound (not for Kneser–Ney).
+        Symbols of the longest context that counts; None for no bound.
     discounts : tuple of (D1, D2, D3) an order
         Taken from counts of one, two, three and more; the last entry goes on for higher orders.
     strengths : tuple of tuples an order
         jelinek-mercer: the weight of the order by the bit length of the context's count. dirichlet: its mass.
-        pitman-yor: its strength θ.
+        pitman-yor: its strength θ. auto: a table, see `fitting.fit_auto`; discounts holds those of order 0 alone.
     fingerprint : str or None
         Of the index that it was fitted on.
     convention : {"plain", "kenlm"}
@@ -91,9 +95,11 @@ class Estimator:
         return _RULES[self.name]
 
     @property
-    def is_kneser_ney(self) -> bool:
+    def uses_left_counts(self) -> bool:
         """Whether lower orders count distinct left extensions."""
-        return self.name in ("kneser-ney", "modified-kneser-ney")
+        return self.name in _BY_LEFT_COUNTS
+
+    is_kneser_ney = uses_left_counts  # its name in the modules that ask for left counts
 
     @property
     def excludes(self) -> bool:
@@ -103,7 +109,11 @@ class Estimator:
     @property
     def is_fitted(self) -> bool:
         """Whether all parameters are there."""
-        return self.name not in _FITTED or bool(self.ratios if self.name == "katz" else self.discounts)
+        if self.name == "katz":
+            return bool(self.ratios)
+        if self.name in ("jelinek-mercer", "dirichlet"):
+            return bool(self.strengths)
+        return self.name not in _FITTED or bool(self.discounts)
 
     def fit(self, index: CorpusIndex) -> Estimator:
         """A copy with the parameters that the counts of an index give; itself where there is nothing to fit.
@@ -112,10 +122,12 @@ class Estimator:
         -----
         Discounts are D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or the three of Chen & Goodman (1998), of each
         order's own counts of counts; with convention="kenlm", of KenLM's (`kenlm_counts`). katz: Good–Turing, see
-        `good_turing`. O(N) an order.
+        `good_turing`. O(N) an order. The others are fitted on leave-document-out evidence: see `fitting`.
         """
         if self.name not in _FITTED:
             return replace(self, fingerprint=index.fingerprint)
+        if self.name in _BY_EVIDENCE:
+            return self._fit_on_evidence(index)
         highest = _FIT_ORDERS if self.max_order is None else self.max_order
         if self.name == "katz":
             ratios, facts = fit_ratios(index, highest)
@@ -136,11 +148,30 @@ class Estimator:
             facts={"fallback_orders": fallback, "counts_of_counts": counts.tolist()},
         )
 
+    def _fit_on_evidence(self, index: CorpusIndex) -> Estimator:
+        discounts: tuple[tuple[float, float, float], ...] = ()
+        strengths: tuple[tuple[float, ...], ...]
+        if self.uses_left_counts:
+            counts = index.symbol_counts if self.max_order == 0 else index.left_counts
+            histogram = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
+            if self.name == "auto":
+                discounts = (_modified(histogram, False) or (0.5, 1.0, 1.5),)
+                strengths, facts = fitting.fit_auto(index, self.max_order, discounts[0])
+            else:
+                root = _absolute(histogram) or (0.5, 0.5, 0.5)
+                discounts, strengths, facts = fitting.fit_pitman_yor(index, self.max_order, root)
+        elif self.name == "jelinek-mercer":
+            strengths, facts = fitting.fit_jelinek_mercer(index, self.max_order)
+        else:
+            strengths, facts = fitting.fit_dirichlet(index, self.max_order)
+        return replace(self, discounts=discounts, strengths=strengths, fingerprint=index.fingerprint, facts=facts)
+
     def base(self, index: CorpusIndex) -> np.ndarray:
         """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
 
-        Kneser–Ney: the unigrams' left extensions, discounted, over the uniform distribution. mle: c(w) / N. add-k:
-        uniform, as its smoothing is; (c(w) + k) / (N + k V) with max_order 0. Others: (c(w) + T / V) / (N + T).
+        Estimators that use left counts: the unigrams' left extensions, discounted, over the uniform distribution. mle:
+        c(w) / N. add-k: uniform, as its smoothing is; (c(w) + k) / (N + k V) with max_order 0. Others:
+        (c(w) + T / V) / (N + T).
         """
         counts = index.symbol_counts
         distinct, total = int((counts > 0).sum()), index.num_tokens
@@ -212,9 +243,8 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     if estimator.is_kneser_ney and max_order is not None and max_order > _MOST_ORDERS:
         raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
     check_parameters(estimator)
-    if name in ("jelinek-mercer", "dirichlet") and not estimator.strengths:
-        default = (0.5,) if name == "jelinek-mercer" else (16.0,)
-        estimator = replace(estimator, strengths=(default,))
+    if name == "auto" and estimator.strengths:
+        fitting.check_table(estimator.strengths)
     if name == "pitman-yor" and not estimator.strengths:
         estimator = replace(estimator, strengths=((0.0,),))
     return estimator

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
-from corpus_index._kernels.rules import AUTO, weigh
+from corpus_index._kernels.rules import AUTO, PITMAN_YOR, weigh
 from corpus_index.errors import QueryError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _INTERPOLATED = {
     "witten-bell",
     "absolute-discounting",
     "pitman-yor",
+    "auto",
     "kneser-ney",
     "modified-kneser-ney",
 }
@@ -208,7 +209,7 @@ def _interpolated(index: CorpusIndex, estimator: Estimator, levels: list[_Level]
     discounts = np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64)
     strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
     reaching, parts = 1.0, []
-    branching = estimator.rule == AUTO
+    branching = estimator.rule in (PITMAN_YOR, AUTO)
     for level, deeper in zip(reversed(levels), [None, *reversed(levels)], strict=False):
         counts = level.counts
         if branching and deeper is not None and (level.lo, level.hi) == (deeper.lo, deeper.hi):

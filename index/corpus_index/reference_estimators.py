@@ -18,10 +18,20 @@ doesn't need it); the last entry goes on for all longer orders.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from corpus_index.reference import ReferenceIndex
-from corpus_index.reference_counts import LeaveOut, adjusted_counts, at_order, base, chain, left_counts, longer_counts
+from corpus_index.reference_counts import (
+    LeaveOut,
+    adjusted_counts,
+    at_order,
+    base,
+    chain,
+    followers,
+    left_counts,
+    longer_counts,
+)
 
 # estimators of one level
 
@@ -133,11 +143,12 @@ def pitman_yor(
 ) -> list[float]:
     """p_n(w) = (max(c(w) − d, 0) + (θ + d · T) · p_{n−1}(w)) / (c + θ), with d = discounts[n], θ = concentrations[n].
 
-    A hierarchical Pitman–Yor process with one table a type (Teh 2006) on raw counts, 0 < d ≤ 1 and θ ≥ 0, with θ = 0
-    the power-law backoff of the sequence memoizer's simplest forms (Wood et al. 2009; Gasthaus & Teh 2010).
+    A hierarchical Pitman–Yor process with one table a type (Teh 2006): a shorter context's customers are the tables of
+    the longer ones, so it counts distinct left extensions; 0 < d ≤ 1, θ ≥ 0. Contexts that don't branch are passed
+    over (Wood et al. 2009). See `_branching`; order 0 is `kneser_ney`'s.
     """
-    probabilities = base(index, leave_out)
-    for order, counts in longer_counts(index, known, max_order, leave_out):
+    probabilities, levels = _branching(index, known, at_order([(d, d, d) for d in discounts], 0), max_order, leave_out)
+    for order, counts in levels:
         discount, theta = at_order(discounts, order), at_order(concentrations, order)
         total, lower = counts.total() + theta, theta + discount * len(counts)
         probabilities = [(max(counts[w] - discount, 0) + lower * p) / total for w, p in enumerate(probabilities)]
@@ -148,23 +159,53 @@ def auto(
     index: ReferenceIndex,
     known: Sequence[int],
     *,
-    parameters: Callable[[int, int, int], tuple[float, float]],
+    parameters: Callable[[int, int, int], tuple[float, tuple[float, float, float]]],
+    root: tuple[float, float, float],
     max_order: int | None = None,
     leave_out: LeaveOut = None,
 ) -> list[float]:
-    """p_n(w) = λ · max(c(w) − d, 0) / Σ_v max(c(v) − d, 0) + (1 − λ) · p_{n−1}(w).
+    """p_n(w) = λ · (c(w) − D) / Σ_v (c(v) − D) + (1 − λ) · p_{n−1}(w), the sum over the seen v; D by count, 1, 2, 3+.
 
-    (λ, d) = parameters(order, c, T): an interpolation weight in [0, 1) and a discount for each kind of context, by
-    order, count and distinct continuations. Where the discount leaves nothing of a context, it says nothing (λ = 0).
+    (λ, (D_1, D_2, D_3)) = parameters(order, c, T), 0 ≤ λ < 1, D_i < i: for each kind of context, by order, count and
+    distinct continuations. Counts and contexts as in `_branching`; order 0 is modified Kneser–Ney's with root.
     """
-    probabilities = base(index, leave_out)
-    for order, counts in longer_counts(index, known, max_order, leave_out):
-        weight, discount = parameters(order, counts.total(), len(counts))
-        left = [max(counts[w] - discount, 0.0) for w in range(index.vocab_size)]
+    probabilities, levels = _branching(index, known, root, max_order, leave_out)
+    for order, counts in levels:
+        weight, cuts = parameters(order, counts.total(), len(counts))
+        left = [counts[w] - cuts[min(counts[w], 3) - 1] if counts[w] else 0.0 for w in range(index.vocab_size)]
         total = sum(left)
-        if total > 0:
-            probabilities = [weight * left[w] / total + (1 - weight) * p for w, p in enumerate(probabilities)]
+        probabilities = [weight * left[w] / total + (1 - weight) * p for w, p in enumerate(probabilities)]
     return probabilities
+
+
+def _branching(
+    index: ReferenceIndex,
+    known: Sequence[int],
+    root: tuple[float, float, float],
+    max_order: int | None,
+    leave_out: LeaveOut,
+) -> tuple[list[float], list[tuple[int, Counter[int]]]]:
+    """The distribution of order 0, and (order, counts) of the contexts that branch, from order 1 on.
+
+    Counts are Kneser–Ney's, raw at max_order alone. A suffix counts where it is the longest match, or where two
+    different symbols stand before it in the whole corpus, whatever is left out: else it only repeats a longer one.
+    """
+    longest = len(chain(index, known, max_order=max_order)) - 1
+    levels = []
+    for order, suffix in enumerate(chain(index, known, max_order=max_order, leave_out=leave_out)):
+        before = known[len(known) - order - 1] if order < len(known) else None
+        if 0 < order < longest and len({symbol for symbol, _ in followers(index, suffix)}) < 2:
+            continue
+        raw = order == max_order
+        counts = left_counts(index, suffix, leave_out) if raw else adjusted_counts(index, suffix, leave_out, before)
+        levels.append((order, counts))
+    counts = levels[0][1]
+    uniform = 1.0 / index.vocab_size
+    if not counts:
+        return [uniform] * index.vocab_size, levels[1:]
+    cuts = {w: root[min(count, 3) - 1] for w, count in counts.items()}
+    total, rest = counts.total(), sum(cuts.values()) * uniform
+    return [(counts[w] - cuts.get(w, 0.0) + rest) / total for w in range(index.vocab_size)], levels[1:]
 
 
 # Kneser–Ney

@@ -34,6 +34,17 @@ ONE = [0.3, 0.7, 0.45]
 THREE = [(0.3, 1.1, 1.2), (0.7, 0.9, 1.9), (0.2, 0.4, 0.6)]
 WEIGHTS = [[0.1, 0.3], [0.5, 0.8, 0.2, 0.9], [0.6]]
 STRENGTHS = [0.5, 3.0, 1.7]
+SIZES = (2, 2, 3)  # orders, bit lengths of counts, shares of distinct continuations
+TABLE = (
+    (2.0, 2.0, 3.0, 0.0),
+    *((0.9 - 0.07 * i, 0.05 + 0.07 * i, 0.1 + 0.15 * i, 2.9 - 0.2 * i) for i in range(12)),
+)
+
+
+def auto_parameters(order: int, total: int, distinct: int) -> tuple[float, tuple[float, float, float]]:
+    place = (min(order, 2) - 1, min(total.bit_length() - 1, 1), 2 if distinct == total else 2 * distinct // total)
+    weight, *cuts = TABLE[1 + int(np.ravel_multi_index(place, SIZES))]
+    return weight, (cuts[0], cuts[1], cuts[2])
 
 
 def same(values: list[float]) -> tuple[tuple[float, float, float], ...]:
@@ -75,6 +86,12 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., list[float]], dict[str
         {"discounts": same(ONE), "strengths": column(STRENGTHS)},
         naive.pitman_yor,
         {"discounts": ONE, "concentrations": STRENGTHS},
+    ),
+    "auto": (
+        "auto",
+        {"discounts": (THREE[0],), "strengths": TABLE},
+        naive.auto,
+        {"parameters": auto_parameters, "root": THREE[0]},
     ),
     "kneser-ney": ("kneser-ney", {"discounts": same(ONE)}, naive.kneser_ney, {"discounts": ONE}),
     "modified-kneser-ney": (

@@ -11,7 +11,7 @@ p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), with D by count (1, 2, 3 and mo
     MAXIMUM         D = 0, s = 1 / c, γ = 0: the longest match alone
     ADD_K           D = 0, s = 1 / (c + k V), γ' = k V / (c + k V) on the base at once
 
-Under AUTO only contexts that branch count: a node's shorter orders, which stand at just the same places,
+Under PITMAN_YOR and AUTO only contexts that branch count: a node's shorter orders, which stand at just the same places,
 say nothing new and are passed over, so that no depth uses up the mass of what is below.
 """
 
@@ -87,7 +87,7 @@ def node_weights(
     s0 = k1 = k2 = k3 = 0.0
     use_left = False
     distinct = n1 + n2 + n3
-    branching = estimator.rule == AUTO
+    branching = estimator.rule == PITMAN_YOR or estimator.rule == AUTO
     for order in range(depth, depth - 1 if branching else shallower, -1):
         highest = top and order == depth and ((estimator.max_order < 0 and not branching) or from_start)
         if not estimator.left or order == estimator.max_order or highest:
