@@ -4,7 +4,7 @@ A record holds the columns of T positions one after the other, little-endian, no
 
 | column | what | kinds |
 |---|---|---|
-| tail | float16 (fp32: float32) (T,): mass beyond the kept tokens | top-k, top-p |
+| tail | float16 (fp32: float32) (T,): mass beyond the kept tokens, never rounded to 0 | top-k, top-p |
 | length | uint8 or uint16 (T,): kept tokens | top-p, sample, systematic |
 | scale | float16 (T,): step of the 8-bit codes | precision int8 (hidden: float32) |
 | token | uint16 (entries,) where V ≤ 65,536, else 3 bytes, else 4 | all but hidden |
@@ -81,7 +81,9 @@ class RecordCodec:
         lengths = rows.lengths.cpu().numpy()
         columns: list[Array] = []
         if not self.kept.is_drawn:
-            columns.append(rows.tail.cpu().numpy().astype(self.tail_type))
+            tail = rows.tail.cpu().numpy()
+            least = np.finfo(self.tail_type).smallest_subnormal  # a tail that is there stays there
+            columns.append(np.where(tail > 0, np.maximum(tail, least), 0).astype(self.tail_type))
         if self.kept.kind != "top-k":
             columns.append(lengths.astype(_count_type(self.most)))
         tokens = encode_tokens(rows.token_ids.cpu().numpy(), self.vocab_size)

@@ -182,9 +182,9 @@ def _head(probs: Tensor, k: int, mass: float | None) -> SparseRows:
     else:
         chosen = values.double().cumsum(-1) - values < mass  # what stands before a token doesn't reach it yet
         chosen[:, 0] = True
-    values = values * chosen
-    tail = (1 - values.double().sum(-1)).clamp_min(0)
-    return SparseRows(chosen.sum(-1), tokens[chosen], values[chosen], tail.float())
+    # Summed up, since 1 − head loses a tail below 1e-7, and with it what makes a KL finite.
+    tail = probs.scatter(-1, tokens, 0).sum(-1) + (values * ~chosen).sum(-1)
+    return SparseRows(chosen.sum(-1), tokens[chosen], values[chosen], tail)
 
 
 def _drawn(probs: Tensor, kept: TargetFormat, uniforms: Tensor) -> SparseRows:

@@ -142,6 +142,15 @@ def test_eight_bits_of_very_sure_positions() -> None:
     torch.testing.assert_close(read.probs, probs, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("precision", PRECISION)
+def test_a_small_tail_is_not_rounded_away(precision: str) -> None:
+    codec = RecordCodec(TargetFormat("top-k", k=1, precision=precision), 5, 2)
+    rows = SparseRows(torch.tensor([1, 1]), torch.tensor([3, 1]), torch.ones(2), torch.tensor([1e-12, 0.0]))
+    tail = codec.decode_sparse(np.frombuffer(codec.encode_sparse(rows), np.uint8)).tail
+    assert 0 < float(tail[0]) < 1e-7
+    assert float(tail[1]) == 0
+
+
 def test_fewer_of_the_cached_tokens(cache: Path, teacher: NeuralTeacher) -> None:
     expected = NeuralTeacher(teacher.model, kept=TargetFormat(k=2))(ROWS)
     actual = CachedTeacher(cache, k=2)(ROWS).validate()

@@ -73,6 +73,12 @@ def test_soft_targets_give_kept_tokens_their_own_probability(logits: torch.Tenso
     torch.testing.assert_close(targets.cut_mass.double(), 1 - head[:, 0], atol=1e-6, rtol=0)
 
 
+def test_a_small_tail_is_kept() -> None:
+    rows = sparsify(torch.tensor([[40.0, 1.0, 1.0, 0.0]]), TargetFormat("top-k", k=1))
+    assert rows.tail.tolist() == pytest.approx([(2 * np.e + 1) * np.exp(-40)], rel=1e-5)
+    assert bool((soft_targets(rows, torch.full((4,), 0.25)).dense() > 0).all())
+
+
 def test_a_base_on_kept_tokens_only_takes_the_tail() -> None:
     base = torch.tensor([0.5, 0.5, 0, 0])
     rows = sparsify(torch.tensor([[3.0, 2.0, 1.0, 0.0]]), TargetFormat("top-k", k=2))
