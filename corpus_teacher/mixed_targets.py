@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.errors import TargetError
 from corpus_teacher.targets import SoftTargets
 
@@ -146,6 +147,21 @@ class MixedTargets:
         """Whether each position has a target, (Q,) bool."""
         return self.pairs.valid
 
+    @property
+    def base(self) -> Tensor:
+        """The shared distribution, (V,)."""
+        return self.pairs.base
+
+    @property
+    def match_len(self) -> Tensor:
+        """Evidence, (Q,): tokens of the context that the corpus holds."""
+        return self.pairs.match_len
+
+    @property
+    def context_count(self) -> Tensor:
+        """Evidence, (Q,): occurrences of that context."""
+        return self.pairs.context_count
+
     def __len__(self) -> int:
         return self.num_positions
 
@@ -203,6 +219,25 @@ class MixedTargets:
         positions, tokens, values = self.entries(begin, end)
         return dense.index_put((positions, tokens), values, accumulate=True)
 
+    def probability_of(self, tokens: Tensor) -> Tensor:
+        """Probability that each target gives to one token; tokens are (Q,) or (B, T). O(entries of the rows).
+
+        Raises
+        ------
+        TargetError
+            Another number of tokens than of positions.
+        """
+        tokens = tokens.reshape(-1).long()
+        if tokens.shape[0] != self.num_positions:
+            raise TargetError(f"{tokens.shape[0]} tokens for {self.num_positions} targets: give one a position")
+        found = self.pairs.rest * self.base[tokens]
+        step = max(1, _DENSE_ELEMENTS // self.vocab_size)
+        for begin in range(0, self.num_positions, step):
+            end = min(self.num_positions, begin + step)
+            positions, entries, values = self.entries(begin, end)
+            found[begin:end].index_add_(0, positions, torch.where(entries == tokens[begin:end][positions], values, 0))
+        return found
+
     def entropy(self) -> Tensor:
         """Entropy of every target, (Q,) float32, in nats; 0 where it isn't valid. O(Q · V) time."""
         step = max(1, _DENSE_ELEMENTS // self.vocab_size)
@@ -250,5 +285,5 @@ class MixedTargets:
         )
 
 
-AnyTargets: TypeAlias = SoftTargets | MixedTargets
-"""Targets in either form, as the losses take them."""
+AnyTargets: TypeAlias = SoftTargets | MixedTargets | DenseTargets
+"""Targets in any form, as the losses take them."""

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 
-import torch
 from torch import Tensor
 
+from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import IGNORE_INDEX
+from corpus_teacher.mixed_targets import MixedTargets
 from corpus_teacher.targets import SoftTargets
 
 COMPONENTS = ("hard", "corpus", "neural", "self", "base")
 """Who may teach; the columns of a blend's weights, in this order."""
-
-CHUNK_ELEMENTS = {"cpu": 1 << 19}
-"""Logits of a dense teacher that are worked on at once: what the processor's cache holds."""
-CHUNK_ELEMENTS_OF_AN_ACCELERATOR = 1 << 24
 
 
 class Reason(IntEnum):
@@ -55,84 +51,11 @@ class Reason(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-class DenseTargets:
-    """A teacher's logits over the whole vocabulary, as a live model gives them.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (B, T, V) or (Q, V)
-        Of any floating type; no gradient flows into them.
-    valid : Tensor of shape (B, T) or (Q,), bool, optional
-        False where there is no target; all are valid by default.
-
-    Raises
-    ------
-    TargetError
-        Shapes that don't fit together.
-
-    Examples
-    --------
-    >>> teacher = DenseTargets(torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]]))
-    >>> [round(p, 3) for p in teacher.probability_of(torch.tensor([1, 0])).tolist()], teacher.top_tokens().tolist()
-    ([0.576, 0.787], [1, 0])
-    """
-
-    def __init__(self, logits: Tensor, valid: Tensor | None = None) -> None:
-        if logits.ndim not in (2, 3) or not logits.is_floating_point():
-            raise TargetError(
-                f"a dense teacher is {logits.dtype} of shape {tuple(logits.shape)}: give logits, (B, T, V) or (Q, V)"
-            )
-        self.logits = logits.detach().reshape(-1, logits.shape[-1])
-        if valid is None:
-            valid = torch.ones(self.logits.shape[0], dtype=torch.bool, device=logits.device)
-        if valid.dtype != torch.bool or valid.numel() != self.logits.shape[0]:
-            raise TargetError(
-                f"valid is {valid.dtype} of shape {tuple(valid.shape)}: give {self.logits.shape[0]} booleans"
-            )
-        self.valid = valid.reshape(-1)
-
-    @property
-    def num_positions(self) -> int:
-        """Q."""
-        return self.logits.shape[0]
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-        return self.logits.shape[1]
-
-    def __repr__(self) -> str:
-        return f"DenseTargets(Q={self.num_positions}, V={self.vocab_size}, device={self.logits.device})"
-
-    @cached_property
-    def _log_total(self) -> Tensor:
-        """logsumexp of each position, (Q,) float32."""
-        parts = [torch.logsumexp(self.logits[lo:hi].float(), 1) for lo, hi in position_chunks(self.logits)]
-        return torch.cat(parts) if parts else self.logits.new_zeros(0, dtype=torch.float32)
-
-    def entropy(self) -> Tensor:
-        """Entropy of each position, (Q,) float32, nats; 0 where it isn't valid. O(Q · V), in chunks."""
-        entropy = torch.zeros_like(self._log_total)
-        for lo, hi in position_chunks(self.logits):
-            log_p = self.logits[lo:hi].float() - self._log_total[lo:hi, None]
-            entropy[lo:hi] = torch.special.entr(log_p.exp_()).sum(1)
-        return torch.where(self.valid, entropy, 0)
-
-    def probability_of(self, tokens: Tensor) -> Tensor:
-        """Probability of one token a position, (Q,) float32; tokens are (Q,) int64."""
-        return self.probabilities_at(torch.arange(self.num_positions, device=tokens.device), tokens)
-
-    def probabilities_at(self, positions: Tensor, tokens: Tensor) -> Tensor:
-        """Probabilities of some tokens at some positions: all three (entries,)."""
-        return (self.logits[positions, tokens].float() - self._log_total[positions]).exp()
-
-    def top_tokens(self) -> Tensor:
-        """The most probable token of each position, (Q,) int64."""
-        return self.logits.argmax(1)
-
-
-Targets = SoftTargets | DenseTargets
+Targets = SoftTargets | MixedTargets | DenseTargets
 """What a teacher says of a batch."""
+
+CorpusTargets = SoftTargets | MixedTargets
+"""What the corpus teacher says of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +66,7 @@ class Components:
     ----------
     labels : Tensor of shape (B, T) or (Q,), int64
         The token that follows each position (`corpus_teacher.losses.shift_labels`); -100 where it doesn't count.
-    corpus : SoftTargets, optional
+    corpus : SoftTargets or MixedTargets, optional
         Of the corpus teacher. Its base is the component "base".
     neural, self_teacher : SoftTargets, DenseTargets, or logits of shape (B, T, V) or (Q, V), optional
         Of a neural teacher, live or cached (a window that the cache lacks isn't valid), and of the student's own
@@ -160,7 +83,7 @@ class Components:
     """
 
     labels: Tensor
-    corpus: SoftTargets | None = None
+    corpus: CorpusTargets | None = None
     neural: Targets | Tensor | None = None
     self_teacher: Targets | Tensor | None = None
     distinct: Tensor | None = None
@@ -203,11 +126,3 @@ class Components:
 def as_targets(said: Targets | Tensor | None) -> Targets | None:
     """Logits as `DenseTargets`, all else as it is."""
     return DenseTargets(said) if isinstance(said, Tensor) else said
-
-
-def position_chunks(logits: Tensor) -> list[tuple[int, int]]:
-    """Ranges of the rows of (Q, V) logits that are worked on at once."""
-    positions, vocab_size = logits.shape
-    elements = CHUNK_ELEMENTS.get(logits.device.type, CHUNK_ELEMENTS_OF_AN_ACCELERATOR)
-    step = max(1, elements // max(1, vocab_size))
-    return [(lo, min(lo + step, positions)) for lo in range(0, positions, step)]

@@ -21,6 +21,7 @@ from torch import Tensor
 from corpus_teacher.blend.components import Components, DenseTargets, Targets
 from corpus_teacher.blend.settings import check_known, is_number, make_from
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.targets import SoftTargets
 
 SPEAKERS = ("corpus", "neural", "self", "student")
 """Whose entropy, or whose probability of the label, can be asked for."""
@@ -197,6 +198,7 @@ def top_tokens(targets: Targets) -> Tensor:
     """
     if isinstance(targets, DenseTargets):
         return targets.top_tokens()
+    targets = _flat(targets)
     rows, tokens = targets.rows(), targets.token_ids.long()
     order = targets.base.argsort(descending=True, stable=True)
     place = torch.empty_like(order)
@@ -225,6 +227,7 @@ def probabilities_at(targets: Targets, positions: Tensor, tokens: Tensor) -> Ten
     if isinstance(targets, DenseTargets):
         found = targets.probabilities_at(positions, tokens)
     else:
+        targets = _flat(targets)
         keys, order = (targets.rows() * targets.vocab_size + targets.token_ids).sort()
         asked = positions * targets.vocab_size + tokens
         found = targets.rest[positions] * targets.base[tokens]
@@ -241,11 +244,18 @@ def _said(components: Components, of: str) -> Targets:
     return targets
 
 
+def _flat(targets: Targets) -> SoftTargets:
+    if not isinstance(targets, SoftTargets):
+        raise ConfigError("the policy compares the tokens of teachers, which needs flat targets: leave the mixed form")
+    return targets
+
+
 def _on_explicit_tokens(components: Components, of: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Rows of the corpus' pairs, P and Q on them, (entries,) each; P and Q beyond, and where both are known, (Q,)."""
     corpus, other = components.corpus, _said(components, of)
     if corpus is None:
         raise ConfigError("the policy compares the corpus with another teacher: give corpus")
+    corpus = _flat(corpus)
     rows, tokens = corpus.rows(), corpus.token_ids.long()
     p = (corpus.probs + corpus.rest[rows] * corpus.base[tokens]).clamp_min(0)
     q = probabilities_at(other, rows, tokens).clamp_min(0).to(p.dtype)

@@ -1,31 +1,29 @@
 """The loss of a blend: Σ_i w_i · H(target_i, student), and the whole of blending in one call for a training loop.
 
 Cross-entropy is linear in its target, so this is the cross-entropy to the mixture Σ_i w_i · target_i, value and
-gradient, and the naive definition is to make that mixture as a (Q, V) tensor. Here hard label, corpus and base are one
-target with one softmax of the student; a sparse neural teacher costs one more pass over the logits, and a dense one
-one pass over its own and the student's.
+gradient, and the naive definition is to make that mixture as a (Q, V) tensor. Here all of them share one softmax of the
+student (`corpus_teacher.losses.mixture`); a dense teacher costs one pass over its own logits beside.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from corpus_teacher.blend.blending import Blend, blend
-from corpus_teacher.blend.components import Components, Targets, as_targets, position_chunks
+from corpus_teacher.blend.components import COMPONENTS, Components, CorpusTargets, Targets, as_targets
 from corpus_teacher.blend.policy import Policy
+from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.errors import TargetError
-from corpus_teacher.losses import (
-    blended_cross_entropy,
-    label_smoothing_cross_entropy,
-    soft_cross_entropy,
-    temper_targets,
-)
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.losses import temper_targets
+from corpus_teacher.losses.fused import fused_linear, product_type
+from corpus_teacher.losses.mixture import Mixture, Part
+from corpus_teacher.losses.plain import position_losses
+from corpus_teacher.losses.rows import FlatRows, TargetRows, rows_of, sound_where
+from corpus_teacher.losses.shared import check_targets, check_temperature, known_labels, precision_of, weight_sum
 
 
 class TaughtLoss(NamedTuple):
@@ -52,7 +50,7 @@ def apply_policy(
     logits: Tensor,
     labels: Tensor,
     *,
-    corpus: SoftTargets | None = None,
+    corpus: CorpusTargets | None = None,
     neural: Targets | Tensor | None = None,
     self_teacher: Targets | Tensor | None = None,
     distinct: Tensor | None = None,
@@ -111,7 +109,7 @@ def blended_loss(
     labels: Tensor,
     made: Blend,
     *,
-    corpus: SoftTargets | None = None,
+    corpus: CorpusTargets | None = None,
     neural: Targets | Tensor | None = None,
     self_teacher: Targets | Tensor | None = None,
     temperature: float = 1.0,
@@ -147,54 +145,129 @@ def blended_loss(
 
     Notes
     -----
-    Never a (Q, V) target: hard label, corpus and base need one pass over the logits forward and one backward, as
-    `blended_cross_entropy` alone does; each neural teacher one more of each.
+    Never a (Q, V) target: one pass over the logits forward and one backward, as `blended_cross_entropy` alone does; a
+    temperature other than 1 one more of each.
     """
     said = {"corpus": corpus, "neural": as_targets(neural), "self": as_targets(self_teacher)}
-    _check(logits, made, said, reduction)
-    shape, flat, labels = logits.shape[:-1], logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    hard, of_corpus, of_base = (made.weight_of(name).to(precision) for name in ("hard", "corpus", "base"))
-    parts: dict[str, Tensor] = {}
-    if corpus is None or not made.used & {"corpus", "base"}:
-        rows = label_smoothing_cross_entropy(flat, labels, reduction="none")
-        parts["hard"] = rows.detach() * (hard > 0)
-        rows = rows * hard
-    else:
-        soft = of_corpus + of_base
-        targets = _with_base(corpus, of_corpus, soft)
-        share = _ratio(soft, hard + soft)
-        rows, *both = blended_cross_entropy(flat, labels, targets, corpus_weight=share, reduction="none")
-        rows = rows * (hard + soft)
-        parts["hard"], parts["corpus"] = both[0] * (hard > 0), both[1]
-    for name in ("neural", "self"):
-        targets_of_teacher, weight = said[name], made.weight_of(name).to(precision)
-        if name in made.used and targets_of_teacher is not None:
-            part = _teacher_rows(flat, targets_of_teacher, weight, temperature)
-            parts[name] = part.detach()
-            rows = rows + weight * part
-    scale = made.scale.to(precision)
-    rows = rows * scale
+    shape, flat = logits.shape[:-1], logits.reshape(-1, logits.shape[-1])
+    _check(flat.shape[0], made, said, reduction)
+    mixture, names = _mixture(flat.shape[1], flat.dtype, labels, made, said, temperature)
+    rows, every = position_losses(flat, mixture)
+    scale = made.scale.to(mixture.precision)
+    parts = _parts(every, names, made)
     if reduction == "none":
-        return TaughtLoss(rows.reshape(shape), {name: part.reshape(shape) for name, part in parts.items()}, made)
-    loss, totals = rows.sum(), {name: part.sum() for name, part in parts.items()}
-    if reduction == "mean":
-        loss = loss / scale.sum().clamp_min(torch.finfo(precision).tiny)
-        taught = {name: made.weight_of(name) > 0 for name in parts}
-        if "corpus" in taught:
-            taught["corpus"] = of_corpus + of_base > 0
-        totals = {name: total / taught[name].sum().clamp_min(1) for name, total in totals.items()}
+        told = {name: part.reshape(shape) for name, (part, _) in parts.items()}
+        return TaughtLoss((rows * scale).reshape(shape), told, made)
+    loss = (rows * scale).sum()
+    return _reduced(loss / weight_sum(scale) if reduction == "mean" else loss, parts, made, reduction)
+
+
+def fused_linear_blended_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    made: Blend,
+    *,
+    bias: Tensor | None = None,
+    soft_cap: float | None = None,
+    corpus: CorpusTargets | None = None,
+    neural: Targets | Tensor | None = None,
+    self_teacher: Targets | Tensor | None = None,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+) -> TaughtLoss:
+    """`blended_loss` of the logits ``hidden @ weight.T + bias``, which never exist as a whole.
+
+    Parameters
+    ----------
+    hidden, weight, bias, soft_cap, reduction
+        As in `corpus_teacher.losses.fused_linear_soft_cross_entropy`.
+    labels, made, corpus, neural, self_teacher, temperature
+        As in `blended_loss`.
+
+    Returns
+    -------
+    TaughtLoss
+
+    Raises
+    ------
+    TargetError
+        As there.
+    """
+    said = {"corpus": corpus, "neural": as_targets(neural), "self": as_targets(self_teacher)}
+    _check(hidden.shape[:-1].numel(), made, said, reduction)
+    dtype = product_type(hidden, weight, bias, soft_cap, reduction)
+    mixture, names = _mixture(weight.shape[0], dtype, labels, made, said, temperature)
+    scale = made.scale.to(mixture.precision)
+    loss, every = fused_linear(hidden, weight, bias, soft_cap, mixture, scale, reduction)
+    return _reduced(loss, _parts(every, names, made), made, reduction)
+
+
+def _mixture(
+    vocab_size: int,
+    dtype: torch.dtype,
+    labels: Tensor,
+    made: Blend,
+    said: Mapping[str, Targets | None],
+    temperature: float,
+) -> tuple[Mixture, list[str]]:
+    """The loss of a blend, and the names of its parts after the label's."""
+    check_temperature(temperature)
+    precision = precision_of(dtype)
+    labels, _ = known_labels(labels, made.num_positions, vocab_size)
+    names, parts = [], []
+    for name in COMPONENTS[1:]:
+        targets = said["corpus" if name == "base" else name]
+        if targets is None or name not in made.used:
+            continue
+        check_targets(made.num_positions, vocab_size, targets)
+        weight, own = made.weight_of(name).to(precision), 1.0
+        if name == "base" and not isinstance(targets, DenseTargets):
+            nothing = labels.new_zeros(made.num_positions + 1)
+            ones = torch.ones_like(weight)
+            rows: TargetRows = FlatRows(nothing, labels[:0], ones[:0], ones, targets.base, precision)
+        else:
+            if name in ("neural", "self") and temperature != 1:
+                targets, own = temper_targets(targets, temperature), temperature
+            rows = rows_of(sound_where(targets, weight > 0), precision)
+        names.append(name)
+        parts.append(Part(rows, weight, own))
+    return Mixture(precision, labels, made.weight_of("hard").to(precision), parts), names
+
+
+def _parts(every: Tensor, names: list[str], made: Blend) -> dict[str, tuple[Tensor, Tensor]]:
+    """By name the entropy of every position, 0 where it isn't taught so, and whether it is: both (Q,)."""
+    taught = made.weight_of("hard") > 0
+    parts = {"hard": (torch.where(taught, every[1], 0), taught)}
+    rows = dict(zip(names, every[2:], strict=True))
+    if "base" in rows:  # corpus and base are one teacher
+        of_base = made.weight_of("base").to(every)
+        of_corpus = made.weight_of("corpus").to(every) if "corpus" in rows else torch.zeros_like(of_base)
+        soft, base = of_corpus + of_base, rows.pop("base")
+        weighted = of_base * base + torch.where(of_corpus > 0, of_corpus * rows.pop("corpus", base), 0)
+        parts["corpus"] = (torch.where(soft > 0, weighted / torch.where(soft > 0, soft, 1), 0), soft > 0)
+    for name, row in rows.items():
+        taught = made.weight_of(name) > 0
+        parts[name] = (torch.where(taught, row, 0), taught)
+    return parts
+
+
+def _reduced(loss: Tensor, parts: dict[str, tuple[Tensor, Tensor]], made: Blend, reduction: str) -> TaughtLoss:
+    """The parts reduced like the loss: "mean" is over the positions that are taught so."""
+    totals = {}
+    for name, (part, taught) in parts.items():
+        total = part.sum()
+        totals[name] = total / taught.sum().clamp_min(1) if reduction == "mean" else total
     return TaughtLoss(loss, totals, made)
 
 
-def _check(logits: Tensor, made: Blend, said: dict[str, Any], reduction: str) -> None:
+def _check(positions: int, made: Blend, said: Mapping[str, Targets | None], reduction: str) -> None:
     """Refuse what doesn't fit the blend."""
     if reduction not in ("mean", "sum", "none"):
         raise TargetError(f"reduction {reduction!r} is unknown: give 'mean', 'sum' or 'none'")
-    positions = logits.shape[:-1].numel()
     if positions != made.num_positions:
         raise TargetError(
-            f"logits has {positions} positions and the blend {made.num_positions}: give both of one batch"
+            f"the student has {positions} positions and the blend {made.num_positions}: give both of one batch"
         )
     for name, targets in said.items():
         there = made.used & ({"corpus", "base"} if name == "corpus" else {name})
@@ -203,74 +276,5 @@ def _check(logits: Tensor, made: Blend, said: dict[str, Any], reduction: str) ->
             raise TargetError(f"the blend has {sorted(there)[0]!r} in it: give {given} to its loss too")
         if targets is not None and targets.num_positions != positions:
             raise TargetError(
-                f"{name} has {targets.num_positions} positions and logits {positions}: give both of one batch"
+                f"{name} has {targets.num_positions} positions and the student {positions}: give both of one batch"
             )
-
-
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, 0 where whole is."""
-    return part / torch.where(whole > 0, whole, 1)
-
-
-def _with_base(corpus: SoftTargets, of_corpus: Tensor, soft: Tensor) -> SoftTargets:
-    """The corpus' targets mixed with its base, and valid wherever either has weight."""
-    share = _ratio(of_corpus, soft)
-    of_pairs = share[corpus.rows()]
-    return replace(
-        corpus,
-        # where, not a product alone: what isn't valid may hold anything
-        probs=torch.where(of_pairs > 0, corpus.probs * of_pairs, 0),
-        rest=torch.where(share > 0, corpus.rest * share, 0) + (1 - share),
-        valid=soft > 0,
-    )
-
-
-def _teacher_rows(logits: Tensor, targets: Targets, weight: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy to a teacher, (Q,); 0, whatever the teacher holds, where it has no weight."""
-    taught = weight > 0
-    if isinstance(targets, SoftTargets):
-        tempered = targets if temperature == 1 else temper_targets(targets, temperature)
-        return soft_cross_entropy(logits, tempered, weights=taught, temperature=temperature, reduction="none")
-    if not 0 < temperature < float("inf"):
-        raise TargetError(f"temperature is {temperature}: give a positive number, 1 for none")
-    if targets.vocab_size > logits.shape[1]:
-        raise TargetError(
-            f"the teacher knows {targets.vocab_size} tokens and the student {logits.shape[1]}: "
-            "cut the teacher's logits down to the tokens of the student"
-        )
-    rows: Tensor = _DenseCrossEntropy.apply(logits, targets.logits, temperature)
-    return torch.where(taught, rows, 0)
-
-
-class _DenseCrossEntropy(torch.autograd.Function):
-    """T² · H(softmax(t / T), softmax(z / T)) of each position, and T · (softmax(z / T) − softmax(t / T)), its gradient.
-
-    Keeps the two logits and nothing else of their size, works in chunks, and never in less than float32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        ctx.save_for_backward(logits, teacher)
-        ctx.temperature = temperature
-        precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        rows = logits.new_empty(logits.shape[0], dtype=precision)
-        with torch.autocast(logits.device.type, enabled=False):
-            for lo, hi in position_chunks(logits):
-                log_q = torch.log_softmax(logits[lo:hi].to(precision) / temperature, 1)
-                p = torch.softmax(teacher[lo:hi].to(precision) / temperature, 1)
-                rows[lo:hi] = p.mul_(log_q[:, : teacher.shape[1]]).sum(1).mul_(-(temperature**2))
-        return rows
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None]:
-        logits, teacher = ctx.saved_tensors
-        grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        with torch.autocast(logits.device.type, enabled=False):
-            for lo, hi in position_chunks(logits):
-                scale = grad_rows[lo:hi, None] * ctx.temperature
-                made = torch.softmax(logits[lo:hi].to(scale.dtype) / ctx.temperature, 1)
-                p = torch.softmax(teacher[lo:hi].to(scale.dtype) / ctx.temperature, 1)
-                made[:, : teacher.shape[1]] -= p.masked_fill_(scale == 0, 0)  # what has no weight may hold anything
-                grad[lo:hi] = made.mul_(scale)
-        return grad, None, None

@@ -9,30 +9,33 @@ from dataclasses import replace
 
 import torch
 
+from corpus_teacher.dense_targets import DenseTargets
+from corpus_teacher.errors import TargetError
 from corpus_teacher.losses.shared import check_temperature
+from corpus_teacher.mixed_targets import AnyTargets, MixedTargets
 from corpus_teacher.targets import SoftTargets
 
 
-def temper_targets(targets: SoftTargets, temperature: float) -> SoftTargets:
+def temper_targets(targets: AnyTargets, temperature: float) -> SoftTargets | DenseTargets:
     """Targets at a temperature: ``p^(1 / T)``, normalised over the whole vocabulary.
 
     Parameters
     ----------
-    targets : SoftTargets
+    targets : SoftTargets or DenseTargets
         Counts have no logits, but log p is as good: softmax(log p / T) is what this gives.
     temperature : float
         T; above 1 flatter, below 1 sharper.
 
     Returns
     -------
-    SoftTargets
-        Exact: a token without a pair has p = rest · base, so p^(1 / T) is a multiple of base^(1 / T), the
+    SoftTargets or DenseTargets
+        As the input. Exact: a token without a pair has p = rest · base, so p^(1 / T) is a multiple of base^(1 / T), the
         base of the result, and all else is pairs. The evidence is that of the input.
 
     Raises
     ------
     TargetError
-        A temperature that is not positive.
+        A temperature that is not positive, or targets in mixed form.
 
     Notes
     -----
@@ -45,6 +48,10 @@ def temper_targets(targets: SoftTargets, temperature: float) -> SoftTargets:
     [0.177, 0.177, 0.469, 0.177]
     """
     check_temperature(temperature)
+    if isinstance(targets, MixedTargets):
+        raise TargetError("targets in mixed form have no other temperature: make them flat, or leave it at 1")
+    if isinstance(targets, DenseTargets):
+        return DenseTargets(targets.logits / temperature, targets.valid)
     power, rows, tokens = 1 / temperature, targets.rows(), targets.token_ids.long()
     base, rest = targets.base.double(), targets.rest.double().clamp_min(0)
     hidden = base.pow(power)

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from corpus_teacher.dense_targets import chunks
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses.cross_entropy import blend_of, reduce_blend, soft_loss_of
 from corpus_teacher.losses.divergences import divergence_of
 from corpus_teacher.losses.per_position import PositionLoss
-from corpus_teacher.losses.shared import BlendedLoss, chunks, position_weights, weight_sum
+from corpus_teacher.losses.shared import BlendedLoss, position_weights, weight_sum
 from corpus_teacher.losses.smoothing import smoothing_of
 from corpus_teacher.mixed_targets import AnyTargets
 
@@ -84,11 +85,11 @@ def fused_linear_soft_cross_entropy(
     >>> round(float(fused_linear_soft_cross_entropy(torch.zeros(1, 8), torch.ones(4, 8), targets)), 4)
     1.3863
     """
-    dtype = _check(hidden, weight, bias, soft_cap, reduction)
+    dtype = product_type(hidden, weight, bias, soft_cap, reduction)
     num_positions = hidden.numel() // weight.shape[1]
     loss = soft_loss_of(num_positions, weight.shape[0], dtype, targets, temperature)
     counted = position_weights(targets.valid, weights, loss.precision)
-    return _fused(hidden, weight, bias, soft_cap, loss, counted, reduction)[0]
+    return fused_linear(hidden, weight, bias, soft_cap, loss, counted, reduction)[0]
 
 
 def fused_linear_blended_cross_entropy(
@@ -122,10 +123,10 @@ def fused_linear_blended_cross_entropy(
     TargetError
         As there.
     """
-    dtype = _check(hidden, weight, bias, soft_cap, reduction)
+    dtype = product_type(hidden, weight, bias, soft_cap, reduction)
     num_positions = hidden.numel() // weight.shape[1]
     loss, counted, taught = blend_of(num_positions, weight.shape[0], dtype, labels, targets, corpus_weight, temperature)
-    total, parts = _fused(hidden, weight, bias, soft_cap, loss, counted, reduction)
+    total, parts = fused_linear(hidden, weight, bias, soft_cap, loss, counted, reduction)
     told = reduce_blend(parts[0], parts, counted, taught, reduction, hidden.shape[:-1])
     return told._replace(loss=total)
 
@@ -160,9 +161,9 @@ def fused_linear_label_smoothing_cross_entropy(
     TargetError
         As in `label_smoothing_cross_entropy`.
     """
-    dtype = _check(hidden, weight, bias, soft_cap, reduction)
+    dtype = product_type(hidden, weight, bias, soft_cap, reduction)
     loss, counted = smoothing_of(hidden.numel() // weight.shape[1], weight.shape[0], dtype, labels, epsilon, base)
-    return _fused(hidden, weight, bias, soft_cap, loss, counted, reduction)[0]
+    return fused_linear(hidden, weight, bias, soft_cap, loss, counted, reduction)[0]
 
 
 def fused_linear_generalized_jsd(
@@ -198,14 +199,16 @@ def fused_linear_generalized_jsd(
     """
     if beta == 0:
         raise TargetError("beta is 0, the forward KL: call fused_linear_soft_cross_entropy, which has its gradient")
-    dtype = _check(hidden, weight, bias, soft_cap, reduction)
+    dtype = product_type(hidden, weight, bias, soft_cap, reduction)
     num_positions = hidden.numel() // weight.shape[1]
     loss = divergence_of(num_positions, weight.shape[0], dtype, targets, beta, temperature)
     counted = position_weights(targets.valid, weights, loss.precision)
-    return _fused(hidden, weight, bias, soft_cap, loss, counted, reduction)[0]
+    return fused_linear(hidden, weight, bias, soft_cap, loss, counted, reduction)[0]
 
 
-def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, soft_cap: float | None, reduction: str) -> torch.dtype:
+def product_type(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, soft_cap: float | None, reduction: str
+) -> torch.dtype:
     """The type of the products, once shapes and settings are known to fit."""
     if weight.ndim != 2 or hidden.shape[-1:] != weight.shape[1:]:
         raise TargetError(
@@ -229,7 +232,7 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, soft_cap: float 
     return hidden.dtype
 
 
-def _fused(
+def fused_linear(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,

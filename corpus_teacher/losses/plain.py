@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from corpus_teacher.dense_targets import cache_chunks
 from corpus_teacher.losses.per_position import PositionLoss
-from corpus_teacher.losses.shared import cache_chunks
 
 
 def position_losses(logits: Tensor, loss: PositionLoss) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,14 @@ class here and nothing else.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.mixed_targets import AnyTargets, MixedTargets
 
 _DENSE_ELEMENTS = 1 << 22  # probabilities written out at once where only that tells
@@ -39,9 +41,21 @@ class TargetRows(Protocol):
 
 def rows_of(targets: AnyTargets, precision: torch.dtype) -> TargetRows:
     """The reader of these targets, which computes in a precision."""
+    if isinstance(targets, DenseTargets):
+        return DenseRows(targets, precision)
     if isinstance(targets, MixedTargets):
         return MixedRows(targets, precision)
     return FlatRows(targets.offsets, targets.token_ids, targets.probs, targets.rest, targets.base, precision)
+
+
+def sound_where(targets: AnyTargets, taught: Tensor) -> AnyTargets:
+    """Targets that hold no NaN where they aren't taught: there they may hold anything, and 0 · NaN is no 0."""
+    if isinstance(targets, DenseTargets):
+        return DenseTargets(targets.logits, targets.valid & taught)
+    if isinstance(targets, MixedTargets):
+        return targets  # made by the index, never read from outside
+    probs = torch.where(taught[targets.rows()], targets.probs, 0)
+    return replace(targets, probs=probs, rest=torch.where(taught, targets.rest, 0))
 
 
 class FlatRows:
@@ -125,3 +139,36 @@ class MixedRows(FlatRows):
         step = max(1, _DENSE_ELEMENTS // vocabulary)
         parts = [(self.tile(lo, min(size, lo + step), 0, vocabulary) > 0).sum(1) for lo in range(0, size, step)]
         return torch.cat(parts) if parts else self.offsets[:0]
+
+
+class DenseRows:
+    """Of a dense teacher's logits: the softmax of a chunk is made when it is read, and again for the gradient."""
+
+    def __init__(self, targets: DenseTargets, precision: torch.dtype) -> None:
+        self.targets = targets
+        self.precision = precision
+
+    def _probs(self, lo: int, hi: int) -> Tensor:
+        # what isn't valid may hold anything, and counts nowhere
+        probs = torch.softmax(self.targets.logits[lo:hi], 1, dtype=self.precision)
+        return probs.masked_fill_(~self.targets.valid[lo:hi, None], 0)
+
+    def expectation(self, values: Tensor, lo: int, hi: int) -> Tensor:
+        """As in `TargetRows`."""
+        return self._probs(lo, hi).mul_(values[:, : self.targets.vocab_size]).sum(1)
+
+    def subtract_(self, values: Tensor, scale: Tensor, lo: int, hi: int) -> None:
+        """As in `TargetRows`."""
+        values[:, : self.targets.vocab_size].addcmul_(self._probs(lo, hi), scale[:, None], value=-1)
+
+    def tile(self, lo: int, hi: int, first: int, last: int) -> Tensor:
+        """As in `TargetRows`."""
+        size = self.targets.vocab_size
+        probs = self.targets.logits[lo:hi, first:last].to(self.precision)
+        probs = (probs - self.targets.log_total[lo:hi, None].to(self.precision)).exp_()
+        probs = probs.masked_fill_(~self.targets.valid[lo:hi, None], 0)
+        return torch.nn.functional.pad(probs, (0, last - max(first, min(last, size))))
+
+    def num_positive(self) -> Tensor:
+        """As in `TargetRows`: a softmax has no zeros but those of logits that are −∞."""
+        return (self.targets.logits > -torch.inf).sum(1)

@@ -14,10 +14,6 @@ from corpus_teacher.mixed_targets import AnyTargets
 IGNORE_INDEX = -100
 """The label of a position that doesn't count, as in torch and transformers."""
 
-CHUNK_ELEMENTS = {"cpu": 1 << 19}
-"""Logits that a loss works on at once: what the processor's cache holds."""
-CHUNK_ELEMENTS_OF_AN_ACCELERATOR = 1 << 24
-
 
 class BlendedLoss(NamedTuple):
     """A blended loss, and the two parts it is made of (detached, for logging), all in nats."""
@@ -48,18 +44,6 @@ def precision_of(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def chunks(num_positions: int, vocab_size: int, elements: int) -> list[tuple[int, int]]:
-    """Ranges of positions whose logits are about so many elements."""
-    step = max(1, elements // max(1, vocab_size))
-    return [(lo, min(lo + step, num_positions)) for lo in range(0, num_positions, step)]
-
-
-def cache_chunks(logits: Tensor) -> list[tuple[int, int]]:
-    """Ranges of the rows of (Q, V) logits that the processor's cache holds."""
-    elements = CHUNK_ELEMENTS.get(logits.device.type, CHUNK_ELEMENTS_OF_AN_ACCELERATOR)
-    return chunks(logits.shape[0], logits.shape[1], elements)
-
-
 def check_targets(num_positions: int, vocab_size: int, targets: AnyTargets) -> None:
     """Refuse targets of another batch, and a student that lacks tokens of the teacher."""
     if num_positions != targets.num_positions:
@@ -70,7 +54,7 @@ def check_targets(num_positions: int, vocab_size: int, targets: AnyTargets) -> N
     if vocab_size < targets.vocab_size:
         raise TargetError(
             f"the student knows {vocab_size} tokens and the teacher {targets.vocab_size}: "
-            "train a student whose vocabulary is at least the index's"
+            "train a student whose vocabulary is at least the teacher's"
         )
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from corpus_teacher import dense_targets
 from corpus_teacher.blend import (
     Components,
     DenseTargets,
@@ -23,11 +24,10 @@ from corpus_teacher.blend import (
     apply_policy,
     blend,
     blended_loss,
-    components,
+    fused_linear_blended_loss,
     make_policy,
 )
 from corpus_teacher.blend.blending import Blend
-from corpus_teacher.blend.loss import _DenseCrossEntropy
 from corpus_teacher.errors import ConfigError, TargetError
 from corpus_teacher.losses import blended_cross_entropy, temper_targets
 from corpus_teacher.targets import SoftTargets
@@ -120,6 +120,35 @@ def test_parts_are_the_single_cross_entropies(
         assert not actual.parts[name].requires_grad
 
 
+@given(
+    st.sampled_from(sorted(POLICIES)),
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.sampled_from([1.0, 2.5]),
+    st.sampled_from(["mean", "sum"]),
+)
+def test_fused_is_plain(
+    random_targets: MakeTargets, name: str, seed: int, sparse_neural: bool, temperature: float, reduction: str
+) -> None:
+    batch = make_batch(random_targets, seed, sparse_neural)
+    hidden, weight = make_logits(seed, 2, 3, 4), make_logits(seed + 1, PADDED, 4)
+    options = {
+        "corpus": batch.corpus, "neural": batch.neural, "self_teacher": batch.self_teacher,
+        "temperature": temperature, "reduction": reduction,
+    }  # fmt: skip
+    made = blend(POLICIES[name], 0, batch)
+    actual = fused_linear_blended_loss(hidden, weight, batch.labels, made, **options)
+    expected = blended_loss(hidden @ weight.T, batch.labels, made, **options)
+    torch.testing.assert_close(actual.loss, expected.loss)
+    torch.testing.assert_close(actual.parts, expected.parts)
+    for one, other in zip(
+        torch.autograd.grad(actual.loss, (hidden, weight)),
+        torch.autograd.grad(expected.loss, (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
 @given(st.integers(0, 10_000))
 def test_the_part_of_the_corpus_is_with_its_base(random_targets: MakeTargets, seed: int) -> None:
     batch, logits = make_batch(random_targets, seed, sparse_neural=False), make_logits(seed, 6, PADDED)
@@ -163,9 +192,14 @@ def test_temperature_is_that_of_the_neural_part_alone(
 
 @pytest.mark.parametrize("chunk", [1, 2 * PADDED, 1 << 19])
 def test_gradcheck_of_a_dense_teacher_in_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setitem(components.CHUNK_ELEMENTS, "cpu", chunk)
+    monkeypatch.setitem(dense_targets.CHUNK_ELEMENTS, "cpu", chunk)
     teacher = make_logits(1, 6, VOCABULARY).detach()
-    assert torch.autograd.gradcheck(lambda z: _DenseCrossEntropy.apply(z, teacher, 1.7), make_logits(2, 6, PADDED))
+    labels, policy = torch.tensor([0, 3, -100, 8, 2, 1]), Policy({"neural": 0.7})
+
+    def loss(z: Tensor) -> Tensor:
+        return apply_policy(policy, 0, z, labels, neural=teacher, temperature=1.7, reduction="none").loss
+
+    assert torch.autograd.gradcheck(loss, make_logits(2, 6, PADDED))
     entropy = torch.distributions.Categorical(logits=teacher).entropy()
     torch.testing.assert_close(DenseTargets(teacher).entropy().double(), entropy, atol=1e-5, rtol=1e-5)
 
@@ -253,16 +287,16 @@ def test_what_does_not_fit_is_refused(random_targets: MakeTargets) -> None:
     made = blend(policy, 0, Components(labels, corpus))
     with pytest.raises(TargetError, match=r"has 'base' in it: give corpus"):
         blended_loss(logits, labels, made)
-    with pytest.raises(TargetError, match="logits has 4 positions and the blend 6"):
+    with pytest.raises(TargetError, match="the student has 4 positions and the blend 6"):
         blended_loss(logits[:4], labels, made, corpus=corpus)
-    with pytest.raises(TargetError, match="neural has 5 positions and logits 6"):
+    with pytest.raises(TargetError, match="neural has 5 positions and the student 6"):
         blended_loss(logits, labels, made, corpus=corpus, neural=torch.zeros(5, 3))
     with pytest.raises(TargetError, match="reduction 'median' is unknown"):
         blended_loss(logits, labels, made, corpus=corpus, reduction="median")
     with pytest.raises(ConfigError, match="needs 'neural', which isn't given"):
         apply_policy(Policy({"neural": 0.5}), 0, logits, labels)
     neural = Policy({"neural": 0.5})
-    with pytest.raises(TargetError, match="the teacher knows 12 tokens and the student 9"):
+    with pytest.raises(TargetError, match="the student knows 9 tokens and the teacher 12"):
         apply_policy(neural, 0, logits, labels, neural=torch.zeros(6, 12))
     with pytest.raises(TargetError, match="temperature is 0"):
         apply_policy(neural, 0, logits, labels, neural=torch.zeros(6, 9), temperature=0)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus_teacher import dense_targets
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import (
     blended_cross_entropy,
@@ -18,7 +19,6 @@ from corpus_teacher.losses import (
     forward_kl,
     label_smoothing_cross_entropy,
     label_smoothing_entropy,
-    shared,
     shift_labels,
     soft_cross_entropy,
 )
@@ -53,7 +53,7 @@ def test_soft_equals_dense(random_targets: MakeTargets, seed: int, reduction: st
 
 @pytest.mark.parametrize("chunk", [1, 7 * 4, 1 << 20])
 def test_gradcheck_and_chunks(random_targets: MakeTargets, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setitem(shared.CHUNK_ELEMENTS, "cpu", chunk)
+    monkeypatch.setitem(dense_targets.CHUNK_ELEMENTS, "cpu", chunk)
     targets = in_float64(random_targets(5))
     labels = torch.tensor([0, 3, -100, 6, 2, 1])
     assert torch.autograd.gradcheck(lambda z: soft_cross_entropy(z, targets, reduction="none"), make_logits(1, 6, 7))

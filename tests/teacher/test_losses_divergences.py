@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus_teacher import dense_targets
 from corpus_teacher.errors import TargetError
-from corpus_teacher.losses import forward_kl, generalized_jsd, per_position, reverse_kl, shared
+from corpus_teacher.losses import forward_kl, generalized_jsd, per_position, reverse_kl
 from corpus_teacher.targets import SoftTargets
 
 from .dense_losses import dense_jsd, dense_rows, in_float64, make_logits
@@ -34,7 +35,7 @@ def test_equals_the_dense_one_in_any_chunks(
     logits = make_logits(seed, 2, 3, 7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(per_position, "VOCABULARY_CHUNK", tokens)
-        patch.setitem(shared.CHUNK_ELEMENTS, "cpu", elements)
+        patch.setitem(dense_targets.CHUNK_ELEMENTS, "cpu", elements)
         actual = generalized_jsd(logits, targets, beta=beta, temperature=temperature, reduction="none")
         (gradient,) = torch.autograd.grad(actual.sum(), logits)
 

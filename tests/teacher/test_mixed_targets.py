@@ -12,6 +12,7 @@ from corpus_index import CorpusIndex, build_index
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from corpus_teacher.blend import apply_policy, make_policy
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.errors import ConfigError, TargetError
 from corpus_teacher.losses import (
@@ -132,3 +133,31 @@ def test_a_batch_comes_without_its_table(index: CorpusIndex, tmp_path: Path) -> 
         plain.with_table(other.row_table()).dense()
     with pytest.raises(ConfigError, match=r"form is 'dense'"):
         TeacherCollator(teacher, form="dense")
+
+
+@pytest.mark.parametrize("leave_out", ["self", "document"])
+def test_policies_take_the_mixed_form(index: CorpusIndex, leave_out: str) -> None:
+    mixed, expected = taught(index, "witten-bell", leave_out)
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.randint(0, VOCAB, (len(mixed),), generator=generator)
+    assert torch.allclose(mixed.probability_of(labels), expected[torch.arange(len(mixed)), labels], atol=1e-6)
+    logits = torch.randn(len(mixed), VOCAB, generator=generator, requires_grad=True)
+    policy = make_policy(
+        {
+            "corpus": {"weight": 0.6, "evidence": [{"by": "entropy", "low": 0.0, "high": 4.0}]},
+            "routing": {"share": 0.2},
+            "complementary": 0.5,
+        }
+    )
+    actual = apply_policy(policy, 0, logits, labels, corpus=mixed, reduction="none")
+    weights, log_q = actual.blend.weights, logits.log_softmax(-1)
+    assert bool((weights[:, 1] > 0).any())
+    target = weights[:, 1, None] * expected + weights[:, 4, None] * mixed.base
+    target[torch.arange(len(mixed)), labels] += weights[:, 0]
+    known = torch.where(mixed.valid, expected[torch.arange(len(mixed)), labels], 0)
+    rows = -(target * log_q).sum(1) * (1 - 0.5 * known)
+    assert torch.allclose(actual.loss, rows, atol=1e-5)
+    for by in ("top1_agreement", "overlap"):
+        asks = make_policy({"corpus": {"weight": 0.5, "evidence": [{"by": by, "low": 0, "high": 1}]}})
+        with pytest.raises(ConfigError, match="needs flat targets"):
+            apply_policy(asks, 0, logits, labels, corpus=mixed, neural=logits.detach())
