@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from corpus_teacher import __version__
 from corpus_teacher.cli_cache import teacher_cache
 from corpus_teacher.cli_shared import AsJson, IndexPath, print_json
+from corpus_teacher.cli_synthesize import synthesize
 from corpus_teacher.cli_teacher import near_duplicates, sample, teacher_app
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ app.add_typer(index_app, name="index")
 
 app.add_typer(teacher_app, name="teacher")
 app.command("sample")(sample)
+app.command("synthesize")(synthesize)
 
 
 def _version(wanted: bool) -> None:

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     from corpus_teacher.data.repeats import RepeatsAnswer
     from corpus_teacher.data.sampling import Sample, SampleAnswer
     from corpus_teacher.neural.caching import CacheSummary
+    from corpus_teacher.synthesis import SynthesisSummary
 
 _STYLES = ("dim", "", "cyan", "green", "bold green")  # by the order of a token's context: 0, 1, 2, 3–4, 5 and more
+
+_MEASURES = {
+    "num_tokens": "tokens",
+    "repeated_share": "repeated n-grams",
+    "longest_run": "longest run",
+    "confidence": "confidence, nats/token",
+    "copied_share": "copied tokens",
+    "longest_match": "longest match",
+}
 
 
 def show_samples(answer: SampleAnswer) -> None:
@@ -183,6 +193,26 @@ def show_cache(summary: CacheSummary) -> None:
     for row in rows:
         table.add_row(*row)
     screen.print(table)
+    screen.print(f"wrote {summary.path}", soft_wrap=True)
+
+
+def show_synthesis(summary: SynthesisSummary) -> None:
+    """What a synthetic corpus holds, what the filters dropped, and how the samples were."""
+    screen, report = console(), summary.report
+    dropped = ", ".join(f"{count:,} for {reason}" for reason, count in report["dropped"].items() if count)
+    screen.print(
+        f"kept {summary.documents:,} of {report['sampled']:,} documents, {summary.tokens:,} tokens; dropped "
+        f"{dropped or 'none'}"
+    )
+    table = _table("", "sampled: p10", "p50", "p90", "kept: p10", "p50", "p90", left=0)
+    for name, parts in report["measures"].items():
+        cells = [parts[which][level] for which in ("sampled", "kept") for level in ("p10", "p50", "p90")]
+        table.add_row(_MEASURES[name], *(f"{value:,.3g}" for value in cells))
+    screen.print(table)
+    if summary.new_samples:
+        screen.print(
+            Text(f"drew {summary.drawn_tokens:,} tokens, {amount(summary.tokens_per_s)} tokens/s", style="dim")
+        )
     screen.print(f"wrote {summary.path}", soft_wrap=True)
 
 

@@ -222,7 +222,7 @@ class NeuralTeacher:
                 hidden = self._hidden(part).reshape(-1, self.hidden_size)
                 yield from _shifted(self._head_chunks(hidden), first * length)
             else:
-                with self._teaching():
+                with self.teaching():
                     logits = self.model(input_ids=part, use_cache=False).logits[..., : self.vocab_size]
                 yield first * length, (first + part.shape[0]) * length, logits.reshape(-1, self.vocab_size)
 
@@ -261,7 +261,7 @@ class NeuralTeacher:
         return head.weight.detach()[:size], None if bias is None else bias.detach()[:size]
 
     def _hidden(self, part: Tensor) -> Tensor:
-        with self._teaching():
+        with self.teaching():
             return self.model.base_model(input_ids=part, use_cache=False).last_hidden_state
 
     def _head_chunks(self, hidden: Tensor) -> Iterator[LogitChunk]:
@@ -276,7 +276,7 @@ class NeuralTeacher:
         if self.model.base_model is self.model:
             return False
         ids = torch.arange(min(_PROBE_TOKENS, self.vocab_size), device=self.device)[None]
-        with self._teaching():
+        with self.teaching():
             expected = self.model(input_ids=ids, use_cache=False).logits[0, :, : self.vocab_size].float()
         hidden = self._hidden(ids)[0]
         if hidden.shape[-1] != self.hidden_size:
@@ -286,7 +286,7 @@ class NeuralTeacher:
         return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
 
     @contextlib.contextmanager
-    def _teaching(self) -> Iterator[None]:
+    def teaching(self) -> Iterator[None]:
         """No gradient, no dropout, the model's own precision; a model in training goes on training afterwards."""
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()
