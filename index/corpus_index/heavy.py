@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels import counting, heavy
+from corpus_index._kernels import counting, heavy, look_up
 from corpus_index._kernels import target_arrays as columns
 from corpus_index._kernels.exclusion import ExclusionScratch
 from corpus_index._kernels.flatten import HEADER, MOST_CHAIN, FlatWork, Shortlists
 from corpus_index._kernels.target_arrays import HeavyNodes, Scratch
+from corpus_index._kernels.walk import Walkers
 
 if TYPE_CHECKING:
     from corpus_index.estimators import Estimator
@@ -40,7 +41,7 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
     """The stored rows as kernels take them; left: with left extensions, as Kneser–Ney wants them."""
     bounds, offsets = index.array("row_bounds"), index.array("row_offsets")
     num_rows = bounds.shape[0]
-    table = np.zeros((num_rows, columns.COLUMNS), np.uint32)
+    table = _aligned_zeros(num_rows, columns.COLUMNS)
     arrays = index.kernel_arrays()
     flat, directory, shift = bounds.reshape(-1), index.array("row_directory"), index.row_shift
     outer_first = np.lexsort((-bounds[:, 1].astype(np.int64), bounds[:, 0]))
@@ -60,20 +61,48 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
         counting.row_classes(offsets, lefts, classes)
         table[:, columns.LEFT_1 : columns.LEFT_TOTAL + 1] = classes
     tokens, counts = index.array("row_tokens"), index.array("row_counts")
+    buckets = np.zeros(look_up.place_buckets(offsets, index.num_symbols, table), np.uint32)
+    look_up.fill_buckets(tokens, table, offsets, buckets)
     return HeavyNodes(
-        table, narrowest, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts
+        table, narrowest, buckets, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts
     )
+
+
+def _aligned_zeros(num_rows: int, num_columns: int) -> np.ndarray:
+    """Rows of u32 that don't straddle cache lines more than they must."""
+    room = np.zeros(num_rows * num_columns + 15, np.uint32)
+    skip = (-room.ctypes.data // 4) % 16
+    return room[skip : skip + num_rows * num_columns].reshape(num_rows, num_columns)
 
 
 class ThreadMemory(threading.local):
     """What one thread keeps between calls: scratch memory, and the shortlists of the estimator it used last."""
 
     def __init__(self) -> None:
+        self.walkers: Walkers | None = None
         self.scratch: Scratch | None = None
         self.dense: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self.work: FlatWork | None = None
         self.exclusion: ExclusionScratch | None = None
         self.lists: dict[tuple[Any, ...], Shortlists] = {}
+
+    def walkers_of(self, lanes: int) -> Walkers:
+        """Scratch memory of `walk.match_rows`."""
+        if self.walkers is None:
+            self.walkers = Walkers(
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.bool_),
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.int64),
+                np.zeros(lanes, np.int64),
+                np.zeros((lanes, 3), np.int64),
+                np.zeros(lanes, np.int8),
+            )
+        return self.walkers
 
     def scratch_of(self, num_symbols: int) -> Scratch:
         """Scratch memory of `mixed_targets`."""
@@ -91,6 +120,11 @@ class ThreadMemory(threading.local):
                 np.zeros(num_symbols, np.int64),
                 np.full((_MEMO, 3), -1, np.int64),
                 np.zeros(_MEMO, np.int64),
+                np.zeros((look_up.BLOCK, look_up.LEVELS + 1), np.int64),
+                np.zeros((look_up.BLOCK, look_up.LEVELS + 1), np.int64),
+                np.zeros((3, look_up.BLOCK), np.int64),
+                np.zeros((num_symbols >> 6) + 1, np.uint64),
+                np.zeros((num_symbols >> 12) + 1, np.uint64),
             )
         return self.scratch
 
@@ -104,6 +138,7 @@ class ThreadMemory(threading.local):
                 np.zeros(room, np.float64),
                 np.zeros(room, np.int64),
                 np.zeros(room, np.int64),
+                np.zeros(room, np.float64),
             )
         return self.work
 

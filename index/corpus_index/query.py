@@ -335,7 +335,7 @@ class CorpusIndex:
             self._end_symbol(),
             min_count,
             -1 if max_order is None else max_order,
-            _LANES,
+            self.thread_memory.walkers_of(_LANES),
             lo,
             hi,
             depth,

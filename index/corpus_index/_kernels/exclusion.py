@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.intrinsics import prefetch
-from corpus_index._kernels.mixed import _narrowest_row
+from corpus_index._kernels.look_up import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import read, read_others
 from corpus_index._kernels.rows import find_row, place_in_row
@@ -445,7 +445,7 @@ def exclusion_targets(
             if up == 0:
                 break
             if around < 0:
-                around = _narrowest_row(heavy.table, heavy.narrowest, a)
+                around = narrowest_row(heavy.table, heavy.narrowest, a, e)
             if around != NO_PARENT and np.int64(heavy.table[around, OWN_DEPTH]) == up:
                 row = around
                 break

@@ -58,9 +58,10 @@ class FlatWork(NamedTuple):
     sorting: np.ndarray
     own: np.ndarray
     inherited: np.ndarray
+    listed: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def kth_largest(values, n, k):
     """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
     lo, hi = 0, n - 1
@@ -86,7 +87,7 @@ def kth_largest(values, n, k):
     return values[target]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _kth_smallest(values, n, k, smallest):
     """The k-th smallest of values[:n] for a small k: the k smallest so far, in order, take in what is smaller yet."""
     held = 0
@@ -102,7 +103,27 @@ def _kth_smallest(values, n, k, smallest):
     return smallest[k - 1]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=True)  # sorting allocates
+def _nucleus(values, n, top_p, threshold, spare):
+    """The least of the largest n values that it takes for a sum of top_p, and how many equal to it are among them.
+
+    threshold, spare: of those that come into question; they stay where all are needed, or ties of the last.
+    """
+    values[:n].sort()
+    held = 0.0
+    for i in range(n - 1, -1, -1):
+        held += values[i]
+        if held >= top_p:
+            if values[i] > threshold:
+                threshold = values[i]
+                spare = n - i
+                for j in range(i + 1, n):
+                    spare -= values[j] > threshold
+            break
+    return threshold, spare
+
+
+@njit(cache=True, nogil=True, _nrt=False)
 def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
     """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
 
@@ -131,17 +152,7 @@ def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tok
             if values[i] >= threshold:
                 sorting[others] = values[i]
                 others += 1
-        sorting[:others].sort()
-        held = 0.0
-        for i in range(others - 1, -1, -1):
-            held += sorting[i]
-            if held >= top_p:
-                if sorting[i] > threshold:  # else what the top_k says of ties holds
-                    threshold = sorting[i]
-                    spare = others - i
-                    for j in range(i + 1, others):
-                        spare -= sorting[j] > threshold
-                break
+        threshold, spare = _nucleus(sorting, others, top_p, threshold, spare)
     explicit = cut = 0.0
     for i in range(n):
         value = values[i]
@@ -159,7 +170,7 @@ def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tok
     return used, explicit, cut
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     """Make the shortlist of a row whose parent's is there."""
     table = heavy.table
@@ -218,7 +229,8 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
         n += 1
     threshold, spare = -np.inf, n
     if n > size:
-        work.sorting[:n] = work.values[:n]
+        for j in range(n):
+            work.sorting[j] = work.values[j]
         threshold = kth_largest(work.sorting, n, size)
         spare = size
         for j in range(n):
@@ -260,7 +272,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     lists.used[1] += HEADER + size * (1 + kinds * levels)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors):
     """Where the block of a row's shortlist begins; it is made now if it isn't there, with those of its ancestors."""
     if lists.places[row] >= 0:
@@ -281,7 +293,7 @@ def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ances
     return lists.places[row]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
 def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
     """Ask for what position q will read."""
     a, e = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
@@ -293,7 +305,7 @@ def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
                 prefetch(lists.blocks, place + 16 * line)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _place_in_list(blocks, a, e, token):
     """The first place of blocks[a:e], ascending, whose token isn't smaller; e if there is none."""
     while a < e:
@@ -305,7 +317,7 @@ def _place_in_list(blocks, a, e, token):
     return a
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
 def _change(gone, k, left, s, k1, k2, k3):
     """What leaving a document out changes at the k-th changed token."""
     x = np.int64(gone.left_before[k]) if left else np.int64(gone.before[k])
@@ -314,7 +326,7 @@ def _change(gone, k, left, s, k1, k2, k3):
     return change + (s * y - cut_of(y, k1, k2, k3)) if y > 0 else change
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
     """Take a document's part out of the values of a list, at blocks[start : start + listed], for one reference."""
     number = mixed.ref_gone[ref]
@@ -333,7 +345,7 @@ def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
                 values[t] += _change(gone, k, left, s, k1, k2, k3)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def flat_targets(
     estimator,
     heavy,
@@ -361,7 +373,7 @@ def flat_targets(
     size = lists.scores.shape[1]
     kinds = 2 if estimator.left else 1
     blocks = lists.blocks
-    values = np.empty(size, np.float64)
+    values = work.listed
     for q in range(first, stop):
         if q + 4 < stop:
             _prefetch_list(mixed, lists, q + 4, num_rows, size, kinds)
@@ -417,13 +429,13 @@ def flat_targets(
     return used
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
 def _mark(touched, summary, c):
     touched[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     """Position q's whole rows and pairs, added up: so many tokens, ascending, and their values in work."""
     num_rows = heavy.offsets.size - 1
@@ -464,7 +476,7 @@ def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def whole_targets(
     heavy,
     mixed,
@@ -499,7 +511,7 @@ def whole_targets(
     return used
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def sampled_targets(
     heavy,
     mixed,

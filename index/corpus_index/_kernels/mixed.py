@@ -18,13 +18,13 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.gone import gone_row
-from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.intrinsics import lowest_bit, prefetch
+from corpus_index._kernels.look_up import look_up
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token
 from corpus_index._kernels.rows import find_row, place_in_row
 from corpus_index._kernels.rules import ADD_K, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.target_arrays import (
-    BLOCK_BITS,
     HI,
     LEFT_1,
     LEFT_2,
@@ -40,7 +40,7 @@ from corpus_index._kernels.target_arrays import (
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _base_without(base, discounts, left, max_order, label, own_above, documents, document):
     """(grown, drop): the base without what is left out is grown · base − drop at the label."""
     probs = base.probs
@@ -73,24 +73,33 @@ def _base_without(base, discounts, left, max_order, label, own_above, documents,
     return grown, grown * probs[label] - without
 
 
-@njit(cache=True, nogil=True)
-def _narrowest_row(table, narrowest, rank):
-    """The narrowest stored row that holds a rank, that of all ranks aside; NO_PARENT if there is none."""
-    best, width = np.int64(NO_PARENT), np.int64(2**62)
-    for block in range(rank >> BLOCK_BITS, (rank >> BLOCK_BITS) + 2):
-        row = np.int64(narrowest[block])
-        while row != NO_PARENT and not (np.int64(table[row, LO]) <= rank < np.int64(table[row, HI])):
-            row = np.int64(table[row, PARENT])
-        if row != NO_PARENT and np.int64(table[row, HI]) - np.int64(table[row, LO]) < width:
-            best, width = row, np.int64(table[row, HI]) - np.int64(table[row, LO])
-    return best
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
+def _is_row(table, row, lo, hi):
+    """Whether a stored row is that of the ranks lo … hi − 1."""
+    return np.int64(table[row, LO]) == lo and np.int64(table[row, HI]) == hi
 
 
-@njit(cache=True, nogil=True)
-def _write_pairs(tokens, masses, changes, n, out, used):
-    """Write the tokens whose mass or change isn't 0, ascending; returns the pairs written so far."""
-    if n > 24:
-        tokens[:n].sort()
+@njit(cache=True, nogil=True, _nrt=False)
+def _sort(tokens, n, words, summary):
+    """Sort n distinct tokens; words, summary: zeros, as many bits as there are tokens, and a bit for each word."""
+    if n > 16:
+        for k in range(n):
+            c = tokens[k]
+            words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
+            summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
+        k = 0
+        for part in range(summary.size):
+            bits = summary[part]
+            summary[part] = 0
+            while bits != 0:
+                w = (part << 6) + lowest_bit(bits)
+                bits &= bits - np.uint64(1)
+                word = words[w]
+                words[w] = 0
+                while word != 0:
+                    tokens[k] = (w << 6) + lowest_bit(word)
+                    word &= word - np.uint64(1)
+                    k += 1
     else:
         for k in range(1, n):
             x = tokens[k]
@@ -99,6 +108,12 @@ def _write_pairs(tokens, masses, changes, n, out, used):
                 tokens[j + 1] = tokens[j]
                 j -= 1
             tokens[j + 1] = x
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _write_pairs(tokens, masses, changes, n, words, summary, out, used):
+    """Write the tokens whose mass or change isn't 0, ascending; returns the pairs written so far."""
+    _sort(tokens, n, words, summary)
     for k in range(n):
         c = tokens[k]
         if masses[c] != 0.0 or changes[c] != 0.0:
@@ -109,7 +124,7 @@ def _write_pairs(tokens, masses, changes, n, out, used):
     return used
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def mixed_targets(
     index,
     next_tokens,
@@ -143,6 +158,8 @@ def mixed_targets(
     masses, changes = scratch.masses, scratch.changes
     num_symbols = tally.size
     num_rows = heavy.offsets.size - 1
+    rows, places = scratch.rows, scratch.places
+    levels = 1 if rule == MAXIMUM or rule == ADD_K else rows.shape[1] - 1
     pairs = refs = np.int64(0)
     if targets:
         out.pair_offsets[0] = 0
@@ -155,6 +172,10 @@ def mixed_targets(
             prefetch(next_tokens, lo[q + 2 * ahead] + 32)
             prefetch(next_tokens, lo[q + 2 * ahead] + 64)
             prefetch(common, lo[q + 2 * ahead] + 64)
+        at = q % rows.shape[0]
+        if at == 0:
+            stop = min(q + rows.shape[0], lo.size)
+            look_up(heavy, lo, hi, labels, num_symbols, q, stop, levels, by_left, rows, places, scratch.active)
         if targets and (
             pairs + heavy.light + 1 > out.pair_tokens.size or refs + heavy.deepest_chain > out.ref_rows.size
         ):
@@ -177,11 +198,14 @@ def mixed_targets(
         length, count = np.int64(0), np.int64(-1)
         n = 0
         read_a = read_e = a
-        row = around = np.int64(-1)
+        around, row = rows[at, 0], np.int64(-1)
         at_match = True
         while depth > 0:
             if e - a > heavy.light:
-                row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e)
+                if around != NO_PARENT and _is_row(heavy.table, around, a, e):
+                    row = around
+                else:  # its continuations are all the same; or it is all ranks, which `around` never is
+                    row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e)
                 if row >= 0:
                     break
             if by_left:
@@ -253,13 +277,12 @@ def mixed_targets(
             if up == 0:
                 depth = np.int64(0)
                 break
-            if around < 0:
-                around = _narrowest_row(heavy.table, heavy.narrowest, a)
             if around != NO_PARENT and np.int64(heavy.table[around, OWN_DEPTH]) == up:
                 row, depth = around, up
                 break
             a, e = node_around(text, nodes, a, e, up)
             depth = up
+        level = np.int64(0)
         while depth > 0 and row >= 0:
             table = heavy.table
             up, parent = np.int64(table[row, PARENT_DEPTH]), np.int64(table[row, PARENT])
@@ -274,7 +297,11 @@ def mixed_targets(
             )
             m3 = stop - start - m1 - m2
             runs = np.int64(table[row, OWN_DEPTH]) == depth
-            place = place_in_row(heavy.tokens, start, stop, label) if known else np.int64(-1)
+            if level < levels and row == rows[at, level]:
+                place = places[at, level]
+            else:
+                place = place_in_row(heavy.tokens, start, stop, label) if known else np.int64(-1)
+            level += 1
             own = np.int64(heavy.counts[place]) if place >= 0 else np.int64(0)
             own_left = np.int64(heavy.lefts[place]) if by_left and place >= 0 else np.int64(0)
             left_out = left_gone = np.int64(0)
@@ -357,7 +384,7 @@ def mixed_targets(
                 masses[label] = of_label - remaining * drop
                 changes[label] = -heavy_label
             out.rest[q] = remaining * grown
-            pairs = _write_pairs(tokens, masses, changes, n, out, pairs)
+            pairs = _write_pairs(tokens, masses, changes, n, scratch.words, scratch.summary, out, pairs)
             out.pair_offsets[q + 1] = pairs
             out.ref_offsets[q + 1] = refs
         for i in range(n):

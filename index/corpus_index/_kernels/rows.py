@@ -203,7 +203,7 @@ def gather_rows(chosen, offsets, row_tokens, row_counts, out_offsets, out_tokens
         out_offsets[i + 1] = place
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
 def find_row(row_bounds, row_directory, row_shift, lo, hi):
     """The stored row of a node, or −1; row_bounds (2·R): lo and hi of each row, sorted."""
     bucket = lo >> row_shift
@@ -292,7 +292,7 @@ def rows_of_nodes(
     return num_own
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def place_in_row(token_ids, a, e, token):
     """Where a token stands in the row token_ids[a:e], ascending; −1 where it doesn't."""
     n = e - a

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 # columns of HeavyNodes.table
-COLUMNS = 11
-LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL, LEVEL = range(COLUMNS)
+COLUMNS = 16  # a cache line
+LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL, LEVEL = range(11)
+START, BUCKETS, BUCKET_SHIFT = range(11, 14)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
 BLOCK_BITS = 8  # a stored row is wider than such a block, so it holds the first rank of one
@@ -25,10 +26,14 @@ class EstimatorArrays(NamedTuple):
 
 
 class HeavyNodes(NamedTuple):
-    """The stored rows: ranges, ancestors and totals by row (`table`), where they are found, and their entries."""
+    """The stored rows: ranges, ancestors and totals by row (`table`), where they are found, and their entries.
+
+    narrowest: of each block of ranks the narrowest row that holds its first. buckets: see `look_up.fill_buckets`.
+    """
 
     table: np.ndarray
     narrowest: np.ndarray
+    buckets: np.ndarray
     bounds: np.ndarray
     directory: np.ndarray
     shift: int
@@ -140,3 +145,8 @@ class Scratch(NamedTuple):
     in_run: np.ndarray
     sole_nodes: np.ndarray
     sole_runs: np.ndarray
+    rows: np.ndarray
+    places: np.ndarray
+    active: np.ndarray
+    words: np.ndarray
+    summary: np.ndarray

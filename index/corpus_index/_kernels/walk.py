@@ -17,6 +17,8 @@ them includes it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -33,7 +35,27 @@ from corpus_index._kernels.nodes import (
 )
 
 
-@njit(cache=True, nogil=True, inline="always")
+class Walkers(NamedTuple):
+    """The state of the rows that step together: shape (lanes,) each, `at` (lanes, 3).
+
+    rank, lo, hi, depth, known, started: see above. first, place, shift: of the row's next token. at: the directory
+    entries that rank, lo and hi will read. state: 0 done, 1 step, 2 the match broke, 3 deeper than max_order allows.
+    """
+
+    rank: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+    depth: np.ndarray
+    known: np.ndarray
+    started: np.ndarray
+    first: np.ndarray
+    place: np.ndarray
+    shift: np.ndarray
+    at: np.ndarray
+    state: np.ndarray
+
+
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
 def _count_before(near, far, list_start, a, e, shift, rank):
     """How many entries of one bucket (a .. e−1 of the list) are smaller than rank, plus a."""
     if shift <= 16:
@@ -61,7 +83,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
     return place - list_start
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def step_range(steps, c, lo, hi):
     """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
     symbols, directory = steps.symbols, steps.directory
@@ -74,7 +96,7 @@ def step_range(steps, c, lo, hi):
     return first + new_lo, first + new_hi
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started):
     """The node of a row whose match broke: its longest suffix, up to limit symbols, with enough occurrences."""
     n = text.order.size
@@ -97,12 +119,12 @@ def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started
         depth = parent_depth(text, nodes, lo, hi)
 
 
-@njit(cache=True, nogil=True)
-def match_rows(index, ids, starts, end_of_document, min_count, max_order, lanes, out_lo, out_hi, out_depth, out_len):
+@njit(cache=True, nogil=True, _nrt=False)
+def match_rows(index, ids, starts, end_of_document, min_count, max_order, walkers, out_lo, out_hi, out_depth, out_len):
     """Fill lo, hi, depth and match_len for every position of ids (B, T); see `CorpusIndex.match`.
 
     ids: (B, T) int64, symbols of the index (its number of symbols for a token that the corpus lacks). starts: (B,)
-    bool. max_order: −1 for no bound.
+    bool. max_order: −1 for no bound. walkers: scratch memory, as long as many rows are to step together.
     """
     num_rows, length = ids.shape
     text, nodes = index.text, index.nodes
@@ -112,17 +134,8 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, lanes,
     num_symbols = symbols.size // 4 - 1
     num_starts = np.int64(index.num_starts)
     start_matches = num_starts >= min_count and max_order != 0
-    rank = np.zeros(lanes, np.int64)
-    lo = np.zeros(lanes, np.int64)
-    hi = np.zeros(lanes, np.int64)
-    depth = np.zeros(lanes, np.int64)
-    known = np.zeros(lanes, np.int64)
-    started = np.zeros(lanes, np.bool_)
-    first = np.zeros(lanes, np.int64)
-    place = np.zeros(lanes, np.int64)
-    shift = np.zeros(lanes, np.int64)
-    at = np.zeros((lanes, 3), np.int64)  # directory places, for rank, lo, hi
-    state = np.zeros(lanes, np.int8)  # 0 done, 1 step, 2 the match broke, 3 deeper than max_order allows
+    lanes = walkers.rank.size
+    rank, lo, hi, depth, known, started, first, place, shift, at, state = walkers
     for row in range(0, num_rows, lanes):
         width = min(lanes, num_rows - row)
         for g in range(width):

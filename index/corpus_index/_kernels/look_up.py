@@ -1,0 +1,147 @@
+"""Where the next tokens of many positions stand in the stored rows of their contexts, looked up together.
+
+Naively, for each position: the narrowest stored row that holds its match, that row's parent, and so on; in each,
+`place_in_row(label)`. Every step of that waits for memory. Here a block of positions goes through it stage by stage,
+each stage asking for what the next will read; and a row is searched from a directory by the token's high bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.target_arrays import (
+    BLOCK_BITS,
+    BUCKET_SHIFT,
+    BUCKETS,
+    COLUMNS,
+    HI,
+    LO,
+    NO_PARENT,
+    PARENT,
+    START,
+)
+
+BLOCK = 64  # positions that go together
+LEVELS = 8  # rows of a chain that are looked up ahead
+_ENTRIES = 4  # of a row for each of its buckets
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def place_buckets(offsets, num_symbols, table):
+    """Choose each row's bucket width, a power of two, and where its buckets begin; returns how many there are."""
+    used = np.int64(0)
+    for row in range(offsets.size - 1):
+        entries = offsets[row + 1] - offsets[row]
+        shift = np.int64(0)
+        while (num_symbols >> shift) * _ENTRIES > entries:
+            shift += 1
+        table[row, START] = offsets[row]
+        table[row, BUCKETS], table[row, BUCKET_SHIFT] = used, shift
+        used += ((num_symbols - 1) >> shift) + 2
+    return used
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def fill_buckets(tokens, table, offsets, buckets):
+    """buckets[b] … buckets[b + 1] − 1: the entries of a row whose token, shifted, is b less the row's first bucket."""
+    for row in range(offsets.size - 1):
+        shift, bucket = np.int64(table[row, BUCKET_SHIFT]), np.int64(table[row, BUCKETS])
+        last = np.int64(table[row + 1, BUCKETS]) if row + 2 < offsets.size else np.int64(buckets.size)
+        first = bucket
+        for k in range(offsets[row], offsets[row + 1]):
+            while bucket <= first + (np.int64(tokens[k]) >> shift):
+                buckets[bucket] = k
+                bucket += 1
+        while bucket < last:
+            buckets[bucket] = offsets[row + 1]
+            bucket += 1
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def narrowest_row(table, narrowest, lo, hi):
+    """The narrowest stored row that holds ranks lo … hi − 1, that of all ranks aside; NO_PARENT if there is none."""
+    best, width = np.int64(NO_PARENT), np.int64(2**62)
+    for block in range(lo >> BLOCK_BITS, (lo >> BLOCK_BITS) + 2):
+        row = np.int64(narrowest[block])
+        while row != NO_PARENT and not (np.int64(table[row, LO]) <= lo and hi <= np.int64(table[row, HI])):
+            row = np.int64(table[row, PARENT])
+        if row != NO_PARENT and np.int64(table[row, HI]) - np.int64(table[row, LO]) < width:
+            best, width = row, np.int64(table[row, HI]) - np.int64(table[row, LO])
+    return best
+
+
+@njit(cache=True, nogil=True, _nrt=False, inline="always")
+def _bucket_of(table, row, token):
+    """The bucket of a row that holds a token, if the row does."""
+    return np.int64(table[row, BUCKETS]) + (token >> np.int64(table[row, BUCKET_SHIFT]))
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def look_up(heavy, lo, hi, labels, num_symbols, begin, end, levels, by_left, rows, places, scratch):
+    """Fill rows and places (BLOCK, LEVELS + 1) for the positions begin … end − 1.
+
+    rows[i, 0]: the narrowest stored row that holds position begin + i's match; rows[i, j + 1]: the parent of
+    rows[i, j]; NO_PARENT ends them. places: of the label in it, −1 where it isn't. scratch (3, BLOCK).
+    """
+    narrowest, buckets, tokens, counts, lefts = (
+        heavy.narrowest,
+        heavy.buckets,
+        heavy.tokens,
+        heavy.counts,
+        heavy.lefts,
+    )
+    table = heavy.table
+    flat = table.reshape(-1)
+    active, first, stop = scratch[0], scratch[1], scratch[2]
+    for i in range(end - begin):
+        prefetch(narrowest, lo[begin + i] >> BLOCK_BITS)
+    for i in range(end - begin):
+        for block in range(lo[begin + i] >> BLOCK_BITS, (lo[begin + i] >> BLOCK_BITS) + 2):
+            row = np.int64(narrowest[block])
+            if row != NO_PARENT:
+                prefetch(flat, row * COLUMNS)
+    n = 0
+    for i in range(end - begin):
+        row = narrowest_row(table, narrowest, lo[begin + i], hi[begin + i])
+        rows[i, 0] = row
+        if row != NO_PARENT:
+            if 0 <= labels[begin + i] < num_symbols:
+                prefetch(buckets, _bucket_of(table, row, labels[begin + i]))
+            active[n] = i
+            n += 1
+    for level in range(levels):
+        for j in range(n):
+            i = active[j]
+            row, label = rows[i, level], labels[begin + i]
+            first[j] = stop[j] = 0
+            if 0 <= label < num_symbols:
+                bucket = _bucket_of(table, row, label)
+                first[j], stop[j] = np.int64(buckets[bucket]), np.int64(buckets[bucket + 1])
+                prefetch(tokens, (first[j] + stop[j]) >> 1)
+            parent = np.int64(table[row, PARENT])
+            rows[i, level + 1] = parent
+            if parent != NO_PARENT:
+                prefetch(flat, parent * COLUMNS)
+        kept = 0
+        for j in range(n):
+            i = active[j]
+            label, a, length = labels[begin + i], first[j], stop[j] - first[j]
+            while length > 1:
+                half = length >> 1
+                a += half if np.int64(tokens[a + half]) <= label else 0
+                length -= half
+            found = length == 1 and np.int64(tokens[a]) == label
+            places[i, level] = a if found else np.int64(-1)
+            if found:
+                prefetch(counts, a)
+                if by_left:
+                    prefetch(lefts, a)
+            parent = rows[i, level + 1]
+            if parent != NO_PARENT:
+                if 0 <= label < num_symbols:
+                    prefetch(buckets, _bucket_of(table, parent, label))
+                active[kept] = i
+                kept += 1
+        n = kept
