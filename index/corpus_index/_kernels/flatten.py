@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.intrinsics import lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED, lowest_bit, prefetch
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.rules import cut_of, node_weights
 from corpus_index._kernels.target_arrays import (
@@ -61,7 +61,7 @@ class FlatWork(NamedTuple):
     listed: np.ndarray
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def kth_largest(values, n, k):
     """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
     lo, hi = 0, n - 1
@@ -87,7 +87,7 @@ def kth_largest(values, n, k):
     return values[target]
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _kth_smallest(values, n, k, smallest):
     """The k-th smallest of values[:n] for a small k: the k smallest so far, in order, take in what is smaller yet."""
     held = 0
@@ -103,7 +103,7 @@ def _kth_smallest(values, n, k, smallest):
     return smallest[k - 1]
 
 
-@njit(cache=True, nogil=True, _nrt=True)  # sorting allocates
+@njit(cache=True, nogil=True, **COUNTED)  # sorting allocates
 def _nucleus(values, n, top_p, threshold, spare):
     """The least of the largest n values that it takes for a sum of top_p, and how many equal to it are among them.
 
@@ -123,7 +123,7 @@ def _nucleus(values, n, top_p, threshold, spare):
     return threshold, spare
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
     """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
 
@@ -170,7 +170,7 @@ def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tok
     return used, explicit, cut
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     """Make the shortlist of a row whose parent's is there."""
     table = heavy.table
@@ -272,7 +272,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     lists.used[1] += HEADER + size * (1 + kinds * levels)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors):
     """Where the block of a row's shortlist begins; it is made now if it isn't there, with those of its ancestors."""
     if lists.places[row] >= 0:
@@ -293,7 +293,7 @@ def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ances
     return lists.places[row]
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
     """Ask for what position q will read."""
     a, e = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
@@ -305,7 +305,7 @@ def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
                 prefetch(lists.blocks, place + 16 * line)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _place_in_list(blocks, a, e, token):
     """The first place of blocks[a:e], ascending, whose token isn't smaller; e if there is none."""
     while a < e:
@@ -317,7 +317,7 @@ def _place_in_list(blocks, a, e, token):
     return a
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def _change(gone, k, left, s, k1, k2, k3):
     """What leaving a document out changes at the k-th changed token."""
     x = np.int64(gone.left_before[k]) if left else np.int64(gone.before[k])
@@ -326,7 +326,7 @@ def _change(gone, k, left, s, k1, k2, k3):
     return change + (s * y - cut_of(y, k1, k2, k3)) if y > 0 else change
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
     """Take a document's part out of the values of a list, at blocks[start : start + listed], for one reference."""
     number = mixed.ref_gone[ref]
@@ -345,7 +345,7 @@ def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
                 values[t] += _change(gone, k, left, s, k1, k2, k3)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def flat_targets(
     estimator,
     heavy,
@@ -429,13 +429,13 @@ def flat_targets(
     return used
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def _mark(touched, summary, c):
     touched[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     """Position q's whole rows and pairs, added up: so many tokens, ascending, and their values in work."""
     num_rows = heavy.offsets.size - 1
@@ -476,7 +476,7 @@ def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     return n
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def whole_targets(
     heavy,
     mixed,
@@ -511,7 +511,7 @@ def whole_targets(
     return used
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def sampled_targets(
     heavy,
     mixed,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from corpus_index._kernels.intrinsics import COUNTED
 from corpus_index._kernels.nodes import node_around
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, OWN_DEPTH, RAW_1, RAW_2
 from corpus_index._kernels.walk import step_range
 
 
-@njit(cache=True, nogil=True, _nrt=True)
+@njit(cache=True, nogil=True, **COUNTED)
 def _occurrences(steps, next_tokens, endings, c, a, e):
     """How often token c continues the ranks a .. e − 1."""
     if e - a <= 64:
@@ -28,7 +29,7 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
     return found
 
 
-@njit(cache=True, nogil=True, _nrt=True)
+@njit(cache=True, nogil=True, **COUNTED)
 def tally_gone(index, next_tokens, endings, depth, count_runs, ranks, a, e, scratch):
     """Tally what a document's ranks[a:e], those in a node, take from it; returns the number of tokens, ascending.
 
@@ -58,7 +59,7 @@ def tally_gone(index, next_tokens, endings, depth, count_runs, ranks, a, e, scra
     return n
 
 
-@njit(cache=True, nogil=True, _nrt=True)
+@njit(cache=True, nogil=True, **COUNTED)
 def lost_by_documents(index, next_tokens, endings, offsets, ranks, scratch, token_offsets, tokens, lost):
     """What the empty context's left extensions lose with each document, by token; see `Documents`."""
     used = 0
@@ -73,7 +74,7 @@ def lost_by_documents(index, next_tokens, endings, offsets, ranks, scratch, toke
         token_offsets[d + 1] = used
 
 
-@njit(cache=True, nogil=True, _nrt=True, inline="always")
+@njit(cache=True, nogil=True, **COUNTED, inline="always")
 def _place_of_key(keys, key):
     """Where a key (not 0) stands in a hash table of 2^k keys, or the place that it would have."""
     at = (key * 0x9E3779B1) & (keys.size - 1)
@@ -82,7 +83,7 @@ def _place_of_key(keys, key):
     return at
 
 
-@njit(cache=True, nogil=True, _nrt=True)
+@njit(cache=True, nogil=True, **COUNTED)
 def rehash(keys, numbers, new_keys, new_numbers):
     """Copy a hash table into a larger one."""
     for i in range(keys.size):
@@ -91,7 +92,7 @@ def rehash(keys, numbers, new_keys, new_numbers):
             new_keys[at], new_numbers[at] = keys[i], numbers[i]
 
 
-@njit(cache=True, nogil=True, _nrt=True)
+@njit(cache=True, nogil=True, **COUNTED)
 def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, row, scratch, gone):
     """The number of a stored row without a document, made now if it isn't there; −1 if there is no room for it."""
     key = document * (heavy.offsets.size - 1) + row + 1

@@ -4,10 +4,10 @@ A random read of a large index costs a hundred nanoseconds or more when the next
 some dozen others are under way. The kernels therefore touch what they will need some steps ahead. `prefetch(array, i)`
 compiles to one instruction, never faults (an index outside of the array is harmless) and does nothing in plain Python.
 
-And a word on a flag: kernels on the hot paths say `_nrt=False`. Numba counts references to every array that is taken
-out of a tuple or handed to a helper, atomically, dozens of times a position; that was half of the time of all targets.
-Without its run-time a kernel can't allocate (its caller does) nor sort, and nothing is counted. A helper that says
-nothing takes after its caller, so one that sorts says `_nrt=True`.
+And a flag that its types don't know: kernels on hot paths are UNCOUNTED. Numba counts references to every array that
+is taken out of a tuple or handed to a helper, atomically, dozens of times a position; that was half of the time of all
+targets. Without counts a kernel can't allocate (its caller does) nor sort. A helper that says nothing takes after its
+caller, so one that sorts is COUNTED.
 
 These are the only helpers that kernels of other files share: they hold no logic that could go stale in numba's cache.
 """
@@ -20,6 +20,9 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
+
+UNCOUNTED: dict[str, Any] = {"_nrt": False}
+COUNTED: dict[str, Any] = {"_nrt": True}
 
 
 def prefetch(array: Any, index: int) -> None:

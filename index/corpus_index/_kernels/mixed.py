@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.gone import gone_row
-from corpus_index._kernels.intrinsics import lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
 from corpus_index._kernels.look_up import look_up
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token
@@ -40,7 +40,7 @@ from corpus_index._kernels.target_arrays import (
 )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _base_without(base, discounts, left, max_order, label, own_above, documents, document):
     """(grown, drop): the base without what is left out is grown · base − drop at the label."""
     probs = base.probs
@@ -73,13 +73,13 @@ def _base_without(base, discounts, left, max_order, label, own_above, documents,
     return grown, grown * probs[label] - without
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def _is_row(table, row, lo, hi):
     """Whether a stored row is that of the ranks lo … hi − 1."""
     return np.int64(table[row, LO]) == lo and np.int64(table[row, HI]) == hi
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _sort(tokens, n, words, summary):
     """Sort n distinct tokens; words, summary: zeros, as many bits as there are tokens, and a bit for each word."""
     if n > 16:
@@ -110,7 +110,7 @@ def _sort(tokens, n, words, summary):
             tokens[j + 1] = x
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _write_pairs(tokens, masses, changes, n, words, summary, out, used):
     """Write the tokens whose mass or change isn't 0, ascending; returns the pairs written so far."""
     _sort(tokens, n, words, summary)
@@ -124,7 +124,7 @@ def _write_pairs(tokens, masses, changes, n, words, summary, out, used):
     return used
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def mixed_targets(
     index,
     next_tokens,

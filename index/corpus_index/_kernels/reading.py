@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def classes(tally, tokens, n):
     """The sum of the tallies of n tokens, and how many of them are 1, 2, 3 and more; zeros don't count."""
     total = n1 = n2 = n3 = np.int64(0)
@@ -21,7 +22,7 @@ def classes(tally, tokens, n):
     return total, n1, n2, n3
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def read(next_tokens, a, e, tally, tokens, n):
     """Tally the continuations of ranks a .. e − 1; returns the number of distinct tokens so far."""
     for r in range(a, e):
@@ -32,7 +33,7 @@ def read(next_tokens, a, e, tally, tokens, n):
     return n
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
     """`read`, but for the ranks whose corpus position is in begin … end − 1: a document's own."""
     for r in range(a, e):
@@ -45,7 +46,7 @@ def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
     return n
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, seen, tokens, n):
     """`read_others`, and in how many runs (parted where ranks share just `depth` symbols) each token stands."""
     run = a
@@ -66,7 +67,7 @@ def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, 
     return n
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, sole_runs):
     """In how many runs a token stands that is a node's only continuation, ranks in skip[g:g_end] aside."""
     if g == g_end and depth < CAP:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.intrinsics import lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -203,7 +203,7 @@ def gather_rows(chosen, offsets, row_tokens, row_counts, out_offsets, out_tokens
         out_offsets[i + 1] = place
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def find_row(row_bounds, row_directory, row_shift, lo, hi):
     """The stored row of a node, or −1; row_bounds (2·R): lo and hi of each row, sorted."""
     bucket = lo >> row_shift
@@ -292,7 +292,7 @@ def rows_of_nodes(
     return num_own
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def place_in_row(token_ids, a, e, token):
     """Where a token stands in the row token_ids[a:e], ascending; −1 where it doesn't."""
     n = e - a

@@ -20,11 +20,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from corpus_index._kernels.intrinsics import UNCOUNTED
+
 WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K, AUTO = range(8)
 KATZ, STUPID_BACKOFF, PPM_C = range(100, 103)  # with exclusion, as ADD_K: see exclusion.py
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def bucket_of(table, order, total, distinct):
     """The line of AUTO's table for a context; line 0 holds the numbers of orders, counts (bit lengths) and shares."""
     orders, counts, shares = np.int64(table[0, 0]), np.int64(table[0, 1]), np.int64(table[0, 2])
@@ -35,7 +37,7 @@ def bucket_of(table, order, total, distinct):
     return 1 + ((min(order, orders) - 1) * counts + length) * shares + distinct * (shares - 1) // total
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
     at = min(order, extra.shape[0] - 1)
@@ -69,13 +71,13 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     return 0.0, 0.0, 0.0, 1.0 / total, 0.0
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def cut_of(count, k1, k2, k3):
     """The coefficient of a count's class."""
     return k1 if count == 1 else k2 if count == 2 else k3
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def node_weights(
     estimator, depth, shallower, top, from_start, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining
 ):
@@ -121,7 +123,7 @@ def node_weights(
     return remaining, use_left, s0, k1, k2, k3
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def root_cut(discounts, count):
     """The discount of a count at order 0; 0 for a count of 0."""
     return discounts[0, min(count, 3) - 1] if count > 0 else 0.0

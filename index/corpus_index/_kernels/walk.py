@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.nodes import (
     CAP,
     document_start,
@@ -55,7 +55,7 @@ class Walkers(NamedTuple):
     state: np.ndarray
 
 
-@njit(cache=True, nogil=True, _nrt=False, inline="always")
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
 def _count_before(near, far, list_start, a, e, shift, rank):
     """How many entries of one bucket (a .. e−1 of the list) are smaller than rank, plus a."""
     if shift <= 16:
@@ -83,7 +83,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
     return place - list_start
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def step_range(steps, c, lo, hi):
     """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
     symbols, directory = steps.symbols, steps.directory
@@ -96,7 +96,7 @@ def step_range(steps, c, lo, hi):
     return first + new_lo, first + new_hi
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started):
     """The node of a row whose match broke: its longest suffix, up to limit symbols, with enough occurrences."""
     n = text.order.size
@@ -119,7 +119,7 @@ def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started
         depth = parent_depth(text, nodes, lo, hi)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def match_rows(index, ids, starts, end_of_document, min_count, max_order, walkers, out_lo, out_hi, out_depth, out_len):
     """Fill lo, hi, depth and match_len for every position of ids (B, T); see `CorpusIndex.match`.
 
