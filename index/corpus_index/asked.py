@@ -55,16 +55,16 @@ class Asked:
         self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
         # 1 where the match includes the document's start
         self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
-        self.heavy = index.heavy_nodes(fitted.is_kneser_ney)
+        self.heavy = index.heavy_nodes(fitted.uses_left_counts)
         self.arrays = EstimatorArrays(
             fitted.rule,
             np.array(fitted.discounts or [(0.0, 0.0, 0.0)], np.float64),
             np.array(fitted.strengths or [(0.0,)], np.float64),
-            fitted.is_kneser_ney,
+            fitted.uses_left_counts,
             -1 if fitted.max_order is None else fitted.max_order,
         )
         self.base = _base(index, fitted, leave_out)
-        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, fitted.is_kneser_ney)
+        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, fitted.uses_left_counts)
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
         """The targets in mixed form, so many positions at a time: (targets, first position, end)."""
@@ -163,7 +163,7 @@ def _head(part: Mixed, size: int, targets: bool) -> Mixed:
 def _base(index: CorpusIndex, estimator: Estimator, leave_out: str | None) -> BaseArrays:
     unigrams = index.symbol_counts
     probs = estimator.base(index)
-    if estimator.is_kneser_ney:
+    if estimator.uses_left_counts:
         counts, cuts, uniform = estimator.root(index)
         return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
     smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
@@ -240,7 +240,7 @@ def _losses(
 ) -> tuple[np.ndarray, ...]:
     """What the base's counts lose with each document; see `Documents`."""
     token_offsets = np.zeros(numbers.size + 1, np.int64)
-    if not estimator.is_kneser_ney or estimator.max_order == 0:
+    if not estimator.uses_left_counts or estimator.max_order == 0:
         tokens, lost = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for d, number in enumerate(numbers.tolist()):
             start, stop = index.doc_starts[number : number + 2]
@@ -259,7 +259,7 @@ def _losses(
         used = int(token_offsets[-1])
         all_tokens, all_lost = all_tokens[:used], all_lost[:used]
     cuts = np.zeros(all_tokens.size)
-    if estimator.is_kneser_ney:
+    if estimator.uses_left_counts:
         counts = estimator.root(index)[0][all_tokens]
         by_count = np.array([0.0, *estimator.discounts[0]])
         cuts = by_count[np.minimum(counts, 3)] - by_count[np.minimum(counts - all_lost, 3)]

@@ -99,8 +99,6 @@ class Estimator:
         """Whether lower orders count distinct left extensions."""
         return self.name in _BY_LEFT_COUNTS
 
-    is_kneser_ney = uses_left_counts  # its name in the modules that ask for left counts
-
     @property
     def excludes(self) -> bool:
         """Whether the longest context that has seen a token settles its probability; see `backing_off`."""
@@ -132,8 +130,8 @@ class Estimator:
         if self.name == "katz":
             ratios, facts = fit_ratios(index, highest)
             return replace(self, ratios=ratios, fingerprint=index.fingerprint, facts=facts)
-        counts = counts_of_counts(index, highest, left=self.is_kneser_ney)
-        if self.convention == "kenlm" and self.is_kneser_ney:
+        counts = counts_of_counts(index, highest, left=self.uses_left_counts)
+        if self.convention == "kenlm" and self.uses_left_counts:
             counts += kenlm_shift(index, highest)
         three = self.name == "modified-kneser-ney"
         zero = self.convention == "kenlm"
@@ -180,7 +178,7 @@ class Estimator:
         if self.name == "add-k":
             counts, total = (counts, total) if self.max_order == 0 else (np.zeros(counts.size), 0)
             return np.append(counts + self.k, self.k) / (total + self.k * index.vocab_size)
-        if not self.is_kneser_ney:
+        if not self.uses_left_counts:
             return np.append(counts + distinct / index.vocab_size, distinct / index.vocab_size) / (total + distinct)
         counts, cuts, uniform = self.root(index)
         total = int(counts.sum())
@@ -240,7 +238,7 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     estimator = Estimator(name, max_order, **parameters)
     if estimator.convention not in ("plain", "kenlm"):
         raise QueryError(f"convention {estimator.convention!r} is unknown: choose 'plain' or 'kenlm'")
-    if estimator.is_kneser_ney and max_order is not None and max_order > _MOST_ORDERS:
+    if estimator.uses_left_counts and max_order is not None and max_order > _MOST_ORDERS:
         raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
     check_parameters(estimator)
     if name == "auto" and estimator.strengths:

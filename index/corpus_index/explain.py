@@ -216,7 +216,7 @@ def _interpolated(index: CorpusIndex, estimator: Estimator, levels: list[_Level]
             parts.append((level.ids, np.zeros(level.ids.size)))
             continue
         whole = level is levels[-1] and ((estimator.max_order is None and not branching) or level.from_start)
-        if estimator.is_kneser_ney and level.order != estimator.max_order and not whole:
+        if estimator.uses_left_counts and level.order != estimator.max_order and not whole:
             counts = _left_extensions(index, level)
         ones, twos = int((counts == 1).sum()), int((counts == 2).sum())
         more = counts.size - ones - twos

@@ -156,7 +156,7 @@ class ThreadMemory(threading.local):
         """The shortlists of an estimator; those of another one are let go."""
         key = (estimator, size)
         if key not in self.lists:
-            num_rows, kinds = nodes.offsets.size - 1, 1 + estimator.is_kneser_ney
+            num_rows, kinds = nodes.offsets.size - 1, 1 + estimator.uses_left_counts
             usual, longest = (HEADER + size * (1 + kinds * levels) for levels in (3, MOST_LEVELS))
             chain = min(nodes.deepest_chain, MOST_CHAIN)
             most = max(min(num_rows, _LIST_BYTES // (4 * usual)), 2 * chain)

@@ -465,7 +465,7 @@ class CorpusIndex:
 
     def row_table(self, estimator: str | Estimator = "witten-bell") -> RowTable:
         """The rows that an estimator's mixed targets refer to: memory maps, and left extensions if it counts them."""
-        left = self.stored_left_extensions()[0] if self.fitted(estimator).is_kneser_ney else None
+        left = self.stored_left_extensions()[0] if self.fitted(estimator).uses_left_counts else None
         tokens = self.ids_of(self.array("row_tokens"))
         return RowTable(self.array("row_offsets"), tokens, self.array("row_counts"), left)
 
