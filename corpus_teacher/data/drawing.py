@@ -95,7 +95,9 @@ class Drawer:
         -------
         ndarray of shape (Q,), int64
         """
-        return self._draw_plain(targets) if self.plain else self._draw_cut(targets)
+        # a pair below 0, as estimators with exclusion give them, takes mass from the base: no mixture of two draws
+        is_mixture = self.plain and not (targets.probs < 0).any()
+        return self._draw_plain(targets) if is_mixture else self._draw_cut(targets)
 
     def _draw_plain(self, targets: SparseTargets) -> Ints:
         """The mixture as it is: a token of the sparse part, or with the rest's probability one of the base."""

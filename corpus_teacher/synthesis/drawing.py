@@ -31,7 +31,7 @@ def kept_weights(probs: Tensor, options: DrawOptions) -> Tensor:
     Returns
     -------
     Tensor of shape (n, V), float64
-        0 at what isn't drawn; 1 at the most probable token.
+        0 at what isn't drawn.
 
     Notes
     -----
@@ -42,11 +42,11 @@ def kept_weights(probs: Tensor, options: DrawOptions) -> Tensor:
     >>> kept_weights(torch.tensor([[0.5, 0.25, 0.25, 0.0]]), DrawOptions(0.5, top_k=2)).tolist()
     [[1.0, 0.25, 0.25, 0.0]]
     """
-    weights = probs.double() / probs.amax(-1, keepdim=True)
     if options.temperature == 0:
-        return (weights == 1.0).double()
+        return (probs == probs.amax(-1, keepdim=True)).double()
+    weights = probs.double()
     if options.temperature != 1:
-        weights = weights ** (1 / options.temperature)
+        weights = (weights / weights.amax(-1, keepdim=True)) ** (1 / options.temperature)
     if options.top_k is not None and options.top_k < weights.shape[1]:
         least = weights.topk(options.top_k).values[:, -1:]
         weights = torch.where(weights >= least, weights, 0.0)

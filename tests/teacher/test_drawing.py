@@ -109,3 +109,14 @@ def test_a_seed_repeats_the_draws() -> None:
 def test_wrong_options(option: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         DrawOptions(**option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_pairs_below_zero_take_from_the_base(option: dict[str, float]) -> None:
+    """As estimators with exclusion give them: p(w) − rest · base(w)."""
+    base = np.array([0.5, 0.3, 0.1, 0.1], np.float32)
+    row = {0: -0.2, 2: 0.4}
+    options = DrawOptions(**option)  # type: ignore[arg-type]
+    drawn = Drawer(base, options, np.random.default_rng(0)).draw(targets_of([row] * DRAWS, base))
+    expected = dense(row, 0.8, base, options)
+    assert np.abs(np.bincount(drawn, minlength=4) / DRAWS - expected).max() < 5 * np.sqrt(0.25 / DRAWS)
