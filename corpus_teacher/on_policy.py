@@ -213,9 +213,9 @@ def draw_continuations(
             )
             if end_token is not None:
                 tokens = torch.where(running, tokens, end_token)
-                running = running & (tokens != end_token)
+                running &= tokens != end_token
             drawn[:, place] = tokens
-            if not bool(running.any()):
+            if end_token is not None and not bool(running.any()):
                 break
             reader.append(tokens)
     return drawn
@@ -301,11 +301,13 @@ class _Reader:
         self.mask = mask
         self.cache: Any = None
         # transformers 5.2x renamed it, of the argument and of the output
-        self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        accepted = inspect.signature(model.forward).parameters
+        self.cache_name = "cache" if "cache" in accepted else "past_key_values"
+        self.options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
     def logits(self) -> Tensor:
         """(B, V), of the token after the rows."""
-        options = {} if self.cache is None else {self.cache_name: self.cache}
+        options = dict(self.options) if self.cache is None else {**self.options, self.cache_name: self.cache}
         if self.mask is not None:
             positions = positions_of(self.mask)[:, -self.unread.shape[1] :]
             options |= {"attention_mask": self.mask.long(), "position_ids": positions}
