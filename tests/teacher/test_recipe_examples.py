@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+PAGES = ("recipes/on-policy.md", "recipes/demonstrations.md", "recipes/quantization.md", "adapters.md")
 
 
 def rows_of(name: str, options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -46,3 +49,16 @@ def test_quantization_recovery(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     losses = {row[:36].strip(): float(row.split()[-1]) for row in rows}
     assert losses["full precision"] == pytest.approx(0, abs=1e-5)
     assert losses["int8: rounded"] < losses["int4: rounded"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_pages_name_is_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    imports = re.findall(r"^from corpus_teacher\S* import [^#\n]+", text, flags=re.MULTILINE)
+    assert imports
+    for line in imports:
+        exec(line, {})
+    for script in re.findall(r"python (examples/\S+\.py)", text):
+        assert (ROOT / script).is_file()
+    for link in re.findall(r"\]\(([^)]+\.md)\)", text):
+        assert (ROOT / "docs" / page).parent.joinpath(link).is_file()
