@@ -167,9 +167,9 @@ def synthesize(
     Sequence-level distillation: train a student on DIR with hard labels (corpus-teacher train).
 
     Simple self-distillation: let MODEL be the student's own checkpoint, with prompts, a training temperature and
-    truncation: corpus-teacher synthesize CHECKPOINT --prompts prompts.jsonl --temperature 1.2 --top-k 50 --out DIR.
-    Then go on from that checkpoint with corpus-teacher train: the student is CHECKPOINT, the data DIR, and there is no
-    soft teacher.
+    truncation: corpus-teacher synthesize CHECKPOINT --prompts prompts.jsonl --temperature 1.6 --top-k 20 --top-p 0.8
+    --out DIR. Then go on from that checkpoint with corpus-teacher train: student.checkpoint is CHECKPOINT, data.train
+    is DIR/tokens.npy, and there is no soft teacher.
     """
     from corpus_teacher import display, display_teacher
     from corpus_teacher.data.drawing import DrawOptions

@@ -35,7 +35,7 @@ def kept_weights(probs: Tensor, options: DrawOptions) -> Tensor:
 
     Notes
     -----
-    O(n · V); a nucleus of more than 256 tokens sorts the batch.
+    O(n · V); a nucleus of more than 256 tokens sorts its row.
 
     Examples
     --------
@@ -87,14 +87,19 @@ def draw_tokens(
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:
     """The least weight of the smallest set of heaviest tokens that holds the share top_p: shape (n, 1)."""
     goal = top_p * weights.sum(-1, keepdim=True)
-    size = min(_FIRST_LOOK, weights.shape[1])
-    ordered = weights.topk(size).values
+    ordered = weights.topk(min(_FIRST_LOOK, weights.shape[1])).values
+    least, is_found = _last_needed(ordered, goal)
+    if not bool(is_found.all()):
+        wide = (~is_found[:, 0]).nonzero()[:, 0]
+        least[wide] = _last_needed(weights[wide].sort(-1, descending=True).values, goal[wide])[0]
+    return least
+
+
+def _last_needed(ordered: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight at which the sum of descending weights reaches the goal, and whether it does: both of shape (n, 1)."""
     sums = ordered.cumsum(-1)
-    if size < weights.shape[1] and bool((sums[:, -1:] < goal).any()):
-        ordered = weights.sort(-1, descending=True).values
-        sums = ordered.cumsum(-1)
     place = torch.searchsorted(sums, goal).clamp(max=ordered.shape[1] - 1)
-    return ordered.gather(1, place)
+    return ordered.gather(1, place), sums[:, -1:] >= goal
 
 
 def _numpy(values: Tensor) -> npt.NDArray[Any]:

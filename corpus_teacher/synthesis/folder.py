@@ -37,6 +37,9 @@ FORMAT = "corpus-teacher-synthesis"
 VERSION = 1
 FORMS = ("tokens", "jsonl")
 
+_ARRAYS = ("tokens.npy", "doc_starts.npy", "evidence.npy")
+_LINES = "documents.jsonl"
+_TOKENIZER = "tokenizer.json"
 _CHUNK_BYTES = 1 << 24
 
 
@@ -87,15 +90,12 @@ def begin_folder(out: Path, settings: Mapping[str, Any], versions: Mapping[str, 
             if begun["complete"]:
                 shutil.rmtree(out / PARTS, ignore_errors=True)
             return bool(begun["complete"])
-        shutil.rmtree(out)
+        _clear(out)
+    elif out.is_dir() and any(out.iterdir()):
+        raise OutputError(f"{out} is not empty and holds no synthetic corpus: name a new folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise OutputError(f"{out} is not empty and holds no synthetic corpus: name a new folder")
-        (out / PARTS).mkdir()
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise OutputError(f"{out} can't be made ({error.strerror or error}): name another folder") from error
     write_record(out, {"complete": False, "settings": dict(settings), "versions": dict(versions)})
     return False
@@ -133,9 +133,11 @@ def write_part(out: Path, number: int, part: Part) -> None:
     ------
     OutputError
     """
+    path = _part_path(out, number)
+    path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, measures=part.measures, tokens=part.tokens, sizes=part.sizes)
-    replace_file(_part_path(out, number), buffer.getvalue())
+    replace_file(path, buffer.getvalue())
 
 
 def read_parts(out: Path) -> Iterator[Part]:
@@ -166,18 +168,26 @@ def write_corpus(
     OutputError
     """
     if tokenizer is not None:
-        replace_file(out / "tokenizer.json", tokenizer.to_bytes())
+        replace_file(out / _TOKENIZER, tokenizer.to_bytes())
     if form == "jsonl":
         if tokenizer is None:
             raise ConfigError("text needs a tokenizer: name the teacher's, or write tokens")
-        names = ["documents.jsonl"]
+        names = [_LINES]
         _write_lines(out, tokenizer, end_of_document)
     else:
-        names = ["tokens.npy", "doc_starts.npy", "evidence.npy"]
+        names = list(_ARRAYS)
         _write_tokens(out)
     if tokenizer is not None:
-        names.append("tokenizer.json")
+        names.append(_TOKENIZER)
     return [{"file": name, "bytes": (out / name).stat().st_size, "sha256": _sha256_of(out / name)} for name in names]
+
+
+def _clear(out: Path) -> None:
+    """Remove what a run has made, but for its record, which is replaced, and for what isn't ours."""
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+    for name in (*_ARRAYS, _LINES, _TOKENIZER):
+        (out / name).unlink(missing_ok=True)
+        (out / f"{name}.partial").unlink(missing_ok=True)
 
 
 def _write_tokens(out: Path) -> None:
@@ -206,7 +216,7 @@ def _write_tokens(out: Path) -> None:
 
 
 def _write_lines(out: Path, tokenizer: Tokenizer, end_of_document: int | None) -> None:
-    path = out / "documents.jsonl"
+    path = out / _LINES
     partial = path.with_name(f"{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:

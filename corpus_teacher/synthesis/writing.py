@@ -333,7 +333,7 @@ class _Run:
         versions = read_record(self.out)["versions"]
         counts = {"documents": self.documents, "tokens": self.tokens, "report": report, "files": files}
         write_record(self.out, {"complete": True, "settings": settings, "versions": versions, **counts})
-        shutil.rmtree(self.out / PARTS)
+        shutil.rmtree(self.out / PARTS, ignore_errors=True)
 
     def _count(self, part: Part) -> None:
         self.num_parts += 1

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from corpus_index import CorpusIndex
 from typer.testing import CliRunner, Result
 
@@ -279,10 +282,20 @@ def test_folders_are_not_mixed_up(index: CorpusIndex, tmp_path: Path) -> None:
     write(index, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"was begun with length 30 and this run has 31"):
         write(index, tmp_path / "out", length=31)
-    assert write(index, tmp_path / "out", length=31, overwrite=True).new_samples >= 20
+    (tmp_path / "out" / "notes.txt").write_text("keep me")
+    assert write(index, tmp_path / "out", length=31, overwrite=True, form="jsonl").new_samples >= 20
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "documents.jsonl",
+        "notes.txt",
+        "synthesis.json",
+        "tokenizer.json",
+    }
     (tmp_path / "out" / "synthesis.json").write_text("{")
     with pytest.raises(InputError, match="can't be read"):
         write(index, tmp_path / "out", length=31)
+    (tmp_path / "out" / "synthesis.json").write_text('{"format": "another"}')
+    with pytest.raises(InputError, match="is no record of a synthetic corpus"):
+        write(index, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't be made"):
         write(index, tmp_path / "file")
@@ -383,3 +396,16 @@ def test_an_interrupted_command_says_how_to_go_on(
 def test_a_wrong_vocabulary_in_the_api(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max-order is -1"):
         synthesize(None, tmp_path / "out", index=tmp_path, max_order=-1, target=Target(documents=1))
+
+
+@pytest.mark.parametrize("name", ["sequence-level", "self-distillation-samples"])
+def test_the_commands_of_the_recipes_parse(name: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipes" / f"{name}.md").read_text(encoding="utf-8")
+    lines = re.search(r"```sh\n(.*?)```", text, flags=re.DOTALL).group(1).replace("\\\n", "").splitlines()  # type: ignore[union-attr]
+    command = typer.main.get_command(app).commands["synthesize"]  # type: ignore[attr-defined]
+    for line in lines:
+        program, verb, *arguments = shlex.split(line)
+        assert (program, verb) == ("corpus-teacher", "synthesize")
+        assert command.make_context("synthesize", arguments).params["out"]
+    for option in re.findall(r"`(--[a-z-]+)", text):
+        assert any(option in one.opts + one.secondary_opts for one in command.params) or option.endswith("-"), option
