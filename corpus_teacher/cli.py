@@ -22,6 +22,7 @@ from corpus_teacher.cli_cache import teacher_cache
 from corpus_teacher.cli_shared import AsJson, IndexPath, print_json
 from corpus_teacher.cli_synthesize import synthesize
 from corpus_teacher.cli_teacher import near_duplicates, sample, teacher_app
+from corpus_teacher.cli_train import train
 
 if TYPE_CHECKING:
     from corpus_teacher.data.file_kinds import Kind
@@ -109,6 +110,7 @@ app.add_typer(index_app, name="index")
 app.add_typer(teacher_app, name="teacher")
 app.command("sample")(sample)
 app.command("synthesize")(synthesize)
+app.command("train")(train)
 
 
 def _version(wanted: bool) -> None:

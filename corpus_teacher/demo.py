@@ -47,7 +47,7 @@ from corpus_teacher.targets import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
 from corpus_teacher.training import (
     DEFAULT_STUDENT,
-    TrainingConfig,
+    DistillationConfig,
     TrainingResult,
     make_student,
     train_student,
@@ -180,39 +180,43 @@ def run_demo(
         judged["bits_per_byte"] = judged["held_out_nats"] * judged["tokens"] / math.log(2) / held_out_bytes
         epsilon = epsilon_of_entropy(judged["blend_entropy_nats"], index.vocab_size)
         common: dict[str, Any] = {
-            "corpus_weight": settings.corpus_weight,
-            "epsilon": epsilon,
-            "batch_size": settings.batch_size,
+            "per_device_train_batch_size": settings.batch_size,
+            "per_device_eval_batch_size": settings.batch_size,
             "learning_rate": settings.learning_rate,
             "seed": seed,
+        }
+        taught_on: dict[str, dict[str, Any]] = {
+            "hard": {"alpha": 0.0},
+            "corpus": {"alpha": settings.corpus_weight},
+            "label-smoothing": {"alpha": 0.0, "label_smoothing_factor": epsilon},
         }
         with bars.stage("time a step"):
             steps = _affordable_steps(
                 settings, seconds, common, train_windows, held_out_windows, Path(scratch), index.vocab_size
             )
-        results: list[TrainingResult] = []
+        results: dict[str, TrainingResult] = {}
         students: dict[str, transformers.PreTrainedModel] = {}
         for arm, name in ARM_NAMES.items():
             student = make_student(DEFAULT_STUDENT, vocab_size=index.vocab_size, seed=seed)
-            config = TrainingConfig(
-                arm=arm,
-                steps=steps,
-                eval_every=max(1, steps // settings.num_evaluations),
+            config = DistillationConfig(
+                str(Path(scratch, arm)),
+                max_steps=steps,
+                eval_strategy="steps",
+                eval_steps=max(1, steps // settings.num_evaluations),
+                logging_steps=max(1, steps // settings.num_evaluations),
                 warmup_steps=max(1, steps // 20),
                 **common,
+                **taught_on[arm],
             )
             with bars.stage(f"student: {name}", total=steps) as advance:
-                results.append(
-                    train_student(
-                        config,
-                        student,
-                        train_windows,
-                        held_out_windows,
-                        Path(scratch, arm),
-                        teacher=teacher if arm == "corpus" else None,
-                        held_out_bytes=held_out_bytes,
-                        progress=advance,
-                    )
+                results[arm] = train_student(
+                    config,
+                    student,
+                    train_windows,
+                    held_out_windows,
+                    teacher=teacher if arm == "corpus" else None,
+                    held_out_bytes=held_out_bytes,
+                    progress=advance,
                 )
             students[arm] = student
         contexts = _contexts(teacher, students, held_out_windows, tokenizer, seed)
@@ -232,7 +236,7 @@ def run_demo(
             },
             "index": {"size_bytes": sum(index.size_bytes.values()), "fingerprint": index.fingerprint},
             "teacher": {**teacher.describe(), **judged},
-            "arms": [{"name": ARM_NAMES[result.arm], **asdict(result)} for result in results],
+            "arms": [{"arm": arm, "name": ARM_NAMES[arm], **asdict(result)} for arm, result in results.items()],
             "contexts": contexts,
             "machine": {"cores": available_cores(), "system": platform.platform()},
             "versions": _versions(),
@@ -305,11 +309,11 @@ def _affordable_steps(
     vocab_size: int,
 ) -> int:
     """Steps that three students can do in the time, by the speed of a few; at least a third of all."""
-    config = TrainingConfig(arm="hard", steps=12, warmup_steps=1, eval_every=0, **common)
+    config = DistillationConfig(str(scratch / "timing"), alpha=0.0, max_steps=12, warmup_steps=1, **common)
     few = TokenWindows(held_out.tokens, settings.length, limit=settings.batch_size)
     student = make_student(DEFAULT_STUDENT, vocab_size=vocab_size)
     ends: list[float] = []
-    train_student(config, student, train, few, scratch / "timing", progress=lambda *_: ends.append(time.perf_counter()))
+    train_student(config, student, train, few, progress=lambda *_: ends.append(time.perf_counter()))
     step_s = float(np.median(np.diff(ends)))  # neither the first, which warms up, nor a hiccup
     # an evaluation costs a third of the steps that read as many tokens
     evaluation_s = settings.num_evaluations * len(held_out) / settings.batch_size * step_s / 3

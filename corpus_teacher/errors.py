@@ -7,6 +7,8 @@ All of them, and all of the engine's, share the base `corpus_index.errors.Corpus
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from corpus_index.errors import (
     CorpusError,
     CorpusIndexError,
@@ -32,6 +34,7 @@ __all__ = [
     "QueryError",
     "TargetError",
     "TokenizerError",
+    "TrainingInterrupted",
 ]
 
 
@@ -61,6 +64,23 @@ class ConfigError(CorpusTeacherError, ValueError):
 
 class TargetError(CorpusTeacherError, ValueError):
     """Soft targets, labels and logits don't fit together, or a target is not a distribution."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a training, after its checkpoint was written.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    checkpoint : Path
+        What a resumed training goes on from.
+    """
+
+    def __init__(self, step: int, checkpoint: Path) -> None:
+        super().__init__(f"interrupted after step {step}: {checkpoint} is saved, resume goes on from it")
+        self.step = step
+        self.checkpoint = checkpoint
 
 
 class CacheError(CorpusTeacherError, ValueError):

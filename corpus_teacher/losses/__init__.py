@@ -18,6 +18,7 @@ from corpus_teacher.losses.fused import (
 )
 from corpus_teacher.losses.shared import IGNORE_INDEX, BlendedLoss, shift_labels
 from corpus_teacher.losses.smoothing import (
+    MatchedSmoothing,
     epsilon_of_entropy,
     label_smoothing_cross_entropy,
     label_smoothing_entropy,
@@ -26,6 +27,7 @@ from corpus_teacher.losses.smoothing import (
 __all__ = [
     "IGNORE_INDEX",
     "BlendedLoss",
+    "MatchedSmoothing",
     "blended_cross_entropy",
     "epsilon_of_entropy",
     "forward_kl",

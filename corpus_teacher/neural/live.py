@@ -226,6 +226,23 @@ class NeuralTeacher:
                     logits = self.model(input_ids=part, use_cache=False).logits[..., : self.vocab_size]
                 yield first * length, (first + part.shape[0]) * length, logits.reshape(-1, self.vocab_size)
 
+    def logits(self, input_ids: npt.ArrayLike | Tensor) -> Tensor:
+        """All that the model says, for losses that take a dense teacher.
+
+        Returns
+        -------
+        Tensor of shape (B, T, V)
+            Of the model's type and device, without gradient.
+
+        Raises
+        ------
+        InputError
+            As of a call.
+        """
+        ids = token_rows(input_ids, self.vocab_size)
+        parts = [logits for *_, logits in self.logit_chunks(ids)]
+        return torch.cat(parts).reshape(*ids.shape, self.vocab_size)
+
     def hidden_states(self, input_ids: npt.ArrayLike | Tensor) -> Tensor:
         """What the output embedding is applied to, the final norm included.
 

@@ -28,7 +28,7 @@ from corpus_teacher.neural import (
 )
 from corpus_teacher.neural.live import kept_rows
 from corpus_teacher.teacher import TeacherCollator
-from corpus_teacher.training import TrainingConfig, make_student, train_student
+from corpus_teacher.training import DistillationConfig, make_student, train_student
 
 from .neural_models import make_model
 
@@ -94,13 +94,13 @@ def test_a_cached_teacher_trains_a_student(model: Path, index: Path, tmp_path: P
     tokens = np.insert(np.concatenate([ByteTokenizer().encode(text) for text in (TEXT, TEXT[5:])]), len(TEXT), 256)
     windows = TokenWindows(tokens, 16, seed=1)
     student = make_student({"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}, vocab_size=257)
-    config = TrainingConfig(
-        steps=6, batch_size=4, warmup_steps=0, eval_every=0, corpus_weight=1.0, arguments={"use_cpu": True}
+    config = DistillationConfig(
+        str(tmp_path / "run"), max_steps=6, per_device_train_batch_size=4, alpha=1.0, use_cpu=True, logging_steps=3
     )
-    result = train_student(config, student, windows, windows, tmp_path / "run", teacher=cached)  # type: ignore[arg-type]
+    result = train_student(config, student, windows, windows, neural_teacher=cached)
     assert result.held_out_nats < 6
-    described = json.loads((tmp_path / "run" / "training.json").read_text())["teacher"]
-    assert described["cache"] == {"kind": "top-k", "k": 64, "precision": "fp16"}
+    assert result.logs[0]["share_neural"] == 1.0
+    assert result.logs[0]["neural_nats"] == pytest.approx(result.logs[0]["loss"], abs=1e-3)
 
 
 def test_texts_tokens_and_hidden_states(model: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import transformers
 from corpus_teacher.data import ByteTokenizer, TokenWindows, train_tokenizer
 from corpus_teacher.data.indexing import build_index_from_documents
 from corpus_teacher.errors import ConfigError, InputError, TokenizerError
-from corpus_teacher.neural import EmaCallback, EmaTeacher, NeuralTeacher, TargetFormat, live
-from corpus_teacher.training import TrainingConfig, train_student
+from corpus_teacher.neural import EmaTeacher, NeuralTeacher, TargetFormat, live
+from corpus_teacher.training import DistillationConfig, train_student
 
 from .neural_models import VOCAB, make_model
 
@@ -188,15 +188,7 @@ def test_a_student_learns_from_its_own_average(tmp_path: Path) -> None:
     student = make_model(seed=1)
     teacher = EmaTeacher(student, decay=0.5, kept=TargetFormat(k=8))
     windows = TokenWindows(ROWS.flatten().numpy(), 9)
-    config = TrainingConfig(steps=4, batch_size=2, warmup_steps=0, eval_every=0, arguments={"use_cpu": True})
-    result = train_student(
-        config,
-        student,
-        windows,
-        windows,
-        tmp_path,
-        teacher=teacher,
-        callbacks=[EmaCallback(teacher)],  # type: ignore[arg-type]
-    )
+    config = DistillationConfig(str(tmp_path), max_steps=4, per_device_train_batch_size=2, use_cpu=True)
+    result = train_student(config, student, windows, windows, self_teacher=teacher)
     assert teacher.steps == result.steps == 4
     assert not torch.equal(next(teacher.model.parameters()), next(student.parameters()))

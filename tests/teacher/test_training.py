@@ -19,8 +19,9 @@ from corpus_index import build_index
 
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.teacher import CorpusTeacher
-from corpus_teacher.training import TrainingConfig, TrainingResult, make_student, train_student
+from corpus_teacher.training import DistillationConfig, TrainingResult, make_student, train_student
 
 VOCAB, LENGTH = 24, 16
 STUDENT = {
@@ -32,6 +33,31 @@ STUDENT = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 32,
     "tie_word_embeddings": True,
+}
+
+
+SETTINGS = {
+    "max_steps": 6,
+    "per_device_train_batch_size": 4,
+    "warmup_steps": 1,
+    "eval_strategy": "steps",
+    "eval_steps": 3,
+    "logging_steps": 3,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+}
+ARMS = {
+    "hard": {"alpha": 0.0},
+    "corpus": {},
+    "label-smoothing": {"alpha": 0.0, "label_smoothing_factor": 0.1},
+    "unigram smoothing": {"alpha": 0.0, "label_smoothing_factor": 0.1, "smooth_with": "unigram"},
+    "reverse KL": {"beta": 1.0},
+    "permuted": {"control": "permuted"},
+    "matched": {"control": "smoothed-uniform"},
+    "matched unigrams": {"control": "smoothed-unigram"},
+    "policy": {"policy": {"corpus": {"weight": 0.5, "schedule": {"kind": "linear", "end_step": 6}}}},
+    "mixed": {"form": "mixed"},
+    "fused": {"fused": True},
 }
 
 
@@ -62,28 +88,27 @@ class Recorder(transformers.TrainerCallback):
             raise KeyboardInterrupt
 
 
-def run(tokens: np.ndarray, teacher: CorpusTeacher, out: Path, **options: Any) -> TrainingResult:
-    passed = {
-        name: options.pop(name) for name in ("resume", "callbacks", "held_out_bytes", "progress") if name in options
-    }
-    settings = {"steps": 6, "batch_size": 4, "warmup_steps": 1, "eval_every": 3, "learning_rate": 1e-2}
+def run(tokens: np.ndarray, corpus: CorpusTeacher, out: Path, **options: Any) -> TrainingResult:
+    own = (
+        "resume", "callbacks", "held_out_bytes", "progress", "neural_teacher", "self_teacher", "on_policy", "form",
+        "teacher", "student",
+    )  # fmt: skip
+    passed = {name: options.pop(name) for name in own if name in options}
     return train_student(
-        TrainingConfig(**{**settings, **options}),
-        make_student(STUDENT, vocab_size=VOCAB),
+        DistillationConfig(str(out), **{**SETTINGS, **options}),
+        passed.pop("student", None) or make_student(STUDENT, vocab_size=VOCAB),
         TokenWindows(tokens[:2500], LENGTH),
         TokenWindows(tokens[2500:], LENGTH, shuffle=False),
-        out,
-        teacher=teacher,
-        **passed,
+        **{"teacher": corpus, **passed},
     )
 
 
-@pytest.mark.parametrize("arm", ["hard", "corpus", "label-smoothing"])
+@pytest.mark.parametrize("arm", sorted(ARMS))
 def test_every_arm_learns(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, arm: str) -> None:
     told: list[int] = []
     result = run(
-        tokens, teacher, tmp_path, arm=arm, steps=40, eval_every=20, held_out_bytes=465,
-        progress=lambda step, loss: told.append(step),
+        tokens, teacher, tmp_path, max_steps=40, eval_steps=20, held_out_bytes=465,
+        progress=lambda step, loss: told.append(step), **ARMS[arm],
     )  # fmt: skip
     assert told == list(range(1, 41))
     assert [point["tokens"] for point in result.history] == [20 * 64, 40 * 64]
@@ -92,17 +117,18 @@ def test_every_arm_learns(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: 
     assert result.bits_per_byte == pytest.approx(result.held_out_nats / math.log(2) * windows * (LENGTH - 1) / 465)
     assert result.tokens == 40 * 64
     assert result.tokens_per_s * result.seconds == pytest.approx(40 * 64)
-    assert (result.teacher_share > 0) == (result.teacher_s > 0) == (arm == "corpus")
+    assert (result.teacher_share > 0) == (result.teacher_s > 0) == (ARMS[arm].get("alpha") != 0)
     assert result.loader_s < result.seconds
     described = json.loads((tmp_path / "training.json").read_text())
-    assert described["arm"] == arm
+    assert described["alpha"] == ARMS[arm].get("alpha", 0.5)
+    assert bool(described["teacher"]) == (ARMS[arm].get("alpha") != 0)
 
 
 def test_evaluation_is_on_the_data_whatever_the_arm(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
     student = make_student(STUDENT, vocab_size=VOCAB)
     held_out = TokenWindows(tokens[2500:], LENGTH, shuffle=False)
-    config = TrainingConfig(arm="corpus", corpus_weight=1.0, steps=3, batch_size=4, eval_every=0)
-    result = train_student(config, student, TokenWindows(tokens, LENGTH), held_out, tmp_path, teacher=teacher)
+    config = DistillationConfig(str(tmp_path), alpha=1.0, max_steps=3, per_device_train_batch_size=4, use_cpu=True)
+    result = train_student(config, student, TokenWindows(tokens, LENGTH), held_out, teacher=teacher)
     rows = torch.from_numpy(np.stack([held_out[i]["input_ids"] for i in range(len(held_out))]))
     with torch.no_grad():
         logits = student(input_ids=rows).logits
@@ -121,7 +147,7 @@ def test_arms_share_weights_and_data_order(
     plain = DistillationTrainer.get_batch_samples
 
     def spy(self: DistillationTrainer, *args: Any) -> Any:
-        arm = self.config.arm
+        arm = Path(self.args.output_dir).name
         if arm not in weights:
             weights[arm] = float(sum(p.detach().double().sum() for p in self.model.parameters()))
         batches, counted = plain(self, *args)
@@ -130,7 +156,7 @@ def test_arms_share_weights_and_data_order(
 
     monkeypatch.setattr(DistillationTrainer, "get_batch_samples", spy)
     for arm in ("hard", "corpus", "label-smoothing"):
-        run(tokens, teacher, tmp_path / arm, arm=arm)
+        run(tokens, teacher, tmp_path / arm, **ARMS[arm])
     assert len(set(weights.values())) == 1
     assert len(seen["hard"]) == 6
     for arm in ("corpus", "label-smoothing"):
@@ -139,8 +165,8 @@ def test_arms_share_weights_and_data_order(
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_resume_is_exact(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, num_workers: int) -> None:
-    whole = run(tokens, teacher, tmp_path / "whole", num_workers=num_workers)
-    options = {"save_every": 4, "num_workers": num_workers}
+    whole = run(tokens, teacher, tmp_path / "whole", dataloader_num_workers=num_workers)
+    options = {"save_strategy": "steps", "save_steps": 4, "dataloader_num_workers": num_workers}
     with pytest.raises(KeyboardInterrupt):
         run(tokens, teacher, tmp_path / "killed", callbacks=[Recorder(kill_after=4)], **options)
     resumed = run(tokens, teacher, tmp_path / "killed", resume=True, **options)
@@ -152,25 +178,22 @@ def test_resume_is_exact(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: P
 
 def test_accumulation_is_weighted_by_tokens(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
     # plain descent, since Adam blows the rounding of small gradients up
-    options = {"learning_rate": 0.5, "arguments": {"optim": "sgd"}}
-    whole = run(tokens, teacher, tmp_path / "whole", batch_size=4, **options)
-    parts = run(tokens, teacher, tmp_path / "parts", batch_size=1, accumulation=4, **options)
+    options = {"learning_rate": 0.5, "optim": "sgd"}
+    whole = run(tokens, teacher, tmp_path / "whole", **options)
+    options |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    parts = run(tokens, teacher, tmp_path / "parts", **options)
     assert parts.tokens == whole.tokens
     assert parts.held_out_nats == pytest.approx(whole.held_out_nats, abs=1e-5)
 
 
 def test_loss_parts_are_logged(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
-    logs: list[dict[str, float]] = []
-
-    class Listener(transformers.TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            heard.append(logs)
-
-    heard = logs
-    run(tokens, teacher, tmp_path, corpus_weight=0.25, callbacks=[Listener()])
-    first = next(entry for entry in logs if "loss" in entry)
-    blend = 0.75 * first["hard_nats"] + 0.25 * first["soft_nats"]
+    first = run(tokens, teacher, tmp_path, alpha=0.25).logs[0]
+    blend = 0.75 * first["hard_nats"] + 0.25 * first["corpus_nats"]
     assert first["loss"] == pytest.approx(blend, abs=1e-3)
+    assert first["weight_corpus"] == pytest.approx(0.25)
+    assert first["share_corpus"] == 1.0
+    assert 0 < first["teacher_entropy"] < math.log(VOCAB)
+    assert 0 < first["teacher_share"] <= first["loader_share"] < 1
 
 
 _TWO_PROCESSES = """
@@ -179,20 +202,20 @@ import numpy as np
 import torch
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.teacher import CorpusTeacher
-from corpus_teacher.training import TrainingConfig, make_student, train_student
+from corpus_teacher.training import DistillationConfig, make_student, train_student
 
 index, tokens, out, student, options, batch = sys.argv[1:]
 tokens = np.load(tokens)
 result = train_student(
-    TrainingConfig(**json.loads(options), batch_size=int(batch)),
+    DistillationConfig(out, **json.loads(options), per_device_train_batch_size=int(batch)),
     make_student(json.loads(student), vocab_size=24),
     TokenWindows(tokens[:2500], 16),
     TokenWindows(tokens[2500:], 16, shuffle=False),
-    out,
     teacher=CorpusTeacher(index, max_order=2),
 )
 if os.environ["RANK"] == "0":
-    print("nats", json.dumps([result.tokens, *[point["held_out_nats"] for point in result.history]]))
+    logs = [result.logs[-1][name] for name in ("corpus_nats", "hard_nats", "weight_corpus", "teacher_entropy")]
+    print("nats", json.dumps([result.tokens, *logs, *[point["held_out_nats"] for point in result.history]]))
 torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter, which aborts
 """
 
@@ -200,13 +223,8 @@ torch.distributed.destroy_process_group()  # else its threads may outlive the in
 def test_two_processes_are_one_big_batch(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_TWO_PROCESSES)
     np.save(tmp_path / "tokens.npy", tokens)
-    options = {
-        "steps": 6,
-        "warmup_steps": 1,
-        "eval_every": 3,
-        "learning_rate": 0.5,
-        "arguments": {"optim": "sgd", "use_cpu": True},
-    }
+    options = {**SETTINGS, "learning_rate": 0.5, "optim": "sgd"}
+    del options["per_device_train_batch_size"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable]
     arguments = [
         teacher.index.path,
@@ -225,8 +243,9 @@ def test_two_processes_are_one_big_batch(tokens: np.ndarray, teacher: CorpusTeac
     )
     assert ran.returncode == 0, ran.stderr
     printed = next(line for line in ran.stdout.splitlines() if line.startswith("nats "))
-    whole = run(tokens, teacher, tmp_path / "one", **{**options, "batch_size": 8})
-    expected = [whole.tokens, *[point["held_out_nats"] for point in whole.history]]
+    whole = run(tokens, teacher, tmp_path / "one", **options, per_device_train_batch_size=8)
+    logs = [whole.logs[-1][name] for name in ("corpus_nats", "hard_nats", "weight_corpus", "teacher_entropy")]
+    expected = [whole.tokens, *logs, *[point["held_out_nats"] for point in whole.history]]
     assert json.loads(printed.removeprefix("nats ")) == pytest.approx(expected, abs=1e-5)
 
 
@@ -241,22 +260,33 @@ def test_any_causal_model() -> None:
 
 
 def test_wrong_settings_are_named(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="arm is 'softly'"):
-        TrainingConfig(arm="softly")
-    with pytest.raises(ConfigError, match="corpus_weight is 2"):
-        TrainingConfig(corpus_weight=2)
-    with pytest.raises(ConfigError, match="steps is 0"):
-        TrainingConfig(steps=0)
-    with pytest.raises(ConfigError, match="learning_rate is 0"):
-        TrainingConfig(learning_rate=0)
+    for settings, message in (
+        ({"alpha": 2}, "alpha is 2"),
+        ({"beta": -1}, "beta is -1"),
+        ({"temperature": 0}, "temperature is 0"),
+        ({"control": "permutd"}, "did you mean 'permuted'"),
+        ({"smooth_with": "bigram"}, "smooth_with is 'bigram'"),
+        ({"policy": {"corpse": 0.5}}, "no key 'corpse': did you mean 'corpus'"),
+        ({"policy": {"corpus": 0.5}, "beta": 0.5}, "beta is 0.5 and there is a policy"),
+        ({"control": "smoothed-uniform", "beta": 0.5}, "leave one of them out"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            DistillationConfig(str(tmp_path), **settings)  # type: ignore[arg-type]
+    for settings, message in (
+        ({"max_steps": -1}, "max_steps is -1"),
+        ({"label_smoothing_factor": 0.1}, "there are soft targets"),
+        ({"policy": {"neural": 0.5}}, "needs the teacher 'neural'"),
+        ({"fused": True, "policy": {"corpus": 0.5, "routing": {"by": "student"}}}, "set fused to false"),
+        ({"alpha": 0.0, "on_policy": OnPolicy(prompt_len=4)}, "no teacher to score"),
+        ({"neural_teacher": lambda ids: ids, "beta": 0.5}, "a divergence has one"),
+        ({"teacher": None, "control": "permuted"}, "no corpus teacher to stand in for"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(tokens, teacher, tmp_path / "wrong", **settings)
     with pytest.raises(ConfigError, match="no student can be made"):
         make_student({"model_type": "lama"}, vocab_size=VOCAB)
     with pytest.raises(ConfigError, match="no checkpoint under"):
         run(tokens, teacher, tmp_path / "none", resume=True)
-    windows = TokenWindows(tokens, LENGTH)
-    student = make_student(STUDENT, vocab_size=VOCAB)
-    with pytest.raises(ConfigError, match="has no teacher"):
-        train_student(TrainingConfig(), student, windows, windows, tmp_path)
     small = make_student(STUDENT, vocab_size=VOCAB - 1)
     with pytest.raises(ConfigError, match=f"index has {VOCAB} tokens and the student only {VOCAB - 1}"):
-        train_student(TrainingConfig(), small, windows, windows, tmp_path, teacher=teacher)
+        run(tokens, teacher, tmp_path, student=small)

@@ -1,0 +1,147 @@
+"""How a student is distilled: transformers' TrainingArguments, and what they lack.
+
+The names are the field's: `alpha` is the share of the soft targets, `beta` the place between forward and reverse KL,
+`temperature` that of the neural teachers. What `alpha` can't say, a policy does (`corpus_teacher.blend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+
+from corpus_teacher.blend import Policy, Share, make_policy
+from corpus_teacher.blend.settings import check_known, check_share, is_number
+from corpus_teacher.errors import ConfigError
+
+CONTROLS = ("permuted", "smoothed-uniform", "smoothed-unigram")
+"""What may stand in for the corpus' targets, to tell what of them helps."""
+
+SOFT = ("corpus", "neural", "self")
+"""The soft teachers, by the names that policies know."""
+
+
+@dataclass
+class DistillationConfig(transformers.TrainingArguments):
+    """Settings of a `DistillationTrainer`.
+
+    All of `transformers.TrainingArguments`, some with other defaults (AdamW with betas 0.9 and 0.95, weight decay 0.1,
+    learning rate 1e-3 with a cosine to 0, nothing reported, no progress bars), and these:
+
+    Parameters
+    ----------
+    alpha : float
+        Share of the soft targets, 0 to 1; the hard label has the rest. Several soft teachers share it equally.
+    beta : float
+        0: cross-entropy to the blend (the gradient of the forward KL). Above 0, up to 1, the soft part is the
+        generalised Jensen–Shannon divergence to the one soft teacher, 1 being the reverse KL (as in GKD).
+    temperature : float
+        T of the neural teacher and of the student itself; their part is multiplied by T². Counts have none.
+    policy : dict, optional
+        A table of `corpus_teacher.blend.make_policy`, in place of alpha.
+    control : {"permuted", "smoothed-uniform", "smoothed-unigram"}, optional
+        Replaces the corpus' targets: each by that of another position of the batch; or the blend of every position by
+        a smoothed label of the same entropy, with the uniform distribution or the corpus' unigrams.
+    smooth_with : {"uniform", "unigram"}
+        What `label_smoothing_factor` spreads over, in a training without soft targets.
+    fused : bool
+        Take the loss from the last hidden states, so that the logits of a batch never exist: a quarter of the memory or
+        less where V is large.
+
+    Raises
+    ------
+    ConfigError
+        A setting of ours that is out of range, or contradicts another one.
+
+    Examples
+    --------
+    >>> config = DistillationConfig("runs/first", alpha=0.5, max_steps=100, use_cpu=True)
+    >>> config.make_policy({"corpus"}).asked(step=0)
+    {'hard': 0.5, 'corpus': 0.5}
+    """
+
+    learning_rate: float = field(default=1e-3, metadata={"help": "Of AdamW, at its highest."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Of AdamW."})
+    adam_beta2: float = field(default=0.95, metadata={"help": "Of AdamW."})
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "How the learning rate falls."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of a pass on each device."})
+    per_device_eval_batch_size: int = field(
+        default=16, metadata={"help": "Rows of a pass of an evaluation on each device."}
+    )
+    save_strategy: Any = field(default="no", metadata={"help": "When checkpoints are written."})
+    report_to: Any = field(default="none", metadata={"help": "Loggers, such as tensorboard."})
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "No progress bars of transformers."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Has to stay off: batches carry soft targets."}
+    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Batches of one size only."})
+    prediction_loss_only: bool = field(default=True, metadata={"help": "An evaluation keeps no logits."})
+    alpha: float = field(default=0.5, metadata={"help": "Share of the soft targets."})
+    beta: float = field(default=0.0, metadata={"help": "From forward KL, 0, to reverse KL, 1."})
+    temperature: float = field(default=1.0, metadata={"help": "Of neural and self teacher."})
+    policy: dict | None = field(default=None, metadata={"help": "A table of make_policy, in place of alpha."})
+    control: str | None = field(default=None, metadata={"help": "Stands in for the corpus' targets."})
+    smooth_with: str = field(default="uniform", metadata={"help": "What label_smoothing_factor spreads over."})
+    fused: bool = field(default=False, metadata={"help": "Take the loss without the logits of the batch."})
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            check_share(getattr(self, name), name)
+        if not is_number(self.temperature) or self.temperature <= 0:
+            raise ConfigError(f"temperature is {self.temperature!r}: give a positive number, 1 for none")
+        check_known(self.smooth_with, ("uniform", "unigram"), "smooth_with")
+        if self.control is not None:
+            check_known(self.control, CONTROLS, "control")
+        if self.policy is not None:
+            make_policy(self.policy)
+            if self.beta:
+                raise ConfigError(
+                    f"beta is {self.beta} and there is a policy: a policy blends targets, leave beta at 0"
+                )
+            if self.control in CONTROLS[1:]:
+                raise ConfigError(
+                    f"control is {self.control!r} and there is a policy: give alpha instead of the policy"
+                )
+        if self.beta and self.control in CONTROLS[1:]:
+            raise ConfigError(f"beta is {self.beta} and control {self.control!r}: leave one of them out")
+        if not torch.accelerator.is_available():  # torch warns of it
+            self.dataloader_pin_memory = False
+        super().__post_init__()
+
+    def make_policy(self, soft: Collection[str]) -> Policy:
+        """The policy of these settings, for a training with these soft teachers ("corpus", "neural", "self").
+
+        Raises
+        ------
+        ConfigError
+            A policy, or an alpha, without its teacher; settings that these teachers don't go with.
+        """
+        if self.policy is not None:
+            policy = make_policy(self.policy)
+            missing = sorted((policy.needs - {"hard", "student", "distinct"}) - set(soft))
+            if missing:
+                raise ConfigError(f"the policy needs the teacher {missing[0]!r}: give it, or a policy without it")
+            return policy
+        if self.control is not None and "corpus" not in soft:
+            raise ConfigError(f"control is {self.control!r} and there is no corpus teacher to stand in for: give one")
+        if self.alpha == 0 or not soft:
+            return Policy()
+        if self.label_smoothing_factor:
+            raise ConfigError(
+                f"label_smoothing_factor is {self.label_smoothing_factor} and there are soft targets: set alpha to 0, "
+                "or give a policy with a weight for 'base'"
+            )
+        if self.beta and len(soft) > 1:
+            raise ConfigError(
+                f"beta is {self.beta} with the teachers {', '.join(sorted(soft))}: a divergence has one, give only one"
+            )
+        share = self.alpha / len(soft)
+        return Policy(
+            {name: Share(share) for name in SOFT if name in soft},
+            fallbacks=("hard",),
+            min_match_len=0,
+            min_count=0,
+        )

@@ -1,0 +1,258 @@
+"""What a student is trained on: from its logits, the labels and what the teachers say to one number.
+
+Free of transformers, so that a loop of one's own, or a test, takes the very loss of the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from corpus_teacher.blend import (
+    Blend,
+    Components,
+    Reason,
+    blend,
+    blended_loss,
+    fused_linear_blended_loss,
+)
+from corpus_teacher.blend.components import CorpusTargets, Targets, as_targets
+from corpus_teacher.errors import ConfigError
+from corpus_teacher.losses import (
+    IGNORE_INDEX,
+    MatchedSmoothing,
+    fused_linear_generalized_jsd,
+    fused_linear_label_smoothing_cross_entropy,
+    generalized_jsd,
+    label_smoothing_cross_entropy,
+    temper_targets,
+)
+from corpus_teacher.targets import SoftTargets
+from corpus_teacher.training.config import DistillationConfig
+
+
+class Head(NamedTuple):
+    """A student's last hidden states, (B, T, D), and its lm_head, (V, D) and (V,): its logits, not made yet."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    soft_cap: float | None = None
+
+
+@dataclass
+class Taught:
+    """The loss of a pass.
+
+    Attributes
+    ----------
+    loss : Tensor
+        Sum over the positions that count, nats.
+    parts : dict of str to (Tensor, Tensor)
+        By name the sum of a part over the positions that it teaches, and their number; unweighted, detached.
+    blend : Blend, optional
+        Who taught each position.
+    """
+
+    loss: Tensor
+    parts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    blend: Blend | None = None
+
+
+class Objective:
+    """The loss of a `DistillationConfig`.
+
+    Parameters
+    ----------
+    config : DistillationConfig
+    soft : collection of str
+        The soft teachers there are: of "corpus", "neural", "self".
+    unigram : Tensor of shape (V,), optional
+        Needed where `smooth_with` is "unigram".
+
+    Raises
+    ------
+    ConfigError
+        Settings that don't go with these teachers.
+    """
+
+    def __init__(self, config: DistillationConfig, soft: Collection[str] = (), unigram: Tensor | None = None) -> None:
+        self.config = config
+        self.policy = config.make_policy(soft)
+        self.soft = frozenset(soft) if config.alpha or config.policy is not None else frozenset()
+        self.unigram = unigram
+        self._matched: MatchedSmoothing | None = None
+        if config.fused and "student" in self.policy.needs:
+            raise ConfigError(
+                "the policy asks how certain the student is, and fused makes no logits: set fused to false"
+            )
+        if config.label_smoothing_factor and config.smooth_with == "unigram" and unigram is None:
+            raise ConfigError("smooth_with is 'unigram' and there is no corpus teacher to tell the unigrams: give one")
+
+    def __call__(
+        self,
+        step: int,
+        student: Tensor | Head,
+        labels: Tensor,
+        *,
+        corpus: CorpusTargets | None = None,
+        neural: Targets | Tensor | None = None,
+        self_teacher: Targets | Tensor | None = None,
+        distinct: Tensor | None = None,
+        on_policy: bool = False,
+    ) -> Taught:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        step : int
+            Optimizer step, from 0.
+        student : Tensor of shape (B, T, V), or Head
+            The logits, or what they are made of, for a fused loss.
+        labels : Tensor of shape (B, T), int64
+            The token that follows each position; -100 where none counts.
+        corpus, neural, self_teacher, distinct
+            As in `corpus_teacher.blend.apply_policy`.
+        on_policy : bool
+            The text is the student's own: its tokens are no labels, and the soft teachers share their weight.
+
+        Returns
+        -------
+        Taught
+
+        Raises
+        ------
+        ConfigError
+            A teacher that the policy needs isn't given; a student's own text with no soft teacher.
+        TargetError
+            Shapes, vocabularies or labels that don't fit.
+        """
+        said = {"corpus": corpus, "neural": as_targets(neural), "self": as_targets(self_teacher)}
+        if self.config.beta and self.soft:
+            return self._divergence(student, labels, said, on_policy)
+        if self.config.control in ("smoothed-uniform", "smoothed-unigram") and corpus is not None and self.soft:
+            return self._smoothed_control(student, labels, corpus)
+        if self.config.label_smoothing_factor and not self.soft:
+            return self._label_smoothing(student, labels)
+        logits = student.detach() if isinstance(student, Tensor) and "student" in self.policy.needs else None
+        components = Components(labels, corpus, said["neural"], said["self"], distinct, logits)
+        made = blend(self.policy, step, components)
+        return self._blended(student, labels, _without_labels(made) if on_policy else made, said)
+
+    def _blended(self, student: Tensor | Head, labels: Tensor, made: Blend, said: dict[str, Targets | None]) -> Taught:
+        teachers = {"corpus": said["corpus"], "neural": said["neural"], "self_teacher": said["self"]}
+        options = {**teachers, "temperature": self.config.temperature, "reduction": "sum"}
+        if isinstance(student, Head):
+            hidden, weight, bias, soft_cap = student
+            taught = fused_linear_blended_loss(
+                hidden,
+                weight,
+                labels,
+                made,
+                bias=bias,
+                soft_cap=soft_cap,
+                **options,  # type: ignore[arg-type]
+            )
+        else:
+            taught = blended_loss(student, labels, made, **options)  # type: ignore[arg-type]
+        parts = {}
+        for name, total in taught.parts.items():
+            weight = made.weight_of(name)
+            if name == "corpus":
+                weight = weight + made.weight_of("base")
+            parts[name] = (total, (weight > 0).sum())
+        return Taught(taught.loss, parts, made)
+
+    def _smoothed_control(self, student: Tensor | Head, labels: Tensor, corpus: CorpusTargets) -> Taught:
+        """In place of the blend of each position a smoothed label of the same entropy."""
+        if not isinstance(corpus, SoftTargets):
+            raise ConfigError(f"control {self.config.control!r} needs flat targets: leave the mixed form")
+        flat = labels.reshape(-1)
+        counted, taught = flat != IGNORE_INDEX, corpus.valid & (flat != IGNORE_INDEX)
+        entropies = corpus.with_labels(flat, 1 - self.config.alpha).entropy()
+        if self._matched is None:
+            uniform = torch.full_like(corpus.base, 1 / corpus.vocab_size)
+            self._matched = MatchedSmoothing(uniform if self.config.control == "smoothed-uniform" else corpus.base)
+        spread = torch.where(taught, self._matched(entropies), 0)
+        nothing = corpus.offsets.new_zeros(corpus.offsets.shape)
+        stand_in = replace(
+            corpus,
+            offsets=nothing,
+            token_ids=corpus.token_ids[:0],
+            probs=corpus.probs[:0],
+            rest=torch.ones_like(corpus.rest),
+            base=self._matched.base,
+        )
+        weights = torch.zeros(flat.shape[0], 5, device=flat.device)
+        weights[:, 0], weights[:, 1] = torch.where(counted, 1 - spread, 0), spread
+        reasons = torch.where(taught, int(Reason.CORPUS), int(Reason.HARD))
+        reasons = torch.where(counted, reasons, int(Reason.NONE))
+        made = Blend(weights, reasons, counted.float(), frozenset({"hard", "corpus"}))
+        return self._blended(student, labels, made, {"corpus": stand_in, "neural": None, "self": None})
+
+    def _label_smoothing(self, student: Tensor | Head, labels: Tensor) -> Taught:
+        epsilon = float(self.config.label_smoothing_factor)
+        base = None
+        if self.config.smooth_with == "unigram" and self.unigram is not None:
+            base = self.unigram.to(labels.device)
+        if isinstance(student, Head):
+            loss = fused_linear_label_smoothing_cross_entropy(
+                student.hidden, student.weight, labels, epsilon, base=base, bias=student.bias,
+                soft_cap=student.soft_cap, reduction="sum",
+            )  # fmt: skip
+        else:
+            loss = label_smoothing_cross_entropy(student, labels, epsilon, base=base, reduction="sum")
+        return Taught(loss, {"smoothed": (loss.detach(), (labels != IGNORE_INDEX).sum())})
+
+    def _divergence(
+        self, student: Tensor | Head, labels: Tensor, said: dict[str, Targets | None], on_policy: bool
+    ) -> Taught:
+        """``(1 − alpha) · H(label, student) + alpha · JSD(beta)(teacher, student)``; the label alone where the
+        teacher is silent."""
+        (name,) = self.soft
+        targets = said[name]
+        if targets is None:
+            raise ConfigError(f"the loss needs {name!r}, which isn't given: give it")
+        temperature = 1.0 if name == "corpus" else self.config.temperature
+        if temperature != 1:
+            targets = temper_targets(targets, temperature)
+        counted = labels.reshape(-1) != IGNORE_INDEX
+        taught = (counted & targets.valid).float()
+        alpha = 1.0 if on_policy else self.config.alpha
+        hard = torch.zeros_like(taught) if on_policy else counted.float() - alpha * taught
+        options = {"beta": self.config.beta, "temperature": temperature, "reduction": "sum"}
+        if isinstance(student, Head):
+            hidden, weight, bias, soft_cap = student
+            soft = fused_linear_generalized_jsd(
+                hidden,
+                weight,
+                targets,
+                bias=bias,
+                soft_cap=soft_cap,
+                weights=alpha * taught,
+                **options,  # type: ignore[arg-type]
+            )
+        else:
+            soft = generalized_jsd(student, targets, weights=alpha * taught, **options)  # type: ignore[arg-type]
+        weights = torch.zeros(hard.shape[0], 5, device=hard.device)
+        weights[:, 0] = hard
+        made = Blend(weights, torch.zeros_like(labels.reshape(-1)), (hard > 0).float(), frozenset({"hard"}))
+        of_labels = self._blended(student, labels, made, dict.fromkeys(said))
+        return Taught(of_labels.loss + soft, {**of_labels.parts, name: (soft.detach() / alpha, taught.sum())})
+
+
+def _without_labels(made: Blend) -> Blend:
+    """A blend for text that the student wrote: the weight of the label goes to the others, in their proportions."""
+    weights = made.weights.clone()
+    weights[:, 0] = 0
+    total = weights.sum(1)
+    taught = total > 0
+    if made.used == {"hard"}:
+        raise ConfigError("the student's own text has no label and no soft teacher: give it a corpus or neural teacher")
+    weights = torch.where(taught[:, None], weights / torch.where(taught, total, 1)[:, None], 0)
+    reasons = torch.where(taught, made.reasons, int(Reason.NONE))
+    return Blend(weights, reasons, torch.where(taught, made.scale, 0), made.used)

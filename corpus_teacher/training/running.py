@@ -1,0 +1,189 @@
+"""One training from start to end, or from its last checkpoint to the end; and what came of it.
+
+Two runs with one seed have the same first weights and the same order of data, whatever they are trained on: the seed
+alone decides both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import transformers
+from transformers.trainer_utils import get_last_checkpoint
+
+from corpus_teacher.errors import ConfigError, OutputError, TrainingInterrupted
+from corpus_teacher.on_policy import OnPolicy
+from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.training.callbacks import InterruptCallback, ProgressCallback
+from corpus_teacher.training.config import DistillationConfig
+from corpus_teacher.training.trainer import AskedTeacher, DistillationTrainer
+
+
+class Windows(Protocol):
+    """A map-style dataset of windows of one length, as `corpus_teacher.data.TokenWindows` is one."""
+
+    def __len__(self) -> int:
+        """Number of windows."""
+
+    def __getitem__(self, number: int, /) -> Mapping[str, Any]:
+        """A mapping with "input_ids" of shape (T,)."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    Attributes
+    ----------
+    held_out_nats : float
+        Cross-entropy to the held-out data at the end, nats/token.
+    bits_per_byte : float or None
+        The same in bits per UTF-8 byte, where the bytes are known.
+    history : list of dict
+        step, tokens, held_out_nats (and bits_per_byte) at each evaluation.
+    logs : list of dict
+        step, and what the trainer logged between: loss, its parts, shares of the reasons, …
+    steps, tokens : int
+        Of the whole run.
+    seconds, tokens_per_s : float
+        Of the steps of this process since it was started (or resumed), without evaluation.
+    teacher_s, loader_s : float
+        As in `StepClock`.
+    teacher_share : float
+        Share of the time of the steps that the teachers cost: their own time where they ran in the main process,
+        the wait for batches where they ran in workers. 0 without a soft teacher.
+    """
+
+    held_out_nats: float
+    bits_per_byte: float | None
+    history: list[dict[str, float]]
+    logs: list[dict[str, float]]
+    steps: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    teacher_s: float
+    loader_s: float
+    teacher_share: float
+
+
+def train_student(
+    config: DistillationConfig,
+    student: transformers.PreTrainedModel,
+    train: Windows,
+    held_out: Windows,
+    *,
+    teacher: CorpusTeacher | None = None,
+    neural_teacher: AskedTeacher | None = None,
+    self_teacher: AskedTeacher | None = None,
+    on_policy: OnPolicy | None = None,
+    held_out_bytes: int | None = None,
+    form: str = "flat",
+    resume: bool = False,
+    progress: Callable[[int, float | None], None] | None = None,
+    callbacks: list[transformers.TrainerCallback] | None = None,
+) -> TrainingResult:
+    """Train a student and evaluate it on held-out text.
+
+    Parameters
+    ----------
+    config : DistillationConfig
+        What it learns from, and how; checkpoints go to its output_dir, training.json with the settings too.
+    student : PreTrainedModel
+        Trained in place.
+    train, held_out : Windows
+        Of windows, as `corpus_teacher.data.TokenWindows` gives them; all of one length.
+    teacher, neural_teacher, self_teacher, on_policy, held_out_bytes, form
+        As in `DistillationTrainer`.
+    resume : bool
+        Go on from the last checkpoint under output_dir: the rest of the run is as if it had never stopped.
+    progress : callable, optional
+        Called after every step with its number and the last held-out loss.
+    callbacks : list of TrainerCallback, optional
+        Of transformers.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    ConfigError
+        Settings that don't fit together, or nothing to resume.
+    OutputError
+        An output_dir that can't be written to.
+    TrainingInterrupted
+        Ctrl-C; a checkpoint has been written.
+    """
+    if config.max_steps < 1:
+        raise ConfigError(f"max_steps is {config.max_steps}: say how many steps to train")
+    out = Path(str(config.output_dir))
+    checkpoint = get_last_checkpoint(str(out)) if resume and out.is_dir() else None
+    if resume and checkpoint is None:
+        raise ConfigError(f"there is no checkpoint under {out}: train without resume, with save_strategy = 'steps'")
+    interrupt = InterruptCallback()
+    trainer = DistillationTrainer(
+        student,
+        config,
+        teacher=teacher,
+        neural_teacher=neural_teacher,
+        self_teacher=self_teacher,
+        on_policy=on_policy,
+        held_out_bytes=held_out_bytes,
+        form=form,
+        train_dataset=train,
+        eval_dataset=held_out,
+        callbacks=[*(callbacks or []), *([ProgressCallback(progress)] if progress else []), interrupt],
+    )
+    for printer in (transformers.PrinterCallback, transformers.ProgressCallback):
+        trainer.remove_callback(printer)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        described = {**trainer.args.to_dict(), "teacher": trainer.teacher.describe() if trainer.teacher else None}
+        (out / "training.json").write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out} can't be written to: {error.strerror or error}") from error
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        interrupt.release()
+    if interrupt.interrupted:
+        raise TrainingInterrupted(trainer.state.global_step, out / f"checkpoint-{trainer.state.global_step}")
+    return _result(trainer, len(train[0]["input_ids"]))
+
+
+def _result(trainer: DistillationTrainer, length: int) -> TrainingResult:
+    """What came of it, after a last evaluation where there was none."""
+    config, steps = trainer.args, trainer.state.global_step
+    tokens_a_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size * length
+    if not any(entry["step"] == steps for entry in trainer.state.log_history if "eval_loss" in entry):
+        trainer.evaluate()
+    history = [
+        {
+            "step": entry["step"],
+            "tokens": entry["step"] * tokens_a_step,
+            "held_out_nats": entry["eval_loss"],
+            **({"bits_per_byte": entry["eval_bits_per_byte"]} if "eval_bits_per_byte" in entry else {}),
+        }
+        for entry in trainer.state.log_history
+        if "eval_loss" in entry
+    ]
+    clock = trainer.clock
+    cost = clock.loader_s if config.dataloader_num_workers else clock.teacher_s
+    return TrainingResult(
+        held_out_nats=history[-1]["held_out_nats"],
+        bits_per_byte=history[-1].get("bits_per_byte"),
+        history=history,
+        logs=[entry for entry in trainer.state.log_history if "loss" in entry],
+        steps=steps,
+        tokens=steps * tokens_a_step,
+        seconds=clock.step_s,
+        tokens_per_s=clock.tokens / clock.step_s if clock.step_s else 0.0,
+        teacher_s=clock.teacher_s,
+        loader_s=clock.loader_s,
+        teacher_share=cost / clock.step_s if clock.step_s and trainer.objective.soft else 0.0,
+    )

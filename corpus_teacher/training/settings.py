@@ -1,0 +1,387 @@
+"""A training as a TOML file: every table is checked before anything heavy starts.
+
+A wrong key is named, with the nearest right one.
+
+The tables of teachers have the names that policies have: a component is there when its table is. ``[training]`` takes
+the settings of `DistillationConfig`, ``[policy]`` those of `corpus_teacher.blend.make_policy`.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from corpus_teacher.blend import make_policy
+from corpus_teacher.blend.settings import check_keys, check_known, check_whole, make_from, nearest
+from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.on_policy import OnPolicy
+from corpus_teacher.training.config import DistillationConfig
+from corpus_teacher.training.student import DEFAULT_STUDENT
+
+KEEP = ("all", "top-k", "top-p", "sample", "systematic")
+"""What of a live neural teacher's distribution is taught: all of it, or what a cache would keep."""
+
+_OURS = ("output_dir", "seed", "data_seed", "policy")  # of TrainingArguments, what stands elsewhere in the file
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The text.
+
+    Parameters
+    ----------
+    index : str
+        Whose tokenizer and vocabulary everybody has, and whose corpus is read unless `train` names another text.
+    train : tuple of str
+        Sources as `corpus-teacher index build` takes them.
+    held_out : tuple of str
+        Text to evaluate on.
+    length : int
+        Tokens of a window.
+    train_tokens, held_out_tokens : int, optional
+        Read at most so many: of the shuffled windows, and of the beginning of the held-out text.
+    text_field, token_dtype : str
+        Of .jsonl and .parquet files, and of raw .bin files.
+    """
+
+    index: str
+    held_out: tuple[str, ...]
+    train: tuple[str, ...] = ()
+    length: int = 256
+    train_tokens: int | None = None
+    held_out_tokens: int | None = None
+    text_field: str = "text"
+    token_dtype: str = "uint16"
+
+    def __post_init__(self) -> None:
+        for name in ("train", "held_out"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        if not self.held_out:
+            raise ConfigError("held_out names no text: give a file, folder or glob to evaluate on")
+        check_whole(self.length, "length", 2)
+        for name in ("train_tokens", "held_out_tokens"):
+            if getattr(self, name) is not None:
+                check_whole(getattr(self, name), name, self.length)
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """The corpus teacher; see `CorpusTeacher`.
+
+    Parameters
+    ----------
+    index : str, optional
+        That of the data by default; a larger one may know what the student never reads.
+    leave_out : str, optional
+        "self", "document", or "none" for text that is not in the index. Has to be given where `data.train` is.
+    form : {"flat", "mixed"}
+    estimator : str or dict
+        A name, a file that `teacher fit` wrote, or a table of name and parameters.
+    """
+
+    index: str | None = None
+    estimator: Any = "witten-bell"
+    max_order: int | None = 5
+    leave_out: str | None = None
+    top_k: int = 64
+    top_p: float = 1.0
+    form: str = "flat"
+
+    def __post_init__(self) -> None:
+        if self.leave_out is not None:
+            check_known(self.leave_out, ("auto", "self", "document", "none"), "leave_out")
+        check_known(self.form, ("flat", "mixed"), "form")
+
+
+@dataclass(frozen=True)
+class NeuralSettings:
+    """The neural teacher: a live model, or a cache of one.
+
+    Parameters
+    ----------
+    model : str, optional
+        A folder, a name, a GGUF file, "smollm2".
+    cache : str, optional
+        A folder that `corpus-teacher teacher cache` wrote, of windows of the same length.
+    keep : {"all", "top-k", "top-p", "sample", "systematic"}
+        Of a live model.
+    k, p, draws
+        As in `TargetFormat`; k of a cache reads only so many.
+    rows : int
+        Rows that a live model sees at once.
+    dtype : str, optional
+        Of a live model: "float32", "bfloat16" or "float16".
+    missing : {"refuse", "invalid"}
+        Windows that the cache lacks; "invalid" leaves them to the fallbacks.
+    """
+
+    model: str | None = None
+    cache: str | None = None
+    keep: str = "all"
+    k: int | None = None
+    p: float = 0.95
+    draws: int = 50
+    rows: int = 8
+    dtype: str | None = None
+    missing: str = "refuse"
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.cache is None):
+            raise ConfigError("give either model or cache")
+        check_known(self.keep, KEEP, "keep")
+        if self.dtype is not None:
+            check_known(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
+
+
+@dataclass(frozen=True)
+class SelfSettings:
+    """The student as its own teacher: its moving average, or an earlier checkpoint.
+
+    Parameters
+    ----------
+    decay : float
+        Of the moving average.
+    warm_up : bool
+        Average over fewer steps at first.
+    checkpoint : str, optional
+        A folder, in place of the average.
+    """
+
+    decay: float = 0.999
+    warm_up: bool = True
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """A fake-quantised student; see `corpus_teacher.quantization.fake_quantize`."""
+
+    weights: str = "int4"
+    activations: str | None = None
+    group_size: int = 32
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A whole training.
+
+    Parameters
+    ----------
+    out : str
+        The folder of checkpoints, of run.json and of the finished student.
+    data : DataSettings
+    student : dict
+        Settings of a model of transformers ("model_type" and its own), or "checkpoint", a folder to go on from.
+    seed : int
+        Of the first weights and the order of the data.
+    corpus, neural, self, on_policy, quantization, policy : optional
+        The tables of these names.
+    training : dict
+        Settings of `DistillationConfig`.
+    """
+
+    out: str
+    data: DataSettings
+    student: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_STUDENT))
+    seed: int = 0
+    corpus: CorpusSettings | None = None
+    neural: NeuralSettings | None = None
+    self_: SelfSettings | None = None
+    on_policy: OnPolicy | None = None
+    quantization: QuantizationSettings | None = None
+    policy: dict[str, Any] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tables that these settings are made of, defaults included."""
+        made = {"self" if name == "self_" else name: value for name, value in asdict(self).items()}
+        return {name: value for name, value in made.items() if value is not None}
+
+    def config(self) -> DistillationConfig:
+        """The settings of the trainer."""
+        steps = self.training.get("max_steps")
+        if not isinstance(steps, int) or steps < 1:
+            raise ConfigError(f"training.max_steps is {steps!r}: say how many steps to train")
+        every = max(1, steps // 10)
+        defaults = {"eval_strategy": "steps", "eval_steps": every, "logging_steps": every, "warmup_steps": steps // 20}
+        settings = {**defaults, **self.training, "seed": self.seed, "data_seed": self.seed, "policy": self.policy}
+        try:
+            return DistillationConfig(str(Path(self.out)), **settings)
+        except ConfigError as error:
+            raise ConfigError(f"training: {error}") from None
+        except (ValueError, TypeError, ImportError) as error:  # transformers' own
+            raise ConfigError(f"training: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
+
+    def tokens_a_step(self) -> int:
+        """Tokens that a step reads in one process."""
+        config = self.config()
+        return config.per_device_train_batch_size * config.gradient_accumulation_steps * self.data.length
+
+
+_TABLES: dict[str, type] = {
+    "data": DataSettings,
+    "corpus": CorpusSettings,
+    "neural": NeuralSettings,
+    "self": SelfSettings,
+    "on_policy": OnPolicy,
+    "quantization": QuantizationSettings,
+}
+
+
+def read_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> RunSettings:
+    """Read a training's TOML file, all of it checked.
+
+    Parameters
+    ----------
+    path : str or Path
+    changes : mapping, optional
+        Tables that are laid over those of the file: what a study changes from arm to arm.
+
+    Returns
+    -------
+    RunSettings
+        Relative paths are taken from where the command runs, as everywhere.
+
+    Raises
+    ------
+    InputError
+        No such file, or no TOML.
+    ConfigError
+        As `make_run`.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no TOML: {error}") from error
+    return make_run(merged(table, changes or {}))
+
+
+def make_run(table: Mapping[str, Any]) -> RunSettings:
+    """A training of tables, as TOML gives them.
+
+    Raises
+    ------
+    ConfigError
+        A key that isn't known, with the nearest one; a value out of range or of another type; tables that contradict
+        each other.
+    """
+    top = ("out", "seed", "student", "policy", "training", *_TABLES)
+    check_keys(table, top, "the file")
+    for name in ("out", "data"):
+        if name not in table:
+            raise ConfigError(f"the file has no {name}: give it")
+    if not isinstance(table["out"], str):
+        raise ConfigError(f"out is {table['out']!r}: give the name of a folder")
+    check_whole(table.get("seed", 0), "seed", 0)
+    made: dict[str, Any] = {"out": table["out"], "seed": table.get("seed", 0)}
+    for name, kind in _TABLES.items():
+        if name in table:
+            typed(table[name], {one.name: one.type for one in fields(kind)}, kind, name)
+            made["self_" if name == "self" else name] = make_from(kind, table[name], name)
+    made["student"] = _student(table.get("student", DEFAULT_STUDENT))
+    made["training"] = _training(table.get("training", {}))
+    if "policy" in table:
+        make_policy(table["policy"])
+        made["policy"] = dict(table["policy"])
+    settings = RunSettings(**made)
+    _check_together(settings)
+    return settings
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over tables: a table joins a table, all else replaces; "remove" (a string) takes a key away."""
+    made = dict(table)
+    for key, value in changes.items():
+        if value == "remove":
+            made.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(made.get(key), Mapping):
+            made[key] = merged(made[key], value)
+        else:
+            made[key] = value
+    return made
+
+
+def _student(table: Any) -> dict[str, Any]:
+    """The student's table, its keys known to the model's own configuration."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"student is {table!r}: give a table with model_type and its settings, or with checkpoint")
+    if "checkpoint" in table:
+        check_keys(table, ("checkpoint",), "student")
+        return dict(table)
+    made = {**({} if "model_type" in table else {"model_type": DEFAULT_STUDENT["model_type"]}), **table}
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    check_known(made["model_type"], known, "student.model_type")
+    defaults = transformers.AutoConfig.for_model(made["model_type"]).to_dict()
+    for key in made:
+        if key not in defaults:
+            raise ConfigError(f"student has no key {key!r} for a {made['model_type']}: {nearest(key, list(defaults))}")
+    return made
+
+
+def _training(table: Any) -> dict[str, Any]:
+    kinds = {one.name: one.type for one in fields(DistillationConfig) if one.name not in _OURS}
+    if isinstance(table, Mapping):
+        for key in table:
+            if key in _OURS:
+                where = "the table [policy]" if key == "policy" else "out" if key == "output_dir" else "seed"
+                raise ConfigError(f"training has no key {key!r}: it is {where}, at the top of the file")
+    check_keys(table, list(kinds), "training")
+    typed(table, kinds, DistillationConfig, "training")
+    return dict(table)
+
+
+def typed(table: Any, kinds: Mapping[str, Any], owner: type, where: str) -> None:
+    """Refuse a value of another type than the field's: a text for a number, a fraction for a whole number."""
+    if not isinstance(table, Mapping):
+        return  # told better by who reads the table
+    hints = typing.get_type_hints(owner)
+    for key, value in table.items():
+        plain = {one for one in _types_of(hints.get(key)) if one in (bool, int, float, str)} if key in kinds else set()
+        if not plain or hints.get(key) in (Any, None):
+            continue
+        others = {one for one in _types_of(hints[key]) if one not in (bool, int, float, str, type(None))}
+        fits = type(value) in plain or (float in plain and type(value) is int)
+        if not fits and not others:
+            wanted = " or ".join(sorted({"bool": "true or false", "int": "a whole number", "float": "a number",
+                                         "str": "a text"}[one.__name__] for one in plain))  # fmt: skip
+            raise ConfigError(f"{where}.{key} is {value!r}: give {wanted}")
+
+
+def _types_of(hint: Any) -> set[Any]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return {one for part in typing.get_args(hint) for one in _types_of(part)}
+    return {typing.get_origin(hint) or hint}
+
+
+def _check_together(settings: RunSettings) -> None:
+    """What no table can know alone."""
+    soft = [name for name in ("corpus", "neural", "self_") if getattr(settings, name) is not None]
+    with_policy = settings.config()
+    with_policy.make_policy({"self" if name == "self_" else name for name in soft})
+    if settings.corpus is not None and settings.data.train and settings.corpus.leave_out is None:
+        raise ConfigError(
+            "corpus.leave_out isn't given and data.train names a text of its own: say 'self' if that text is in the "
+            "index too, 'none' if it isn't"
+        )
+    if settings.on_policy is not None and settings.on_policy.prompt_len >= settings.data.length:
+        raise ConfigError(
+            f"on_policy.prompt_len is {settings.on_policy.prompt_len} and data.length {settings.data.length}: "
+            "leave room for what the student writes"
+        )
+    if settings.on_policy is not None and not {"corpus", "neural"} & set(soft):
+        raise ConfigError("on_policy has no teacher to score the student's text: give [corpus] or [neural]")

@@ -1,0 +1,364 @@
+"""transformers' Trainer with soft targets.
+
+Its checkpoints, exact resume, mixed precision, gradient accumulation, logging and torchrun are those of transformers.
+What is ours: the loss, batches that carry soft targets, a held-out loss that is always the plain cross-entropy to the
+data, and a clock that tells where the time of a step went.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.trainer_utils import EvalLoopOutput
+
+from corpus_teacher.blend import BlendReport
+from corpus_teacher.errors import ConfigError
+from corpus_teacher.losses import IGNORE_INDEX, label_smoothing_cross_entropy, shift_labels
+from corpus_teacher.mixed_targets import MixedTargets
+from corpus_teacher.neural import CachedTeacher, EmaCallback, EmaTeacher
+from corpus_teacher.on_policy import OnPolicy, continue_rows
+from corpus_teacher.targets import SoftTargets
+from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
+from corpus_teacher.training.batches import DistillationCollator
+from corpus_teacher.training.callbacks import ClockCallback, StepClock
+from corpus_teacher.training.config import DistillationConfig
+from corpus_teacher.training.objective import Head, Objective, Taught
+
+AskedTeacher = Callable[[Any], Any]
+"""Input ids, (B, T) → `SoftTargets`, `DenseTargets` or logits: a `NeuralTeacher`, its `logits`, a `CachedTeacher`."""
+
+_EMA_FILE = "self_teacher.pt"
+
+
+class DistillationTrainer(transformers.Trainer):
+    """A Trainer whose student learns from labels, from the corpus, from a neural teacher and from itself.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The student: its logits at t predict the token t + 1.
+    args : DistillationConfig
+        How much of what.
+    teacher : CorpusTeacher, optional
+    neural_teacher : NeuralTeacher, CachedTeacher or callable, optional
+        `NeuralTeacher(…).logits` for all that it says, the teacher itself for what it keeps. A cache of targets is read
+        in the loader's workers, a live model is asked where the student is.
+    self_teacher : EmaTeacher, NeuralTeacher or callable, optional
+        The student's moving average, which is updated after each step and saved with each checkpoint; or an earlier
+        checkpoint of it.
+    on_policy : OnPolicy, optional
+        Some batches are continued by the student itself, and the teachers say what they think of that.
+    held_out_bytes : int, optional
+        UTF-8 bytes of the tokens that the evaluation predicts, for bits per byte.
+    form : {"flat", "mixed"}
+        Of the corpus' targets.
+    **options
+        Of `transformers.Trainer`: train_dataset (windows, as `TokenWindows` gives them), eval_dataset, callbacks, …
+
+    Raises
+    ------
+    ConfigError
+        Teachers and settings that don't go together, or a student whose vocabulary is smaller than a teacher's.
+    """
+
+    args: DistillationConfig
+    objective: Objective
+
+    def __init__(
+        self,
+        model: transformers.PreTrainedModel,
+        args: DistillationConfig,
+        *,
+        teacher: CorpusTeacher | None = None,
+        neural_teacher: AskedTeacher | None = None,
+        self_teacher: AskedTeacher | None = None,
+        on_policy: OnPolicy | None = None,
+        held_out_bytes: int | None = None,
+        form: str = "flat",
+        **options: Any,
+    ) -> None:
+        given = {"corpus": teacher, "neural": neural_teacher, "self": self_teacher}
+        soft = {name for name, one in given.items() if one is not None}
+        unigram = None
+        if teacher is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
+            unigram = torch.from_numpy(teacher.index.base_distribution(teacher.estimator)).float()
+        self.objective = Objective(args, soft, unigram)
+        if not self.objective.soft:
+            soft = set()
+        for name in soft:
+            _check_vocabulary(name, _owner(given[name]), model)
+        if on_policy is not None and not self.objective.soft & {"corpus", "neural"}:
+            raise ConfigError(
+                "on-policy training has no teacher to score the student's text: give one, and alpha above 0"
+            )
+        self.teacher = teacher if "corpus" in soft else None
+        self.neural_teacher = neural_teacher if "neural" in soft else None
+        self.self_teacher = self_teacher if "self" in soft else None
+        cached = neural_teacher if isinstance(neural_teacher, CachedTeacher) and "neural" in soft else None
+        sizes = [getattr(_owner(given[name]), "vocab_size", None) for name in sorted(soft)]
+        self._teacher_vocab_size = min((size for size in sizes if size is not None), default=None)
+        self._outside = _for_own_text(self.teacher) if on_policy is not None else None
+        self.on_policy = on_policy
+        self.held_out_bytes = held_out_bytes
+        self.clock = StepClock()
+        collator = options.pop("data_collator", None) or DistillationCollator(
+            self.teacher, cached=cached, form=form, permute=args.control == "permuted"
+        )
+        super().__init__(model=model, args=args, data_collator=collator, **options)
+        self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, not by the passes
+        self._table = self.teacher.row_table().to(args.device) if self.teacher is not None and form == "mixed" else None
+        self._held_out = torch.zeros(2, dtype=torch.float64)  # nats and tokens of an evaluation
+        self._notes = _Notes()
+        self.add_callback(ClockCallback(self.clock))
+        if isinstance(self.self_teacher, EmaTeacher):
+            self.add_callback(EmaCallback(self.self_teacher))
+
+    # Batches
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Held-out batches, all of them; no teacher is asked, since the evaluation is on the data."""
+        collator, drop_last = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = TeacherCollator(), False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = collator, drop_last
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of one step and the number of tokens that they predict, over all processes."""
+        self.clock.began = time.perf_counter()
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.clock.loader_s += time.perf_counter() - self.clock.began
+        if self.on_policy is not None and self.on_policy.is_on_policy(self.state.global_step):
+            batches = [self._own_text(batch, number, self.on_policy) for number, batch in enumerate(batches)]
+        counted = torch.zeros((), dtype=torch.int64, device=device)
+        for batch in batches:
+            self.clock.teacher_s += batch.pop("teacher_s", 0.0)
+            self.clock.tokens += batch["input_ids"].numel()
+            counted += (batch["labels"][:, 1:] != IGNORE_INDEX).sum().to(device)
+        if self.args.world_size > 1:
+            counted = self.accelerator.reduce(counted, "sum")
+        return batches, counted
+
+    def _own_text(self, batch: dict[str, Any], number: int, settings: OnPolicy) -> dict[str, Any]:
+        """The batch continued by the student, and what the corpus says of that text; only it is to be learnt."""
+        generator = settings.generator(self.state.global_step, number, self.args.process_index)
+        ids = batch["input_ids"].to(self.args.device)
+        written = continue_rows(
+            self.accelerator.unwrap_model(self.model),
+            ids,
+            prompt_len=settings.prompt_len,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            generator=generator,
+            vocab_size=self._teacher_vocab_size,
+        ).cpu()
+        labels = written.clone()
+        labels[:, : settings.prompt_len] = IGNORE_INDEX
+        own: dict[str, Any] = {"input_ids": written, "labels": labels, "on_policy": True}
+        if self._outside is not None:
+            begin = time.perf_counter()
+            own["soft_targets"] = self._outside(written)
+            own["teacher_s"] = time.perf_counter() - begin
+        return own
+
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, (SoftTargets, MixedTargets)):
+            data = data.to(self.args.device, non_blocking=True)
+            return data.with_table(self._table) if isinstance(data, MixedTargets) and self._table is not None else data
+        return super()._prepare_input(data)
+
+    # Losses
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The objective while training, the plain cross-entropy to the data otherwise; nats.
+
+        While training it is the sum over this pass divided by the tokens of the whole step, so that
+        accumulation and several processes give the mean of one big batch.
+        """
+        batch = dict(inputs)
+        labels = shift_labels(batch.pop("labels"))
+        corpus, neural = batch.pop("soft_targets", None), batch.pop("neural_targets", None)
+        distinct, on_policy = batch.pop("distinct", None), batch.pop("on_policy", False)
+        if not model.training:
+            outputs = model(**batch)
+            loss = self._note_held_out(outputs.logits, labels)
+            return (loss, outputs) if return_outputs else loss
+        ids = batch["input_ids"]
+        if neural is None and self.neural_teacher is not None:
+            neural = self._ask(self.neural_teacher, ids)
+        own = None if self.self_teacher is None else self._ask(self.self_teacher, ids)
+        outputs, student = self._run(model, batch)
+        taught = self.objective(
+            self.state.global_step, student, labels, corpus=corpus, neural=neural, self_teacher=own,
+            distinct=distinct, on_policy=on_policy,
+        )  # fmt: skip
+        self._notes.add(taught)
+        if corpus is not None and self._logs_after_this_step():
+            self._notes.add_entropy(corpus)
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != IGNORE_INDEX).sum()
+        loss = taught.loss * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp_min(1)
+        return (loss, outputs) if return_outputs else loss
+
+    def _run(self, model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Any, Tensor | Head]:
+        """The student's outputs, and its logits or what they are made of."""
+        if not self.args.fused:
+            outputs = model(**batch)
+            return outputs, outputs.logits
+        # The head of one position only: through the wrapped model, so that DDP and FSDP see their forward pass.
+        outputs = model(**batch, output_hidden_states=True, logits_to_keep=1)
+        inner = self.accelerator.unwrap_model(model)
+        head = inner.get_output_embeddings()
+        soft_cap = getattr(inner.config, "final_logit_softcapping", None)
+        return outputs, Head(outputs.hidden_states[-1], head.weight, getattr(head, "bias", None), soft_cap)
+
+    def _ask(self, teacher: AskedTeacher, ids: Tensor) -> Any:
+        begin = time.perf_counter()
+        said = teacher(ids)
+        self.clock.teacher_s += time.perf_counter() - begin
+        return said if isinstance(said, Tensor) or not hasattr(said, "to") else said.to(self.args.device)
+
+    # What is told
+
+    def _note_held_out(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Add a batch to the evaluation; its mean loss."""
+        nats = label_smoothing_cross_entropy(logits, labels, reduction="none").sum(1)
+        counted = (labels != IGNORE_INDEX).sum(1)
+        # of all processes, without the rows that fill up the last batch
+        every = self.accelerator.gather_for_metrics(torch.stack([nats, counted.to(nats)], 1))
+        self._held_out += every.double().sum(0).cpu()
+        return nats.sum() / counted.sum().clamp_min(1)
+
+    def _logs_after_this_step(self) -> bool:
+        every = int(self.state.logging_steps or 1)
+        return (self.state.global_step + 1) % max(1, every) == 0
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the parts of the loss, the reasons, the teacher's entropy and the stalls beside the loss.
+
+        Names: ``hard_nats``, ``corpus_nats`` … are means over the positions that they teach; ``share_…``,
+        ``weight_…`` are of `BlendReport`; ``teacher_entropy`` is of the step just done, in nats; ``loader_share`` and
+        ``teacher_share`` are parts of the time of the steps since the last log.
+        """
+        if "loss" in logs:
+            logs = {**logs, **self._notes.told(self.accelerator, self.clock)}
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """The Trainer's, with the loss as a mean over tokens, and bits per byte where the bytes are known."""
+        self._held_out.zero_()
+        output = super().evaluation_loop(*args, **kwargs)
+        nats, tokens = self._held_out.tolist()
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        if tokens and output.metrics is not None:
+            output.metrics[f"{prefix}_loss"] = nats / tokens
+            if self.held_out_bytes:
+                output.metrics[f"{prefix}_bits_per_byte"] = nats / (math.log(2) * self.held_out_bytes)
+        return output
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if isinstance(self.self_teacher, EmaTeacher) and self.args.should_save:
+            folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+            torch.save(self.self_teacher.state_dict(), folder / _EMA_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if isinstance(self.self_teacher, EmaTeacher):
+            try:
+                state = torch.load(Path(resume_from_checkpoint, _EMA_FILE), map_location="cpu", weights_only=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"{resume_from_checkpoint} holds no moving average of the student ({_EMA_FILE}): "
+                    "resume a run that had one"
+                ) from error
+            self.self_teacher.load_state_dict(state)
+
+
+class _Notes:
+    """What is added up between two logs."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Tensor] = {}  # sum and number
+        self.report = BlendReport()
+        self.before = StepClock()
+
+    def add(self, taught: Taught) -> None:
+        for name, (total, number) in taught.parts.items():
+            pair = torch.stack([total.detach().double(), number.double()])
+            self.parts[name] = self.parts[name] + pair if name in self.parts else pair
+        if taught.blend is not None:
+            self.report.add(taught.blend)
+
+    def add_entropy(self, corpus: SoftTargets | MixedTargets) -> None:
+        pair = torch.stack([corpus.entropy().double().sum(), corpus.valid.sum().double()])
+        self.parts["teacher_entropy"] = self.parts.get("teacher_entropy", 0) + pair
+
+    def told(self, accelerator: Any, clock: StepClock) -> dict[str, float]:
+        """Means of all processes since the last call."""
+        names = sorted(self.parts)
+        if accelerator.num_processes > 1:
+            self.report.totals = accelerator.reduce(self.report.totals.to(accelerator.device), "sum")
+            self.parts = {name: accelerator.reduce(self.parts[name], "sum") for name in names}
+        means = {name: self.parts[name].tolist() for name in names}
+        logs = {
+            name if name == "teacher_entropy" else f"{name}_nats": total / number
+            for name, (total, number) in means.items()
+            if number
+        }
+        if self.report.positions:
+            logs |= self.report.logs()
+        step_s = clock.step_s - self.before.step_s
+        if step_s > 0:
+            logs["loader_share"] = (clock.loader_s - self.before.loader_s) / step_s
+            logs["teacher_share"] = (clock.teacher_s - self.before.teacher_s) / step_s
+        self.parts.clear()
+        self.report.clear()
+        self.before = StepClock(**vars(clock))
+        return logs
+
+
+def _for_own_text(teacher: CorpusTeacher | None) -> CorpusTeacher | None:
+    """The same teacher for text that is not in its index."""
+    if teacher is None:
+        return None
+    return CorpusTeacher(
+        teacher.index,
+        estimator=teacher.estimator,
+        max_order=teacher.max_order,
+        leave_out=None,
+        top_k=teacher.top_k,
+        top_p=teacher.top_p,
+    )
+
+
+def _owner(teacher: Any) -> Any:
+    """The teacher that a bound method, such as `NeuralTeacher.logits`, is of."""
+    return getattr(teacher, "__self__", teacher)
+
+
+def _check_vocabulary(name: str, teacher: Any, model: transformers.PreTrainedModel) -> None:
+    size = getattr(teacher, "vocab_size", None)
+    if size is not None and size > model.config.vocab_size:
+        what = "teacher's index" if name == "corpus" else f"{name} teacher"
+        raise ConfigError(
+            f"the {what} has {size} tokens and the student only {model.config.vocab_size}: "
+            "make a student with the same vocabulary"
+        )
