@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import math
 import re
@@ -54,10 +55,11 @@ def test_quantization_recovery(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_pages_name_is_there(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    imports = re.findall(r"^from corpus_teacher\S* import [^#\n]+", text, flags=re.MULTILINE)
+    blocks = [ast.parse(block) for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
     assert imports
-    for line in imports:
-        exec(line, {})
+    for node in imports:
+        exec(ast.unparse(node), {})
     for script in re.findall(r"python (examples/\S+\.py)", text):
         assert (ROOT / script).is_file()
     for link in re.findall(r"\]\(([^)]+\.md)\)", text):
