@@ -27,7 +27,7 @@ from corpus_teacher.errors import ConfigError, OutputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training.running import TrainingResult, train_student
-from corpus_teacher.training.settings import CorpusSettings, NeuralSettings, RunSettings
+from corpus_teacher.training.settings import CorpusSettings, NeuralSettings, RunSettings, SelfSettings
 from corpus_teacher.training.student import load_student, make_student
 from corpus_teacher.training.trainer import AskedTeacher
 
@@ -160,7 +160,7 @@ def assembled(settings: RunSettings, reading: Progress = silent) -> Iterator[Par
             held_out_bytes=_predicted_bytes(held_out, windows),
             teacher=teacher,
             neural_teacher=None if settings.neural is None else _neural_teacher(settings.neural, index, tokenizer),
-            self_teacher=None if settings.self_ is None else _self_teacher(settings, student, index.vocab_size),
+            self_teacher=None if settings.self_ is None else _self_teacher(settings.self_, student, index.vocab_size),
             tokenizer=tokenizer,
         )
         if teacher is not None and teacher.index is not index:
@@ -213,7 +213,7 @@ def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | Non
         return CachedTeacher(
             said.cache, vocab_size=index.vocab_size, student_tokenizer=tokenizer, k=said.k, missing=said.missing
         )
-    kept = None
+    kept = TargetFormat(k=1)  # of nothing but the whole is asked below
     if said.keep != "all":
         kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws)
     dtype = None if said.dtype is None else getattr(torch, said.dtype)
@@ -225,15 +225,13 @@ def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | Non
         rows=said.rows,
         dtype=dtype,
     )
-    return model.logits if kept is None else model
+    return model.logits if said.keep == "all" else model
 
 
-def _self_teacher(settings: RunSettings, student: transformers.PreTrainedModel, vocab_size: int) -> AskedTeacher:
-    said = settings.self_
-    if said is not None and said.checkpoint is not None:
-        return NeuralTeacher(load_student(said.checkpoint, vocab_size=vocab_size)).logits
-    decay, warm_up = (0.999, True) if said is None else (said.decay, said.warm_up)
-    return EmaTeacher(student, decay=decay, warm_up=warm_up)
+def _self_teacher(said: SelfSettings, student: transformers.PreTrainedModel, vocab_size: int) -> AskedTeacher:
+    if said.checkpoint is not None:
+        return NeuralTeacher(load_student(said.checkpoint, vocab_size=vocab_size), kept=TargetFormat(k=1)).logits
+    return EmaTeacher(student, decay=said.decay, warm_up=said.warm_up, kept=TargetFormat(k=1)).logits
 
 
 def _predicted_bytes(held_out: HeldOut, windows: TokenWindows) -> int | None:

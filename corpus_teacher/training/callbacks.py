@@ -89,7 +89,6 @@ class InterruptCallback(transformers.TrainerCallback):
         """Stop after this step, if asked."""
         if self.interrupted:
             control.should_save = control.should_training_stop = True
-            control.should_evaluate = control.should_log = False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the signal back."""

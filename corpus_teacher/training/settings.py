@@ -356,6 +356,7 @@ def typed(table: Any, kinds: Mapping[str, Any], owner: type, where: str) -> None
             continue
         others = {one for one in _types_of(hints[key]) if one not in (bool, int, float, str, type(None))}
         fits = type(value) in plain or (float in plain and type(value) is int)
+        fits = fits or (value is None and type(None) in _types_of(hints[key]))
         if not fits and not others:
             wanted = " or ".join(sorted({"bool": "true or false", "int": "a whole number", "float": "a number",
                                          "str": "a text"}[one.__name__] for one in plain))  # fmt: skip

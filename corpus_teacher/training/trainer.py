@@ -51,8 +51,8 @@ class DistillationTrainer(transformers.Trainer):
         `NeuralTeacher(…).logits` for all that it says, the teacher itself for what it keeps. A cache of targets is read
         in the loader's workers, a live model is asked where the student is.
     self_teacher : EmaTeacher, NeuralTeacher or callable, optional
-        The student's moving average, which is updated after each step and saved with each checkpoint; or an earlier
-        checkpoint of it.
+        As the neural one: the student's moving average, which is updated after each step and saved with each checkpoint;
+        or an earlier checkpoint of it.
     on_policy : OnPolicy, optional
         Some batches are continued by the student itself, and the teachers say what they think of that.
     held_out_bytes : int, optional
@@ -117,8 +117,10 @@ class DistillationTrainer(transformers.Trainer):
         self._held_out = torch.zeros(2, dtype=torch.float64)  # nats and tokens of an evaluation
         self._notes = _Notes()
         self.add_callback(ClockCallback(self.clock))
-        if isinstance(self.self_teacher, EmaTeacher):
-            self.add_callback(EmaCallback(self.self_teacher))
+        own = _owner(self.self_teacher)
+        self._average = own if isinstance(own, EmaTeacher) else None
+        if self._average is not None:
+            self.add_callback(EmaCallback(self._average))
 
     # Batches
 
@@ -275,13 +277,13 @@ class DistillationTrainer(transformers.Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if isinstance(self.self_teacher, EmaTeacher) and self.args.should_save:
+        if self._average is not None and self.args.should_save:
             folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
-            torch.save(self.self_teacher.state_dict(), folder / _EMA_FILE)
+            torch.save(self._average.state_dict(), folder / _EMA_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if isinstance(self.self_teacher, EmaTeacher):
+        if self._average is not None:
             try:
                 state = torch.load(Path(resume_from_checkpoint, _EMA_FILE), map_location="cpu", weights_only=True)
             except OSError as error:
@@ -289,7 +291,7 @@ class DistillationTrainer(transformers.Trainer):
                     f"{resume_from_checkpoint} holds no moving average of the student ({_EMA_FILE}): "
                     "resume a run that had one"
                 ) from error
-            self.self_teacher.load_state_dict(state)
+            self._average.load_state_dict(state)
 
 
 class _Notes:

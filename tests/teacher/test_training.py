@@ -290,3 +290,28 @@ def test_wrong_settings_are_named(tokens: np.ndarray, teacher: CorpusTeacher, tm
     small = make_student(STUDENT, vocab_size=VOCAB - 1)
     with pytest.raises(ConfigError, match=f"index has {VOCAB} tokens and the student only {VOCAB - 1}"):
         run(tokens, teacher, tmp_path, student=small)
+
+
+@pytest.mark.parametrize("way", ["corpus", "reverse KL", "label-smoothing", "policy", "bf16"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_fused_is_plain(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, way: str, model_type: str) -> None:
+    options = {"bf16": True} if way == "bf16" else ARMS[way]
+    gpt2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    losses = []
+    for fused in (False, True):
+        student = make_student(STUDENT if model_type == "llama" else gpt2, vocab_size=VOCAB)
+        result = run(tokens, teacher, tmp_path / str(fused), student=student, fused=fused, **options)
+        losses.append([result.logs[0]["loss"], *(point["held_out_nats"] for point in result.history)])
+    assert losses[1] == pytest.approx(losses[0], abs=2e-2 if way == "bf16" else 1e-4)
+
+
+def test_tensorboard_is_told(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard isn't installed: pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tokens, teacher, tmp_path, report_to="tensorboard")
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    told = EventAccumulator(str(events.parent))
+    told.Reload()
+    names = {"hard_nats", "corpus_nats", "share_corpus", "weight_hard", "teacher_entropy", "loader_share", "loss"}
+    assert {f"train/{name}" for name in names} <= set(told.Tags()["scalars"])
