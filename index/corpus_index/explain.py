@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
-from corpus_index._kernels.rules import AUTO, PITMAN_YOR, weigh
+from corpus_index._kernels.rules import AUTO, LEAST_MASS, PITMAN_YOR, weigh
 from corpus_index.errors import QueryError
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ def _interpolated(index: CorpusIndex, estimator: Estimator, levels: list[_Level]
     branching = estimator.rule in (PITMAN_YOR, AUTO)
     for level, deeper in zip(reversed(levels), [None, *reversed(levels)], strict=False):
         counts = level.counts
-        if branching and deeper is not None and (level.lo, level.hi) == (deeper.lo, deeper.hi):
+        repeats = branching and deeper is not None and (level.lo, level.hi) == (deeper.lo, deeper.hi)
+        if repeats or reaching < LEAST_MASS:
             parts.append((level.ids, np.zeros(level.ids.size)))
             continue
         whole = level is levels[-1] and ((estimator.max_order is None and not branching) or level.from_start)
@@ -251,6 +252,9 @@ def _excluding(index: CorpusIndex, estimator: Estimator, levels: list[_Level]) -
     unseen = np.ones(index.vocab_size, np.bool_)
     reaching, parts = 1.0, []
     for level in reversed(levels):
+        if reaching < LEAST_MASS:
+            parts.append((level.ids, np.zeros(level.ids.size)))
+            continue
         new = unseen[level.ids]
         unseen[level.ids] = False
         worth, left = level.counts.astype(np.float64), 0.0

@@ -155,7 +155,7 @@ def fit_jelinek_mercer(
         weights = used / reached
     losses = np.empty(entries.offsets.size - 1)
     chains.chain_losses(entries.offsets, weights[bucket] * share, 1.0 - weights[bucket], base, losses)
-    rows = weights.round(5).reshape(most, _COUNTS).tolist()
+    rows = np.minimum(weights.round(5), 1.0 - _LEAST_BACK).reshape(most, _COUNTS).tolist()
     return (tuple(rows[0]), *(tuple(row) for row in rows)), _facts(evidence, losses.sum())
 
 

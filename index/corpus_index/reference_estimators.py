@@ -12,6 +12,10 @@ Options that all share:
   every order, where there is one, before the longest match is chosen; "document" takes away every position of one
   document. Parameters stay as they are given.
 
+Every order passes a part of the mass that reaches it on to the shorter ones. Where less than LEAST_MASS is passed on,
+the shorter orders are passed by, and it goes to the base distribution: a long chain would leave nothing at all in
+floating point, and so 0 for tokens that no long context has seen. Nothing but such tiny masses depends on it.
+
 Parameters that go by order are sequences indexed by order (entry 0 is order 0, the unigrams, even where an estimator
 doesn't need it); the last entry goes on for all longer orders.
 """
@@ -32,6 +36,21 @@ from corpus_index.reference_counts import (
     left_counts,
     longer_counts,
 )
+
+LEAST_MASS = 1e-15
+
+
+def _interpolated(lowest: list[float], levels: list[tuple[list[float], float]]) -> list[float]:
+    """p_n(w) = own_n(w) + back_n · p_{n−1}(w), levels = (own_1, back_1), … and p_0 = lowest; see LEAST_MASS."""
+    mass, first = 1.0, len(levels)
+    while first > 0 and mass >= LEAST_MASS:
+        first -= 1
+        mass *= levels[first][1]
+    probabilities = lowest
+    for own, back in levels[first:]:
+        probabilities = [part + back * p for part, p in zip(own, probabilities, strict=True)]
+    return probabilities
+
 
 # estimators of one level
 
@@ -73,15 +92,15 @@ def jelinek_mercer(
 
     λ = weights(order, c), or weights[order][floor(log2 c)], in both places the last entry going on.
     """
-    probabilities = base(index, leave_out)
+    levels = []
     for order, counts in longer_counts(index, known, max_order, leave_out):
         total = counts.total()
         if callable(weights):
             weight = weights(order, total)
         else:
             weight = at_order(at_order(weights, order), total.bit_length() - 1)
-        probabilities = [weight * counts[w] / total + (1 - weight) * p for w, p in enumerate(probabilities)]
-    return probabilities
+        levels.append(([weight * counts[w] / total for w in range(index.vocab_size)], 1 - weight))
+    return _interpolated(base(index, leave_out), levels)
 
 
 def absolute_discounting(
@@ -96,24 +115,23 @@ def absolute_discounting(
 
     T is the number of distinct continuations.
     """
-    probabilities = base(index, leave_out)
+    levels = []
     for order, counts in longer_counts(index, known, max_order, leave_out):
         discount, total, distinct = at_order(discounts, order), counts.total(), len(counts)
-        probabilities = [
-            max(counts[w] - discount, 0) / total + discount * distinct / total * p for w, p in enumerate(probabilities)
-        ]
-    return probabilities
+        own = [max(counts[w] - discount, 0) / total for w in range(index.vocab_size)]
+        levels.append((own, discount * distinct / total))
+    return _interpolated(base(index, leave_out), levels)
 
 
 def witten_bell(
     index: ReferenceIndex, known: Sequence[int], *, max_order: int | None = None, leave_out: LeaveOut = None
 ) -> list[float]:
     """p_n(w) = (c(w) + T · p_{n−1}(w)) / (c + T) (Bell, Cleary & Witten 1990; Witten & Bell 1991, method C)."""
-    probabilities = base(index, leave_out)
+    levels = []
     for _, counts in longer_counts(index, known, max_order, leave_out):
-        total, distinct = counts.total(), len(counts)
-        probabilities = [(counts[w] + distinct * p) / (total + distinct) for w, p in enumerate(probabilities)]
-    return probabilities
+        total = counts.total() + len(counts)
+        levels.append(([counts[w] / total for w in range(index.vocab_size)], len(counts) / total))
+    return _interpolated(base(index, leave_out), levels)
 
 
 def dirichlet(
@@ -125,11 +143,12 @@ def dirichlet(
     leave_out: LeaveOut = None,
 ) -> list[float]:
     """p_n(w) = (c(w) + a · p_{n−1}(w)) / (c + a), a = concentrations[n] > 0 (MacKay & Peto 1995)."""
-    probabilities = base(index, leave_out)
+    levels = []
     for order, counts in longer_counts(index, known, max_order, leave_out):
-        a, total = at_order(concentrations, order), counts.total()
-        probabilities = [(counts[w] + a * p) / (total + a) for w, p in enumerate(probabilities)]
-    return probabilities
+        a = at_order(concentrations, order)
+        total = counts.total() + a
+        levels.append(([counts[w] / total for w in range(index.vocab_size)], a / total))
+    return _interpolated(base(index, leave_out), levels)
 
 
 def pitman_yor(
@@ -147,12 +166,14 @@ def pitman_yor(
     the longer ones, so it counts distinct left extensions; 0 < d ≤ 1, θ ≥ 0. Contexts that don't branch are passed
     over (Wood et al. 2009). See `_branching`; order 0 is `kneser_ney`'s.
     """
-    probabilities, levels = _branching(index, known, at_order([(d, d, d) for d in discounts], 0), max_order, leave_out)
-    for order, counts in levels:
+    lowest, longer = _branching(index, known, at_order([(d, d, d) for d in discounts], 0), max_order, leave_out)
+    levels = []
+    for order, counts in longer:
         discount, theta = at_order(discounts, order), at_order(concentrations, order)
-        total, lower = counts.total() + theta, theta + discount * len(counts)
-        probabilities = [(max(counts[w] - discount, 0) + lower * p) / total for w, p in enumerate(probabilities)]
-    return probabilities
+        total = counts.total() + theta
+        own = [max(counts[w] - discount, 0) / total for w in range(index.vocab_size)]
+        levels.append((own, (theta + discount * len(counts)) / total))
+    return _interpolated(lowest, levels)
 
 
 def auto(
@@ -169,13 +190,14 @@ def auto(
     (λ, (D_1, D_2, D_3)) = parameters(order, c, T), 0 ≤ λ < 1, D_i < i: for each kind of context, by order, count and
     distinct continuations. Counts and contexts as in `_branching`; order 0 is modified Kneser–Ney's with root.
     """
-    probabilities, levels = _branching(index, known, root, max_order, leave_out)
-    for order, counts in levels:
+    lowest, longer = _branching(index, known, root, max_order, leave_out)
+    levels = []
+    for order, counts in longer:
         weight, cuts = parameters(order, counts.total(), len(counts))
         left = [counts[w] - cuts[min(counts[w], 3) - 1] if counts[w] else 0.0 for w in range(index.vocab_size)]
         total = sum(left)
-        probabilities = [weight * left[w] / total + (1 - weight) * p for w, p in enumerate(probabilities)]
-    return probabilities
+        levels.append(([weight * part / total for part in left], 1 - weight))
+    return _interpolated(lowest, levels)
 
 
 def _branching(
@@ -222,7 +244,7 @@ def _kneser_ney(
     """p_n(w) = (a(w) − D(n, a(w))) / A + Σ_v D(n, a(v)) / A · p_{n−1}(w), below order 0 uniform."""
     suffixes = chain(index, known, max_order=max_order, leave_out=leave_out)
     highest = max(1, len(suffixes) - 1) if max_order is None else max_order  # the base is one for all contexts
-    probabilities = uniform
+    levels = []
     for order, suffix in enumerate(suffixes):
         if order == highest:
             counts = left_counts(index, suffix, leave_out)
@@ -233,11 +255,9 @@ def _kneser_ney(
         if total == 0:  # order 0, and leaving out leaves nothing
             break
         backoff = sum(discount_of(order, count) for count in counts.values()) / total
-        probabilities = [
-            (counts[w] - discount_of(order, counts[w]) if counts[w] else 0.0) / total + backoff * p
-            for w, p in enumerate(probabilities)
-        ]
-    return probabilities
+        own = [(counts[w] - discount_of(order, counts[w])) / total if counts[w] else 0.0 for w in range(len(uniform))]
+        levels.append((own, backoff))
+    return _interpolated(_interpolated(uniform, levels[:1]), levels[1:])
 
 
 def kneser_ney(
@@ -307,8 +327,25 @@ def katz(
     seen tokens have d = 1, nothing would be left for the unseen: then c counts one more, as in SRILM (Doug Paul's way,
     by Roni Rosenfeld). Where every token of the vocabulary is seen, the seen ones share all mass.
     """
+    levels = longer_counts(index, known, max_order, leave_out)
+    probabilities = _backed_off(index, levels, ratios, leave_out)
+    seen: set[int] = set()
+    for place in reversed(range(len(levels))):
+        seen |= set(levels[place][1])
+        if sum(p for w, p in enumerate(probabilities) if w not in seen) < LEAST_MASS:
+            return _backed_off(index, levels[place:], ratios, leave_out)
+    return probabilities
+
+
+def _backed_off(
+    index: ReferenceIndex,
+    levels: Sequence[tuple[int, Counter[int]]],
+    ratios: Sequence[Sequence[float]],
+    leave_out: LeaveOut,
+) -> list[float]:
+    """Katz's backoff through some levels."""
     probabilities = base(index, leave_out)
-    for order, counts in longer_counts(index, known, max_order, leave_out):
+    for order, counts in levels:
         by_count = at_order(ratios, order)
         factors = {w: by_count[count - 1] if count <= len(by_count) else 1.0 for w, count in counts.items()}
         seen = {w: factors[w] * count for w, count in counts.items()}
@@ -353,7 +390,13 @@ def stupid_backoff(
 ) -> list[float]:
     """`stupid_backoff_scores`, except that S_0 is the base p_0, so that no token has 0, divided by their sum."""
     scores = base(index, leave_out)
-    for _, counts in longer_counts(index, known, max_order, leave_out):
+    levels, mass, first = longer_counts(index, known, max_order, leave_out), 1.0, 0
+    for place in reversed(range(len(levels))):
+        mass *= alpha
+        if mass < LEAST_MASS:
+            first = place
+            break
+    for _, counts in levels[first:]:
         total = counts.total()
         scores = [counts[w] / total if w in counts else alpha * score for w, score in enumerate(scores)]
     total_score = sum(scores)
@@ -381,6 +424,8 @@ def ppm_c(
             probabilities[w] = mass * count / total
         if new:
             mass *= escape / total
+        if mass < LEAST_MASS:
+            break
     lowest = base(index, leave_out)
     total_lowest = sum(p for w, p in enumerate(lowest) if w not in excluded)
     return [probabilities[w] if w in excluded else mass * p / total_lowest for w, p in enumerate(lowest)]

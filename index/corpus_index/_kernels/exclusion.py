@@ -13,7 +13,8 @@ A longer context's tokens are among those of a shorter one. So what is new in a 
 its counts over the longer one's tokens. For stored rows both are kept (`fill_row_sums`): the label's probability needs
 no row to be read. Leaving out changes these sums for the tokens left out only.
 
-All sums are of whole numbers, and what is left is never the difference of two nearly equal masses.
+All sums are of whole numbers, and what is left is never the difference of two nearly equal masses. Where less than
+LEAST_MASS is left it goes to the base at once (`rules`), but not for the raw scores of stupid backoff.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from corpus_index._kernels.look_up import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import read, read_others
 from corpus_index._kernels.rows import find_row, place_in_row
-from corpus_index._kernels.rules import ADD_K, KATZ, PPM_C, STUPID_BACKOFF
+from corpus_index._kernels.rules import ADD_K, KATZ, LEAST_MASS, PPM_C, STUPID_BACKOFF
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 CLASSES = 5  # counts up to here may have a discount of their own
@@ -166,6 +167,18 @@ def _share(arrays, order, mass, sums, new, worth):
         return 0.0, 0.0, 0.0
     unit = mass / (kept + left)
     return unit, unit * kept, unit * left
+
+
+@njit(cache=True, nogil=True)
+def _after(mass, alpha, orders, raw):
+    """What stupid backoff passes on after so many orders: as the scores, or not much below LEAST_MASS."""
+    if raw:
+        return mass * alpha**orders
+    for _ in range(orders):
+        if mass < LEAST_MASS:
+            break
+        mass *= alpha
+    return mass
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -314,7 +327,9 @@ def _write(arrays, scratch, n, label, label_mass, label_seen, covered, rest_mass
     else:
         total = 0.0
         for i in range(size):
+            of_base = np.float32(rest) * base[chosen[i]]
             pair = np.float32(chosen_masses[i] - rest * np.float64(base[chosen[i]]))
+            pair = max(pair, np.nextafter(-of_base, np.float32(1.0)))  # their sum stays above 0 when it is rounded
             out.tokens[used], out.probs[used] = chosen[i], pair
             total += np.float64(pair)
             used += 1
@@ -436,11 +451,13 @@ def exclusion_targets(
                         if targets and c != always:
                             best = _offer(best_tokens, best_masses, best, room, c, share)
                 if rule == STUPID_BACKOFF:
-                    mass *= arrays.alpha ** (depth - up)
+                    mass = _after(mass, arrays.alpha, depth - up, arrays.raw)
                 if rule == ADD_K or (label_seen and not targets and (rule != STUPID_BACKOFF or arrays.raw)):
                     done = True
                     break
             at_match = False
+            if mass < LEAST_MASS and not arrays.raw:
+                up = np.int64(0)
             depth = up
             if up == 0:
                 break
@@ -538,7 +555,7 @@ def exclusion_targets(
                                     share = unit * (_worth(worth, x) + plus)
                                     best = _offer(best_tokens, best_masses, best, room, c, share)
                 if rule == STUPID_BACKOFF:
-                    mass *= arrays.alpha ** (depth - up)
+                    mass = _after(mass, arrays.alpha, depth - up, arrays.raw)
                 covered = own[DISTINCT]
                 if rule == ADD_K or (label_seen and not targets and (rule != STUPID_BACKOFF or arrays.raw)):
                     done = True
@@ -546,7 +563,7 @@ def exclusion_targets(
                 gone[scratch.gone_tokens[i]] = 0
             below = row
             at_match = False
-            if parent == NO_PARENT:
+            if parent == NO_PARENT or (mass < LEAST_MASS and not arrays.raw):
                 break
             row, depth = parent, up
         if top:

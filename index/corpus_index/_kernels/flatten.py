@@ -15,7 +15,7 @@ from numba import njit
 
 from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED, lowest_bit, prefetch
 from corpus_index._kernels.rows import place_in_row
-from corpus_index._kernels.rules import cut_of, node_weights
+from corpus_index._kernels.rules import LEAST_MASS, cut_of, node_weights
 from corpus_index._kernels.target_arrays import (
     HI,
     LEFT_1,
@@ -205,7 +205,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     blocks = lists.blocks
     above = theirs_in = np.int64(-1)
     inherited = 0
-    if parent != NO_PARENT and passed > 0.0 and np.int64(table[row, LEVEL]) % MOST_CHAIN != 0:
+    if parent != NO_PARENT and passed >= LEAST_MASS and np.int64(table[row, LEVEL]) % MOST_CHAIN != 0:
         above = lists.places[parent]
         inherited, theirs_in = np.int64(blocks[above]), np.int64(blocks[above + 2])
     # the row's own tokens, and the parent's list, both ascending
@@ -424,7 +424,7 @@ def flat_targets(
             work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
         )
         out_cut[q] = max(0.0, 1.0 - explicit - mixed.rest[q]) if listed > 0 else cut
-        out_rest[q] = max(0.0, 1.0 - explicit)
+        out_rest[q] = max(mixed.rest[q], 1.0 - explicit)  # rounding may leave nothing, or less, in the latter
         out_offsets[q + 1] = used
     return used
 
@@ -506,7 +506,7 @@ def whole_targets(
             work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
         )
         out_cut[q] = cut
-        out_rest[q] = max(0.0, 1.0 - explicit)
+        out_rest[q] = max(mixed.rest[q], 1.0 - explicit)  # rounding may leave nothing, or less, in the latter
         out_offsets[q + 1] = used
     return used
 

@@ -23,7 +23,7 @@ from corpus_index._kernels.look_up import look_up
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token
 from corpus_index._kernels.rows import find_row, place_in_row
-from corpus_index._kernels.rules import ADD_K, MAXIMUM, cut_of, node_weights, root_cut
+from corpus_index._kernels.rules import ADD_K, LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.target_arrays import (
     HI,
     LEFT_1,
@@ -271,7 +271,7 @@ def mixed_targets(
                         masses[c] += s * x - cut_of(x, k1, k2, k3)
             own_above = own
             at_match = False
-            if (remaining <= 0.0 or rule == MAXIMUM or rule == ADD_K) and not top:
+            if (remaining < LEAST_MASS or rule == MAXIMUM or rule == ADD_K) and not top:
                 depth = np.int64(0)
                 break
             if up == 0:
@@ -354,7 +354,7 @@ def mixed_targets(
                         heavy_label += s * x - cut_of(x, k1, k2, k3)
             own_above = own
             at_match = False
-            if (remaining <= 0.0 or rule == MAXIMUM or rule == ADD_K) and not top:
+            if (remaining < LEAST_MASS or rule == MAXIMUM or rule == ADD_K) and not top:
                 break
             if parent == NO_PARENT:
                 break

@@ -13,6 +13,9 @@ p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), with D by count (1, 2, 3 and mo
 
 Under PITMAN_YOR and AUTO only contexts that branch count: a node's shorter orders, which stand at just the same places,
 say nothing new and are passed over, so that no depth uses up the mass of what is below.
+
+Where less than LEAST_MASS is passed on, it goes to the base distribution at once: the product of many γ would
+underflow, and tokens that no long context has seen would have probability 0 inside a passage that the corpus repeats.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from corpus_index._kernels.intrinsics import UNCOUNTED
 
 WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K, AUTO = range(8)
 KATZ, STUPID_BACKOFF, PPM_C = range(100, 103)  # with exclusion, as ADD_K: see exclusion.py
+
+LEAST_MASS = 1e-15  # times the least base probability, still a normal float32
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
@@ -118,7 +123,7 @@ def node_weights(
             k2 += s * d2
             k3 += s * d3
         remaining *= back
-        if remaining <= 0.0:
+        if remaining < LEAST_MASS:
             break
     return remaining, use_left, s0, k1, k2, k3
 
