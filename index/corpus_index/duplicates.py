@@ -93,6 +93,13 @@ def shared_across_documents(index: CorpusIndex) -> tuple[np.ndarray, np.ndarray]
     return shared, partner
 
 
+def copied_shares(index: CorpusIndex, length: int) -> np.ndarray:
+    """Of each document, the share of positions that follow so many tokens of another one: shape (D,), float64; O(N)."""
+    counts = np.zeros(index.num_documents, np.int64)
+    duplicates.count_by_document(index.doc_starts, shared_across_documents(index)[0], length, counts)
+    return counts / np.maximum(1, np.diff(index.doc_starts))
+
+
 def near_duplicates(
     index: CorpusIndex,
     lengths: Sequence[int] = (16, 32, 64, 128),

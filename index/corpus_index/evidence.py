@@ -1,8 +1,10 @@
 """Leave-document-out evidence: what the rest of an index says at sampled positions, for estimators to be fitted on.
 
 Leave-self-out would promise too much: a document repeats itself. So a position's whole document is taken out of every
-count, exactly, and the fit sees text as it will see unseen documents. Where a corpus has few documents, blocks of
-positions stand in for them: that is only right as far as text that lies apart differs as much as documents do.
+count, exactly, and the fit sees text as it will see unseen documents. Documents that mostly copy others, such as a
+second edition, give no evidence: what they are copied from would stay, and long contexts would seem to know more than
+they do of new text. Where a corpus has few documents, blocks of positions stand in for them: that is only right as far
+as text that lies apart differs as much as documents do.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 
 from corpus_index._kernels import evidence as kernel
 from corpus_index._kernels import gone
+from corpus_index.duplicates import copied_shares
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 _POSITIONS = 200_000
 _WALKED = 6_000_000  # tokens of the documents that the positions come from, unless one document is longer
 _FEW_DOCUMENTS = 16
+_PASSAGE, _MOST_COPIED = 50, 0.05  # a document with a larger share of positions after so many copied tokens is a copy
 _BLOCKS = 64  # of a corpus of few documents
 _ROOM = 1 << 21  # nodes at a time
 
@@ -45,6 +49,8 @@ class Evidence(NamedTuple):
         The same five of the empty context.
     by_blocks : bool
         Whether blocks stood in for documents.
+    copies : int
+        Documents that gave no evidence, because they mostly copy others.
     """
 
     offsets: np.ndarray
@@ -57,6 +63,7 @@ class Evidence(NamedTuple):
     root_raw: np.ndarray
     root_left: np.ndarray
     by_blocks: bool
+    copies: int
 
 
 def leave_documents_out(
@@ -81,16 +88,20 @@ def leave_documents_out(
 
     Notes
     -----
-    O(walked + positions · (occurrences of the light contexts of a chain)).
+    O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
     rng = np.random.default_rng(seed)
-    begins, offsets, ranks, by_blocks = _units(index, rng, walked)
+    documents = np.flatnonzero(np.diff(index.doc_starts))
+    by_blocks = documents.size < _FEW_DOCUMENTS
+    originals = documents if by_blocks else documents[copied_shares(index, _PASSAGE)[documents] <= _MOST_COPIED]
+    if originals.size < _FEW_DOCUMENTS:  # nearly all are copies: then so will be what comes
+        originals = documents
+    begins, offsets, ranks = _units(index, rng, walked, originals, by_blocks)
     chosen = np.sort(rng.choice(ranks.size, min(positions, ranks.size), replace=False))
     units = np.searchsorted(offsets, chosen, side="right") - 1
     own_ranks = ranks[chosen]
     corpus_positions = begins[units] + chosen - offsets[units]
-    documents = np.searchsorted(index.doc_starts, corpus_positions, side="right") - 1
-    known = corpus_positions - index.doc_starts[documents] + 1
+    known = corpus_positions - index.doc_starts[index.document_of(corpus_positions)] + 1
     for a, e in pairwise(offsets):
         ranks[a:e].sort()
     labels = index.array("next_tokens")[own_ranks].astype(np.int64)
@@ -106,17 +117,18 @@ def leave_documents_out(
     orders = nodes[:, kernel.DEPTH]
     whole = orders == np.repeat(known, np.diff(node_offsets))
     roots = _roots(index, labels, units, offsets, ranks)
-    return Evidence(node_offsets, orders, nodes[:, kernel.SHALLOWER], raw, left, deepest, whole, *roots, by_blocks)
+    copies = documents.size - originals.size
+    return Evidence(
+        node_offsets, orders, nodes[:, kernel.SHALLOWER], raw, left, deepest, whole, *roots, by_blocks, copies
+    )
 
 
 def _units(
-    index: CorpusIndex, rng: np.random.Generator, walked: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    index: CorpusIndex, rng: np.random.Generator, walked: int, documents: np.ndarray, by_blocks: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Drawn documents, or blocks: corpus positions of their begins, offsets, the ranks in the order of the text."""
     starts = index.doc_starts
-    filled = np.flatnonzero(np.diff(starts))
-    by_blocks = filled.size < _FEW_DOCUMENTS
-    drawn = rng.permutation(filled)
+    drawn = rng.permutation(documents)
     sizes = np.diff(starts)[drawn]
     drawn = np.sort(drawn[: int(np.searchsorted(np.cumsum(sizes), walked)) + 1])
     offsets, ranks = index.document_ranks(drawn)
@@ -126,7 +138,7 @@ def _units(
         cuts = [np.append(np.arange(a, e, block), e) for a, e in pairwise(offsets.tolist())]
         begins = np.concatenate([begin + cut[:-1] - cut[0] for begin, cut in zip(begins, cuts, strict=True)])
         offsets = np.append(np.concatenate([cut[:-1] for cut in cuts]), ranks.size)
-    return begins, offsets, ranks, by_blocks
+    return begins, offsets, ranks
 
 
 def _nodes(

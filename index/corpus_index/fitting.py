@@ -342,4 +342,9 @@ def _sum_by(values: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
 
 def _facts(evidence: Evidence, loss: float) -> dict[str, float]:
     positions = evidence.offsets.size - 1
-    return {"positions": positions, "nats": round(float(loss) / max(1, positions), 5), "by_blocks": evidence.by_blocks}
+    return {
+        "positions": positions,
+        "nats": round(float(loss) / max(1, positions), 5),
+        "by_blocks": evidence.by_blocks,
+        "copies": evidence.copies,
+    }

@@ -72,3 +72,20 @@ def test_a_sample_repeats_and_stays_within_its_documents(make_index: Callable[..
     assert first.offsets.size == 51
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first.root_raw[:, 0], other.root_raw[:, 0])
+
+
+def test_copies_give_no_evidence(make_index: Callable[..., CorpusIndex]) -> None:
+    """Two editions of one book stay out; a quotation of a twentieth doesn't matter."""
+    rng = np.random.default_rng(0)
+    originals = [rng.integers(0, 50, 1200).tolist() for _ in range(16)]
+    originals[1][:100] = originals[0][:100]
+    book = rng.integers(0, 50, 600).tolist()
+    second = [*book[:300], 1, 2, 3, *book[300:]]
+    index = make_index([*originals, book, second], vocab_size=50)
+    found = leave_documents_out(index, 4)
+    assert found.copies == 2
+    assert found.offsets.size == 1 + 16 * 1200
+    assert found.raw[:, 1].min() > 0
+    few = make_index([*originals[:14], book, second], vocab_size=50)
+    assert leave_documents_out(few, 4).copies == 0
+    assert leave_documents_out(few, 4).offsets.size == 1 + few.num_tokens
