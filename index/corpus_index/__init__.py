@@ -15,6 +15,7 @@ from corpus_index.errors import (
 from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_estimator
 from corpus_index.explain import Explanation, OrderShare
 from corpus_index.query import CorpusIndex
+from corpus_index.resolving import EstimatorLike, resolve_estimator
 from corpus_index.smoothing import MixedTargets, RowTable, SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.verify import verify_index
 
@@ -24,6 +25,7 @@ __all__ = [
     "CorpusIndex",
     "CorpusIndexError",
     "Estimator",
+    "EstimatorLike",
     "Explanation",
     "IndexExistsError",
     "IndexFormatError",
@@ -42,6 +44,7 @@ __all__ = [
     "make_estimator",
     "near_duplicates",
     "next_probabilities",
+    "resolve_estimator",
     "smoothed_targets",
     "verify_index",
     "write_arpa",

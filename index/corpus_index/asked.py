@@ -17,6 +17,7 @@ from corpus_index.estimators import Estimator
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
+    from corpus_index.resolving import EstimatorLike
 
 LEAVE_OUT = (None, "self", "document")
 
@@ -34,7 +35,7 @@ class Asked:
         index: CorpusIndex,
         input_ids: ArrayLike,
         next_ids: ArrayLike | None,
-        estimator: str | Estimator,
+        estimator: EstimatorLike,
         max_order: int | None,
         leave_out: str | None,
         starts_document: bool | ArrayLike,

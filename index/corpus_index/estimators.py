@@ -7,8 +7,10 @@ refuses another index's.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ import numpy as np
 
 from corpus_index import fitting
 from corpus_index._kernels import counting, rules, walk
-from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.errors import IndexFormatError, IndexWriteError, QueryError
 from corpus_index.good_turing import check_parameters, fit_ratios
 from corpus_index.kenlm_counts import kenlm_shift
 
@@ -198,7 +200,13 @@ class Estimator:
         return counts, np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)], 1.0 / words
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the estimator as JSON."""
+        """Write the estimator as JSON.
+
+        Raises
+        ------
+        IndexWriteError
+            If it can't be written.
+        """
         content = {
             "name": self.name,
             "max_order": self.max_order,
@@ -211,7 +219,10 @@ class Estimator:
             "ratios": self.ratios,
             "facts": self.facts,
         }
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        try:
+            Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise IndexWriteError(f"the estimator {path} can't be written ({error.strerror or error})") from error
 
 
 def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -> Estimator:
@@ -232,7 +243,7 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
         If there is no such estimator, or a parameter doesn't fit it.
     """
     if name not in _RULES:
-        raise QueryError(f"there is no estimator {name!r}: choose one of {', '.join(ESTIMATORS)}")
+        raise QueryError(f"there is no estimator {name!r}: {nearest(name, ESTIMATORS)}")
     if max_order is not None and max_order < 0:
         raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")
     estimator = Estimator(name, max_order, **parameters)
@@ -241,11 +252,32 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     if estimator.uses_left_counts and max_order is not None and max_order > _MOST_ORDERS:
         raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
     check_parameters(estimator)
+    _check_ranges(estimator)
     if name == "auto" and estimator.strengths:
         fitting.check_table(estimator.strengths)
     if name == "pitman-yor" and not estimator.strengths:
         estimator = replace(estimator, strengths=((0.0,),))
     return estimator
+
+
+def nearest(word: object, known: Collection[str]) -> str:
+    """What to write instead: the nearest known word, or any of them."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
+
+
+def _check_ranges(estimator: Estimator) -> None:
+    """Refuse discounts and strengths that give no probabilities."""
+    for row in estimator.discounts:
+        if len(row) != 3 or not all(0 <= cut <= count for cut, count in zip(row, (1, 2, 3), strict=True)):
+            raise QueryError(f"discounts {row} must be three numbers 0 ≤ D_i ≤ i for each order")
+    values = [value for row in estimator.strengths for value in row]
+    if estimator.name == "jelinek-mercer" and not all(0 <= value < 1 for value in values):
+        raise QueryError(f"strengths of jelinek-mercer must be at least 0 and below 1, not {max(values, key=abs)}")
+    if estimator.name == "dirichlet" and not all(value > 0 for value in values[len(estimator.strengths) > 1 :]):
+        raise QueryError(f"strengths of dirichlet must be above 0, not {min(values)}")
+    if estimator.name == "pitman-yor" and not all(value >= 0 for value in values):
+        raise QueryError(f"strengths of pitman-yor must be 0 or more, not {min(values)}")
 
 
 def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimator:
@@ -258,11 +290,13 @@ def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimato
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        content["discounts"] = tuple(tuple(row) for row in content["discounts"])
-        content["strengths"] = tuple(tuple(row) for row in content["strengths"])
-        content["ratios"] = tuple(tuple(row) for row in content.get("ratios", ()))
-        estimator = Estimator(**content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        for key in ("discounts", "strengths", "ratios"):
+            content[key] = tuple(tuple(row) for row in content.get(key, ()))
+        kept = {key: content.pop(key) for key in ("fingerprint", "facts")}
+        estimator = replace(make_estimator(**content), **kept)
+    except FileNotFoundError:
+        raise IndexFormatError(f"there is no estimator at {path}: fit one, and save it there") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise IndexFormatError(f"{path} is not an estimator ({error}): fit one again") from error
     if estimator.fingerprint != index.fingerprint:
         raise IndexFormatError(f"{path} was fitted on another index than {index.path}: fit it again")

@@ -20,6 +20,7 @@ from corpus_index.errors import QueryError
 if TYPE_CHECKING:
     from corpus_index.estimators import Estimator
     from corpus_index.query import CorpusIndex
+    from corpus_index.resolving import EstimatorLike
 
 _INTERPOLATED = {
     "mle",
@@ -96,7 +97,7 @@ def explain(
     index: CorpusIndex,
     context: ArrayLike,
     *,
-    estimator: str | Estimator = "witten-bell",
+    estimator: EstimatorLike = "witten-bell",
     max_order: int | None = None,
     starts_document: bool = False,
     top: int = 10,

@@ -20,9 +20,10 @@ from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.backing_off import backoff_scores, row_sums
 from corpus_index.errors import IndexFormatError, QueryError
-from corpus_index.estimators import Estimator, make_estimator
+from corpus_index.estimators import ESTIMATORS, Estimator
 from corpus_index.explain import Explanation, explain
 from corpus_index.heavy import HeavyRows, ThreadMemory, heavy_nodes
+from corpus_index.resolving import EstimatorLike, resolve_estimator
 from corpus_index.smoothing import (
     MixedTargets,
     RowTable,
@@ -78,7 +79,7 @@ class CorpusIndex:
         self._row_sums: np.ndarray | None = None
         self._ranks: np.ndarray | None = None
         self.thread_memory = ThreadMemory()
-        self._estimators: dict[tuple[str, int | None], Estimator] = {}
+        self._estimators: dict[Any, Estimator] = {}
         self._bases: dict[Estimator, np.ndarray] = {}
         self._num_symbols: int = manifest["num_symbols"]
         self._arrays: dict[str, np.ndarray] = {
@@ -463,7 +464,7 @@ class CorpusIndex:
         """Smoothed distributions of a batch in mixed form; see `corpus_index.smoothing.mixed_targets`."""
         return mixed_targets(self, input_ids, next_ids, **options)
 
-    def row_table(self, estimator: str | Estimator = "witten-bell") -> RowTable:
+    def row_table(self, estimator: EstimatorLike = "witten-bell") -> RowTable:
         """The rows that an estimator's mixed targets refer to: memory maps, and left extensions if it counts them."""
         left = self.stored_left_extensions()[0] if self.fitted(estimator).uses_left_counts else None
         tokens = self.ids_of(self.array("row_tokens"))
@@ -506,24 +507,28 @@ class CorpusIndex:
             self._left_counts = counts
         return self._left_counts
 
-    def fitted(self, estimator: str | Estimator, max_order: int | None = None) -> Estimator:
-        """An estimator fitted on this index; by name it is fitted at the first use and remembered.
+    def fitted(self, estimator: EstimatorLike, max_order: int | None = None) -> Estimator:
+        """An estimator (see `resolve_estimator`), fitted on this index at its first use if need be, then remembered.
 
         Raises
         ------
         QueryError
             If there is no such estimator, or it was fitted on another index.
+        IndexFormatError
+            If a file holds none, or one of another index.
         """
-        if isinstance(estimator, Estimator):
-            if estimator.fingerprint not in (None, self.fingerprint):
-                raise QueryError(f"the estimator {estimator.name} was fitted on another index: fit it on {self.path}")
-            return estimator if estimator.is_fitted else estimator.fit(self)
-        key = (estimator, max_order)
-        if key not in self._estimators:
-            self._estimators[key] = make_estimator(estimator, max_order).fit(self)
-        return self._estimators[key]
+        name = (estimator, max_order) if isinstance(estimator, str) and estimator in ESTIMATORS else None
+        if name in self._estimators:
+            return self._estimators[name]
+        made = resolve_estimator(estimator, self, max_order)
+        if made.is_fitted and name is None:
+            return made
+        if made not in self._estimators:
+            self._estimators[made] = made.fit(self)
+        self._estimators[name or made] = self._estimators[made]
+        return self._estimators[made]
 
-    def base_distribution(self, estimator: str | Estimator = "witten-bell") -> np.ndarray:
+    def base_distribution(self, estimator: EstimatorLike = "witten-bell") -> np.ndarray:
         """The distribution of an estimator's empty context: shape (V,), float32; see `Estimator.base`."""
         fitted = self.fitted(estimator)
         if fitted not in self._bases:

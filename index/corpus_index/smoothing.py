@@ -16,11 +16,11 @@ from corpus_index._kernels.target_arrays import GoneRows
 from corpus_index.asked import Asked
 from corpus_index.backing_off import exclusion_probabilities, exclusion_samples, exclusion_targets
 from corpus_index.errors import QueryError
-from corpus_index.estimators import Estimator
 from corpus_index.heavy import MOST_LEVELS
 
 if TYPE_CHECKING:
     from corpus_index.query import CorpusIndex
+    from corpus_index.resolving import EstimatorLike
 
 
 _OWN_KINDS = 4
@@ -128,7 +128,7 @@ def smoothed_targets(
     input_ids: ArrayLike,
     next_ids: ArrayLike | None = None,
     *,
-    estimator: str | Estimator = "witten-bell",
+    estimator: EstimatorLike = "witten-bell",
     max_order: int | None = None,
     leave_out: str | None = None,
     top_k: int = 64,
@@ -147,8 +147,8 @@ def smoothed_targets(
         Token ids below V.
     next_ids : array_like of the same shape, integer, optional
         The token that truly follows each position, −1 where unknown; needed by leave_out.
-    estimator : str or Estimator
-        A name (fitted on this index at the first use) or an estimator of `make_estimator`; see there.
+    estimator : str, path, mapping or Estimator
+        A name (fitted on this index at the first use), or see `resolving.resolve_estimator`.
     max_order : int, optional
         Symbols of the longest context that counts; default: no bound. An `Estimator` brings its own.
     leave_out : {None, "self", "document"}
@@ -243,7 +243,7 @@ def sampled_targets(
     *,
     draws: int,
     seed: int,
-    estimator: str | Estimator = "witten-bell",
+    estimator: EstimatorLike = "witten-bell",
     max_order: int | None = None,
     leave_out: str | None = None,
     starts_document: bool | ArrayLike = False,
@@ -303,7 +303,7 @@ def mixed_targets(
     input_ids: ArrayLike,
     next_ids: ArrayLike | None = None,
     *,
-    estimator: str | Estimator = "witten-bell",
+    estimator: EstimatorLike = "witten-bell",
     max_order: int | None = None,
     leave_out: str | None = None,
     starts_document: bool | ArrayLike = False,
@@ -386,7 +386,7 @@ def next_probabilities(
     input_ids: ArrayLike,
     next_ids: ArrayLike,
     *,
-    estimator: str | Estimator = "witten-bell",
+    estimator: EstimatorLike = "witten-bell",
     max_order: int | None = None,
     leave_out: str | None = None,
     starts_document: bool | ArrayLike = False,
