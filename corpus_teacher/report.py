@@ -231,7 +231,7 @@ def _facts(answer: Mapping[str, Any], corpus: Mapping[str, Any], settings: Mappi
         f"{len(corpus['too_similar'])} more share too many lines with the corpus and are in neither",
         "index": f"{answer['index']['size_bytes'] / 1e6:.1f} MB on disk, "
         f"fingerprint {answer['index']['fingerprint'][:16]}",
-        "teacher": f"{teacher['estimator']}, contexts of up to {teacher['max_order']} tokens, own occurrence "
+        "teacher": f"{teacher['estimator']}, contexts of up to {teacher['max_order']} tokens, own document "
         f"left out, {teacher['top_k']} explicit tokens a position (mean mass beyond them, moved to the base: "
         f"{teacher['cut_mass']:.2%}); mean entropy of its targets {teacher['entropy_nats']:.3f} nats, of the "
         f"blend {teacher['blend_entropy_nats']:.3f} nats",

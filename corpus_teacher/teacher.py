@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex, Estimator
+from corpus_index import CorpusIndex, EstimatorLike
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError, InputError
@@ -29,8 +29,8 @@ from corpus_teacher.targets import SoftTargets
 FORMS = ("flat", "mixed")
 """Forms of targets: the likeliest tokens of each position, or all of them by reference to shared rows."""
 
-LEAVE_OUT = (None, "self", "document")
-"""What may be left out of the index: nothing, the occurrence of a position itself, or all of its document."""
+LEAVE_OUT = ("auto", "self", "document", None)
+"""What may be left out of the index: the occurrence of a position itself, all of its document, nothing; or as known."""
 
 UNKNOWN = -1
 """The next token of a position whose next token isn't known."""
@@ -43,16 +43,19 @@ class CorpusTeacher:
     ----------
     index : CorpusIndex or path
         The corpus; a path is opened.
-    estimator : str or Estimator
-        How counts become probabilities: a name, or an estimator of corpus_index with parameters of its own (which
-        brings its max_order); "witten-bell" interpolates all orders from the longest match down.
+    estimator : str, path, mapping or Estimator
+        How counts become probabilities: a name, the file of a fitted one, a table of settings, or the object; see
+        `corpus_index.resolve_estimator`. It is fitted here if it has to be, which takes seconds; "witten-bell", which
+        interpolates all orders from the longest match down, has nothing to fit.
     max_order : int, optional
-        Longest context in tokens; None for no bound.
-    leave_out : {"self", "document", None}
-        "self" for texts that are in the index: one occurrence of (context, next token) is taken out at every
-        order before the longest match is chosen. "document": all occurrences in the position's own document
-        are, for honest evidence where documents repeat themselves. None for texts that are not
-        in the index.
+        Longest context in tokens; None for no bound. A file, an object, and a table that says it have their own.
+    leave_out : {"auto", "self", "document", None}
+        For texts that are in the index, or the teacher knows the label. "document": all that stands in the position's
+        own document is left out, which is what unseen text will meet: documents repeat themselves. "self": one
+        occurrence of (context, next token) is, at every order, before the longest match is chosen: right where
+        documents don't repeat themselves, and all that can be done where they aren't known. "auto": "document" in calls
+        that give `positions`, if the index has more than one document, else "self". None for texts that are not in
+        the index.
     top_k : int
         Explicit tokens a position at most; the mass beyond them goes to the base, and is reported as
         `cut_mass`.
@@ -61,29 +64,32 @@ class CorpusTeacher:
 
     Raises
     ------
-    ConfigError
-        A setting out of range.
+    ConfigError, QueryError
+        A setting out of range, or an estimator that there isn't.
     IndexFormatError
-        A path that is not an index.
+        A path that is not an index, or an estimator's file that isn't one of this index.
 
     Notes
     -----
     Pickles as the path of its index, so that each DataLoader worker (fork or spawn) opens its own memory map.
+    Leaving the document out costs about twice the time of leaving self out; under the Kneser–Ney family, whose counts
+    of left extensions have to be made anew, and those with exclusion up to five times: ask for "self" where the teacher
+    is what the training waits for.
     """
 
     def __init__(
         self,
         index: CorpusIndex | str | Path,
         *,
-        estimator: str | Estimator = "witten-bell",
+        estimator: EstimatorLike = "witten-bell",
         max_order: int | None = 5,
-        leave_out: str | None = "self",
+        leave_out: str | None = "auto",
         top_k: int = 64,
         top_p: float = 1.0,
     ) -> None:
         if leave_out not in LEAVE_OUT:
             raise ConfigError(
-                f"leave_out is {leave_out!r}: give 'self', 'document', or None for text outside the index"
+                f"leave_out is {leave_out!r}: give 'auto', 'self', 'document', or None for text outside the index"
             )
         if max_order is not None and max_order < 0:
             raise ConfigError(f"max_order is {max_order}: give 0 or more context tokens, or None for no bound")
@@ -92,8 +98,8 @@ class CorpusTeacher:
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p is {top_p}: give a share above 0 and at most 1")
         self.index = CorpusIndex.open(index) if isinstance(index, (str, Path)) else index
-        self.estimator = estimator
-        self.max_order = max_order
+        self.estimator = self.index.fitted(estimator, max_order)
+        self.max_order = self.estimator.max_order
         self.leave_out = leave_out
         self.top_k = top_k
         self.top_p = top_p
@@ -105,14 +111,14 @@ class CorpusTeacher:
 
     def __repr__(self) -> str:
         return (
-            f"CorpusTeacher({str(self.index.path)!r}, estimator={self.estimator!r}, "
+            f"CorpusTeacher({str(self.index.path)!r}, estimator={self.estimator.name!r}, "
             f"max_order={self.max_order}, leave_out={self.leave_out!r}, top_k={self.top_k})"
         )
 
     def describe(self) -> dict[str, Any]:
         """The settings and the identity of the corpus, for reports and checkpoints."""
         return {
-            "estimator": self.estimator if isinstance(self.estimator, str) else self.estimator.name,
+            "estimator": self.estimator.name,
             "max_order": self.max_order,
             "leave_out": self.leave_out,
             "top_k": self.top_k,
@@ -141,7 +147,8 @@ class CorpusTeacher:
         starts_document : bool or array_like of shape (B,)
             Whether rows begin where a document begins.
         positions : array_like of shape (B,), int, optional
-            Where in the indexed corpus each row begins; needed to leave its document out.
+            Where in the indexed corpus each row begins; needed to leave its document out. The corpus must hold the
+            rows there.
 
         Returns
         -------
@@ -152,9 +159,9 @@ class CorpusTeacher:
         Raises
         ------
         InputError
-            Arrays of other shapes or types.
+            Arrays of other shapes or types, or rows that don't stand at their positions.
         QueryError
-            A token outside the vocabulary of the index, or an estimator that it doesn't know.
+            A token outside the vocabulary of the index.
         """
         rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
         answer = self.index.smoothed_targets(rows, following, top_k=self.top_k, top_p=self.top_p, **options)
@@ -206,14 +213,31 @@ class CorpusTeacher:
                 raise InputError(
                     f"next_ids has shape {following.shape} and input_ids {rows.shape}: give one a position"
                 )
+        leave_out = self.leave_out
+        if leave_out == "auto":
+            leave_out = "document" if positions is not None and self.index.num_documents > 1 else "self"
+        if leave_out == "document" and positions is not None:
+            self._check_positions(rows, np.asarray(positions))
         options = {
             "estimator": self.estimator,
-            "max_order": self.max_order,
-            "leave_out": self.leave_out,
+            "leave_out": leave_out,
             "starts_document": starts_document,
             "positions": positions,
         }
         return rows, following, options
+
+    def _check_positions(self, rows: npt.NDArray[Any], positions: npt.NDArray[Any]) -> None:
+        """Refuse rows that are no text of the index: another document than theirs would be left out."""
+        if positions.shape != rows.shape[:1] or positions.dtype.kind not in "ui":
+            return  # the index says what is wrong
+        tokens = self.index.array("tokens")
+        for number, (row, begin) in enumerate(zip(rows, positions.tolist(), strict=True)):
+            held = self.index.ids_of(tokens[max(begin, 0) : begin + row.size])
+            if begin < 0 or not np.array_equal(held, row):
+                raise InputError(
+                    f"row {number} isn't what the index holds at position {begin:,}: give positions in the indexed "
+                    "corpus, or leave_out='self' for windows of another text"
+                )
 
     def _targets(self, answer: Any, following: npt.NDArray[Any], cut_mass: Any) -> SoftTargets:
         known = following.reshape(-1) >= 0 if self.leave_out else np.ones(following.size, dtype=np.bool_)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from corpus_index import CorpusIndex, build_index
-from corpus_index.errors import QueryError
+from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.reference import ReferenceIndex, witten_bell
 from corpus_index.reference_estimators import witten_bell as naive_witten_bell
 from torch.utils.data import DataLoader
@@ -114,7 +114,7 @@ def test_collator(index: CorpusIndex) -> None:
     batch = TeacherCollator(CorpusTeacher(index))([windows[0], windows[1]])
     assert batch["input_ids"].tolist() == [[1, 2, 1, 2], [3, 0, 2, 1]]
     assert torch.equal(batch["labels"], batch["input_ids"])
-    expected = CorpusTeacher(index)(batch["input_ids"], starts_document=np.array([True, False]))
+    expected = CorpusTeacher(index)(batch["input_ids"], starts_document=np.array([True, False]), positions=[0, 4])
     assert torch.equal(batch["soft_targets"].dense(), expected.dense())
     assert batch["teacher_s"] > 0
     assert set(TeacherCollator()([windows[0]["input_ids"]])) == {"input_ids", "labels"}
@@ -149,7 +149,11 @@ def test_wrong_settings_and_calls_are_named(index: CorpusIndex, tmp_path: Path) 
     with pytest.raises(QueryError, match="5"):
         CorpusTeacher(index)([[1, 5]])
     with pytest.raises(QueryError, match="good-turing-2"):
-        CorpusTeacher(index, estimator="good-turing-2")([[1, 2]])
+        CorpusTeacher(index, estimator="good-turing-2")
+    with pytest.raises(QueryError, match="did you mean 'alpha'"):
+        CorpusTeacher(index, estimator={"name": "stupid-backoff", "alfa": 0.3})
+    with pytest.raises(IndexFormatError, match="no estimator at"):
+        CorpusTeacher(index, estimator=tmp_path / "kept.json")
 
 
 def test_leaves_the_document_out(index: CorpusIndex, reference: ReferenceIndex) -> None:
@@ -169,3 +173,42 @@ def test_leaves_the_document_out(index: CorpusIndex, reference: ReferenceIndex) 
             assert dense[i, t, label].item() == pytest.approx(expected[label], abs=1e-6)
     with pytest.raises(QueryError, match="needs positions"):
         teacher([[1, 2, 1]])
+
+
+def test_the_document_is_left_out_where_it_is_known(index: CorpusIndex, tmp_path: Path) -> None:
+    """By default: in calls with positions; else, and where the index has one document only, the occurrence itself."""
+    rows, positions = index.tokens[:12].astype(np.int64).reshape(2, 6), [0, 6]
+    by_default, own = CorpusTeacher(index), CorpusTeacher(index, leave_out="self")
+    document = CorpusTeacher(index, leave_out="document")
+    assert by_default.describe()["leave_out"] == "auto"
+    plain, placed = by_default(rows).dense(), by_default(rows, positions=positions).dense()
+    assert torch.equal(plain, own(rows).dense())
+    assert torch.equal(placed, document(rows, positions=positions).dense())
+    assert not torch.equal(plain, placed)
+    mixed = by_default.mixed(rows, positions=positions)
+    assert torch.equal(mixed.pairs.rest, document.mixed(rows, positions=positions).pairs.rest)
+    whole = build_index(np.concatenate(DOCUMENTS), tmp_path / "whole", vocab_size=VOCAB)
+    alone = CorpusTeacher(whole)(rows, positions=positions)
+    assert torch.equal(alone.dense(), CorpusTeacher(whole, leave_out="self")(rows).dense())
+
+
+def test_rows_that_stand_elsewhere_are_refused(index: CorpusIndex) -> None:
+    rows = index.tokens[6:12].astype(np.int64)
+    for teacher in (CorpusTeacher(index), CorpusTeacher(index, leave_out="document")):
+        for position in (5, -1, index.num_tokens - 3):
+            with pytest.raises(InputError, match=f"row 0 isn't what the index holds at position {position}"):
+                teacher(rows, positions=[position])
+        with pytest.raises(QueryError, match="positions must be 1 integers"):
+            teacher(rows, positions=[0, 6])
+    CorpusTeacher(index, leave_out="self")(rows, positions=[5])
+    CorpusTeacher(index, leave_out=None)(rows, positions=[5])
+
+
+def test_estimators_by_file_table_and_object(index: CorpusIndex, tmp_path: Path) -> None:
+    fitted = index.fitted("modified-kneser-ney", 2)
+    fitted.save(tmp_path / "kept.json")
+    expected = CorpusTeacher(index, estimator="modified-kneser-ney", max_order=2)([[1, 2, 1]])
+    for spec in (fitted, tmp_path / "kept.json", {"name": "modified-kneser-ney", "max_order": 2}):
+        teacher = CorpusTeacher(index, estimator=spec)
+        assert teacher.max_order == teacher.describe()["max_order"] == 2
+        assert torch.equal(pickle.loads(pickle.dumps(teacher))([[1, 2, 1]]).dense(), expected.dense())
