@@ -31,6 +31,16 @@ def test_the_training_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert scope["student"].lm_head.weight.grad.abs().sum() > 0  # type: ignore[attr-defined]
 
 
+def test_the_whole_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_index(np.random.default_rng(0).integers(0, 50, 9000), tmp_path / "my-index", vocab_size=64)
+    loop = next(block for block in blocks() if "DataLoader" in block)
+    assert len(loop.splitlines()) <= 45
+    exec(loop.replace("steps = 200", "steps = 4"), {"__name__": "__main__"})
+    assert "share_corpus" in capsys.readouterr().out
+    assert (tmp_path / "student" / "model.safetensors").is_file()
+
+
 def test_pictures_are_there() -> None:
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / picture).is_file()
