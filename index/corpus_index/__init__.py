@@ -14,6 +14,7 @@ from corpus_index.errors import (
 )
 from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_estimator
 from corpus_index.explain import Explanation, OrderShare
+from corpus_index.measures import Measures, measure
 from corpus_index.query import CorpusIndex
 from corpus_index.resolving import EstimatorLike, resolve_estimator
 from corpus_index.smoothing import MixedTargets, RowTable, SparseTargets, next_probabilities, smoothed_targets
@@ -31,6 +32,7 @@ __all__ = [
     "IndexFormatError",
     "IndexWriteError",
     "Match",
+    "Measures",
     "MixedTargets",
     "NearDuplicates",
     "NextTokens",
@@ -42,6 +44,7 @@ __all__ = [
     "build_index",
     "load_estimator",
     "make_estimator",
+    "measure",
     "near_duplicates",
     "next_probabilities",
     "resolve_estimator",

@@ -91,12 +91,9 @@ def leave_documents_out(
     O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
     rng = np.random.default_rng(seed)
-    documents = np.flatnonzero(np.diff(index.doc_starts))
-    by_blocks = documents.size < _FEW_DOCUMENTS
-    originals = documents if by_blocks else documents[copied_shares(index, _PASSAGE)[documents] <= _MOST_COPIED]
-    if originals.size < _FEW_DOCUMENTS:  # nearly all are copies: then so will be what comes
-        originals = documents
-    begins, offsets, ranks = _units(index, rng, walked, originals, by_blocks)
+    documents, copies = originals(index)
+    by_blocks = documents.size + copies < _FEW_DOCUMENTS
+    begins, offsets, ranks = _units(index, rng, walked, documents, by_blocks)
     chosen = np.sort(rng.choice(ranks.size, min(positions, ranks.size), replace=False))
     units = np.searchsorted(offsets, chosen, side="right") - 1
     own_ranks = ranks[chosen]
@@ -117,10 +114,21 @@ def leave_documents_out(
     orders = nodes[:, kernel.DEPTH]
     whole = orders == np.repeat(known, np.diff(node_offsets))
     roots = _roots(index, labels, units, offsets, ranks)
-    copies = documents.size - originals.size
     return Evidence(
         node_offsets, orders, nodes[:, kernel.SHALLOWER], raw, left, deepest, whole, *roots, by_blocks, copies
     )
+
+
+def originals(index: CorpusIndex) -> tuple[np.ndarray, int]:
+    """The documents that hold a token and don't mostly copy others, ascending, and how many do; O(N).
+
+    All of them where there are few, or nearly all are copies: then so will be what comes.
+    """
+    documents = np.flatnonzero(np.diff(index.doc_starts))
+    if documents.size < _FEW_DOCUMENTS:
+        return documents, 0
+    found = documents[copied_shares(index, _PASSAGE)[documents] <= _MOST_COPIED]
+    return (found, documents.size - found.size) if found.size >= _FEW_DOCUMENTS else (documents, 0)
 
 
 def _units(
