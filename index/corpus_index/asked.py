@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 LEAVE_OUT = (None, "self", "document")
 
-_CHUNK = 1 << 13  # positions at a time
+_CHUNK = 1 << 11  # positions at a time: their targets stay in the cache until they are read
 _PAIRS = 48  # a position: room for so many on average
 _AHEAD = 8
+_MOST_PREPARED = 16  # estimators
 _RANKS_IN_MEMORY = 1 << 28  # tokens: up to here the ranks of documents are looked up, 4 bytes a token; else walked
 
 
@@ -57,39 +58,28 @@ class Asked:
         # 1 where the match includes the document's start
         self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
         self.heavy = index.heavy_nodes(fitted.uses_left_counts)
-        self.arrays = EstimatorArrays(
-            fitted.rule,
-            np.array(fitted.discounts or [(0.0, 0.0, 0.0)], np.float64),
-            np.array(fitted.strengths or [(0.0,)], np.float64),
-            fitted.uses_left_counts,
-            -1 if fitted.max_order is None else fitted.max_order,
-        )
-        self.base = _base(index, fitted, leave_out)
+        prepared = prepare(index, fitted)
+        self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
+        if leave_out == "document" and self.base.pull > 0.0:  # what is left of N is counted by the kernel
+            self.base = self.base._replace(pull=self.base.pull / (1.0 + self.base.pull))
         self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, fitted.uses_left_counts)
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
-        """The targets in mixed form, so many positions at a time: (targets, first position, end)."""
-        index, nothing = self.index, np.empty(0, np.int64)
+        """The targets in mixed form, so many positions at a time: (targets, first position, end).
+
+        The next ones are written over these.
+        """
+        index = self.index
         scratch = index.thread_memory.scratch_of(index.num_symbols)
+        deep = int(self.depth.max(initial=0)) >= self.heavy.deepest
+        most = index.num_symbols if deep else self.heavy.light  # pairs of one position
         begin = 0
         while begin < self.lo.size:
             size = min(_CHUNK, self.lo.size - begin)
-            pairs = size * _PAIRS + self.heavy.light + 2 if targets else 0
+            pairs = size * _PAIRS + most + 2 if targets else 0
             refs = size * 8 + self.heavy.deepest_chain + 1 if targets else 0
             end = begin + size
-            out = Mixed(
-                np.empty(size + 1, np.int64) if targets else nothing,
-                np.empty(pairs, np.int64),
-                np.empty(pairs, np.float64),
-                np.empty(pairs, np.float64),
-                np.empty(size + 1, np.int64) if targets else nothing,
-                np.empty(refs, np.int64),
-                np.empty((refs, 4), np.float64),
-                np.empty(refs, np.int64),
-                np.empty(size, np.float64),
-                np.empty(size, np.int32),
-                np.empty(size, np.int64),
-            )
+            out = index.thread_memory.mixed_of(size, pairs, refs)
             done = mixed.mixed_targets(
                 index.kernel_arrays(),
                 index.array("next_tokens"),
@@ -111,7 +101,7 @@ class Asked:
                 out,
             )
             if done > 0:
-                yield out if done == size else _head(out, done, targets), begin, begin + done
+                yield _head(out, done), begin, begin + done
             begin += done
             if self.gone.used[1] > 0:
                 self.gone = _more_room(self.gone, int(self.gone.used[1]))
@@ -154,21 +144,57 @@ def _more_room(old: GoneRows, missing: int) -> GoneRows:
     return new
 
 
-def _head(part: Mixed, size: int, targets: bool) -> Mixed:
+def _head(part: Mixed, size: int) -> Mixed:
     """The first positions of a part."""
-    offsets = {"pair_offsets": part.pair_offsets[: size + 1], "ref_offsets": part.ref_offsets[: size + 1]}
-    each = {"rest": part.rest[:size], "match_len": part.match_len[:size], "context_count": part.context_count[:size]}
-    return part._replace(**each, **(offsets if targets else {}))
+    return part._replace(
+        pair_offsets=part.pair_offsets[: size + 1],
+        ref_offsets=part.ref_offsets[: size + 1],
+        rest=part.rest[:size],
+        match_len=part.match_len[:size],
+        context_count=part.context_count[:size],
+    )
 
 
-def _base(index: CorpusIndex, estimator: Estimator, leave_out: str | None) -> BaseArrays:
+class Prepared(NamedTuple):
+    """What an estimator asks of an index again and again: its parameters and its base, as kernels and targets want."""
+
+    estimator: Estimator
+    arrays: EstimatorArrays
+    base: BaseArrays
+    base_distribution: np.ndarray
+
+
+def prepare(index: CorpusIndex, estimator: Estimator) -> Prepared:
+    """An estimator made ready; remembered for the last few."""
+    known = index.prepared.get(
+        id(estimator)
+    )  # estimators may be large to compare; each is kept, so its id stays its own
+    if known is None:
+        while len(index.prepared) >= _MOST_PREPARED:
+            index.prepared.pop(next(iter(index.prepared)), None)
+        arrays = EstimatorArrays(
+            estimator.rule,
+            np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64),
+            np.array(estimator.strengths or [(0.0,)], np.float64),
+            estimator.uses_left_counts,
+            -1 if estimator.max_order is None else estimator.max_order,
+        )
+        base = _base(index, estimator)
+        dense = np.full(index.vocab_size, base.probs[-1])
+        dense[index.ids_of(np.arange(index.num_symbols))] = base.probs[:-1]
+        known = Prepared(estimator, arrays, base, dense.astype(np.float32))
+        index.prepared[id(estimator)] = known
+    return known
+
+
+def _base(index: CorpusIndex, estimator: Estimator) -> BaseArrays:
     unigrams = index.symbol_counts
     probs = estimator.base(index)
     if estimator.uses_left_counts:
         counts, cuts, uniform = estimator.root(index)
         return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
     smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
-    pull = 1.0 / max(1, index.num_tokens - (leave_out != "document") + smooth)
+    pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
     return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 0.0)
 
 

@@ -22,7 +22,7 @@ from corpus_index._kernels import companions, rows, suffix_sort
 from corpus_index.corpus import Corpus, check_corpus
 from corpus_index.errors import CorpusError
 from corpus_index.query import BLOCK, CorpusIndex
-from corpus_index.store import IndexWriter, check_target, index_writer
+from corpus_index.store import DEEPEST, IndexWriter, check_target, index_writer
 
 Progress = Callable[[str, float], None]
 
@@ -31,6 +31,7 @@ _BUCKET = 16  # entries of an occurrence list that one directory entry stands fo
 _NEAR_COUNT = 4096  # tokens that occur as often are listed in 16 bits an entry
 _LIGHT = 256  # ranks; wider nodes have their row stored, if the rows are small enough together
 _ROW_BYTES_PER_TOKEN = 1.0
+_LEAST_DEEPEST = 16  # before rows of shorter contexts are given up, wider ones count as light
 _SLICE = 1 << 15  # ranks that are worth a thread
 
 
@@ -161,6 +162,7 @@ class _Build:
             "document_shift": self.document_shift,
             "row_shift": self.row_shift,
             "light": self.light,
+            **({} if self.deepest == DEEPEST else {"deepest": self.deepest}),
         }
 
     def slices(self, count: int) -> list[tuple[int, int]]:
@@ -337,16 +339,12 @@ class _Build:
         counts = np.concatenate([part[3] for part in made])
         del made
         offsets = np.concatenate([[0], np.cumsum(sizes)])
-        width = bounds[:, 1] - bounds[:, 0]
-        self.light = _LIGHT
-        row_bytes, entry_bytes = 12, token_ids.itemsize + 4
-        while True:
-            kept = width > self.light
-            size = row_bytes * int(kept.sum()) + entry_bytes * int(sizes[kept].sum())
-            if size <= _ROW_BYTES_PER_TOKEN * n or not kept.any():
-                break
-            self.light *= 2
-        chosen = np.flatnonzero(kept)
+        outer = np.maximum(deep[bounds[:, 0]], np.append(deep, 0)[bounds[:, 1]]).astype(np.int64)
+        sizes_bytes = 12 + sizes * (token_ids.itemsize + 4)
+        self.light, self.deepest = _affordable(
+            bounds[:, 1] - bounds[:, 0], outer + 1, sizes_bytes, _ROW_BYTES_PER_TOKEN * n
+        )
+        chosen = np.flatnonzero((bounds[:, 1] - bounds[:, 0] > self.light) & (outer < self.deepest))
         chosen = chosen[np.lexsort((bounds[chosen, 1], bounds[chosen, 0]))]
         total = int(sizes[chosen].sum())
         out_offsets = np.zeros(chosen.size + 1, np.int64)
@@ -360,6 +358,24 @@ class _Build:
         self.writer.add("row_offsets", out_offsets)
         self.writer.add("row_tokens", out_tokens)
         self.writer.add("row_counts", out_counts)
+
+
+def _affordable(widths: np.ndarray, orders: np.ndarray, sizes: np.ndarray, budget: float) -> tuple[int, int]:
+    """(light, deepest): rows wider than light, of contexts whose least order is at most deepest, are within the budget.
+
+    A long run of one token has a row for each of its lengths. These go first, longest context first: to raise
+    `light` for them would slow down all contexts.
+    """
+    light = _LIGHT
+    while True:
+        kept = widths > light
+        by_order = np.bincount(np.minimum(orders[kept], DEEPEST), sizes[kept], DEEPEST + 1)
+        fits = np.cumsum(by_order) <= budget
+        if fits.all():
+            return light, DEEPEST
+        if fits[_LEAST_DEEPEST]:
+            return light, int(np.argmin(fits)) - 1
+        light *= 2
 
 
 def _root_row(next_tokens: np.ndarray, num_symbols: int) -> tuple[np.ndarray, ...]:

@@ -7,7 +7,7 @@ scratch memory of the kernels.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,14 +15,13 @@ from corpus_index._kernels import counting, heavy, look_up
 from corpus_index._kernels import target_arrays as columns
 from corpus_index._kernels.exclusion import ExclusionScratch
 from corpus_index._kernels.flatten import HEADER, MOST_CHAIN, FlatWork, Shortlists
-from corpus_index._kernels.target_arrays import HeavyNodes, Scratch
+from corpus_index._kernels.target_arrays import HeavyNodes, Mixed, Scratch
 from corpus_index._kernels.walk import Walkers
 
 if TYPE_CHECKING:
     from corpus_index.estimators import Estimator
     from corpus_index.query import CorpusIndex
 
-DEEPEST = 65_534  # build counts shared symbols up to 65,535
 MOST_LEVELS = 12  # of a shortlist; what shallower contexts add to its tokens counts as cut
 _MEMO = 4096  # wide contexts with one continuation whose runs are remembered
 _LIST_BYTES = 256 << 20  # of one thread's shortlists at most
@@ -64,7 +63,19 @@ def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
     buckets = np.zeros(look_up.place_buckets(offsets, index.num_symbols, table), np.uint32)
     look_up.fill_buckets(tokens, table, offsets, buckets)
     return HeavyNodes(
-        table, narrowest, buckets, flat, directory, shift, index.light, DEEPEST, chain, offsets, tokens, counts, lefts
+        table,
+        narrowest,
+        buckets,
+        flat,
+        directory,
+        shift,
+        index.light,
+        index.deepest,
+        chain,
+        offsets,
+        tokens,
+        counts,
+        lefts,
     )
 
 
@@ -81,10 +92,12 @@ class ThreadMemory(threading.local):
     def __init__(self) -> None:
         self.walkers: Walkers | None = None
         self.scratch: Scratch | None = None
+        self.mixed: Mixed | None = None
+        self.ancestors: np.ndarray | None = None
         self.dense: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self.work: FlatWork | None = None
         self.exclusion: ExclusionScratch | None = None
-        self.lists: dict[tuple[Any, ...], Shortlists] = {}
+        self.lists: tuple[Estimator, int, Shortlists] | None = None
 
     def walkers_of(self, lanes: int) -> Walkers:
         """Scratch memory of `walk.match_rows`."""
@@ -112,7 +125,6 @@ class ThreadMemory(threading.local):
                 np.zeros(num_symbols, np.uint32),
                 np.full(num_symbols, columns.NOWHERE, np.uint32),
                 np.zeros(num_symbols, np.float64),
-                np.zeros(num_symbols, np.float64),
                 np.zeros(num_symbols + 1, np.int64),
                 np.zeros(num_symbols + 1, np.int64),
                 np.zeros(num_symbols, np.int64),
@@ -128,6 +140,36 @@ class ThreadMemory(threading.local):
             )
         return self.scratch
 
+    def mixed_of(self, positions: int, pairs: int, refs: int) -> Mixed:
+        """Room for targets in mixed form, at least so much."""
+        if self.mixed is None or positions > self.mixed.rest.size:
+            self.mixed = Mixed(
+                np.empty(positions + 1, np.int64),
+                np.empty(0, np.int64),
+                np.empty(0, np.float64),
+                np.empty(positions, np.int64),
+                np.empty(positions, np.float64),
+                np.empty(positions + 1, np.int64),
+                np.empty(0, np.int64),
+                np.empty((0, 4), np.float64),
+                np.empty(0, np.int64),
+                np.empty(positions, np.float64),
+                np.empty(positions, np.int32),
+                np.empty(positions, np.int64),
+            )
+        if pairs > self.mixed.pair_tokens.size:
+            self.mixed = self.mixed._replace(
+                pair_tokens=np.empty(pairs, np.int64),
+                pair_masses=np.empty(pairs, np.float64),
+            )
+        if refs > self.mixed.ref_rows.size:
+            self.mixed = self.mixed._replace(
+                ref_rows=np.empty(refs, np.int64),
+                ref_coefficients=np.empty((refs, 4), np.float64),
+                ref_gone=np.empty(refs, np.int64),
+            )
+        return self.mixed
+
     def work_of(self, num_symbols: int) -> FlatWork:
         """Scratch memory of `flat_targets` and `whole_targets`."""
         if self.work is None:
@@ -142,6 +184,12 @@ class ThreadMemory(threading.local):
             )
         return self.work
 
+    def ancestors_of(self, nodes: HeavyNodes) -> np.ndarray:
+        """Room for a stored row's ancestors."""
+        if self.ancestors is None:
+            self.ancestors = np.empty(nodes.deepest_chain + 1, np.int64)
+        return self.ancestors
+
     def dense_of(self, num_symbols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Zeros by symbol, and by the bits of symbols."""
         if self.dense is None:
@@ -154,19 +202,17 @@ class ThreadMemory(threading.local):
 
     def lists_of(self, estimator: Estimator, nodes: HeavyNodes, size: int) -> Shortlists:
         """The shortlists of an estimator; those of another one are let go."""
-        key = (estimator, size)
-        if key not in self.lists:
+        if self.lists is None or self.lists[0] is not estimator or self.lists[1] != size:
             num_rows, kinds = nodes.offsets.size - 1, 1 + estimator.uses_left_counts
             usual, longest = (HEADER + size * (1 + kinds * levels) for levels in (3, MOST_LEVELS))
             chain = min(nodes.deepest_chain, MOST_CHAIN)
             most = max(min(num_rows, _LIST_BYTES // (4 * usual)), 2 * chain)
             room = max(most * usual, 2 * chain * longest)
-            self.lists = {
-                key: Shortlists(
-                    np.full(num_rows, -1, np.int64),
-                    np.empty(room, np.uint32),
-                    np.empty((most, size), np.float32),
-                    np.zeros(2, np.int64),
-                )
-            }
-        return self.lists[key]
+            made = Shortlists(
+                np.full(num_rows, -1, np.int64),
+                np.empty(room, np.uint32),
+                np.empty((most, size), np.float32),
+                np.zeros(2, np.int64),
+            )
+            self.lists = (estimator, size, made)
+        return self.lists[2]

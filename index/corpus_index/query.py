@@ -18,6 +18,7 @@ from corpus_index._kernels import counting, rows, target_arrays, walk
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.answers import Chains, Match, NextTokens, NextTokensBatch, NodeRows
+from corpus_index.asked import Prepared, prepare
 from corpus_index.backing_off import backoff_scores, row_sums
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import ESTIMATORS, Estimator
@@ -33,13 +34,12 @@ from corpus_index.smoothing import (
     sampled_targets,
     smoothed_targets,
 )
-from corpus_index.store import map_array, read_manifest
+from corpus_index.store import DEEPEST, map_array, read_manifest
 
 BLOCK = 64
 _LANES = 32
 _AHEAD = 16
 _SAMPLE_SHIFT = 5  # ranks of every 32nd position are kept for `document_ranks`: an eighth of a byte a token
-_DEEPEST = 65_534  # build counts shared symbols up to 65,535
 
 
 class CorpusIndex:
@@ -80,7 +80,7 @@ class CorpusIndex:
         self._ranks: np.ndarray | None = None
         self.thread_memory = ThreadMemory()
         self._estimators: dict[Any, Estimator] = {}
-        self._bases: dict[Estimator, np.ndarray] = {}
+        self.prepared: dict[int, Prepared] = {}
         self._num_symbols: int = manifest["num_symbols"]
         self._arrays: dict[str, np.ndarray] = {
             name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
@@ -156,6 +156,11 @@ class CorpusIndex:
     def light(self) -> int:
         """Contexts with more occurrences, and more than one distinct continuation, have a stored row."""
         return int(self._manifest["light"])
+
+    @property
+    def deepest(self) -> int:
+        """Contexts of more symbols may have no stored row, whatever their occurrences."""
+        return int(self._manifest.get("deepest", DEEPEST))
 
     @property
     def tokens(self) -> np.ndarray:
@@ -380,7 +385,7 @@ class CorpusIndex:
         """The continuation rows of Q nodes given flat: ranges of ranks, and the symbols each shares (or one less)."""
         width = hi - lo
         capacity = int(np.minimum(width, self.light).sum())
-        deep = depth >= _DEEPEST  # the rows of such contexts are not stored: all their ranks are read
+        deep = depth >= self.deepest  # the rows of such contexts are not stored: all their ranks are read
         if deep.any():
             capacity += int(np.minimum(width, self._num_symbols)[deep].sum())
         next_tokens = self.array("next_tokens")
@@ -390,7 +395,7 @@ class CorpusIndex:
             next_tokens,
             self._num_symbols,
             self.light,
-            _DEEPEST,
+            self.deepest,
             self.array("row_bounds").reshape(-1),
             self.array("row_directory"),
             self._manifest["row_shift"],
@@ -530,13 +535,7 @@ class CorpusIndex:
 
     def base_distribution(self, estimator: EstimatorLike = "witten-bell") -> np.ndarray:
         """The distribution of an estimator's empty context: shape (V,), float32; see `Estimator.base`."""
-        fitted = self.fitted(estimator)
-        if fitted not in self._bases:
-            of_symbols = fitted.base(self)
-            base = np.full(self.vocab_size, of_symbols[-1])
-            base[self.ids_of(np.arange(self._num_symbols))] = of_symbols[:-1]
-            self._bases[fitted] = base.astype(np.float32)
-        return self._bases[fitted]
+        return prepare(self, self.fitted(estimator)).base_distribution
 
     def stored_left_extensions(self) -> tuple[np.ndarray, np.ndarray]:
         """For each entry of the stored rows, after how many distinct symbols it stands; each row's depth (0: unknown).

@@ -26,6 +26,27 @@ if TYPE_CHECKING:
 _OWN_KINDS = 4
 
 
+class _Pairs:
+    """Pairs (symbol, probability) of all positions, in arrays that grow."""
+
+    def __init__(self, room: int) -> None:
+        self.symbols, self.probs = np.empty(room, np.int64), np.empty(room, np.float32)
+        self.used = 0
+
+    def make_room(self, more: int) -> None:
+        """See to it that so many more fit."""
+        if self.used + more > self.symbols.size:
+            room = max(self.used + more, 2 * self.used)
+            symbols, probs = np.empty(room, np.int64), np.empty(room, np.float32)
+            symbols[: self.used], probs[: self.used] = self.symbols[: self.used], self.probs[: self.used]
+            self.symbols, self.probs = symbols, probs
+
+    def of(self, index: CorpusIndex) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and probabilities, without the spare room where that is large."""
+        ids, probs = index.ids_of(self.symbols[: self.used]).astype(np.int64, copy=False), self.probs[: self.used]
+        return (ids, probs) if 2 * self.used > self.probs.size else (ids.copy(), probs.copy())
+
+
 class SparseTargets(NamedTuple):
     """Distributions of Q positions: p(w) = Σ sparse(w) + rest · base(w), each summing to 1 over V.
 
@@ -202,34 +223,26 @@ def smoothed_targets(
     offsets = np.zeros(size + 1, np.int64)
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
     match_len, context_count = np.empty(size, np.int32), np.empty(size, np.int64)
-    all_ids, all_probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    work = memory.work_of(index.num_symbols)
+    work, pairs = memory.work_of(index.num_symbols), _Pairs(size * min(top_k, 64) + 1)
     for part, begin, end in asked.chunks():
-        room = (end - begin) * min(top_k, index.num_symbols)
-        token_ids, probs = np.empty(room, np.int64), np.empty(room, np.float32)
-        part_offsets = np.zeros(end - begin + 1, np.int64)
-        outputs = (part_offsets, token_ids, probs, rest[begin:end], cut[begin:end])
-        options = (work, asked.labels[begin:end], leave_out is not None, top_k, top_p, 0, end - begin, 0)
+        pairs.make_room((end - begin) * top_k + 1)
+        outputs = (offsets[begin : end + 1], pairs.symbols, pairs.probs, rest[begin:end], cut[begin:end])
+        options = (asked.labels[begin:end], asked.leaves, top_k, top_p, 0, end - begin, pairs.used)
         if shortlist is None:
-            used = flatten.whole_targets(
-                nodes, part, asked.gone, *memory.dense_of(index.num_symbols), *options, *outputs
-            )
+            dense = memory.dense_of(index.num_symbols)
+            pairs.used = flatten.whole_targets(nodes, part, asked.gone, *dense, work, *options, *outputs)
         else:
             lists = memory.lists_of(fitted, nodes, shortlist)
-            ancestors = np.empty(nodes.offsets.size, np.int64)
-            used = flatten.flat_targets(
-                asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options[1:], *outputs
+            ancestors = memory.ancestors_of(nodes)
+            pairs.used = flatten.flat_targets(
+                asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options, *outputs
             )
-        offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
-        all_ids.append(index.ids_of(token_ids[:used]).astype(np.int64, copy=False))
-        all_probs.append(probs[:used])
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     return SparseTargets(
         offsets,
-        np.concatenate(all_ids),
-        np.concatenate(all_probs),
+        *pairs.of(index),
         rest,
-        index.base_distribution(fitted),
+        asked.base_distribution,
         match_len,
         asked.counted(context_count),
         cut,
@@ -276,26 +289,19 @@ def sampled_targets(
     base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
     offsets, match_len = np.zeros(size + 1, np.int64), np.empty(size, np.int32)
     context_count = np.empty(size, np.int64)
-    tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     work, dense = memory.work_of(index.num_symbols), memory.dense_of(index.num_symbols)
+    pairs = _Pairs(size * min(draws, 64))
     for part, begin, end in asked.chunks():
-        room = (end - begin) * draws
-        part_tokens, part_probs = np.empty(room, np.int64), np.empty(room, np.float32)
-        part_offsets = np.zeros(end - begin + 1, np.int64)
+        pairs.make_room((end - begin) * draws)
         chances = np.sort(generator.random((end - begin, draws)), axis=1)
-        used = flatten.sampled_targets(
-            asked.heavy, part, asked.gone, *dense, work, base_sums, chances, 0, part_offsets, part_tokens, part_probs
+        outputs = (offsets[begin : end + 1], pairs.symbols, pairs.probs)
+        pairs.used = flatten.sampled_targets(
+            asked.heavy, part, asked.gone, *dense, work, base_sums, chances, pairs.used, *outputs
         )
-        offsets[begin + 1 : end + 1] = offsets[begin] + part_offsets[1:]
-        tokens.append(index.ids_of(part_tokens[:used]).astype(np.int64, copy=False))
-        probs.append(part_probs[:used])
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     nothing = np.zeros(size, np.float32)
-    base = index.base_distribution(asked.estimator)
     counts = asked.counted(context_count)
-    return SparseTargets(
-        offsets, np.concatenate(tokens), np.concatenate(probs), nothing, base, match_len, counts, nothing.copy()
-    )
+    return SparseTargets(offsets, *pairs.of(index), nothing, asked.base_distribution, match_len, counts, nothing.copy())
 
 
 def mixed_targets(
@@ -333,8 +339,10 @@ def mixed_targets(
         gone = part.ref_gone[:refs]
         times = np.where(gone >= 0, 3, 1)
         row_offsets[begin + 1 : end + 1] = row_offsets[begin] + np.append(0, np.cumsum(times))[part.ref_offsets[1:]]
-        tokens.append(index.ids_of(part.pair_tokens[:pairs]).astype(np.int64, copy=False))
-        probs.append((part.pair_masses[:pairs] + part.pair_changes[:pairs]).astype(np.float32))
+        tokens.append(index.ids_of(part.pair_tokens[:pairs]).astype(np.int64))  # a copy
+        masses, labelled = part.pair_masses[:pairs], part.label_pairs[: end - begin] >= 0
+        masses[part.label_pairs[: end - begin][labelled]] += part.label_changes[: end - begin][labelled]
+        probs.append(masses.astype(np.float32))
         rows.append(np.repeat(part.ref_rows[:refs], times))
         coefficients.append(np.repeat(part.ref_coefficients[:refs].astype(np.float32), times, axis=0))
         first = (np.cumsum(times) - times)[gone >= 0]
@@ -353,7 +361,7 @@ def mixed_targets(
         np.concatenate(coefficients),
         *_own_rows(index, asked.gone),
         rest,
-        index.base_distribution(asked.estimator),
+        asked.base_distribution,
         match_len,
         asked.counted(context_count),
     )

@@ -25,7 +25,8 @@ import numpy as np
 from corpus_index.errors import CorpusIndexError, IndexExistsError, IndexFormatError, IndexWriteError
 
 FORMAT = "corpus-index"
-VERSION = 1
+VERSION = 2  # of indexes that name `deepest`; others are of version 1
+DEEPEST = 65_534  # build counts shared symbols up to 65,535
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 24
 
@@ -99,7 +100,7 @@ class IndexWriter:
     def finish(self, fields: Mapping[str, Any]) -> None:
         """Write the manifest: from here on the folder opens."""
         self.wait()
-        manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION, **fields}
+        manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION if "deepest" in fields else 1, **fields}
         manifest["arrays"] = self._arrays
         manifest["attachments"] = self._attachments
         manifest["fingerprint"] = seal(manifest)

@@ -34,23 +34,26 @@ def corpora(draw: st.DrawFn) -> dict[str, Any]:
         "vocab_size": vocab_size + draw(st.sampled_from([0, 1, 100_000])),
         "end_of_document": 0 if ended else None,
         "light": draw(st.integers(1, 8)),
+        "deepest": draw(st.sampled_from([None, None, 0, 1, 2, 3])),
     }
 
 
 @pytest.fixture
 def make_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CorpusIndex]:
-    """Build an index over documents, with rows stored and threads used even where they are tiny."""
+    """Build an index over documents, with rows stored (up to `deepest`) and threads used even where they are tiny."""
 
     def make(
         documents: list[list[int]],
         vocab_size: int,
         end_of_document: int | None = None,
         light: int = 2,
+        deepest: int | None = None,
         workers: int = 2,
         **options: Any,
     ) -> CorpusIndex:
         monkeypatch.setattr(build_module, "_LIGHT", light)
-        monkeypatch.setattr(build_module, "_ROW_BYTES_PER_TOKEN", 1e9)
+        rows_kept = (light, build_module.DEEPEST if deepest is None else deepest)
+        monkeypatch.setattr(build_module, "_affordable", lambda *_: rows_kept)
         monkeypatch.setattr(build_module, "_SLICE", 5)
         return build_index(
             np.array([token for document in documents for token in document], np.int64),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import corpus_index.build as build_module
 import numpy as np
 import pytest
 from corpus_index import CorpusError, build_index, verify_index
@@ -85,3 +86,27 @@ def test_a_bad_corpus_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         build_index(np.array([5]), tmp_path / "index", vocab_size=5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_run_costs_deep_rows_not_wide_ones(tmp_path: Path) -> None:
+    """Each length of a run of one token is a context with a row; the longest are given up, `light` stays."""
+    rng = np.random.default_rng(0)
+    text = rng.integers(0, 50, 20_000)
+    plain = build_index(text, tmp_path / "plain", vocab_size=50)
+    run = build_index(np.concatenate([text, np.full(4_000, 7), text[:9]]), tmp_path / "run", vocab_size=50)
+    assert (plain.light, plain.deepest) == (256, 65_534)
+    assert run.light == 256
+    assert 16 <= run.deepest < 3_000
+    for length in (1, 5, run.deepest - 1, run.deepest, run.deepest + 1, 3_500):
+        answer = run.next_tokens([7] * length, max_order=length)
+        assert answer.counts.sum() == answer.context_count
+        assert int(answer.counts[answer.token_ids == 7].sum()) >= 4_000 - length
+    assert run.array("row_bounds").shape[0] > plain.array("row_bounds").shape[0]
+
+
+@pytest.mark.parametrize(
+    ("orders", "expected"), [([1, 2], (256, 65_534)), ([1, 20], (256, 19)), ([1, 9], (512, 65_534))]
+)
+def test_which_rows_are_affordable(orders: list[int], expected: tuple[int, int]) -> None:
+    widths, sizes = np.array([1000, 300]), np.array([50, 60 if orders[1] > 2 else 50])
+    assert build_module._affordable(widths, np.array(orders), sizes, 100.0) == expected

@@ -188,7 +188,7 @@ def evidence(
             line[OWN:] = 0
             if e - a == g_end - g:
                 pass
-            elif e - a > heavy.light and row < 0:  # all continue alike
+            elif e - a > heavy.light and row < 0 and depth < heavy.deepest:  # all continue alike
                 c = np.int64(next_tokens[a])
                 line[TOTAL] = (e - a) - (g_end - g)
                 line[TOTAL_LEFT] = runs_of_one_token(

@@ -127,7 +127,7 @@ def _nucleus(values, n, top_p, threshold, spare):
 def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
     """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
 
-    top_p below 1: of these only as many as it takes for a sum of top_p.
+    top_p below 1: of these only as many as it takes for a sum of top_p. The outputs have room for one more.
     """
     threshold, spare = -np.inf, n
     if n > top_k:
@@ -154,19 +154,17 @@ def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tok
                 others += 1
         threshold, spare = _nucleus(sorting, others, top_p, threshold, spare)
     explicit = cut = 0.0
-    for i in range(n):
-        value = values[i]
-        keep = value > threshold or tokens[i] == always
-        if not keep and value == threshold and spare > 0:
-            keep = True
-            spare -= 1
-        if not keep:
-            cut += value
-        elif value != 0.0:
-            out_tokens[used] = tokens[i]
-            out_probs[used] = value
-            explicit += np.float64(out_probs[used])
-            used += 1
+    for i in range(n):  # without branches: no one could guess which tokens stay
+        token, value = tokens[i], values[i]
+        tie = (value == threshold) & (token != always)
+        keep = (value > threshold) | (token == always) | (tie & (spare > 0))
+        spare -= tie
+        rounded = np.float32(value)
+        out_tokens[used] = token
+        out_probs[used] = rounded
+        used += keep & (value != 0.0)
+        explicit += np.float64(rounded) if keep else 0.0
+        cut += 0.0 if keep else value
     return used, explicit, cut
 
 
@@ -306,6 +304,15 @@ def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
+def _weigh_list(counts, s, k1, k2, k3, values):
+    """Add what one level of a list says. (A slice, from 0 on: else numba asks each index whether it is negative.)"""
+    for t in range(counts.size):
+        x = np.int64(counts[t])
+        k = k1 if x == 1 else k2 if x == 2 else k3
+        values[t] += s * x - k if x > 0 else 0.0
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
 def _place_in_list(blocks, a, e, token):
     """The first place of blocks[a:e], ascending, whose token isn't smaller; e if there is none."""
     while a < e:
@@ -315,6 +322,15 @@ def _place_in_list(blocks, a, e, token):
         else:
             e = middle
     return a
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+def _copy_part(blocks, start, values, a, e, work, n):
+    """Copy entries a … e − 1 of a list behind the first n candidates; returns their number."""
+    for k in range(a, e):
+        work.tokens[n + k - a] = blocks[start + k]
+        work.values[n + k - a] = values[k]
+    return n + e - a
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
@@ -392,33 +408,23 @@ def flat_targets(
                 at = start + size * (1 + kinds * level)
                 if mixed.ref_rows[j + level] >= num_rows:
                     at += size
-                for t in range(listed):
-                    x = np.int64(blocks[at + t])
-                    k = k1 if x == 1 else k2 if x == 2 else k3
-                    values[t] += s * x - k if x > 0 else 0.0
+                _weigh_list(blocks[at : at + listed], s, k1, k2, k3, values)
                 if mixed.ref_gone[j + level] >= 0:
                     left = mixed.ref_rows[j + level] >= num_rows
                     _without_document(mixed, gone, j + level, left, blocks, start, listed, values)
         # pairs of listed tokens add to the list, the others go between its parts
-        n = done = 0
+        n = done = np.int64(0)
         for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
             token = np.int64(mixed.pair_tokens[i])
             t = _place_in_list(blocks, start + done, start + listed, token) - start
-            for k in range(done, t):
-                work.tokens[n] = blocks[start + k]
-                work.values[n] = values[k]
-                n += 1
-            done = t
+            n = _copy_part(blocks, start, values, done, t, work, n)
+            same = t < listed and np.int64(blocks[start + t]) == token
             work.tokens[n] = token
-            work.values[n] = mixed.pair_masses[i]
-            if t < listed and np.int64(blocks[start + t]) == token:
-                work.values[n] += values[t] + mixed.pair_changes[i]
-                done += 1
+            change = mixed.label_changes[q] if i == mixed.label_pairs[q] else 0.0
+            work.values[n] = mixed.pair_masses[i] + (values[t] + change if same else 0.0)
+            done = t + same
             n += 1
-        for k in range(done, listed):
-            work.tokens[n] = blocks[start + k]
-            work.values[n] = values[k]
-            n += 1
+        n = _copy_part(blocks, start, values, done, listed, work, n)
         always = labels[q] if leaves else np.int64(-1)
         used, explicit, cut = keep_largest(
             work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
@@ -458,7 +464,9 @@ def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
         token = np.int64(mixed.pair_tokens[i])
         _mark(touched, summary, token)
-        mass[token] += mixed.pair_masses[i] + mixed.pair_changes[i]
+        mass[token] += mixed.pair_masses[i]
+        if i == mixed.label_pairs[q]:
+            mass[token] += mixed.label_changes[q]
     n = 0
     for part in range(summary.size):
         while summary[part] != 0:

@@ -111,16 +111,21 @@ def _sort(tokens, n, words, summary):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
-def _write_pairs(tokens, masses, changes, n, words, summary, out, used):
-    """Write the tokens whose mass or change isn't 0, ascending; returns the pairs written so far."""
+def _write_pairs(tokens, masses, n, label, change, q, words, summary, out, used):
+    """Write position q's tokens whose mass or change isn't 0, ascending, and clear the masses; returns the pairs."""
     _sort(tokens, n, words, summary)
+    out.label_pairs[q], out.label_changes[q] = -1, change
     for k in range(n):
         c = tokens[k]
-        if masses[c] != 0.0 or changes[c] != 0.0:
-            out.pair_tokens[used] = c
-            out.pair_masses[used] = masses[c]
-            out.pair_changes[used] = changes[c]
-            used += 1
+        mass = masses[c]
+        masses[c] = 0.0
+        out.pair_tokens[used] = c
+        out.pair_masses[used] = mass
+        is_label = c == label and (mass != 0.0 or change != 0.0)
+        if is_label:
+            out.label_pairs[q] = used
+        used += is_label or mass != 0.0
+    out.pair_offsets[q + 1] = used
     return used
 
 
@@ -155,7 +160,7 @@ def mixed_targets(
     common = nodes.common
     rule, max_order, by_left = estimator.rule, estimator.max_order, estimator.left
     tally, lefts, seen, tokens = scratch.tally, scratch.lefts, scratch.seen, scratch.tokens
-    masses, changes = scratch.masses, scratch.changes
+    masses = scratch.masses
     num_symbols = tally.size
     num_rows = heavy.offsets.size - 1
     rows, places = scratch.rows, scratch.places
@@ -176,9 +181,8 @@ def mixed_targets(
         if at == 0:
             stop = min(q + rows.shape[0], lo.size)
             look_up(heavy, lo, hi, labels, num_symbols, q, stop, levels, by_left, rows, places, scratch.active)
-        if targets and (
-            pairs + heavy.light + 1 > out.pair_tokens.size or refs + heavy.deepest_chain > out.ref_rows.size
-        ):
+        most = heavy.light if depths[q] < heavy.deepest else num_symbols  # pairs
+        if targets and (pairs + most + 1 > out.pair_tokens.size or refs + heavy.deepest_chain > out.ref_rows.size):
             return q
         a, e, depth = lo[q], hi[q], np.int64(depths[q])
         label = labels[q]
@@ -377,15 +381,15 @@ def mixed_targets(
         if not targets:
             out.rest[q] = of_label + remaining * (grown * base.probs[label] - drop) if label >= 0 else 0.0
         else:
+            change = 0.0
             if known:  # the label's mass is all but what the base gives it; its change takes the rows' part back
                 if tally[label] == 0:
                     tokens[n] = label
                     n += 1
                 masses[label] = of_label - remaining * drop
-                changes[label] = -heavy_label
+                change = -heavy_label
             out.rest[q] = remaining * grown
-            pairs = _write_pairs(tokens, masses, changes, n, scratch.words, scratch.summary, out, pairs)
-            out.pair_offsets[q + 1] = pairs
+            pairs = _write_pairs(tokens, masses, n, label, change, q, scratch.words, scratch.summary, out, pairs)
             out.ref_offsets[q + 1] = refs
         for i in range(n):
             c = tokens[i]
@@ -393,7 +397,4 @@ def mixed_targets(
             if by_left:
                 lefts[c] = 0
                 seen[c] = NOWHERE
-            if targets:
-                masses[c] = 0.0
-                changes[c] = 0.0
     return lo.size

@@ -106,8 +106,9 @@ class GoneRows(NamedTuple):
 class Mixed(NamedTuple):
     """Targets of some positions in mixed form, to be filled.
 
-    Position q's pairs are pair_offsets[q] : pair_offsets[q + 1]: a token, its mass outside of the rows, and what is to
-    be added where the rows count as well. Its references are ref_offsets[q] : ref_offsets[q + 1]: the row, plus the
+    Position q's pairs are pair_offsets[q] : pair_offsets[q + 1]: a token and its mass outside of the rows. That of
+    the label, at label_pairs[q] (−1: there is none), is all of its mass: label_changes[q] is to be added where the rows
+    count as well. Its references are ref_offsets[q] : ref_offsets[q + 1]: the row, plus the
     number of rows where left extensions count; (s, k1, k2, k3); and what is left out of the row, or −1. rest lies on
     the base.
     """
@@ -115,7 +116,8 @@ class Mixed(NamedTuple):
     pair_offsets: np.ndarray
     pair_tokens: np.ndarray
     pair_masses: np.ndarray
-    pair_changes: np.ndarray
+    label_pairs: np.ndarray
+    label_changes: np.ndarray
     ref_offsets: np.ndarray
     ref_rows: np.ndarray
     ref_coefficients: np.ndarray
@@ -129,7 +131,7 @@ class Scratch(NamedTuple):
     """What a position's tokens have come to, by symbol; all zero (`seen`: NOWHERE) between positions.
 
     tally, lefts: counts and left extensions in the node read last. seen: the last run that a token stood in.
-    masses, changes: see `Mixed`. tokens: the position's tokens, in the order in which they were met. gone_tokens: those
+    masses: see `Mixed`. tokens: the position's tokens, in the order in which they were met. gone_tokens: those
     that a document takes from a heavy node; gone_counts, gone_lefts, in_run: how often, by symbol.
     """
 
@@ -137,7 +139,6 @@ class Scratch(NamedTuple):
     lefts: np.ndarray
     seen: np.ndarray
     masses: np.ndarray
-    changes: np.ndarray
     tokens: np.ndarray
     gone_tokens: np.ndarray
     gone_counts: np.ndarray
