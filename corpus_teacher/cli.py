@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from corpus_teacher import __version__
 from corpus_teacher.cli_cache import teacher_cache
 from corpus_teacher.cli_shared import AsJson, IndexPath, print_json
+from corpus_teacher.cli_study import study_app
 from corpus_teacher.cli_synthesize import synthesize
 from corpus_teacher.cli_teacher import near_duplicates, sample, teacher_app
 from corpus_teacher.cli_train import train
@@ -108,6 +109,7 @@ index_app = typer.Typer(
 app.add_typer(index_app, name="index")
 
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(study_app, name="study")
 app.command("sample")(sample)
 app.command("synthesize")(synthesize)
 app.command("train")(train)
@@ -279,7 +281,7 @@ def index_query(
         typer.Option(
             "--estimator",
             "-e",
-            metavar="NAME",
+            metavar="NAME|FILE",
             help="Show this estimator's distribution, and what each order adds to it.",
             show_default=False,
         ),

@@ -32,6 +32,7 @@ __all__ = [
     "MissingWindowError",
     "OutputError",
     "QueryError",
+    "StudyError",
     "TargetError",
     "TokenizerError",
     "TrainingInterrupted",
@@ -64,6 +65,10 @@ class ConfigError(CorpusTeacherError, ValueError):
 
 class TargetError(CorpusTeacherError, ValueError):
     """Soft targets, labels and logits don't fit together, or a target is not a distribution."""
+
+
+class StudyError(CorpusTeacherError, RuntimeError):
+    """A study can't go on, though nothing is wrong with its settings: a process was killed."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):

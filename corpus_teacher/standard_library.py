@@ -92,9 +92,7 @@ def split_standard_library(
         No .py files there, or too few to hold any out.
     """
     folder = Path(root or sysconfig.get_path("stdlib"))
-    found = sorted([*_code(folder), *_help_texts()], key=lambda document: _bucket(document.origin))
-    if not any(document.origin.endswith(".py") for document in found):
-        raise InputError(f"the standard library at {folder} holds no .py files: name another folder")
+    found = read_standard_library(folder)
     train: list[Document] = []
     held_out: list[Document] = []
     size = 0
@@ -115,6 +113,21 @@ def split_standard_library(
         held_out=sorted(held_out, key=lambda document: document.origin),
         too_similar=sorted(similar),
     )
+
+
+def read_standard_library(root: str | Path | None = None) -> list[Document]:
+    """All of the standard library, in the order of a hash of the names; help texts have names that begin with "help/".
+
+    Raises
+    ------
+    InputError
+        No .py files there.
+    """
+    folder = Path(root or sysconfig.get_path("stdlib"))
+    found = sorted([*_code(folder), *_help_texts()], key=lambda document: _bucket(document.origin))
+    if not any(document.origin.endswith(".py") for document in found):
+        raise InputError(f"the standard library at {folder} holds no .py files: name another folder")
+    return found
 
 
 def _code(folder: Path) -> Iterator[Document]:

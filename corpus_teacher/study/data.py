@@ -1,0 +1,357 @@
+"""The text of a study, made once: documents split, a tokenizer, indexes, held-out documents; and their checks.
+
+Naively: hash every document's text; the hash decides whether it is trained on, tuned on or held out, and in which order
+documents are read. Every index holds the first documents of that order, so an index is the beginning of each larger one
+(positions in the one are positions in the other). Held-out documents that overlap with the largest index are dropped.
+The folder appears, whole, at the end, and is named by what it was made of: a study that is started again finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpus_teacher.data import (
+    Document,
+    Progress,
+    TokenFile,
+    Tokenizer,
+    build_token_index,
+    load_tokenizer,
+    tokenize_documents,
+    train_tokenizer,
+)
+from corpus_teacher.data.documents import ReadLog, silent
+from corpus_teacher.data.held_out import HeldOut
+from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.readers import ReadOptions
+from corpus_teacher.data.sources import find_sources
+from corpus_teacher.data.tokenizers import parse_vocab_size
+from corpus_teacher.errors import ConfigError, InputError, OutputError
+from corpus_teacher.standard_library import read_standard_library
+from corpus_teacher.study.settings import IN_DOMAIN, TUNE, DataPlan, Study
+from corpus_teacher.teacher import CorpusTeacher
+
+MANIFEST = "data.json"
+OVERLAP_TOKENS = 13
+"""Tokens of an n-gram that counts as copied (Brown et al. 2020 take 13 words)."""
+
+_FORMAT = 1
+_TOKENIZER_BYTES = 50_000_000  # more text hardly changes a small vocabulary
+_BUCKETS = 1 << 32
+_ROUND_OFF = 1e-6  # of probabilities in float32
+_CHANGED_LABELS = 2  # each costs a build of the index
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """What was made.
+
+    Parameters
+    ----------
+    folder : Path
+        index-NAME for each index; DOMAIN.npy, DOMAIN.starts.npy and DOMAIN.bytes.npy for each domain: tokens, where the
+        documents begin (D + 1), UTF-8 bytes of each (D).
+    manifest : dict
+        Its fingerprint, sizes and checks.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def checks(self) -> dict[str, Any]:
+        """What every row tells of the leaks that were looked for."""
+        return dict(self.manifest["checks"])
+
+    def held_out(self, domain: str) -> tuple[HeldOut, npt.NDArray[np.int64]]:
+        """A domain's documents, and the bytes of each."""
+        tokens, starts, size = (np.load(self.folder / f"{domain}{part}.npy") for part in ("", ".starts", ".bytes"))
+        return HeldOut(TokenFile(tokens, starts, int(size.sum())), self.manifest["end_of_document"]), size
+
+
+def study_data(study: Study, out: Path, progress: Progress = silent) -> StudyData:
+    """Find the data of a study under its folder, or make it.
+
+    Raises
+    ------
+    InputError, TokenizerError, OutputError
+        Sources, tokenizers and folders that can't be used.
+    ConfigError
+        Fewer tokens than an index asks for, or no document left to hold out.
+    """
+    plan = study.data
+    fingerprint = _fingerprint(plan, study.domains)
+    folder = out / "data" / fingerprint[:12]
+    if (folder / MANIFEST).is_file():
+        return StudyData(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    except OSError as error:
+        raise OutputError(f"the folder {folder.parent} can't be made: {error.strerror or error}") from error
+    try:
+        manifest = _make(plan, study.domains, scratch, progress)
+        manifest["fingerprint"] = fingerprint
+        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        os.replace(scratch, folder)
+    except OSError as error:
+        raise OutputError(f"the data can't be written to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return StudyData(folder, manifest)
+
+
+def _make(plan: DataPlan, domains: dict[str, tuple[str, ...]], folder: Path, progress: Progress) -> dict[str, Any]:
+    """Everything, into an empty folder."""
+    documents = list(_read(plan.sources, plan, progress))
+    train, tune, held_out = split_documents(documents, plan.held_out_share, plan.tune_share)
+    tokenizer = _tokenizer(plan, train)
+    if tokenizer.end_of_document is None:
+        raise ConfigError(f"data.tokenizer {plan.tokenizer!r} names no end of a document: choose another one")
+    whole = tokenize_documents(train, tokenizer, folder=folder, progress=progress, total=None)
+    sizes = {name: _cut(whole, size, name) for name, size in plan.indexes.items()}
+    for name, stop in sizes.items():
+        part = TokenFile(whole.tokens[: whole.doc_starts[stop]], whole.doc_starts[: stop + 1], 0)
+        built = build_token_index(
+            part,
+            tokenizer,
+            folder / f"index-{name}",
+            sources=plan.sources,
+            progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
+        )
+        built.close()
+    largest = max(sizes, key=lambda name: sizes[name])
+    described: dict[str, Any] = {}
+    texts = {IN_DOMAIN: held_out, TUNE: tune}
+    for name, specs in domains.items():
+        texts[name] = [document for document in _read(specs, plan, progress) if document.text.strip()]
+    with open_index(folder / f"index-{largest}") as index:
+        for name, found in texts.items():
+            limit = plan.tune_tokens if name == TUNE else plan.held_out_tokens
+            described[name] = _write_domain(name, found, tokenizer, index, plan.max_overlap, limit, folder)
+        smallest = min(sizes, key=lambda name: sizes[name])
+    with open_index(folder / f"index-{smallest}") as index:
+        checked = label_invariance(index, folder)
+    told = described[IN_DOMAIN]
+    return {
+        "format": _FORMAT,
+        "plan": asdict(plan),
+        "vocab_size": tokenizer.vocab_size,
+        "end_of_document": tokenizer.end_of_document,
+        "tokenizer": tokenizer.fingerprint,
+        "indexes": {name: int(whole.doc_starts[stop]) for name, stop in sizes.items()},
+        "documents": {"train": len(train), "tune": len(tune), "held_out": len(held_out)},
+        "domains": described,
+        "checks": {
+            "overlap_13gram": told["with_overlap"],
+            "overlap_13gram_mean_share": told["mean_overlap"],
+            "dropped_for_overlap": told["dropped"],
+            "max_overlap": plan.max_overlap,
+            "leave_out_label_invariance": checked["ok"],
+            "leave_out_largest_difference": checked["largest_difference"],
+        },
+    }
+
+
+def split_documents(
+    documents: Iterable[Document], held_out_share: float, tune_share: float
+) -> tuple[list[Document], list[Document], list[Document]]:
+    """Training, tuning and held-out documents, each text once, in an order that only the texts decide.
+
+    Raises
+    ------
+    ConfigError
+        One of the three is empty.
+    """
+    keyed = {hashlib.sha256(document.text.encode()).digest(): document for document in documents}
+    parts: tuple[list[Document], list[Document], list[Document]] = ([], [], [])
+    for key in sorted(keyed):
+        # the first bytes order the documents, others split them: the two mustn't depend on each other
+        place = int.from_bytes(key[16:20], "big") / _BUCKETS
+        part = 2 if place < held_out_share else 1 if place < held_out_share + tune_share else 0
+        parts[part].append(keyed[key])
+    for name, part_ in zip(("to train on", "to tune on", "to hold out"), parts, strict=True):
+        if not part_:
+            raise ConfigError(f"of {len(keyed)} documents none is left {name}: give more documents, or another share")
+    return parts
+
+
+def overlap_shares(index: Any, tokens: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Share of each document's 13-grams that stand in an index; (D,), 0 where it is shorter."""
+    shares = np.zeros(len(starts) - 1)
+    for number, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        if end - begin >= OVERLAP_TOKENS:
+            matched = index.match(tokens[begin:end].astype(np.int64)[None], max_order=OVERLAP_TOKENS).match_len[0]
+            shares[number] = (matched[OVERLAP_TOKENS - 1 :] >= OVERLAP_TOKENS).mean()
+    return shares
+
+
+def label_invariance(index: Any, folder: Path, *, leave_out: str | None = "self", seed: int = 0) -> dict[str, Any]:
+    """Change a token of the corpus, build the index again, and see that the target before it is the same.
+
+    With leave-one-out a target mustn't know the token that truly follows: nor may it change where another one does.
+    (Where a document is left out, the base distribution keeps that document, so it moves by an occurrence in N.)
+
+    Parameters
+    ----------
+    index : CorpusIndex
+    folder : Path
+        Where the changed indexes lie meanwhile.
+    leave_out : {"self", "document", None}
+        None shows that the check can fail.
+
+    Returns
+    -------
+    dict
+        ok, largest_difference (of a probability), changed (how many tokens, one at a time).
+    """
+    tokens, starts = np.array(index.tokens), np.array(index.doc_starts)
+    generator = np.random.default_rng(seed)
+    ends = [] if index.end_of_document is None else [index.end_of_document]
+    worst, places = 0.0, list[int]()
+    for place in generator.permutation(np.arange(1, len(tokens))).tolist():
+        document = int(np.searchsorted(starts, place, side="right")) - 1
+        begin = max(int(starts[document]), place - 32)
+        # a token that stands in the context as well is more than a label: it makes occurrences of the context
+        taken = [*tokens[begin:place], *ends]
+        others = np.setdiff1d(np.unique(tokens), [*taken, tokens[place]])
+        if place == begin or tokens[place] in taken or not len(others):
+            continue
+        if len(places) == _CHANGED_LABELS:
+            break
+        places.append(place)
+        changed = tokens.copy()
+        changed[place] = generator.choice(others)
+        said = []
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = Path(scratch, "index")
+            end = index.end_of_document
+            file = TokenFile(changed, starts)
+            build_token_index(file, None, path, vocab_size=index.vocab_size, end_of_document=end).close()
+            with open_index(path) as other:
+                for one, text in ((index, tokens), (other, changed)):
+                    teacher = CorpusTeacher(one, leave_out=leave_out, top_k=index.vocab_size)
+                    target = teacher(
+                        text[begin:place].astype(np.int64),
+                        text[begin + 1 : place + 1].astype(np.int64),
+                        starts_document=begin == starts[document],
+                        positions=np.array([begin]),
+                    )
+                    said.append(target.dense()[-1].numpy())
+        worst = max(worst, float(np.abs(said[0] - said[1]).max()))
+    return {
+        "ok": bool(places) and worst < _ROUND_OFF + 2 / len(tokens),
+        "largest_difference": worst,
+        "changed": len(places),
+    }
+
+
+def _write_domain(
+    name: str, documents: list[Document], tokenizer: Tokenizer, index: Any, max_overlap: float, limit: int, folder: Path
+) -> dict[str, Any]:
+    """Tokenise a domain's documents, drop what overlaps with the index, write the rest; and tell what that was."""
+    corpus = tokenize_documents(documents, tokenizer, folder=folder)
+    if corpus.num_documents != len(documents):
+        raise InputError(f"a document of {name!r} holds the token that ends documents: choose another tokenizer")
+    shares = overlap_shares(index, corpus.tokens, corpus.doc_starts)
+    fine = np.flatnonzero(shares <= max_overlap)
+    lengths = np.diff(corpus.doc_starts)
+    fine = fine[np.cumsum(lengths[fine]) - lengths[fine] < limit]
+    if not len(fine):
+        raise ConfigError(
+            f"no document of {name!r} overlaps with the index as little as max_overlap = {max_overlap} asks for"
+        )
+    starts = np.concatenate([[0], np.cumsum(lengths[fine])])
+    spans = zip(corpus.doc_starts[fine].tolist(), corpus.doc_starts[fine + 1].tolist(), strict=True)
+    np.save(folder / f"{name}.npy", np.concatenate([corpus.tokens[begin:end] for begin, end in spans]))
+    np.save(folder / f"{name}.starts.npy", starts)
+    np.save(folder / f"{name}.bytes.npy", np.array([len(documents[number].text.encode()) for number in fine]))
+    return {
+        "documents": len(fine),
+        "tokens": int(starts[-1]),
+        "dropped": int((shares > max_overlap).sum()),
+        "with_overlap": float((shares[fine] > 0).mean()),
+        "mean_overlap": float(shares[fine].mean()),
+    }
+
+
+def _read(specs: tuple[str, ...], plan: DataPlan, progress: Progress) -> Iterator[Document]:
+    """Whole documents of all sources, at most about `max_bytes`."""
+    size = 0
+    for document in _documents(specs, plan.text_field):
+        size += len(document.text.encode())
+        progress("read the documents", size, plan.max_bytes)
+        yield document
+        if plan.max_bytes is not None and size >= plan.max_bytes:
+            return
+
+
+def _documents(specs: tuple[str, ...], text_field: str) -> Iterator[Document]:
+    others = [spec for spec in specs if spec.partition(":")[0] != "stdlib"]
+    for spec in specs:
+        if spec in others:
+            continue
+        if spec not in ("stdlib", "stdlib:code", "stdlib:help"):
+            raise InputError(
+                f"{spec!r} is no part of the standard library: give 'stdlib', 'stdlib:code' or 'stdlib:help'"
+            )
+        for document in read_standard_library():
+            is_help = document.origin.startswith("help/")
+            if spec == "stdlib" or is_help == (spec == "stdlib:help"):
+                yield document
+    if others:
+        parts: list[str] = []
+        for document in find_sources(others).documents(ReadOptions(text_field=text_field), ReadLog()):
+            parts.append(document.text)
+            if document.ends:
+                yield Document("".join(parts), document.origin)
+                parts = []
+
+
+def _tokenizer(plan: DataPlan, train: list[Document]) -> Tokenizer:
+    vocab_size = parse_vocab_size(plan.tokenizer)
+    if vocab_size is None:
+        return load_tokenizer(plan.tokenizer)
+
+    def texts() -> Iterator[str]:
+        size = 0
+        for document in train:
+            yield document.text
+            size += len(document.text)
+            if size > _TOKENIZER_BYTES:
+                return
+
+    return train_tokenizer(texts(), vocab_size, spec=plan.tokenizer)
+
+
+def _cut(whole: TokenFile, size: int | str, name: str) -> int:
+    """How many documents an index of so many tokens has."""
+    if size == "all":
+        return whole.num_documents
+    if not isinstance(size, int) or size > len(whole.tokens):
+        raise ConfigError(f"data.indexes.{name} is {size}, and there are only {len(whole.tokens):,} tokens to train on")
+    return int(np.searchsorted(whole.doc_starts, size))
+
+
+def _fingerprint(plan: DataPlan, domains: dict[str, tuple[str, ...]]) -> str:
+    """What the data depend on: settings, and the sources by their sizes (the standard library by its version)."""
+    files: list[Any] = []
+    for specs in (plan.sources, *domains.values()):
+        others = [spec for spec in specs if spec.partition(":")[0] != "stdlib"]
+        files += [platform.python_version()] if len(others) < len(specs) else []
+        if others:
+            files += [[Path(one.name).name, one.size_bytes] for one in find_sources(others).sources]
+    said = json.dumps([_FORMAT, asdict(plan), domains, files], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()

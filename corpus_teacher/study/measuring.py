@@ -1,0 +1,284 @@
+"""One training of a study: trained, measured, told as a row."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import corpus_teacher
+from corpus_teacher.data import available_cores, peak_memory_bytes
+from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.tokenizers import token_dtype
+from corpus_teacher.errors import OutputError
+from corpus_teacher.on_policy import continue_rows
+from corpus_teacher.study.data import StudyData
+from corpus_teacher.study.metrics import corpus_context, score, summarize
+from corpus_teacher.study.probes import extraction, fidelity, induction, novelty
+from corpus_teacher.study.settings import IN_DOMAIN, Cell, MetricPlan
+from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.training import TrainingResult, load_student, train_student
+from corpus_teacher.training.assembling import Parts, assembled
+from corpus_teacher.training.settings import RunSettings
+
+_WRITTEN_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, and what is to be told of it; it goes to another process as a pickle.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of all that decides what comes of it.
+    cell, role, seed, learning_rate
+        Its place in the study; role is "tune" or "run".
+    at_end_of_grid : bool
+        Whether its learning rate is the first or the last of several.
+    settings : RunSettings
+    config : dict
+        The same as tables, free of the study's folder.
+    data : StudyData
+    metrics : MetricPlan
+    domains : tuple of str
+    keep : Path, optional
+        Where the student goes that other arms learn from.
+    writer : Path, optional
+        The student that writes what this one reads.
+    """
+
+    fingerprint: str
+    study: str
+    form: str
+    cell: Cell
+    role: str
+    seed: int
+    learning_rate: float
+    at_end_of_grid: bool
+    settings: RunSettings
+    config: dict[str, Any]
+    data: StudyData
+    metrics: MetricPlan
+    domains: tuple[str, ...]
+    keep: Path | None
+    writer: Path | None = None
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Train, measure, and tell.
+
+    Returns
+    -------
+    dict
+        A row of rows.jsonl. seconds and cpu_s are of the training with its evaluations, without the measures after it;
+        teacher_s and loader_s as in `StepClock`; written_s is what the writing of a synthetic text took.
+        peak_memory_bytes is of the process in the training, libraries and mapped files included.
+    """
+    transformers.utils.logging.disable_progress_bar()  # one for each student that is saved
+    started, has_peak = datetime.now(timezone.utc), _reset_peak()
+    settings, written_s = job.settings, 0.0
+    if job.writer is not None:
+        text, written_s = written_text(job.writer, settings, job.data)
+        settings = replace(settings, data=replace(settings.data, train=(str(text),)))
+    with tempfile.TemporaryDirectory() as scratch, assembled(replace(settings, out=scratch)) as parts:
+        began, cpu_began = time.perf_counter(), time.process_time()
+        result = _trained(replace(settings, out=scratch), parts)
+        seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+        peak = _peak() if has_peak else peak_memory_bytes()
+        if job.keep is not None:
+            _save(parts, job.keep)
+        metrics = _metrics(job, parts)
+        parameters = parts.student.num_parameters()
+    return {
+        "study": job.study,
+        "form": job.form,
+        **job.cell._asdict(),
+        "seed": job.seed,
+        "role": job.role,
+        "learning_rate": job.learning_rate,
+        "at_end_of_grid": job.at_end_of_grid,
+        "fingerprint": job.fingerprint,
+        "config": job.config,
+        "versions": _versions(),
+        "commit": _commit(),
+        "machine": _machine(),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "cpu_s": cpu_s,
+        "teacher_s": result.teacher_s,
+        "loader_s": result.loader_s,
+        "written_s": written_s,
+        "peak_memory_bytes": peak,
+        "tokens": result.tokens,
+        "steps": result.steps,
+        "parameters": parameters,
+        "history": [
+            {"step": point["step"], "tokens": point["tokens"], "nats": point["held_out_nats"]}
+            for point in result.history
+        ],
+        "logs": result.logs,
+        "metrics": metrics,
+        "checks": job.data.checks,
+    }
+
+
+def _trained(settings: RunSettings, parts: Parts) -> TrainingResult:
+    return train_student(
+        settings.config(),
+        parts.student,
+        parts.train,
+        parts.held_out,
+        teacher=parts.teacher,
+        neural_teacher=parts.neural_teacher,
+        self_teacher=parts.self_teacher,
+        on_policy=settings.on_policy,
+        held_out_bytes=parts.held_out_bytes,
+        form=settings.corpus.form if settings.corpus else "flat",
+    )
+
+
+def _metrics(job: Job, parts: Parts) -> dict[str, Any]:
+    """The numbers of each domain; for a run that is reported, the probes as well."""
+    student, data, plan, length = parts.student, job.settings.data, job.metrics, job.settings.data.length
+    told: dict[str, Any] = {}
+    with open_index(data.index) as index:
+        context = corpus_context(index, plan.context_order)
+        for domain in job.domains:
+            held_out, sizes = job.data.held_out(domain)
+            scored = score(student, held_out, context, length=length)
+            told[domain] = summarize(scored, held_out.corpus.doc_starts, int(sizes.sum()), index.vocab_size)
+        if IN_DOMAIN not in told:
+            return told
+        if plan.fidelity_tokens:
+            teacher = CorpusTeacher(index, leave_out=None, **{"top_k": 256, **plan.teacher})
+            held_out, _ = job.data.held_out(IN_DOMAIN)
+            told["fidelity"] = fidelity(student, teacher, held_out, length=length, tokens=plan.fidelity_tokens)
+        if plan.induction_rows:
+            told["induction"] = induction(student, vocab_size=index.vocab_size, length=length, rows=plan.induction_rows)
+        if plan.extraction_prompts:
+            span = min(plan.extraction_length, length // 2)
+            told["extraction"] = extraction(student, parts.train, prompts=plan.extraction_prompts, length=span)
+        if plan.samples:
+            end = job.data.manifest["end_of_document"]
+            told["novelty"] = novelty(student, index, samples=plan.samples, length=length, end_of_document=end)
+    return told
+
+
+def written_text(folder: Path, settings: RunSettings, data: StudyData) -> tuple[Path, float]:
+    """A text of windows that a student writes, as long as what a training reads; kept beside the student.
+
+    Every window begins at the start of a document and is one draw, so that no position is farther from its beginning
+    than the student has learnt.
+
+    Returns
+    -------
+    tuple
+        The file of tokens, and the seconds that the writing took (whenever that was).
+    """
+    length = settings.data.length
+    rows = settings.training["max_steps"] * settings.tokens_a_step() // length
+    path, told = folder / f"text-{rows}x{length}.npy", folder / f"text-{rows}x{length}.json"
+    if path.is_file() and told.is_file():
+        return path, float(json.loads(told.read_text(encoding="utf-8"))["seconds"])
+    begin, vocab_size = time.perf_counter(), data.manifest["vocab_size"]
+    writer = load_student(folder, vocab_size=vocab_size).eval()
+    generator = torch.Generator().manual_seed(settings.seed)
+    pieces = []
+    for first in range(0, rows, _WRITTEN_ROWS):
+        start = torch.full((min(_WRITTEN_ROWS, rows - first), length), data.manifest["end_of_document"])
+        drawn = continue_rows(writer, start, prompt_len=1, generator=generator, vocab_size=vocab_size)
+        pieces.append(drawn.numpy().astype(token_dtype(vocab_size)))
+    seconds = time.perf_counter() - begin
+    try:
+        # another process may write the very same
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npy", delete=False) as file:
+            np.save(file, np.concatenate(pieces).reshape(-1))
+        os.replace(file.name, path)
+        told.write_text(json.dumps({"seconds": seconds}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    return path, seconds
+
+
+def _save(parts: Parts, folder: Path) -> None:
+    """The student for other arms, with its tokenizer; the folder appears when it is whole."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
+        parts.student.save_pretrained(scratch)
+        if parts.tokenizer is not None:
+            (scratch / "tokenizer.json").write_bytes(parts.tokenizer.to_bytes())
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(scratch, folder)
+    except OSError as error:
+        raise OutputError(f"the student can't be saved to {folder}: {error.strerror or error}") from error
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "tokenizers", "numpy", "numba")
+    return {
+        "corpus-teacher": corpus_teacher.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the checkout that runs; None for an installed package."""
+    folder = Path(corpus_teacher.__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip()
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    try:
+        found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return {
+        "system": platform.platform(),
+        "processor": found.group(1) if found else platform.processor(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _reset_peak() -> bool:
+    """Begin anew to note the largest memory of this process, which may have done other trainings; Linux only."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found.group(1)) * 1024 if found else peak_memory_bytes()

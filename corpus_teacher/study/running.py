@@ -1,0 +1,303 @@
+"""Runs a study: what of its grid has no row yet is trained, measured and written down.
+
+The rule of the learning rates, the same for every arm: at each size and budget the whole training is run with each rate
+of the grid on the tuning seed, and judged by the primary metric on the tuning documents, which are not those of the
+report. The best is taken for all seeds; whether it lies at an end of the grid is told in every row. One rate: nothing
+is tuned.
+
+Pairing: a seed decides the first weights and the order of the data, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corpus_teacher.data import Progress, available_cores
+from corpus_teacher.data.documents import silent
+from corpus_teacher.errors import ConfigError, OutputError, StudyError
+from corpus_teacher.study.data import StudyData, study_data
+from corpus_teacher.study.measuring import Job, measure
+from corpus_teacher.study.rows import RowWriter, finite, read_rows
+from corpus_teacher.study.settings import TUNE, Cell, Study
+
+STUDY_FILE = "study.json"
+STUDENTS = "students"
+
+
+class _Asked(NamedTuple):
+    """A training that the study wants."""
+
+    cell: Cell
+    role: str
+    seed: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """How far a study is.
+
+    Attributes
+    ----------
+    done, total : int
+        Trainings, those of earlier starts among them.
+    row : dict
+        The one that was just finished.
+    left_s : float
+        Seconds that the rest will take, by those of the finished ones.
+    """
+
+    done: int
+    total: int
+    row: dict[str, Any]
+    left_s: float
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    reading: Progress = silent,
+    progress: Callable[[StudyProgress], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train what is missing of a study.
+
+    Parameters
+    ----------
+    study : Study
+    out : path
+        A folder: study.json, rows.jsonl, data/, and students/ where arms learn from others.
+    jobs : int
+        Trainings at a time, in processes that share out the cores. 1: in this process.
+    reading : callable, optional
+        Told about the making of the data.
+    progress : callable, optional
+        Called after every training.
+
+    Returns
+    -------
+    list of dict
+        All rows of this study in this form, as rows.jsonl has them.
+
+    Raises
+    ------
+    ConfigError
+        A folder that holds another study, or jobs below 1.
+    StudyError
+        A process of a training that was killed.
+    InputError, TokenizerError, OutputError
+        Sources and folders that can't be used.
+    """
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}: run at least 1 training at a time")
+    out = Path(out)
+    _begin(study, out)
+    data = study_data(study, out, reading)
+    writer, rows = RowWriter(out), {row["fingerprint"]: row for row in read_rows(out)}
+    plan = _Plan(study, data, out, rows)
+    with _workers(jobs) as submit:
+        for stage in plan.stages():
+            missing = [job for job in stage if plan.row_of(job) is None]
+            for row in submit(missing):
+                writer.append(row)
+                rows[row["fingerprint"]] = finite(row)
+                if progress is not None:
+                    progress(plan.progress(row, jobs))
+    wanted = {plan.job(asked).fingerprint for asked in plan.asked()}
+    return [row for row in read_rows(out) if row["fingerprint"] in wanted]
+
+
+class _Plan:
+    """The trainings of a study, in the order in which they can be done."""
+
+    def __init__(self, study: Study, data: StudyData, out: Path, rows: dict[str, dict[str, Any]]) -> None:
+        self.study, self.data, self.out, self.rows = study, data, out, rows
+        self.needed = {other for cell in study.cells() for other in study.references(cell).values()}
+
+    def stages(self) -> Iterator[list[Job]]:
+        """Lists of jobs that don't wait for one another; a list is made when the one before is done."""
+        study = self.study
+        for level in sorted({study.level(arm) for arm in study.arms}):
+            cells = [cell for cell in study.cells() if study.level(cell.arm) == level]
+            yield [self.job(asked) for cell in cells for asked in self._tunings(cell)]
+            runs = [_Asked(cell, "run", seed, self.chosen(cell)) for seed in range(study.seeds) for cell in cells]
+            yield [self.job(asked) for asked in runs]
+
+    def asked(self) -> list[_Asked]:
+        """All trainings, when the learning rates are known."""
+        runs = [_Asked(c, "run", seed, self.chosen(c)) for c in self.study.cells() for seed in range(self.study.seeds)]
+        return [asked for cell in self.study.cells() for asked in self._tunings(cell)] + runs
+
+    def _tunings(self, cell: Cell) -> list[_Asked]:
+        rates = self.study.learning_rates
+        return [_Asked(cell, "tune", self.study.tuning_seed, rate) for rate in rates] if len(rates) > 1 else []
+
+    def chosen(self, cell: Cell) -> float:
+        """The learning rate of a cell: the best primary metric on the tuning documents; of equals the lower rate."""
+        rates = self.study.learning_rates
+        if len(rates) == 1:
+            return rates[0]
+        return min(self._tunings(cell), key=lambda asked: (self._judged(asked), asked.learning_rate)).learning_rate
+
+    def _judged(self, asked: _Asked) -> float:
+        row = self.rows[self.job(asked).fingerprint]
+        value = row["metrics"][TUNE][self.study.primary_metric]
+        if value is None:  # it diverged
+            return math.inf
+        return -value if self.study.primary_metric == "top1" else value
+
+    def job(self, asked: _Asked) -> Job:
+        """Everything that a process needs to know of a training."""
+        study, tuning, rates = self.study, asked.role == "tune", self.study.learning_rates
+        students, taught_by = {}, {}
+        for place, other in study.references(asked.cell).items():
+            needed = self.job(_Asked(other, asked.role, asked.seed, self.chosen(other)))
+            students[place] = self.out / STUDENTS / needed.fingerprint
+            taught_by[".".join(place)] = needed.fingerprint
+        settings = study.training(
+            asked.cell, seed=asked.seed, learning_rate=asked.learning_rate, folder=self.data.folder, students=students,
+            tuning=tuning,
+        )  # fmt: skip
+        config = _portable(settings.to_dict(), self.out)
+        identity = [
+            config,
+            asdict(study.metrics),
+            list(study.domains),
+            self.data.manifest["fingerprint"],
+            asked.role,
+            taught_by,
+        ]
+        fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        return Job(
+            fingerprint=fingerprint,
+            study=study.name,
+            form=study.form,
+            cell=asked.cell,
+            role=asked.role,
+            seed=asked.seed,
+            learning_rate=asked.learning_rate,
+            at_end_of_grid=len(rates) > 1 and asked.learning_rate in (rates[0], rates[-1]),
+            settings=settings,
+            config=config,
+            data=self.data,
+            metrics=study.metrics,
+            domains=(TUNE,) if tuning else ("in", *study.domains),
+            keep=self.out / STUDENTS / fingerprint if asked.cell in self.needed else None,
+            writer=students.get(("data", "train")),
+        )  # fmt: skip
+
+    def row_of(self, job: Job) -> dict[str, Any] | None:
+        """The row of a job that was done, if what it left is still there."""
+        row = self.rows.get(job.fingerprint)
+        return row if row is not None and (job.keep is None or job.keep.is_dir()) else None
+
+    def progress(self, row: dict[str, Any], jobs: int) -> StudyProgress:
+        """How far all is, and how long the rest will take: trainings of an arm not seen yet take the mean of all."""
+        study = self.study
+        counts = {cell: (len(self._tunings(cell)), study.seeds) for cell in study.cells()}
+        total = sum(sum(pair) for pair in counts.values())
+        seconds: dict[Cell, list[float]] = {}
+        for one in self.rows.values():
+            seconds.setdefault(Cell(one["arm"], one["size"], one["budget"]), []).append(one["seconds"])
+        known = [second for cell in counts for second in seconds.get(cell, [])]
+        mean = sum(known) / max(1, len(known))
+        done = sum(min(len(seconds.get(cell, [])), sum(pair)) for cell, pair in counts.items())
+        left = sum(
+            max(0, sum(pair) - len(seconds.get(cell, [])))
+            * (sum(seconds[cell]) / len(seconds[cell]) if cell in seconds else mean)
+            for cell, pair in counts.items()
+        )
+        return StudyProgress(done, total, row, left / jobs)
+
+
+class _workers:
+    """Jobs in, rows out as they are finished: in this process, or in several."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self.threads = max(1, available_cores() // jobs)
+        self.pool: ProcessPoolExecutor | None = None
+        self.before = os.environ.get("OMP_NUM_THREADS")
+
+    def __enter__(self) -> Callable[[Sequence[Job]], Iterator[dict[str, Any]]]:
+        if self.jobs == 1:
+            return lambda jobs: map(measure, jobs)
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)  # read where a process of the pool starts
+        # spawned, not forked: threads of torch and numba don't survive a fork
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_share, initargs=(self.threads,))
+        return self._rows
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+            if self.before is None:
+                os.environ.pop("OMP_NUM_THREADS", None)
+            else:
+                os.environ["OMP_NUM_THREADS"] = self.before
+
+    def _rows(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        assert self.pool is not None
+        left = {self.pool.submit(measure, job) for job in jobs}
+        while left:
+            finished, left = wait(left, return_when=FIRST_COMPLETED)
+            for future in finished:
+                try:
+                    yield future.result()
+                except BrokenProcessPool as error:
+                    raise StudyError(
+                        "a process of a training was killed, perhaps for want of memory: start the study again, with "
+                        "fewer --jobs; what is finished is kept"
+                    ) from error
+
+
+def _share(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _begin(study: Study, out: Path) -> None:
+    """Make the folder, and write down the resolved study; refuse a folder of another one."""
+    path = out / STUDY_FILE
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise ConfigError(f"{path} is no JSON: choose another --out") from error
+    except OSError as error:
+        raise OutputError(f"the folder {out} can't be made: {error.strerror or error}") from error
+    if begun is not None and begun.get("name") != study.name:
+        raise ConfigError(f"{out} holds the study {begun.get('name')!r}, not {study.name!r}: choose another --out")
+    try:
+        # replaced, not appended to: the rows tell what was run, this file what is asked for now
+        with tempfile.NamedTemporaryFile("w", dir=out, delete=False, encoding="utf-8") as file:
+            file.write(
+                json.dumps({**study.describe(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, indent=1) + "\n"
+            )
+        os.replace(file.name, path)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def _portable(value: Any, out: Path) -> Any:
+    """Settings without the folder of the study, so that it may be moved and gone on with."""
+    if isinstance(value, dict):
+        return {key: _portable(one, out) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_portable(one, out) for one in value]
+    prefix = str(out) + os.sep
+    return value.removeprefix(prefix) if isinstance(value, str) else value
