@@ -196,6 +196,44 @@ class CorpusTeacher:
             self.index.array("row_offsets").size - 1,
         )
 
+    def distinct(
+        self,
+        input_ids: npt.ArrayLike | Tensor,
+        next_ids: npt.ArrayLike | Tensor | None = None,
+        *,
+        starts_document: bool | npt.ArrayLike = False,
+    ) -> Tensor:
+        """Distinct continuations of the longest known context of every position: evidence for policies.
+
+        Parameters and errors as of a call.
+
+        Returns
+        -------
+        Tensor of shape (Q,), int64
+            With `leave_out` of contexts that occur at least twice, and without a token that only the position itself
+            brings. (The rest of its document stays in, whatever is left out of the targets.)
+        """
+        rows, following, _ = self._asked(input_ids, next_ids, starts_document, None)
+        found = self.index.next_tokens_batch(
+            rows,
+            max_order=self.max_order,
+            min_count=2 if self.leave_out else 1,
+            starts_document=starts_document,
+        )
+        numbers, num_stored = found.rows.reshape(-1), found.stored_offsets.size - 1
+        stored = numbers < num_stored
+        distinct = np.zeros(numbers.size, np.int64)
+        for chosen, places, offsets, token_ids, counts in (
+            (stored, numbers, found.stored_offsets, found.stored_token_ids, found.stored_counts),
+            (~stored, numbers - num_stored, found.offsets, found.token_ids, found.counts),
+        ):
+            lo, hi = offsets[places[chosen]], offsets[places[chosen] + 1]
+            distinct[chosen] = hi - lo
+            if self.leave_out:
+                own = _search_rows(token_ids, lo, hi, following.reshape(-1)[chosen])
+                distinct[chosen] -= (own >= 0) & (counts[np.maximum(own, 0)] == 1)
+        return torch.from_numpy(distinct)
+
     def _asked(
         self,
         input_ids: npt.ArrayLike | Tensor,
@@ -259,6 +297,21 @@ class CorpusTeacher:
         return RowTable.from_arrays(table.offsets, table.token_ids, table.counts, table.left_extensions)
 
 
+def _search_rows(
+    values: npt.NDArray[Any], lo: npt.NDArray[Any], hi: npt.NDArray[Any], wanted: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """Where each wanted value stands in its own ascending part lo:hi of the values, (Q,); -1 where it doesn't."""
+    if values.size == 0:
+        return np.full(lo.size, -1, np.int64)
+    begin, end = lo.astype(np.int64), hi.astype(np.int64)
+    while bool((begin < end).any()):
+        middle = (begin + end) // 2
+        below = (begin < end) & (values[np.minimum(middle, values.size - 1)].astype(np.int64) < wanted)
+        begin, end = np.where(below, middle + 1, begin), np.where(below, end, np.minimum(middle, end))
+    there = begin < hi
+    return np.where(there & (values[np.minimum(begin, values.size - 1)] == wanted), begin, -1)
+
+
 class TeacherCollator:
     """Windows of tokens → a batch for a causal language model, with its soft targets where there is a
     teacher.
@@ -269,6 +322,8 @@ class TeacherCollator:
         Without one the batches hold input_ids and labels only.
     form : {"flat", "mixed"}
         Of the targets: the likeliest tokens of each position, or exact by reference to rows (`CorpusTeacher.mixed`).
+    distinct : bool
+        Also tell the distinct continuations of each context, as "distinct" of shape (Q,).
 
     Raises
     ------
@@ -281,11 +336,12 @@ class TeacherCollator:
     workers.
     """
 
-    def __init__(self, teacher: CorpusTeacher | None = None, form: str = "flat") -> None:
+    def __init__(self, teacher: CorpusTeacher | None = None, form: str = "flat", *, distinct: bool = False) -> None:
         if form not in FORMS:
             raise ConfigError(f"form is {form!r}: give 'flat' or 'mixed'")
         self.teacher = teacher
         self.form = form
+        self.distinct = distinct
 
     def __call__(self, windows: Sequence[Mapping[str, Any] | npt.ArrayLike]) -> dict[str, Any]:
         """Collate.
@@ -328,6 +384,8 @@ class TeacherCollator:
             batch["soft_targets"] = teach(
                 input_ids, starts_document=np.array(starts), positions=np.array(positions) if known else None
             )
+            if self.distinct:
+                batch["distinct"] = self.teacher.distinct(input_ids, starts_document=np.array(starts))
             batch["teacher_s"] = time.perf_counter() - begin
         return batch
 

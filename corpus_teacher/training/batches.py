@@ -22,6 +22,8 @@ class DistillationCollator:
         Input ids, (B, T) → `SoftTargets` on the CPU: a `CachedTeacher`. (A live model is asked where the student is.)
     form : {"flat", "mixed"}
         Of the corpus' targets.
+    distinct : bool
+        Also tell the distinct continuations of each context, for policies that ask.
     permute : bool
         Give each position the corpus' target of another one of its batch: a control.
 
@@ -37,11 +39,12 @@ class DistillationCollator:
         *,
         cached: Callable[[Any], SoftTargets] | None = None,
         form: str = "flat",
+        distinct: bool = False,
         permute: bool = False,
     ) -> None:
         if permute and form != "flat":
             raise ConfigError("permuted targets are flat ones: leave the mixed form")
-        self.collate = TeacherCollator(teacher, form)
+        self.collate = TeacherCollator(teacher, form, distinct=distinct)
         self.cached = cached
         self.permute = permute
 

@@ -109,7 +109,11 @@ class DistillationTrainer(transformers.Trainer):
         self.held_out_bytes = held_out_bytes
         self.clock = StepClock()
         collator = options.pop("data_collator", None) or DistillationCollator(
-            self.teacher, cached=cached, form=form, permute=args.control == "permuted"
+            self.teacher,
+            cached=cached,
+            form=form,
+            distinct="distinct" in self.objective.policy.needs,
+            permute=args.control == "permuted",
         )
         super().__init__(model=model, args=args, data_collator=collator, **options)
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, not by the passes
@@ -169,6 +173,8 @@ class DistillationTrainer(transformers.Trainer):
         if self._outside is not None:
             begin = time.perf_counter()
             own["soft_targets"] = self._outside(written)
+            if "distinct" in self.objective.policy.needs:
+                own["distinct"] = self._outside.distinct(written)
             own["teacher_s"] = time.perf_counter() - begin
         return own
 

@@ -212,3 +212,24 @@ def test_estimators_by_file_table_and_object(index: CorpusIndex, tmp_path: Path)
         teacher = CorpusTeacher(index, estimator=spec)
         assert teacher.max_order == teacher.describe()["max_order"] == 2
         assert torch.equal(pickle.loads(pickle.dumps(teacher))([[1, 2, 1]]).dense(), expected.dense())
+
+
+@pytest.mark.parametrize("leave_out", [None, "self"])
+@pytest.mark.parametrize("max_order", [0, 1, 3])
+def test_distinct_continuations(
+    index: CorpusIndex, reference: ReferenceIndex, leave_out: str | None, max_order: int
+) -> None:
+    batch = np.array([[1, 2, 1, 2, 3, 0, 1], [4, 2, 1, 1, 0, 3, 3]])
+    teacher = CorpusTeacher(index, max_order=max_order, leave_out=leave_out)
+    actual = teacher.distinct(batch, starts_document=np.array([True, False])).reshape(2, 7)
+    for row in range(2):
+        for t in range(7):
+            others, _ = reference.next_tokens(
+                batch[row, : t + 1].tolist(), max_order=max_order, min_count=2 if leave_out else 1,
+                starts_document=row == 0,
+            )  # fmt: skip
+            if leave_out and t < 6 and others.get(int(batch[row, t + 1])) == 1:
+                del others[int(batch[row, t + 1])]
+            assert int(actual[row, t]) == len(others)
+    batch = TeacherCollator(teacher, distinct=True)([{"input_ids": row} for row in batch])
+    assert batch["distinct"].shape == (14,)

@@ -56,6 +56,7 @@ ARMS = {
     "matched": {"control": "smoothed-uniform"},
     "matched unigrams": {"control": "smoothed-unigram"},
     "policy": {"policy": {"corpus": {"weight": 0.5, "schedule": {"kind": "linear", "end_step": 6}}}},
+    "distinct": {"policy": {"corpus": {"weight": 0.9, "evidence": [{"by": "distinct", "low": 1, "high": 3}]}}},
     "mixed": {"form": "mixed"},
     "fused": {"fused": True},
 }
