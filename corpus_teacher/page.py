@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
+import zlib
 from collections.abc import Iterable, Sequence
 
 import matplotlib
@@ -40,7 +42,7 @@ tr:last-child td { border-bottom: 0; }
 td .dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 9px; }
 tr.best td { font-weight: 600; }
 tr.aside td { color: var(--soft); }
-img.plot { display: block; width: 100%; height: auto; }
+img.plot, svg.plot { display: block; width: 100%; height: auto; }
 pre { margin: 0 0 14px; padding: 12px 14px; background: var(--wash); border-radius: 8px;
   white-space: pre-wrap; overflow-wrap: anywhere;
   font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas,
@@ -62,24 +64,55 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 760px) { .says { grid-template-columns: 1fr; } main { padding: 24px 14px 48px; } }
 """
 
+_DARK_STYLE = """
+@media (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; --ink: #e4e8ed; --soft: #a5afbb; --line: #2f3843; --paper: #181d24; --wash: #0f1318;
+    --axis: #566271; --series-0: #2dd4bf; --series-1: #f59e0b; --series-2: #7aa7ee; --series-3: #f472b6;
+    --series-4: #9ca3af; --series-5: #a3d94c; --series-6: #b79bfb; --series-7: #f87171; }
+  pre mark, .bar.truth code span { color: #1f2933; }
+}
+"""
+_THEMED = {INK: "--ink", "#5f6b7a": "--soft", "#e3e7ec": "--line", "#b8c0ca": "--axis", "#ffffff": "--paper"} | {
+    colour: f"--series-{number}" for number, colour in enumerate(PALETTE)
+}
+"""Colours of figures that follow the reader's colour scheme, where the figure is put in by `inline`."""
 
-def page(title: str, sections: Iterable[str]) -> str:
-    """A whole HTML page from its sections."""
+
+def page(title: str, sections: Iterable[str], *, dark: bool = False, style: str = "") -> str:
+    """A whole HTML page from its sections, with more style; `dark` where its figures are all put in by `inline`."""
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}{_DARK_STYLE if dark else ''}{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
-def image(figure: Figure, description: str) -> str:
-    """A figure as an image inside the page."""
+def svg(figure: Figure, *, transparent: bool = True) -> str:
+    """A figure as SVG, the same text each time that the same figure is drawn; white where not transparent."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "corpus-teacher", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=transparent)
+    return buffer.getvalue().decode()
+
+
+def inline(text: str, description: str) -> str:
+    """A figure, as `svg` gives it, as part of the page in the colours of the reader's scheme."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    prefix = f"f{zlib.crc32(description.encode()):08x}-"  # ids are the page's, not the figure's
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: _themed(found[0]), text)
+    return text.replace("<svg", f'<svg class="plot" role="img" aria-label="{html.escape(description)}"', 1)
+
+
+def _themed(colour: str) -> str:
+    return f"var({_THEMED[colour]}, {colour})" if colour in _THEMED else colour
+
+
+def image(figure: Figure, description: str) -> str:
+    """A figure as an image inside the page."""
+    data = base64.b64encode(svg(figure).encode()).decode()
     return f'<img class="plot" alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
 
 
