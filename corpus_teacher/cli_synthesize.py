@@ -46,7 +46,8 @@ def synthesize(
         float, typer.Option(help="Share of the corpus where MODEL teaches too.", rich_help_panel=_CORPUS)
     ] = 0.5,
     estimator: Annotated[
-        str, typer.Option(help="How counts become probabilities.", rich_help_panel=_CORPUS)
+        str,
+        typer.Option(metavar="NAME|FILE", help="How counts become probabilities.", rich_help_panel=_CORPUS),
     ] = "witten-bell",
     max_order: Annotated[int, typer.Option(min=0, help="The longest context, in tokens.", rich_help_panel=_CORPUS)] = 5,
     explicit: Annotated[

@@ -43,17 +43,29 @@ def teacher_eval(
     ],
     estimator: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="An estimator; may be repeated.", show_default="all"),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="An estimator, or the file of a fitted one, which has its own order; may be repeated.",
+            show_default="all",
+        ),
     ] = None,
     max_order: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
-            metavar="N", min=0, help="The longest context, in tokens; may be repeated.", show_default="1, 2, 3, 5, 8"
+            metavar="N",
+            help="The longest context, in tokens, or none: no bound; may be repeated.",
+            show_default="1, 2, 3, 5, 8",
         ),
     ] = None,
     top_k: Annotated[
-        int, typer.Option(min=1, help="Explicit tokens of the targets, for entropy, top-1 and calibration.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Top-1, entropy and calibration of targets with so many explicit tokens, as a teacher gives them; "
+            "much faster.",
+            show_default="all: exact",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=2, help="Only the first tokens of the text.", show_default="all")
     ] = None,
@@ -73,7 +85,7 @@ def teacher_eval(
             path,
             data,
             estimators=estimator or ESTIMATORS,
-            max_orders=max_order or MAX_ORDERS,
+            max_orders=[order_of(word) for word in max_order] if max_order else MAX_ORDERS,
             top_k=top_k,
             limit=limit,
             read=ReadOptions(text_field=text_field),
@@ -93,6 +105,40 @@ def teacher_eval(
             typer.echo(f"\nwrote {out}")
 
 
+@teacher_app.command("fit")
+def teacher_fit(
+    path: IndexPath,
+    estimator: Annotated[
+        str, typer.Option("--estimator", "-e", metavar="NAME", show_default=False, help="Which one; auto is the best.")
+    ],
+    max_order: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The longest context, in tokens.", show_default="no bound")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE.json",
+            help="Where it is kept.",
+            show_default="beside the index: DIR.NAME.json, with a bound DIR.NAME-N.json",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit an estimator on an index and keep it in a file, which every --estimator takes in place of a name."""
+    from corpus_teacher import display, display_teacher
+    from corpus_teacher.data.fitted import fit_estimator
+
+    with display.progress() as progress:
+        answer = fit_estimator(path, estimator, max_order=max_order, out=out, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json(answer)
+    else:
+        display_teacher.show_fit(answer)
+
+
 @teacher_app.command("export-arpa")
 def teacher_export_arpa(
     path: IndexPath,
@@ -107,9 +153,11 @@ def teacher_export_arpa(
         ),
     ],
     estimator: Annotated[
-        str, typer.Option(metavar="NAME", help="kneser-ney or modified-kneser-ney.")
+        str, typer.Option(metavar="NAME|FILE", help="kneser-ney or modified-kneser-ney, or the file of a fitted one.")
     ] = "modified-kneser-ney",
-    order: Annotated[int, typer.Option(metavar="N", min=1, help="The longest n-grams, as KenLM's -o.")] = 5,
+    order: Annotated[
+        int, typer.Option(metavar="N", min=1, help="The longest n-grams, as KenLM's -o; a file has its own.")
+    ] = 5,
     convention: Annotated[
         str, typer.Option(help="kenlm: the model that KenLM's lmplz makes; plain: the one that the other commands use.")
     ] = "kenlm",
@@ -141,7 +189,9 @@ def sample(
     prompt: Annotated[
         str, typer.Option(help="The text to go on from; without one, texts start where documents start.")
     ] = "",
-    estimator: Annotated[str, typer.Option(help="How counts become probabilities.")] = "witten-bell",
+    estimator: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="How counts become probabilities; a file has its own order.")
+    ] = "witten-bell",
     max_order: Annotated[int, typer.Option(min=0, help="The longest context, in tokens.")] = 5,
     temperature: Annotated[float, typer.Option(min=0, help="0: always the most probable token.")] = 1.0,
     top_k: Annotated[
@@ -217,6 +267,24 @@ def near_duplicates(
         display_teacher.show_repeats(answer)
         if out is not None:
             typer.echo(f"\nwrote {out}")
+
+
+def order_of(word: str) -> int | None:
+    """A bound of the order from "5" or "none".
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
+    from corpus_teacher.errors import ConfigError
+
+    if word == "none":
+        return None
+    try:
+        return int(word)
+    except ValueError as error:
+        raise ConfigError(f"--max-order {word!r} is no order: give a whole number, or none for no bound") from error
 
 
 def numbers_of(text: str, option: str) -> list[int]:

@@ -12,6 +12,7 @@ from corpus_teacher.display import amount, console, size, visible
 if TYPE_CHECKING:
     from corpus_teacher.data.evaluation import Bucket, Evaluation
     from corpus_teacher.data.exporting import ArpaAnswer
+    from corpus_teacher.data.fitted import FitAnswer
     from corpus_teacher.data.repeats import RepeatsAnswer
     from corpus_teacher.data.sampling import Sample, SampleAnswer
     from corpus_teacher.neural.caching import CacheSummary
@@ -42,8 +43,8 @@ def show_samples(answer: SampleAnswer) -> None:
     console(stderr=True).print(
         Text(
             f"{answer.num_tokens:,} tokens in {answer.sampling_s:.2f} s, {amount(answer.tokens_per_s)} tokens/s; "
-            f"{answer.estimator}, contexts of ≤ {answer.max_order} tokens, {answer.mean_order:.2f} known on average, "
-            f"seed {answer.seed}",
+            f"{answer.estimator}, contexts of ≤ {bound(answer.max_order)} tokens, {answer.mean_order:.2f} known on "
+            f"average, seed {answer.seed}",
             style="dim",
         )
     )
@@ -136,7 +137,7 @@ def show_evaluation(answer: Evaluation) -> None:
     for score in answer.scores:
         named.add_row(
             score.estimator,
-            f"{score.max_order}",
+            bound(score.max_order),
             f"{score.cross_entropy_nats:.4f}",
             "–" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}",
             f"{score.zero_share:.2%}" if score.zero_share else "–",
@@ -150,8 +151,7 @@ def show_evaluation(answer: Evaluation) -> None:
     screen.print(named)
     screen.print(
         Text(
-            f"cross-entropy is exact; top-1, expected calibration error ({len(best.reliability)} bins) and entropy are "
-            f"of targets with {answer.top_k} explicit tokens, cut mass on the base",
+            f"{_measured_on(answer.top_k)}; ECE is the expected calibration error ({len(best.reliability)} bins)",
             style="dim",
         )
     )
@@ -165,8 +165,42 @@ def show_evaluation(answer: Evaluation) -> None:
         ("count of the context", best.by_context_count),
     ):
         screen.print()
-        screen.print(f"{best.estimator}, order {best.max_order}, by {title}")
+        screen.print(f"{best.estimator}, order {bound(best.max_order)}, by {title}")
         screen.print(_by_bucket(title, buckets))
+
+
+def bound(max_order: int | None) -> str:
+    """An order as people read it."""
+    return "any" if max_order is None else f"{max_order}"
+
+
+def _measured_on(top_k: int | None) -> str:
+    if top_k is None:
+        return "all figures are of the exact distributions"
+    return (
+        f"cross-entropy is exact; top-1, ECE and entropy are of targets with {top_k} explicit tokens, cut mass on the "
+        "base"
+    )
+
+
+def show_fit(answer: FitAnswer) -> None:
+    """What was fitted, by order, and what the evidence says of it."""
+    screen = console()
+    if answer.parameters:
+        table = _table("order", *answer.heads, left=0)
+        for order, *values in answer.parameters:
+            table.add_row(f"{order:.0f}", *(f"{value:.4g}" for value in values))
+        screen.print(table)
+        screen.print(Text("the last line goes on for longer contexts", style="dim"))
+    else:
+        screen.print(f"{answer.estimator} has nothing to fit")
+    apart = "each without its block of the corpus" if answer.by_blocks else "each without its document"
+    copies = f"; {answer.copies:,} documents that mostly copy others gave none" if answer.copies else ""
+    screen.print(
+        f"cross-entropy of the evidence: {answer.nats:.4f} nats, {answer.bits:.4f} bits a token "
+        f"({answer.positions:,} positions, {apart}{copies})"
+    )
+    screen.print(f"wrote {answer.path} in {answer.seconds:.1f} s", soft_wrap=True)
 
 
 def _by_bucket(title: str, buckets: list[Bucket]) -> Table:

@@ -33,10 +33,9 @@ def render_evaluation(answer: Evaluation) -> str:
             "<h1>How good a teacher the corpus is</h1>",
             f'<p class="lead">{answer.num_tokens:,} tokens of text that is not in the index, predicted by n-gram '
             f"estimators over {answer.index_tokens:,} tokens that are. Lowest cross-entropy: {best.estimator} with "
-            f"contexts of up to {best.max_order} tokens, {_number(best.cross_entropy_nats)} nats per token.</p>",
+            f"contexts of {_up_to(best.max_order)}, {_number(best.cross_entropy_nats)} nats per token.</p>",
             _scores(answer, best),
-            '<p class="note">Cross-entropy is exact. Top-1, calibration error and entropy are of the targets as a '
-            f"teacher gives them, with {answer.top_k} explicit tokens; what that cuts lies on the base (cut mass). "
+            f'<p class="note">{_measured_on(answer.top_k)} '
             "An estimator that gives any token probability 0 has an infinite cross-entropy; p = 0 is the share of such "
             "tokens.</p>",
             "<h2>Cross-entropy by order</h2>",
@@ -52,8 +51,8 @@ def render_evaluation(answer: Evaluation) -> str:
             "<h2>Loss by evidence</h2>",
             card(image(bucket_curves(answer), "Cross-entropy by match length and by context count")),
             _buckets("longest match, in tokens", best.by_match_len),
-            _buckets(f"count of the longest context of up to {best.max_order} tokens", best.by_context_count),
-            f'<p class="note">The tables are of {best.estimator}, order {best.max_order}.</p>',
+            _buckets(f"count of the longest context of {_up_to(best.max_order)}", best.by_context_count),
+            f'<p class="note">The tables are of {best.estimator}, contexts of {_up_to(best.max_order)}.</p>',
             "<h2>What was measured</h2>",
             facts(
                 [
@@ -72,12 +71,17 @@ def entropy_curves(answer: Evaluation) -> Figure:
     """Cross-entropy against the order, a line an estimator; infinite ones are left out."""
     figure, axes = plot(height=4.8)
     drawn = False
+    orders = sorted({score.max_order for score in answer.scores}, key=lambda order: (order is None, order))
     for number, (name, scores) in enumerate(_by_estimator(answer)):
-        points = [(one.max_order, one.cross_entropy_nats) for one in scores if math.isfinite(one.cross_entropy_nats)]
+        points = [
+            (orders.index(one.max_order), one.cross_entropy_nats)
+            for one in scores
+            if math.isfinite(one.cross_entropy_nats)
+        ]
         if points:
             _line(axes, number, *zip(*points, strict=True), label=name)
             drawn = True
-    axes.set_xticks(sorted({score.max_order for score in answer.scores}))
+    axes.set_xticks(range(len(orders)), ["any" if order is None else f"{order}" for order in orders])
     axes.set_xlabel("longest context, tokens", color=INK)
     axes.set_ylabel("cross-entropy, nats per token", color=INK)
     if drawn:
@@ -92,7 +96,7 @@ def reliability_curves(answer: Evaluation) -> Figure:
     for number, (name, scores) in enumerate(_by_estimator(answer)):
         best = min(scores, key=lambda score: (score.cross_entropy_nats, score.calibration_error))
         filled = [one for one in best.reliability if one.share * answer.num_tokens >= _FEWEST]
-        label = f"{name}, order {best.max_order}: ECE {best.calibration_error:.3f}"
+        label = f"{name}, {_up_to(best.max_order)}: ECE {best.calibration_error:.3f}"
         _line(axes, number, [one.confidence for one in filled], [one.accuracy for one in filled], label=label)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -171,7 +175,7 @@ def _scores(answer: Evaluation, best: EstimatorScore) -> str:
     rows = [
         (
             score.estimator,
-            f"{score.max_order}",
+            "any" if score.max_order is None else f"{score.max_order}",
             _number(score.cross_entropy_nats),
             "–" if score.bits_per_byte is None else _number(score.bits_per_byte),
             f"{score.zero_share:.2%}" if score.zero_share else "–",
@@ -191,6 +195,19 @@ def _buckets(title: str, buckets: list[Bucket]) -> str:
         for bucket in buckets
     ]
     return table((title, "share of positions", "nats/token", "top-1"), rows)
+
+
+def _up_to(max_order: int | None) -> str:
+    return "any length" if max_order is None else f"up to {max_order} tokens"
+
+
+def _measured_on(top_k: int | None) -> str:
+    if top_k is None:
+        return "All figures are of the exact distributions."
+    return (
+        "Cross-entropy is exact. Top-1, calibration error and entropy are of the targets as a teacher gives them, with "
+        f"{top_k} explicit tokens; what that cuts lies on the base (cut mass)."
+    )
 
 
 def _number(value: float) -> str:

@@ -1,8 +1,9 @@
 """How good the corpus teacher is: its estimators, order by order, on text that is not in the index.
 
-Naively: write out each target over V, and average −log p(next), whether the most probable token is the next one, and
-−Σ p log p. Here the loss comes from the probability of the next token alone, and top-1 and entropy from
-sparse + rest · base: the tokens outside of the sparse part have closed sums over the base.
+Naively: write out each distribution over V, and average −log p(next), whether the most probable token is the next one,
+and −Σ p log p. Here the loss comes from the probability of the next token alone, and top-1 and entropy from the mixed
+form, in which nothing is cut; or, if so many explicit tokens are asked for, from the targets as a teacher gives them:
+of sparse + rest · base, the tokens outside of the sparse part have closed sums over the base.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex, Estimator, SparseTargets
+from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, SparseTargets, measure
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, HeldOutBatch, read_held_out
@@ -70,7 +71,8 @@ class EstimatorScore:
     Parameters
     ----------
     estimator : str
-    max_order : int
+    max_order : int, optional
+        None: no bound.
     cross_entropy_nats : float
         Nats per token; infinite if any token has probability 0.
     bits_per_byte : float, optional
@@ -82,9 +84,9 @@ class EstimatorScore:
     calibration_error : float
         Expected calibration error of the top-1 probability: Σ over the bins share · |accuracy − confidence|.
     entropy_nats : float
-        Mean entropy of the targets as a teacher gives them, with `top_k` explicit tokens.
+        Mean entropy of the distributions, or of the targets with `top_k` explicit tokens.
     cut_mass : float
-        Mean mass that this top_k moved to the base.
+        Mean mass that this top_k moved to the base; 0 where there is none.
     reliability : list of Bin
     by_match_len : list of Bucket
         By the longest match without a bound on the order: the same positions for all estimators.
@@ -94,7 +96,7 @@ class EstimatorScore:
     """
 
     estimator: str
-    max_order: int
+    max_order: int | None
     cross_entropy_nats: float
     bits_per_byte: float | None
     zero_share: float
@@ -120,7 +122,8 @@ class Evaluation:
     num_tokens, num_documents, num_bytes : int
         Of the held-out text: tokens that are predicted, documents, UTF-8 bytes (0: unknown).
     index_tokens : int
-    top_k : int
+    top_k : int, optional
+        Explicit tokens of the targets that top-1, calibration and entropy are of; None: the exact distributions.
     coverage : list of float
         Share of positions with a match of length ≥ n, for n = 0, 1, … 64.
     scores : list of EstimatorScore
@@ -133,7 +136,7 @@ class Evaluation:
     num_documents: int
     num_bytes: int
     index_tokens: int
-    top_k: int
+    top_k: int | None
     coverage: list[float]
     scores: list[EstimatorScore]
 
@@ -142,9 +145,9 @@ def evaluate_index(
     path: str | Path,
     sources: Sequence[str],
     *,
-    estimators: Sequence[str] = ESTIMATORS,
-    max_orders: Sequence[int] = MAX_ORDERS,
-    top_k: int = 64,
+    estimators: Sequence[EstimatorLike] = ESTIMATORS,
+    max_orders: Sequence[int | None] = MAX_ORDERS,
+    top_k: int | None = None,
     limit: int | None = None,
     read: ReadOptions | None = None,
     dtype: str = "uint16",
@@ -159,11 +162,13 @@ def evaluate_index(
         Of the index.
     sources : sequence of str
         Text, tokenised in the index's own way, or ready tokens; see `read_held_out`.
-    estimators : sequence of str
-    max_orders : sequence of int
-        Tokens of the longest context.
-    top_k : int
-        Explicit tokens of the targets, for entropy, top-1 and calibration; the cross-entropy is exact.
+    estimators : sequence of str, path, mapping or Estimator
+        See `corpus_index.resolve_estimator`; those that have their own order are evaluated at it alone.
+    max_orders : sequence of int or None
+        Tokens of the longest context; None: no bound.
+    top_k : int, optional
+        Measure entropy, top-1 and calibration of targets with so many explicit tokens, as a teacher gives them: many
+        times as fast. None: of the exact distributions. The cross-entropy is always exact.
     limit : int, optional
         Only the first tokens of the text.
 
@@ -172,26 +177,27 @@ def evaluate_index(
     IndexFormatError, InputError, TokenizerError, QueryError, ConfigError
     """
     for order in max_orders:
-        if order < 0:
+        if order is not None and order < 0:
             raise ConfigError(f"--max-order {order} is too small: it must be at least 0")
     with open_index(path) as index:
         knows = tokenizer is not None or bool(index.metadata.get("tokenizer"))
         words = index_tokenizer(index, tokenizer) if knows else None
-        named = [(name, order) for name in dict.fromkeys(estimators) for order in sorted(set(max_orders))]
-        fitted = [index.fitted(name, order) for name, order in named]  # a wrong name fails before the text is read
+        orders = sorted(set(max_orders), key=lambda order: (order is None, order))
+        # a wrong name fails before the text is read
+        fitted = list(dict.fromkeys(index.fitted(one, order) for one in estimators for order in orders))
         held_out = read_held_out(index, list(sources), words, read=read, dtype=dtype, limit=limit, progress=progress)
         total = held_out.num_predicted
         coverage = _coverage(index, held_out)
         scores = []
-        for number, (estimator, (name, order)) in enumerate(zip(fitted, named, strict=True)):
+        for number, estimator in enumerate(fitted):
             tally = _Tally()
             done, begin = number * total, time.perf_counter()
             for batch in held_out.batches(overlap=_COVERED):
                 counted = tally.add(index, estimator, batch, top_k)
                 done += counted
-                progress("evaluate", done, total * len(named), done)
+                progress("evaluate", done, total * len(fitted), done)
             seconds = time.perf_counter() - begin
-            scores.append(tally.score(name, order, held_out.corpus.num_bytes, seconds))
+            scores.append(tally.score(estimator, held_out.corpus.num_bytes, seconds))
         return Evaluation(
             path=str(index.path),
             fingerprint=index.fingerprint,
@@ -267,6 +273,17 @@ def _p_log_p(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(p * np.log(p, out=np.zeros(p.shape), where=p > 0), np.float64)
 
 
+def _measured(
+    index: CorpusIndex, batch: HeldOutBatch, options: dict[str, Any], top_k: int | None
+) -> tuple[npt.NDArray[Any], ...]:
+    """Of each position the likeliest token, its probability, the entropy, what is cut, and the context's count."""
+    if top_k is None:
+        found = measure(index, batch.input_ids, **options)
+        return found.top_token, found.top_prob, found.entropy, np.zeros(found.entropy.size), found.context_count
+    targets = index.smoothed_targets(batch.input_ids, **options, top_k=top_k)
+    return *top_tokens(targets), entropies(targets), targets.cut_mass, targets.context_count
+
+
 class _Tally:
     """Sums over positions of one estimator at one order."""
 
@@ -277,32 +294,30 @@ class _Tally:
         self.by_match = np.zeros((len(_MATCH_EDGES), 3))  # positions, nats, right
         self.by_count = np.zeros((len(_COUNT_EDGES), 3))
 
-    def add(self, index: CorpusIndex, estimator: Estimator, batch: HeldOutBatch, top_k: int) -> int:
+    def add(self, index: CorpusIndex, estimator: Estimator, batch: HeldOutBatch, top_k: int | None) -> int:
         """Score the counted positions of a batch; returns how many."""
         counted = batch.next_ids.reshape(-1) >= 0
         labels = batch.next_ids.reshape(-1)[counted]
         options: dict[str, Any] = {"estimator": estimator, "starts_document": batch.starts_document}
         p = index.next_probabilities(batch.input_ids, batch.next_ids, **options)[counted]
         nats = -np.log(p, out=np.full(p.size, -np.inf), where=p > 0)
-        targets = index.smoothed_targets(batch.input_ids, **options, top_k=top_k)
-        token, confidence = (part[counted] for part in top_tokens(targets))
+        token, confidence, entropy, cut, known = (part[counted] for part in _measured(index, batch, options, top_k))
         right = token == labels
         self.count += labels.size
-        self.sums += nats.sum(), (p <= 0).sum(), entropies(targets)[counted].sum(), targets.cut_mass[counted].sum()
+        self.sums += nats.sum(), (p <= 0).sum(), entropy.sum(), cut.sum()
         _add(self.bins, np.minimum((confidence * NUM_BINS).astype(np.int64), NUM_BINS - 1), confidence, right)
         longest = index.match(batch.input_ids, starts_document=batch.starts_document).match_len.reshape(-1)[counted]
         _add(self.by_match, np.searchsorted(_MATCH_EDGES, longest, side="right") - 1, nats, right)
-        known = targets.context_count[counted]
         _add(self.by_count, np.searchsorted(_COUNT_EDGES, known, side="right") - 1, nats, right)
         return int(labels.size)
 
-    def score(self, name: str, order: int, num_bytes: int, seconds: float) -> EstimatorScore:
+    def score(self, estimator: Estimator, num_bytes: int, seconds: float) -> EstimatorScore:
         """The averages."""
         nats, zeros, entropy, cut = (float(value) / self.count for value in self.sums)
         share, confidence, accuracy = _means(self.bins)
         return EstimatorScore(
-            estimator=name,
-            max_order=order,
+            estimator=estimator.name,
+            max_order=estimator.max_order,
             cross_entropy_nats=nats,
             bits_per_byte=float(self.sums[0]) / np.log(2) / num_bytes if num_bytes else None,
             zero_share=zeros,

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus_index import make_estimator, write_arpa
+from corpus_index import EstimatorLike, make_estimator, resolve_estimator, write_arpa
+from corpus_index.resolving import names_a_file
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.lookup import open_index
@@ -51,7 +52,7 @@ def export_arpa(
     path: str | Path,
     out: str | Path,
     *,
-    estimator: str = "modified-kneser-ney",
+    estimator: EstimatorLike = "modified-kneser-ney",
     order: int = 5,
     convention: str = "kenlm",
     overwrite: bool = False,
@@ -63,11 +64,12 @@ def export_arpa(
     ----------
     path, out : str or Path
         Of the index, and of the file.
-    estimator : {"modified-kneser-ney", "kneser-ney"}
+    estimator : str, path, mapping or Estimator
+        "modified-kneser-ney", "kneser-ney", or see `corpus_index.resolve_estimator`.
     order : int
-        Tokens of the longest n-grams: one more than the estimator's max_order.
+        Tokens of the longest n-grams: one more than the estimator's max_order, of one that doesn't have its own.
     convention : {"kenlm", "plain"}
-        See `corpus_index.Estimator`.
+        See `corpus_index.Estimator`; of one that is given by name.
 
     Raises
     ------
@@ -78,7 +80,11 @@ def export_arpa(
     with open_index(path) as index:
         begin = time.perf_counter()
         progress("fit", 0, None)
-        fitted = make_estimator(estimator, order - 1, convention=convention).fit(index)
+        if isinstance(estimator, str) and not names_a_file(estimator):
+            made = make_estimator(estimator, order - 1, convention=convention)
+        else:
+            made = resolve_estimator(estimator, index, order - 1)
+        fitted = index.fitted(made)
         ngrams = write_arpa(
             index,
             fitted,
@@ -89,12 +95,12 @@ def export_arpa(
         return ArpaAnswer(
             path=str(out),
             index=str(index.path),
-            estimator=estimator,
-            convention=convention,
-            order=order,
+            estimator=fitted.name,
+            convention=fitted.convention,
+            order=len(ngrams),
             ngrams=list(ngrams),
             discounts=[list(three) for three in fitted.discounts],
-            fallback=[n + 1 for n in fitted.facts["fallback_orders"]],
+            fallback=[n + 1 for n in fitted.facts.get("fallback_orders", ())],
             size_bytes=Path(out).stat().st_size,
             seconds=time.perf_counter() - begin,
         )

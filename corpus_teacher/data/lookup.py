@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, OrderShare
+from corpus_index import CorpusIndex, EstimatorLike, OrderShare
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -266,7 +266,7 @@ def index_query(
     min_count: int = 1,
     top: int = 10,
     snippets: int = 5,
-    estimator: str | None = None,
+    estimator: EstimatorLike | None = None,
 ) -> QueryAnswer:
     """What the corpus says after a text: continuations, the backoff chain, and where it stands.
 
@@ -284,7 +284,7 @@ def index_query(
         Longest context in tokens, and how often it must be followed by a token.
     top, snippets : int
         How many continuations and occurrences to give at most.
-    estimator : str, optional
+    estimator : str, path, mapping or Estimator, optional
         Also give this estimator's distribution, order by order.
 
     Raises
@@ -350,9 +350,14 @@ class _Reader:
 
 
 def _explained(
-    index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], name: str, max_order: int | None, top: int
+    index: CorpusIndex,
+    reader: _Reader,
+    context: npt.NDArray[np.int64],
+    spec: EstimatorLike,
+    max_order: int | None,
+    top: int,
 ) -> Explained:
-    found = index.explain(context, estimator=name, max_order=max_order, top=top)
+    found = index.explain(context, estimator=spec, max_order=max_order, top=top)
     rows = zip(found.token_ids.tolist(), found.probs.tolist(), found.contributions.tolist(), strict=True)
     return Explained(
         found.estimator,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, Estimator
+from corpus_index import CorpusIndex, EstimatorLike
 
 from corpus_teacher.data.drawing import Drawer, DrawOptions
 from corpus_teacher.data.lookup import index_tokenizer, open_index
@@ -87,7 +87,7 @@ class SampleAnswer:
     ----------
     prompt : str
     estimator : str
-    max_order : int
+    max_order : int, optional
     seed : int
     samples : list of Sample
     num_tokens : int
@@ -100,7 +100,7 @@ class SampleAnswer:
 
     prompt: str
     estimator: str
-    max_order: int
+    max_order: int | None
     seed: int
     samples: list[Sample]
     num_tokens: int
@@ -115,7 +115,7 @@ def sample_sequences(
     prompt: npt.ArrayLike = (),
     num: int = 1,
     length: int = 100,
-    estimator: str | Estimator = "witten-bell",
+    estimator: EstimatorLike = "witten-bell",
     max_order: int | None = 5,
     draw: DrawOptions | None = None,
     explicit: int | None = None,
@@ -130,7 +130,8 @@ def sample_sequences(
         The context of all sequences, inside a document; empty: they start where documents start.
     num, length : int
         How many sequences, of how many tokens at most; one ends with its document.
-    estimator : str or Estimator
+    estimator : str, path, mapping or Estimator
+        See `corpus_index.resolve_estimator`.
     max_order : int, optional
         Tokens of the longest context; None: no bound, and a cost that grows with the text. An `Estimator` has its own.
     draw : DrawOptions, optional
@@ -204,8 +205,8 @@ def sample_index(
     *,
     num: int = 1,
     length: int = 100,
-    estimator: str = "witten-bell",
-    max_order: int = 5,
+    estimator: EstimatorLike = "witten-bell",
+    max_order: int | None = 5,
     draw: DrawOptions | None = None,
     seed: int = 0,
     evidence: bool = False,
@@ -229,14 +230,15 @@ def sample_index(
     ------
     IndexFormatError, TokenizerError, ConfigError, QueryError
     """
-    if max_order < 0:
+    if max_order is not None and max_order < 0:
         raise ConfigError(f"--max-order {max_order} is too small: it must be at least 0")
     with open_index(path) as index:
         words = index_tokenizer(index, tokenizer)
+        fitted = index.fitted(estimator, max_order)
         options: dict[str, Any] = {
             "prompt": words.encode(prompt).astype(np.int64),
             "num": num,
-            "estimator": index.fitted(estimator, max_order),
+            "estimator": fitted,
             "draw": draw,
             "explicit": explicit,
             "seed": seed,
@@ -248,8 +250,8 @@ def sample_index(
         samples = [_sample(index, words, drawn, row, evidence) for row in range(num)]
     return SampleAnswer(
         prompt=prompt,
-        estimator=estimator,
-        max_order=max_order,
+        estimator=fitted.name,
+        max_order=fitted.max_order,
         seed=seed,
         samples=samples,
         num_tokens=drawn.num_tokens,

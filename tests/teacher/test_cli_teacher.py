@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from corpus_index import ESTIMATORS
 from typer.testing import CliRunner, Result
 
 from corpus_teacher.cli import app
@@ -121,8 +123,53 @@ def test_eval(index: Path, tmp_path: Path) -> None:
     for words in ("nats/token", "bits/byte", "p = 0", "pitman-yor", "share of positions", "by longest match", "wrote"):
         assert words in shown
     assert "…" not in shown
+    assert "all figures are of the exact distributions" in " ".join(shown.split())
     assert "<h2>Reliability</h2>" in page.read_text()
+    cut = fine(*command, "--estimator", "auto", "--top-k", 2, "--max-order", "none").stdout
+    assert "of targets with 2 explicit tokens" in " ".join(cut.split())
+    assert "auto, order any, by longest match" in " ".join(cut.split()) or "auto, order 3, by longest match" in cut
+    assert "--max-order 'all' is no order" in refused(*command, "--max-order", "all")
+    assert "--max-order -1 is too small" in refused(*command, "--max-order", "-1")
     assert "there is no file" in refused("teacher", "eval", index, "--data", tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_fit(index: Path, tmp_path: Path, name: str) -> None:
+    kept = tmp_path / "kept.json"
+    found = answer("teacher", "fit", index, "--estimator", name, "--max-order", 2, "--out", kept)
+    assert (found["estimator"], found["max_order"], found["path"]) == (name, 2, str(kept))
+    assert found["fingerprint"] == json.loads(kept.read_text())["fingerprint"]
+    assert all(len(line) == 1 + len(found["heads"]) for line in found["parameters"])
+    assert bool(found["parameters"]) == (name not in ("mle", "witten-bell", "add-k", "stupid-backoff", "ppm-c"))
+    assert found["positions"] > 0
+    assert found["nats"] == "inf" or 0 < found["nats"] == pytest.approx(found["bits"] * math.log(2))
+    assert "exists already: say --overwrite" in refused("teacher", "fit", index, "--estimator", name, "--out", kept)
+    shown = fine("teacher", "fit", index, "-e", name, "--max-order", 2, "--out", kept, "--overwrite").stdout
+    assert "cross-entropy of the evidence" in shown
+    by_file = answer("index", "query", index, "the c", "--estimator", kept)["explained"]
+    assert by_file == answer("index", "query", index, "the c", "--estimator", name, "--max-order", 2)["explained"]
+
+
+def test_a_fitted_file_serves_everywhere(index: Path, tmp_path: Path) -> None:
+    default = index.with_name("index.modified-kneser-ney-2.json")
+    command = ("teacher", "fit", index, "--estimator", "modified-kneser-ney", "--max-order", 2)
+    assert answer(*command)["path"] == str(default)
+    (tmp_path / "a.txt").write_text("the cat saw a mat")
+    scores = answer("teacher", "eval", index, "--data", tmp_path / "a.txt", "--estimator", default)["scores"]
+    assert [(one["estimator"], one["max_order"]) for one in scores] == [("modified-kneser-ney", 2)]
+    by_file = answer("sample", index, "--estimator", default, "--seed", 1)
+    by_name = answer("sample", index, "--estimator", "modified-kneser-ney", "--max-order", 2, "--seed", 1)
+    assert by_file["samples"] == by_name["samples"]
+    assert by_file["max_order"] == 2
+    found = answer("teacher", "export-arpa", index, "--estimator", default, "--out", tmp_path / "a.arpa")
+    assert (found["order"], found["convention"]) == (3, "plain")
+
+
+def test_fit_refuses(index: Path, tmp_path: Path) -> None:
+    assert "did you mean 'auto'" in refused("teacher", "fit", index, "--estimator", "autos")
+    deep = tmp_path / "nowhere" / "kept.json"
+    assert "can't be written" in refused("teacher", "fit", index, "--estimator", "mle", "--out", deep)
+    assert "no estimator at" in refused("sample", index, "--estimator", deep)
 
 
 def test_export_arpa(index: Path, tmp_path: Path) -> None:

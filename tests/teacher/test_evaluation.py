@@ -59,11 +59,14 @@ def test_entropy_and_top_1_equal_the_dense_ones(path: Path, estimator: str, top_
     np.testing.assert_allclose(dense[np.arange(len(dense)), tokens], best, rtol=1e-12)
 
 
-@pytest.mark.parametrize("estimator", ["witten-bell", "modified-kneser-ney"])
-@pytest.mark.parametrize("order", [0, 1, 3])
-def test_equals_a_loop_over_the_documents(path: Path, sources: list[str], estimator: str, order: int) -> None:
+@pytest.mark.parametrize("estimator", ["witten-bell", "modified-kneser-ney", "auto", "katz", "ppm-c"])
+@pytest.mark.parametrize("order", [0, 1, 3, None])
+@pytest.mark.parametrize("top_k", [None, 300])
+def test_equals_a_loop_over_the_documents(
+    path: Path, sources: list[str], estimator: str, order: int | None, top_k: int | None
+) -> None:
     """Document by document, each row by itself, dense; sums in plain Python."""
-    (score,) = evaluate_index(path, sources, estimators=[estimator], max_orders=[order], top_k=300).scores
+    (score,) = evaluate_index(path, sources, estimators=[estimator], max_orders=[order], top_k=top_k).scores
     nats, entropy, right, lengths = [], [], [], []
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(NUM_BINS)]
     with CorpusIndex.open(path) as index:
@@ -122,7 +125,7 @@ def test_probability_zero_is_told(path: Path, sources: list[str]) -> None:
 
 
 def test_the_page_stands_by_itself(path: Path, sources: list[str]) -> None:
-    page = render_evaluation(evaluate_index(path, sources, max_orders=[1, 2]))
+    page = render_evaluation(evaluate_index(path, sources, max_orders=[1, 2, None]))
     assert page.count("data:image/svg+xml") == 4
     assert "http" not in page
     for words in ("modified-kneser-ney", "ECE", "longest match, in tokens", "Coverage"):
