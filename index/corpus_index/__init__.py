@@ -16,6 +16,7 @@ from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_
 from corpus_index.explain import Explanation, OrderShare
 from corpus_index.measures import Measures, measure
 from corpus_index.query import CorpusIndex
+from corpus_index.recall import Recall, fit_recall
 from corpus_index.resolving import EstimatorLike, resolve_estimator
 from corpus_index.smoothing import MixedTargets, RowTable, SparseTargets, next_probabilities, smoothed_targets
 from corpus_index.verify import verify_index
@@ -39,9 +40,11 @@ __all__ = [
     "NextTokensBatch",
     "OrderShare",
     "QueryError",
+    "Recall",
     "RowTable",
     "SparseTargets",
     "build_index",
+    "fit_recall",
     "load_estimator",
     "make_estimator",
     "measure",

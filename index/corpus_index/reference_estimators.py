@@ -230,6 +230,27 @@ def _branching(
     return [(counts[w] - cuts.get(w, 0.0) + rest) / total for w in range(index.vocab_size)], levels[1:]
 
 
+# a row's own past
+
+
+def recall(
+    probabilities: Sequence[float], past: Sequence[int], *, weights: Callable[[int, int, bool], float], orders: int
+) -> list[float]:
+    """p_k(w) = λ · c_k(w) / c_k + (1 − λ) · p_{k−1}(w), k = 0 … orders − 1, over the given p_{−1}.
+
+    c_k(w): how often w follows the last k tokens of the row so far, within it. λ = weights(k, c_k, whether all that
+    follows them is one token), where anything does.
+    """
+    answer = list(probabilities)
+    for k in range(orders):
+        context = list(past[len(past) - k :])
+        counts = Counter(past[j] for j in range(max(1, k), len(past)) if list(past[j - k : j]) == context)
+        if counts:
+            weight = weights(k, counts.total(), len(counts) == 1)
+            answer = [weight * counts[w] / counts.total() + (1 - weight) * p for w, p in enumerate(answer)]
+    return answer
+
+
 # Kneser–Ney
 
 
