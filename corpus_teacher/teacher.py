@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex, EstimatorLike
+from corpus_index import CorpusIndex, EstimatorLike, Recall, fit_recall
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError, InputError
@@ -62,6 +62,10 @@ class CorpusTeacher:
     top_p : float
         Below 1: of these only the likeliest, as many as hold this much mass.
 
+    recall : bool or Recall
+        Mix in what followed the same last tokens earlier in the row (`corpus_index.recall`): True fits the mixture
+        here, on the index alone. Of flat targets.
+
     Raises
     ------
     ConfigError, QueryError
@@ -86,6 +90,7 @@ class CorpusTeacher:
         leave_out: str | None = "auto",
         top_k: int = 64,
         top_p: float = 1.0,
+        recall: bool | Recall = False,
     ) -> None:
         if leave_out not in LEAVE_OUT:
             raise ConfigError(
@@ -103,6 +108,11 @@ class CorpusTeacher:
         self.leave_out = leave_out
         self.top_k = top_k
         self.top_p = top_p
+        self.recall: Recall | None = None
+        if recall is not False:
+            self.recall = fit_recall(self.index, self.estimator) if recall is True else recall
+            self.estimator = self.index.fitted(self.recall.estimator)
+            self.max_order = self.estimator.max_order
 
     @property
     def vocab_size(self) -> int:
@@ -123,6 +133,7 @@ class CorpusTeacher:
             "leave_out": self.leave_out,
             "top_k": self.top_k,
             "top_p": self.top_p,
+            "recall": self.recall is not None,
             "index_fingerprint": self.index.fingerprint,
             "index_tokens": self.index.num_tokens,
         }
@@ -164,7 +175,11 @@ class CorpusTeacher:
             A token outside the vocabulary of the index.
         """
         rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
-        answer = self.index.smoothed_targets(rows, following, top_k=self.top_k, top_p=self.top_p, **options)
+        options |= {"top_k": self.top_k, "top_p": self.top_p}
+        if self.recall is not None:
+            answer = self.recall.smoothed_targets(self.index, rows, following, **options)
+        else:
+            answer = self.index.smoothed_targets(rows, following, estimator=self.estimator, **options)
         return self._targets(answer, following, answer.cut_mass)
 
     def mixed(
@@ -185,8 +200,10 @@ class CorpusTeacher:
             Without the table of rows that they refer to: a loss needs ``targets.with_table(teacher.row_table())``,
             the table made once.
         """
+        if self.recall is not None:
+            raise ConfigError("recall has no mixed form: ask for flat targets, or make the teacher without it")
         rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
-        answer = self.index.mixed_targets(rows, following, **options)
+        answer = self.index.mixed_targets(rows, following, estimator=self.estimator, **options)
         return MixedTargets(
             self._targets(answer, following, None),
             torch.from_numpy(answer.row_offsets),
@@ -256,8 +273,7 @@ class CorpusTeacher:
             leave_out = "document" if positions is not None and self.index.num_documents > 1 else "self"
         if leave_out == "document" and positions is not None:
             self._check_positions(rows, np.asarray(positions))
-        options = {
-            "estimator": self.estimator,
+        options: dict[str, Any] = {
             "leave_out": leave_out,
             "starts_document": starts_document,
             "positions": positions,

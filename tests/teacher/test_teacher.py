@@ -233,3 +233,18 @@ def test_distinct_continuations(
             assert int(actual[row, t]) == len(others)
     batch = TeacherCollator(teacher, distinct=True)([{"input_ids": row} for row in batch])
     assert batch["distinct"].shape == (14,)
+
+
+def test_recall_of_the_row(index: CorpusIndex) -> None:
+    """What followed the same tokens in the row counts, even if the corpus doesn't hold it."""
+    row = [[4, 3, 1, 4, 3, 1, 4]]
+    plain = CorpusTeacher(index, leave_out=None)(row).dense()
+    teacher = CorpusTeacher(index, leave_out=None, recall=True)
+    assert teacher.describe()["recall"]
+    found = teacher(row).validate().dense()
+    assert found[-1, 3] > plain[-1, 3]
+    assert torch.equal(found[0], plain[0])
+    again = CorpusTeacher(index, leave_out=None, recall=teacher.recall)
+    assert torch.equal(pickle.loads(pickle.dumps(again))(row).dense(), found)
+    with pytest.raises(ConfigError, match="no mixed form"):
+        teacher.mixed(row)
