@@ -30,10 +30,16 @@ def dense_of(targets: Any, q: int, table: Any | None) -> np.ndarray:
     num_rows = table.offsets.size - 1
     for entry in range(targets.row_offsets[q], targets.row_offsets[q + 1]):
         number, coefficients = int(targets.rows[entry]), targets.coefficients[entry].astype(np.float64)
-        counts = table.counts if number < num_rows else table.left_extensions
-        row = slice(table.offsets[number % num_rows], table.offsets[number % num_rows + 1])
+        if number >= 2 * num_rows:  # one of the batch's own: what leaving a document out changes
+            offsets, token_ids, counts = targets.own_offsets, targets.own_token_ids, targets.own_counts
+            number -= 2 * num_rows
+        else:
+            offsets, token_ids = table.offsets, table.token_ids
+            counts = table.counts if number < num_rows else table.left_extensions
+            number %= num_rows
+        row = slice(offsets[number], offsets[number + 1])
         x = counts[row].astype(np.int64)
-        probs[table.token_ids[row]] += coefficients[0] * x - coefficients[np.minimum(x, 3)]
+        probs[token_ids[row]] += coefficients[0] * x - coefficients[np.minimum(x, 3)]
     return probs
 
 
