@@ -36,6 +36,7 @@ ESTIMATORS: tuple[tuple[str, int | None], ...] = (
     ("auto", 4),
     ("auto", 8),
     ("auto", None),
+    ("modified-kneser-ney + recall", 4),
     ("auto + recall", None),
 )
 RECALL = " + recall"
