@@ -191,7 +191,8 @@ def show_fit(answer: FitAnswer) -> None:
         for order, *values in answer.parameters:
             table.add_row(f"{order:.0f}", *(f"{value:.4g}" for value in values))
         screen.print(table)
-        screen.print(Text("the last line goes on for longer contexts", style="dim"))
+        weights = "; λ(c): the weight of an order whose context counts c" if answer.heads[0].startswith("λ") else ""
+        screen.print(Text(f"the last line goes on for longer contexts{weights}", style="dim"))
     else:
         screen.print(f"{answer.estimator} has nothing to fit")
     apart = "each without its block of the corpus" if answer.by_blocks else "each without its document"

@@ -16,6 +16,7 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.lookup import open_index
 from corpus_teacher.errors import ConfigError, IndexExistsError
 
+_SHOWN = 12  # bit lengths of counts whose weights are told
 _ROW, _ROWS = 256, 200  # tokens of the evidence of estimators whose fit has none of its own
 
 
@@ -158,13 +159,13 @@ def document_nats(index: CorpusIndex, estimator: Estimator, seed: int = 0) -> tu
 
 
 def _parameters(estimator: Estimator) -> tuple[list[str], list[list[float]]]:
-    """What was fitted, by order, in few columns."""
+    """What was fitted, by order, in few columns; λ(c): the weight of an order whose context counts c."""
     if estimator.name == "katz":
         return [f"d{count}" for count in range(1, 6)], _numbered(estimator.ratios, 0)
     if estimator.name == "jelinek-mercer":
-        columns = range(0, len(estimator.strengths[0]), 2)
+        columns = range(0, min(_SHOWN, len(estimator.strengths[0])), 2)
         lines = [[line[column] for column in columns] for line in estimator.strengths[1:]]
-        return [f"λ, count {2**column:,}" for column in columns], _numbered(lines, 1)
+        return [f"λ({2**column})" for column in columns], _numbered(lines, 1)
     if estimator.name == "dirichlet":
         return ["mass"], _numbered(estimator.strengths[1:], 1)
     if estimator.name == "pitman-yor":
@@ -173,9 +174,8 @@ def _parameters(estimator: Estimator) -> tuple[list[str], list[list[float]]]:
     if estimator.name == "auto":
         orders, counts, shares = (int(size) for size in estimator.strengths[0][:3])
         table = np.array(estimator.strengths[1:]).reshape(orders, counts, shares, 4)[:, :, shares // 2]
-        columns = range(0, counts, 2)
-        heads = [f"λ, count {2**column:,}" for column in columns]
-        return heads, _numbered(table[:, ::2, 0].tolist(), 1)
+        columns = range(0, min(_SHOWN, counts), 2)
+        return [f"λ({2**column})" for column in columns], _numbered(table[:, list(columns), 0].tolist(), 1)
     if estimator.discounts:
         return ["D1", "D2", "D3+"], _numbered(estimator.discounts, 0)
     return [], []

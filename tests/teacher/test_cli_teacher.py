@@ -146,6 +146,7 @@ def test_fit(index: Path, tmp_path: Path, name: str) -> None:
     assert "exists already: say --overwrite" in refused("teacher", "fit", index, "--estimator", name, "--out", kept)
     shown = fine("teacher", "fit", index, "-e", name, "--max-order", 2, "--out", kept, "--overwrite").stdout
     assert "cross-entropy of the evidence" in shown
+    assert "…" not in shown
     by_file = answer("index", "query", index, "the c", "--estimator", kept)["explained"]
     assert by_file == answer("index", "query", index, "the c", "--estimator", name, "--max-order", 2)["explained"]
 
