@@ -11,8 +11,9 @@ curves through the same points would give (linear in the cost; a power law), and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -196,10 +197,21 @@ def _curves_of_both(results: Results, place: Place) -> tuple[Floats, Floats, Flo
 
 
 def _points(results: Results, arm: str, place: Place, field: str) -> list[tuple[Place, float]]:
-    """An arm's budgets at the size of a place, by cost."""
+    """An arm's budgets at the size of a place, by cost: those that read more or less of one text, not other texts."""
+    own = (arm, *place[1:])
     places = [(arm, place[1], budget) for budget in results.budgets]
-    costs = [(one, results.mean(one, field)) for one in places]
-    return sorted(((one, cost) for one, cost in costs if cost), key=lambda entry: entry[1])
+    costs = [(one, results.mean(one, field)) for one in places if _text_of(results, one) == _text_of(results, own)]
+    points = sorted(((one, cost) for one, cost in costs if cost), key=lambda entry: entry[1])
+    same = any(left[1] == right[1] for left, right in pairwise(points))
+    return [point for point in points if point[0] == own] if same else points
+
+
+def _text_of(results: Results, place: Place) -> dict[str, Any]:
+    """Which text a place's runs read, but not how much of it."""
+    row = next(iter(results.runs.get(place, {}).values()), {})
+    config = row.get("config")
+    data = config.get("data", {}) if isinstance(config, Mapping) else {}
+    return {key: value for key, value in data.items() if key != "train_tokens"}
 
 
 def _cost_error(costs: Sequence[float], losses: Floats, left: int, target: float) -> float:

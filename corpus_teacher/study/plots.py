@@ -200,14 +200,15 @@ def reliability(results: Results, size: str, budget: str) -> Figure | None:
     return figure
 
 
-def passes_of(row: Row) -> float | None:
-    """Passes over the training text: tokens read over the tokens that there are; None where the row doesn't say."""
-    if isinstance(row.get("passes"), (int, float)):
-        return float(row["passes"])
+def passes_of(results: Results, row: Row) -> float | None:
+    """Passes over the training text: tokens read over those that there are; None where nothing says how many."""
     config: Any = row.get("config")
     data = config.get("data", {}) if isinstance(config, Mapping) else {}
-    held = data.get("train_tokens")
-    return float(row["tokens"]) / held if held and "tokens" in row else None
+    plan: Any = results.settings.get("data")
+    indexes = plan.get("indexes", {}) if isinstance(plan, Mapping) and not data.get("train") else {}
+    name = str(data.get("index", "")).rpartition("index-")[2]
+    held = [size for size in (data.get("train_tokens"), indexes.get(name)) if isinstance(size, int)]
+    return float(row["tokens"]) / min(held) if held and "tokens" in row else None
 
 
 def _gains_along(axes: Axes, results: Results, size: str, budget: str) -> None:
@@ -232,8 +233,8 @@ def _gains_along(axes: Axes, results: Results, size: str, budget: str) -> None:
 def _position(results: Results, one: Comparison, axis: str) -> float | None:
     if axis != "passes":
         return results.mean(one.place, axis)
-    found = [passes_of(row) for row in results.runs[one.place].values()]
-    known = [round(value, 2) for value in found if value is not None]
+    found = [passes_of(results, row) for row in results.runs[one.place].values()]
+    known = [round(value, 1) or value for value in found if value is not None]
     return known[0] if known and len(known) == len(found) else None
 
 

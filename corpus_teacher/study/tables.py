@@ -239,7 +239,7 @@ def _measures(results: Results, size: str, budget: str, columns: Mapping[str, st
 
 
 def _speed(found: Matched) -> str:
-    return NOTHING if found.estimate is None else ratio(found.estimate) + (" *" if found.how == INSIDE else "")
+    return NOTHING if found.estimate is None else ratio(found.estimate) + ("\u00a0*" if found.how == INSIDE else "")
 
 
 def _columns(results: Results) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from corpus_teacher.errors import InputError
 from corpus_teacher.study.matching import BEYOND, FINISHED, FINISHED_ARM, INSIDE, equal_compute, token_speed_up
+from corpus_teacher.study.plots import passes_of
 from corpus_teacher.study.results import Results, sort_rows
 from corpus_teacher.study.statistics import (
     difference,
@@ -260,6 +261,26 @@ def test_speed_up_that_cannot_be_read_says_why() -> None:
             row["metrics"]["in"]["documents"] = [[6.0 * n, n] for _, n in row["metrics"]["in"]["documents"]]
         row["history"] = []
     assert "fall with every larger budget" in token_speed_up(study(rows), PLACE).how
+
+
+def test_budgets_that_read_other_texts_are_no_curve() -> None:
+    """As many tokens of less text, read more often: the loss between two such budgets means nothing."""
+    rows = make_rows({"hard": 0.0, "corpus": 0.1}, {"small": 300_000}, {"once": 10**6, "four": 2 * 10**6}, range(2))
+    for row in rows:
+        if row["role"] == "run":
+            row["config"] = {"data": {"index": f"data/index-{row['budget']}"}}
+    assert token_speed_up(study(rows), PLACE).how == INSIDE
+    assert equal_compute(study(rows), PLACE).how == INSIDE
+    for row in rows:
+        row["tokens"], row["cpu_s"] = 10**6, 10.0
+        row["config"] = {}
+    assert token_speed_up(study(rows), PLACE).how == INSIDE
+    by_index = study(rows, data={"indexes": {"once": 10**6, "four": 250_000, "all": "all"}})
+    passes = [
+        passes_of(by_index, {"tokens": 10**6, "config": {"data": {"index": f"data/index-{name}"}}})
+        for name in ("once", "four", "all")
+    ]
+    assert passes == [1.0, 4.0, None]
 
 
 def test_equal_compute_of_a_known_law() -> None:
