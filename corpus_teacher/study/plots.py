@@ -103,6 +103,8 @@ def speed_up_bars(results: Results, analysis: Analysis, size: str) -> Figure | N
         axes.barh(row, value.value - 1, left=1, height=0.6, color=colour, alpha=alpha, linewidth=0)
         _whisker(axes, row, value, colour)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, _RATIOS[0]), min(high, _RATIOS[-1]))  # an interval without an end would hide all others
     _plain_ticks(axes.xaxis, _RATIOS, axes.get_xlim())
     axes.set_xlabel(
         f"tokens that {results.baseline} needs for the arm’s loss, over the arm’s  (right is better)", color=INK

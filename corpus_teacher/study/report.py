@@ -27,7 +27,8 @@ FIGURES = "figures"
 _STYLE = """
 main { max-width: 1180px; } p.note { max-width: 104ch; }
 table { font-size: 14px; } th, td { padding: 6px 8px; } th { font-size: 13px; }
-th, td:first-child, td:last-child { white-space: normal; }
+th, td:first-child, td:last-child { white-space: normal; } td:first-child { min-width: 140px; }
+td:last-child { min-width: 160px; }
 """
 
 _WHAT_INTERVALS_ARE = (
