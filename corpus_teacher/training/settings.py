@@ -86,7 +86,7 @@ class CorpusSettings:
     index : str, optional
         That of the data by default; a larger one may know what the student never reads.
     leave_out : str, optional
-        "self", "document", or "none" for text that is not in the index. Has to be given where `data.train` is.
+        "auto", "self", "document", or "none" for text that is not in the index. Has to be given where `data.train` is.
     form : {"flat", "mixed"}
     estimator : str or dict
         A name, a file that `teacher fit` wrote, or a table of name and parameters.

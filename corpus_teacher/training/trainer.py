@@ -51,8 +51,8 @@ class DistillationTrainer(transformers.Trainer):
         `NeuralTeacher(…).logits` for all that it says, the teacher itself for what it keeps. A cache of targets is read
         in the loader's workers, a live model is asked where the student is.
     self_teacher : EmaTeacher, NeuralTeacher or callable, optional
-        As the neural one: the student's moving average, which is updated after each step and saved with each checkpoint;
-        or an earlier checkpoint of it.
+        As the neural one: the student's moving average, which is updated after each step and saved with each
+        checkpoint; or an earlier checkpoint of it.
     on_policy : OnPolicy, optional
         Some batches are continued by the student itself, and the teachers say what they think of that.
     held_out_bytes : int, optional
