@@ -40,18 +40,13 @@ from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizers import parse_vocab_size
 from corpus_teacher.errors import ConfigError, InputError, OutputError
 from corpus_teacher.standard_library import read_standard_library
+from corpus_teacher.study.checks import label_invariance, overlap_shares
 from corpus_teacher.study.settings import IN_DOMAIN, TUNE, DataPlan, Study
-from corpus_teacher.teacher import CorpusTeacher
 
 MANIFEST = "data.json"
-OVERLAP_TOKENS = 13
-"""Tokens of an n-gram that counts as copied (Brown et al. 2020 take 13 words)."""
-
-_FORMAT = 1
+_FORMAT = 2
 _TOKENIZER_BYTES = 50_000_000  # more text hardly changes a small vocabulary
 _BUCKETS = 1 << 32
-_ROUND_OFF = 1e-6  # of probabilities in float32
-_CHANGED_LABELS = 2  # each costs a build of the index
 
 
 @dataclass(frozen=True)
@@ -144,6 +139,7 @@ def _make(plan: DataPlan, domains: dict[str, tuple[str, ...]], folder: Path, pro
         smallest = min(sizes, key=lambda name: sizes[name])
     with open_index(folder / f"index-{smallest}") as index:
         checked = label_invariance(index, folder)
+        of_document = label_invariance(index, folder, leave_out="document")
     told = described[IN_DOMAIN]
     return {
         "format": _FORMAT,
@@ -161,6 +157,8 @@ def _make(plan: DataPlan, domains: dict[str, tuple[str, ...]], folder: Path, pro
             "max_overlap": plan.max_overlap,
             "leave_out_label_invariance": checked["ok"],
             "leave_out_largest_difference": checked["largest_difference"],
+            "leave_out_largest_difference_as_taught": checked["largest_difference_as_taught"],
+            "leave_out_document_largest_difference": of_document["largest_difference"],
         },
     }
 
@@ -186,76 +184,6 @@ def split_documents(
         if not part_:
             raise ConfigError(f"of {len(keyed)} documents none is left {name}: give more documents, or another share")
     return parts
-
-
-def overlap_shares(index: Any, tokens: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Share of each document's 13-grams that stand in an index; (D,), 0 where it is shorter."""
-    shares = np.zeros(len(starts) - 1)
-    for number, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
-        if end - begin >= OVERLAP_TOKENS:
-            matched = index.match(tokens[begin:end].astype(np.int64)[None], max_order=OVERLAP_TOKENS).match_len[0]
-            shares[number] = (matched[OVERLAP_TOKENS - 1 :] >= OVERLAP_TOKENS).mean()
-    return shares
-
-
-def label_invariance(index: Any, folder: Path, *, leave_out: str | None = "self", seed: int = 0) -> dict[str, Any]:
-    """Change a token of the corpus, build the index again, and see that the target before it is the same.
-
-    With leave-one-out a target mustn't know the token that truly follows: nor may it change where another one does.
-    (Where a document is left out, the base distribution keeps that document, so it moves by an occurrence in N.)
-
-    Parameters
-    ----------
-    index : CorpusIndex
-    folder : Path
-        Where the changed indexes lie meanwhile.
-    leave_out : {"self", "document", None}
-        None shows that the check can fail.
-
-    Returns
-    -------
-    dict
-        ok, largest_difference (of a probability), changed (how many tokens, one at a time).
-    """
-    tokens, starts = np.array(index.tokens), np.array(index.doc_starts)
-    generator = np.random.default_rng(seed)
-    ends = [] if index.end_of_document is None else [index.end_of_document]
-    worst, places = 0.0, list[int]()
-    for place in generator.permutation(np.arange(1, len(tokens))).tolist():
-        document = int(np.searchsorted(starts, place, side="right")) - 1
-        begin = max(int(starts[document]), place - 32)
-        # a token that stands in the context as well is more than a label: it makes occurrences of the context
-        taken = [*tokens[begin:place], *ends]
-        others = np.setdiff1d(np.unique(tokens), [*taken, tokens[place]])
-        if place == begin or tokens[place] in taken or not len(others):
-            continue
-        if len(places) == _CHANGED_LABELS:
-            break
-        places.append(place)
-        changed = tokens.copy()
-        changed[place] = generator.choice(others)
-        said = []
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            path = Path(scratch, "index")
-            end = index.end_of_document
-            file = TokenFile(changed, starts)
-            build_token_index(file, None, path, vocab_size=index.vocab_size, end_of_document=end).close()
-            with open_index(path) as other:
-                for one, text in ((index, tokens), (other, changed)):
-                    teacher = CorpusTeacher(one, leave_out=leave_out, top_k=index.vocab_size)
-                    target = teacher(
-                        text[begin:place].astype(np.int64),
-                        text[begin + 1 : place + 1].astype(np.int64),
-                        starts_document=begin == starts[document],
-                        positions=np.array([begin]),
-                    )
-                    said.append(target.dense()[-1].numpy())
-        worst = max(worst, float(np.abs(said[0] - said[1]).max()))
-    return {
-        "ok": bool(places) and worst < _ROUND_OFF + 2 / len(tokens),
-        "largest_difference": worst,
-        "changed": len(places),
-    }
 
 
 def _write_domain(

@@ -257,6 +257,8 @@ def _checks(results: Results, analysis: Analysis) -> Part:
         ("max_overlap", "documents with a larger share of such 13-grams are not held out"),
         ("dropped_for_overlap", "documents that were not held out for that"),
         ("leave_out_largest_difference", "of a probability, in the check of the label invariance"),
+        ("leave_out_largest_difference_as_taught", "the same for targets in flat form, where the label is never cut"),
+        ("leave_out_document_largest_difference", "the same where documents are left out, from the base distribution"),
     ):
         found = sorted({f"{float(str(value)):g}" for value in check_values(results, name)})
         if found:
