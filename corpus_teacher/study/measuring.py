@@ -86,11 +86,12 @@ def measure(job: Job) -> dict[str, Any]:
     Returns
     -------
     dict
-        A row of rows.jsonl. seconds and cpu_s are of the training with its evaluations, without the measures after it;
+        A row of rows.jsonl. seconds and cpu_s are of the training with its evaluations; total_s counts the measures too;
         teacher_s and loader_s as in `StepClock`; written_s is what the writing of a synthetic text took.
         peak_memory_bytes is of the process in the training, libraries and mapped files included.
     """
     transformers.utils.logging.disable_progress_bar()  # one for each student that is saved
+    begin = time.perf_counter()
     started, has_peak = datetime.now(timezone.utc), _reset_peak()
     settings, written_s = job.settings, 0.0
     if job.writer is not None:
@@ -121,6 +122,7 @@ def measure(job: Job) -> dict[str, Any]:
         "started": started.isoformat(timespec="seconds"),
         "seconds": seconds,
         "cpu_s": cpu_s,
+        "total_s": time.perf_counter() - begin,
         "teacher_s": result.teacher_s,
         "loader_s": result.loader_s,
         "written_s": written_s,

@@ -211,7 +211,9 @@ class _Plan:
         total = sum(sum(pair) for pair in counts.values())
         seconds: dict[Cell, list[float]] = {}
         for one in self.rows.values():
-            seconds.setdefault(Cell(one["arm"], one["size"], one["budget"]), []).append(one["seconds"])
+            seconds.setdefault(Cell(one["arm"], one["size"], one["budget"]), []).append(
+                one.get("total_s", one["seconds"])
+            )
         known = [second for cell in counts for second in seconds.get(cell, [])]
         mean = sum(known) / max(1, len(known))
         done = sum(min(len(seconds.get(cell, [])), sum(pair)) for cell, pair in counts.items())
@@ -231,6 +233,7 @@ class _workers:
         self.threads = max(1, available_cores() // jobs)
         self.pool: ProcessPoolExecutor | None = None
         self.before = os.environ.get("OMP_NUM_THREADS")
+        self.others = set(multiprocessing.active_children())
 
     def __enter__(self) -> Callable[[Sequence[Job]], Iterator[dict[str, Any]]]:
         if self.jobs == 1:
@@ -243,6 +246,9 @@ class _workers:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self.pool is not None:
+            if kind is not None:  # nobody would write down what they do
+                for child in set(multiprocessing.active_children()) - self.others:
+                    child.terminate()
             self.pool.shutdown(cancel_futures=True)
             if self.before is None:
                 os.environ.pop("OMP_NUM_THREADS", None)

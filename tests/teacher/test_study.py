@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ STUDENT = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 2, "max_position_embeddings": 32,
 }  # fmt: skip
-TIMES = ("started", "seconds", "cpu_s", "teacher_s", "loader_s", "written_s", "peak_memory_bytes", "logs")
+TIMES = ("started", "seconds", "cpu_s", "total_s", "teacher_s", "loader_s", "written_s", "peak_memory_bytes", "logs")
 WORDS = ["to be", " or not", " that is", " the", " question", " whether", " it", " is nobler", " in", " mind"]
 
 
@@ -177,6 +179,21 @@ def test_processes_give_the_same_rows(texts: Path, tmp_path: Path) -> None:
         assert other["metrics"]["in"]["nats"] == pytest.approx(one["metrics"]["in"]["nats"], rel=1e-4)
     with pytest.raises(ConfigError, match="jobs is 0"):
         run_study(study, tmp_path / "none", jobs=0)
+
+
+def _wait_long(job: Any) -> dict[str, Any]:
+    time.sleep(600)
+    return {}
+
+
+def test_an_interruption_leaves_no_process() -> None:
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt), running._workers(2) as submit:  # noqa: PT012
+        waiting = submit.__self__.pool.submit(_wait_long, None)
+        while not waiting.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_students_learn_from_students(texts: Path, tmp_path: Path) -> None:
