@@ -86,7 +86,7 @@ def measure(job: Job) -> dict[str, Any]:
     Returns
     -------
     dict
-        A row of rows.jsonl. seconds and cpu_s are of the training with its evaluations; total_s counts the measures too;
+        A row of rows.jsonl. seconds and cpu_s are of the training with its evaluations; total_s has the measures too;
         teacher_s and loader_s as in `StepClock`; written_s is what the writing of a synthetic text took.
         peak_memory_bytes is of the process in the training, libraries and mapped files included.
     """
