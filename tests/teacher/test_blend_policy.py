@@ -177,13 +177,14 @@ def test_wrong_evidence_is_refused_by_name(evidence: Any, message: str) -> None:
 
 def test_the_readme_policy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = README.read_text(encoding="utf-8")
-    (table,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    (table,) = (one for one in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL) if "fallbacks" in one)
     policy = make_policy(tomllib.loads(table))
     assert policy.fallbacks == ("shorter", "neural", "base", "hard")
     assert policy.asked(0) == pytest.approx({"corpus": 0.5, "neural": 0.3, "hard": 0.2})
     assert policy.asked(10_000) == pytest.approx({"corpus": 0.1, "neural": 0.3, "hard": 0.6})
 
-    (snippet,) = (code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "apply_policy" in code)
+    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (snippet,) = (code for code in snippets if "policy.toml" in code)
     (tmp_path / "policy.toml").write_text(table, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "tomllib", tomllib)
