@@ -40,6 +40,12 @@ def study_run(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="Trainings at a time; they share out the cores.")
     ] = 1,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Another study's folder, whose trainings that are the very same are taken. Repeat it."
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the file, and print it with all defaults.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +63,7 @@ def study_run(
         raise ConfigError("--out isn't given: name the folder of the study")
     try:
         with display.progress() as bars:
-            rows = run_study(study, out, jobs=jobs, reading=bars, progress=show_finished)
+            rows = run_study(study, out, jobs=jobs, reuse=reuse or (), reading=bars, progress=show_finished)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on with what is missing", err=True)
         raise typer.Exit(INTERRUPTED) from None

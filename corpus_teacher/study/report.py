@@ -283,8 +283,8 @@ def _rates(results: Results) -> Part:
 def _unfinished(results: Results) -> tuple[str, ...]:
     if not results.missing:
         return ()
-    wanted = len(results.arms) * len(results.sizes) * len(results.budgets)
-    lead = f"The study isn’t finished: {len(results.missing)} of {plural(wanted, 'place')} of its grid lack runs."
+    wanted = plural(len(results.grid), "place")
+    lead = f"The study isn’t finished: {len(results.missing)} of {wanted} of its grid lack runs."
     shown = [f"{text}." for text in results.missing[:24]]
     more = len(results.missing) - len(shown)
     return (lead, *shown, *([f"And {more} more."] if more else []))

@@ -38,6 +38,8 @@ class Results:
         study.json.
     arms, sizes, budgets : tuple of str
         The baseline first and the other arms as declared; sizes by parameters, budgets by tokens.
+    grid : tuple of (arm, size, budget)
+        The places that were asked for, or have rows.
     runs : dict
         Finished runs by (arm, size, budget), then by seed.
     tuning : dict
@@ -52,6 +54,7 @@ class Results:
     arms: tuple[str, ...]
     sizes: tuple[str, ...]
     budgets: tuple[str, ...]
+    grid: tuple[Place, ...]
     runs: Mapping[Place, Mapping[int, Row]]
     tuning: Mapping[Place, Sequence[Row]]
     missing: tuple[str, ...]
@@ -188,14 +191,17 @@ def sort_rows(settings: Mapping[str, Any], rows: Sequence[Row]) -> Results:
     arms = [settings["baseline"], *(arm for arm in arms if arm != settings["baseline"])]
     sizes = _names(settings, "sizes", (place[1] for place in seen))
     budgets = _names(settings, "budgets", (place[2] for place in seen))
+    every = ((arm, size, budget) for arm in arms for size in sizes for budget in budgets)
+    grid = tuple(place for place in every if place in seen or _asked_for(settings, place))
     return Results(
         settings,
         tuple(arms),
         tuple(sorted(sizes, key=lambda size: _mean_of(runs, 1, size, "parameters"))),
         tuple(sorted(budgets, key=lambda budget: _mean_of(runs, 2, budget, "tokens"))),
+        grid,
         runs,
         tuning,
-        tuple(_missing(settings, arms, sizes, budgets, runs, diverged)),
+        tuple(_missing(settings, grid, runs, diverged)),
         tuple(said),
     )
 
@@ -276,17 +282,25 @@ def _mean_of(runs: Mapping[Place, Mapping[int, Row]], axis: int, name: str, fiel
     return sum(found) / len(found) if found else math.inf
 
 
+def _asked_for(settings: Mapping[str, Any], place: Place) -> bool:
+    """Whether a place is in the grid: a size or a budget may name the arms that it has."""
+    for key, name in (("sizes", place[1]), ("budgets", place[2])):
+        tables = settings.get(key)
+        table = tables.get(name) if isinstance(tables, Mapping) else None
+        if isinstance(table, Mapping) and place[0] not in table.get("arms", (place[0],)):
+            return False
+    return True
+
+
 def _missing(
     settings: Mapping[str, Any],
-    arms: Sequence[str],
-    sizes: Sequence[str],
-    budgets: Sequence[str],
+    grid: Iterable[Place],
     runs: Mapping[Place, Mapping[int, Row]],
     diverged: Mapping[Place, int],
 ) -> Iterable[str]:
     """Places with fewer finished runs than the study has seeds."""
     expected = settings["seeds"] if isinstance(settings["seeds"], int) else len(settings["seeds"])
-    for place in ((arm, size, budget) for arm in arms for size in sizes for budget in budgets):
+    for place in grid:
         lacking = expected - len(runs.get(place, {})) - diverged.get(place, 0)
         if lacking > 0:
             yield f"{_name(place)}: {lacking} of {expected} seeds"

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +30,11 @@ from corpus_teacher.data.documents import silent
 from corpus_teacher.errors import ConfigError, OutputError, StudyError
 from corpus_teacher.study.data import StudyData, study_data
 from corpus_teacher.study.measuring import Job, measure
+from corpus_teacher.study.reusing import STUDENTS, Done
 from corpus_teacher.study.rows import RowWriter, finite, read_rows
 from corpus_teacher.study.settings import TUNE, Cell, Study
 
 STUDY_FILE = "study.json"
-STUDENTS = "students"
 
 
 class _Asked(NamedTuple):
@@ -70,6 +71,7 @@ def run_study(
     out: str | Path,
     *,
     jobs: int = 1,
+    reuse: Sequence[str | Path] = (),
     reading: Progress = silent,
     progress: Callable[[StudyProgress], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -82,6 +84,8 @@ def run_study(
         A folder: study.json, rows.jsonl, data/, and students/ where arms learn from others.
     jobs : int
         Trainings at a time, in processes that share out the cores. 1: in this process.
+    reuse : sequence of path
+        Folders of other studies: a training that one of them has done, by its fingerprint, is taken from there.
     reading : callable, optional
         Told about the making of the data.
     progress : callable, optional
@@ -107,11 +111,13 @@ def run_study(
     _begin(study, out)
     data = study_data(study, out, reading)
     writer, rows = RowWriter(out), {row["fingerprint"]: row for row in read_rows(out)}
-    plan = _Plan(study, data, out, rows)
+    plan, done = _Plan(study, data, out, rows), Done(reuse)
     with _workers(jobs) as submit:
         for stage in plan.stages():
             missing = [job for job in stage if plan.row_of(job) is None]
-            for row in submit(missing):
+            taken = [row for job in missing if (row := done.take(job)) is not None]
+            found = {row["fingerprint"] for row in taken}
+            for row in chain(taken, submit([job for job in missing if job.fingerprint not in found])):
                 writer.append(row)
                 rows[row["fingerprint"]] = finite(row)
                 if progress is not None:

@@ -1,8 +1,9 @@
 """A study as a TOML file: every arm at every size and budget is checked before anything starts.
 
 An arm, a size and a budget are tables of changes to the tables of a training (`corpus_teacher.training.settings`), laid
-over those of ``[base]`` in the order size, budget, arm. What makes runs comparable is the study's own and can't be
-changed by an arm: the seed, the held-out text, the learning rate (tuned for each arm by one rule), the output folder.
+over those of ``[base]`` in the order size, budget, arm. A size or a budget whose table says ``arms`` has those arms
+only. What makes runs comparable is the study's own and can't be changed by an arm: the seed, the held-out text, the
+learning rate (tuned for each arm by one rule), the output folder.
 
 Names stand for what the study makes: ``data.index`` and ``corpus.index`` take a name of ``[data.indexes]``, and
 ``neural.model``, ``self.checkpoint`` and ``student.checkpoint`` take ``"arm:NAME"``, the finished student of another
@@ -42,6 +43,7 @@ DOMAIN_METRICS = ("nats", "bits_per_byte", "ece", "brier", "top1")
 """What may be a primary metric, as DOMAIN.METRIC; all but top1 are better when lower."""
 
 _REFERENCES = (("neural", "model"), ("self", "checkpoint"), ("student", "checkpoint"), ("data", "train"))
+_ARMS = "arms"
 _OF_THE_STUDY = {
     ("out",): "the study has a folder",
     ("seed",): "say at the top how many seeds",
@@ -218,6 +220,9 @@ class Study:
                 _check_ours(changes, f"{name}.{one}")
         _check_ours(self.base, "base")
         check_known(self.baseline, self.arms, "baseline")
+        for name in ("sizes", "budgets"):
+            for one, changes in getattr(self, name).items():
+                self._check_arms(changes.get(_ARMS, ()), f"{name}.{one}.{_ARMS}")
         domains = {name: _texts(specs, f"domains.{name}") for name, specs in self.domains.items()}
         for name in domains:
             if name in (IN_DOMAIN, TUNE):
@@ -242,13 +247,20 @@ class Study:
         for arm in self.arm_order():
             for size in self.sizes:
                 for budget in self.budgets:
-                    yield Cell(arm, size, budget)
+                    if self.has(cell := Cell(arm, size, budget)):
+                        yield cell
+
+    def has(self, cell: Cell) -> bool:
+        """Whether a cell is in the grid: its size and its budget have all arms, or those that they name."""
+        return all(
+            cell.arm in table.get(_ARMS, self.arms) for table in (self.sizes[cell.size], self.budgets[cell.budget])
+        )
 
     def tables(self, cell: Cell) -> dict[str, Any]:
         """The merged tables of a cell, its names as they stand in the file."""
         made = self.base
         for changes in (self.sizes[cell.size], self.budgets[cell.budget], self.arms[cell.arm]):
-            made = merged(made, changes)
+            made = merged(made, {key: value for key, value in changes.items() if key != _ARMS})
         return made
 
     def references(self, cell: Cell) -> dict[tuple[str, str], Cell]:
@@ -261,7 +273,10 @@ class Study:
                 check_known(arm, self.arms, f"the arm of {table}.{key}")
                 if size:
                     check_known(size, self.sizes, f"the size of {table}.{key}")
-                found[table, key] = Cell(arm, size or cell.size, cell.budget)
+                other = Cell(arm, size or cell.size, cell.budget)
+                if not self.has(other):
+                    raise ConfigError(f"arm {cell.arm} learns from {other}, which its size or budget leaves out")
+                found[table, key] = other
         return found
 
     def arm_order(self) -> list[str]:
@@ -283,7 +298,16 @@ class Study:
     def _needs(self, arm: str) -> list[Cell]:
         """The cells that an arm learns from, at any size and budget."""
         cells = (Cell(arm, size, budget) for size in self.sizes for budget in self.budgets)
-        return [other for cell in cells for other in self.references(cell).values()]
+        return [other for cell in cells if self.has(cell) for other in self.references(cell).values()]
+
+    def _check_arms(self, names: Any, where: str) -> None:
+        """Arms that a size or a budget has: known ones, the baseline among them."""
+        if not isinstance(names, (list, tuple)):
+            raise ConfigError(f"{where} is {names!r}: give a list of arms")
+        for arm in names:
+            check_known(arm, self.arms, where)
+        if names and self.baseline not in names:
+            raise ConfigError(f"{where} lacks {self.baseline!r}, the baseline, which its arms are compared with")
 
     def training(
         self,
