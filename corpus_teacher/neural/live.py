@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
@@ -20,6 +21,7 @@ from torch import Tensor
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
+from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets, sparsify, uniforms_of
 from corpus_teacher.neural.identity import (
     check_same_tokenizer,
@@ -241,6 +243,26 @@ class NeuralTeacher:
         """
         ids = token_rows(input_ids, self.vocab_size)
         parts = [logits for *_, logits in self.logit_chunks(ids)]
+        return torch.cat(parts).reshape(*ids.shape, self.vocab_size)
+
+    def stored_logits(self, input_ids: npt.ArrayLike | Tensor) -> Tensor:
+        """The logits that a cache of its hidden states, kept as `kept.precision`, would give back.
+
+        Returns
+        -------
+        Tensor of shape (B, T, V)
+            Of the model's type and device, without gradient.
+
+        Raises
+        ------
+        ConfigError
+            A model whose logits aren't a linear function of its hidden states.
+        """
+        ids = token_rows(input_ids, self.vocab_size)
+        hidden = self.hidden_states(ids)
+        codec = RecordCodec(self.kept, self.vocab_size, hidden.shape[0], self.hidden_size)
+        stored = codec.decode_hidden(np.frombuffer(codec.encode_hidden(hidden), np.uint8)).to(hidden)
+        parts = [logits for *_, logits in self._head_chunks(stored)]
         return torch.cat(parts).reshape(*ids.shape, self.vocab_size)
 
     def hidden_states(self, input_ids: npt.ArrayLike | Tensor) -> Tensor:

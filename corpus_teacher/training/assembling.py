@@ -215,7 +215,7 @@ def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | Non
         )
     kept = TargetFormat(k=1)  # of nothing but the whole is asked below
     if said.keep != "all":
-        kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws)
+        kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws, precision=said.precision)
     dtype = None if said.dtype is None else getattr(torch, said.dtype)
     model = NeuralTeacher(
         str(said.model),
@@ -225,6 +225,8 @@ def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | Non
         rows=said.rows,
         dtype=dtype,
     )
+    if said.keep == "hidden":
+        return model.stored_logits
     return model.logits if said.keep == "all" else model
 
 

@@ -30,7 +30,7 @@ from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.student import DEFAULT_STUDENT
 
-KEEP = ("all", "top-k", "top-p", "sample", "systematic")
+KEEP = ("all", "top-k", "top-p", "sample", "systematic", "hidden")
 """What of a live neural teacher's distribution is taught: all of it, or what a cache would keep."""
 
 _OURS = ("output_dir", "seed", "data_seed", "policy")  # of TrainingArguments, what stands elsewhere in the file
@@ -116,10 +116,10 @@ class NeuralSettings:
         A folder, a name, a GGUF file, "smollm2".
     cache : str, optional
         A folder that `corpus-teacher teacher cache` wrote, of windows of the same length.
-    keep : {"all", "top-k", "top-p", "sample", "systematic"}
+    keep : {"all", "top-k", "top-p", "sample", "systematic", "hidden"}
         Of a live model.
-    k, p, draws
-        As in `TargetFormat`; k of a cache reads only so many.
+    k, p, draws, precision
+        As in `TargetFormat`; k of a cache reads only so many, and precision is that of hidden states.
     rows : int
         Rows that a live model sees at once.
     dtype : str, optional
@@ -134,6 +134,7 @@ class NeuralSettings:
     k: int | None = None
     p: float = 0.95
     draws: int = 50
+    precision: str = "fp16"
     rows: int = 8
     dtype: str | None = None
     missing: str = "refuse"

@@ -90,6 +90,19 @@ def test_precision_and_base() -> None:
             NeuralTeacher(model, base=wrong, kept=TargetFormat(k=4))
 
 
+def test_stored_hidden_states() -> None:
+    model = make_model()
+    exact = NeuralTeacher(model, kept=TargetFormat(k=4)).logits(ROWS)
+    off = {}
+    for precision in ("fp32", "bf16", "int8"):
+        stored = NeuralTeacher(model, kept=TargetFormat("hidden", precision=precision)).stored_logits(ROWS)
+        assert stored.shape == exact.shape
+        off[precision] = float((stored - exact).abs().max())
+    assert off["fp32"] < 1e-6 < off["bf16"]
+    assert off["bf16"] < 0.1
+    assert 1e-6 < off["int8"] < 0.1
+
+
 def test_draws_follow_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = NeuralTeacher(make_model(), kept=TargetFormat("sample", draws=5), rows=2)
     all_rows = teacher(ROWS).validate().dense()

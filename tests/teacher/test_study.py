@@ -20,6 +20,7 @@ from corpus_teacher.study import data as study_data_module
 from corpus_teacher.study import make_study, read_rows, run_study, running
 from corpus_teacher.study.checks import label_invariance, overlap_shares
 from corpus_teacher.study.data import split_documents, study_data
+from corpus_teacher.study.measuring import measure
 from corpus_teacher.study.rows import RowWriter
 from corpus_teacher.training.settings import merged
 
@@ -215,6 +216,33 @@ def test_students_learn_from_students(texts: Path, tmp_path: Path) -> None:
     assert written.shape == (4 * 4 * 16,)
     assert (written.reshape(-1, 16)[:, 0] == 0).all()  # each window begins a document
     assert len(np.unique(written)) > 20
+
+
+def test_the_same_training_is_done_once(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (
+        table(texts, name=name, seeds=1, arms={"corpus": "remove", **arms})
+        for name, arms in (
+            ("first", {"again": {"self": {"checkpoint": "arm:hard"}}}),
+            ("second", {"plain": {}, "other": {"self": {"checkpoint": "arm:plain"}, "training": {"alpha": 0.9}}}),
+        )
+    )
+    second["baseline"] = "plain"
+    second["arms"].pop("hard")
+    run_study(make_study(first), tmp_path / "first")
+    done: list[str] = []
+    monkeypatch.setattr(running, "measure", lambda job: done.append(job.cell.arm) or measure(job))
+    alone = untimed(run_study(make_study(second), tmp_path / "alone"))
+    assert done == ["plain"] * 3 + ["other"] * 3
+    done.clear()
+    told: list[Any] = []
+    rows = run_study(make_study(second), tmp_path / "second", reuse=[tmp_path / "first"], progress=told.append)
+    assert done == ["other"] * 3
+    assert len(told) == len(rows) == 6
+    taken = {row["arm"]: row.pop("taken_from", None) for row in rows}
+    assert taken == {"plain": "first", "other": None}
+    assert untimed(rows) == alone
+    with pytest.raises(InputError, match=r"has no rows.jsonl: give folders of `study run`"):
+        run_study(make_study(second), tmp_path / "third", reuse=[texts])
 
 
 def test_documents_are_split_by_their_texts() -> None:

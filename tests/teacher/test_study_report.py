@@ -144,6 +144,14 @@ def test_what_is_missing_is_said(whole: tuple[Path, StudySummary]) -> None:
         assert "permuted · base · 4x: 2 of 5 seeds" in text
 
 
+def test_a_budget_of_some_arms_lacks_no_others() -> None:
+    settings = make_settings(arms=TWO, budgets={"once": {}, "4x": {"arms": ["hard"]}}, sizes={"base": {}})
+    results = sort_rows(settings, [])
+    (other,) = (arm for arm in TWO if arm != "hard")
+    assert results.grid == (("hard", "base", "once"), ("hard", "base", "4x"), (other, "base", "once"))
+    assert len(results.missing) == 3
+
+
 def test_tables_of_the_findings_are_whole(whole: tuple[Path, StudySummary]) -> None:
     text = (whole[0] / "findings.md").read_text(encoding="utf-8")
     found = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)

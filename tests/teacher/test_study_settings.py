@@ -44,6 +44,22 @@ def settings_of(study: Study, cell: Cell, **options: Any) -> Any:
     return study.training(cell, **given)
 
 
+def test_sizes_and_budgets_may_name_their_arms() -> None:
+    budgets = {"short": {}, "long": {"arms": ["hard", "corpus"], "training": {"max_steps": 9}}}
+    study = make_study(table(budgets=budgets))
+    assert [cell.arm for cell in study.cells() if cell.budget == "long"] == ["hard", "corpus"]
+    assert [cell.arm for cell in study.cells() if cell.budget == "short"] == ["hard", "corpus", "larger", "again"]
+    assert settings_of(study, Cell("hard", "base", "long")).training["max_steps"] == 9
+    with pytest.raises(ConfigError, match=r"budgets.long.arms lacks 'hard', the baseline"):
+        make_study(table(budgets={"long": {"arms": ["corpus"]}}))
+    with pytest.raises(ConfigError, match=r"hrad.*hard"):
+        make_study(table(budgets={"long": {"arms": ["hrad"]}}))
+    with pytest.raises(ConfigError, match="give a list of arms"):
+        make_study(table(budgets={"long": {"arms": "hard"}}))
+    with pytest.raises(ConfigError, match="arm again learns from corpus · base · long, which"):
+        make_study(table(budgets={"short": {}, "long": {"arms": ["hard", "again"]}}))
+
+
 def test_tables_are_laid_over_each_other_and_names_become_paths() -> None:
     sizes = {"small": {}, "wide": {"student": {"hidden_size": 32}, "training": {"max_steps": 7}}}
     budgets = {"short": {"training": {"max_steps": 5}}, "larger": {"data": {"index": "larger"}}}
