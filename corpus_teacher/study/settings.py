@@ -369,6 +369,8 @@ class Study:
 def read_study(path: str | Path, form: str | None = None) -> Study:
     """Read a study's TOML file in one of its forms.
 
+    ``extends = "FILE"`` names another file, beside it, which it is laid over.
+
     Parameters
     ----------
     path : str or Path
@@ -380,15 +382,27 @@ def read_study(path: str | Path, form: str | None = None) -> Study:
     InputError
         No such file, or no TOML.
     ConfigError
-        As `make_study`.
+        As `make_study`; files that extend each other.
     """
+    return make_study(_read_tables(Path(path)), form)
+
+
+def _read_tables(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a file, laid over those of the file that it extends."""
+    if path.resolve() in over:
+        raise ConfigError(f"{path} extends, through others, itself: leave one 'extends' out")
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no TOML: {error}") from error
-    return make_study(table, form)
+    below = table.pop("extends", None)
+    if below is None:
+        return table
+    if not isinstance(below, str):
+        raise ConfigError(f"extends is {below!r}: name one file, beside {path}")
+    return merged(_read_tables(path.parent / below, (*over, path.resolve())), table)
 
 
 def make_study(table: Mapping[str, Any], form: str | None = None) -> Study:

@@ -153,7 +153,28 @@ def test_what_only_the_file_knows(tmp_path: Path) -> None:
         read_study(tmp_path / "empty.toml")
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_file_may_extend_another(tmp_path: Path) -> None:
+    common = 'question = "Why?"\nbaseline = "hard"\nseeds = 3\n[domains]\nhelp = ["stdlib:help"]\n[arms.hard]\n'
+    (tmp_path / "common.toml").write_text(common)
+    mine = (
+        'extends = "common.toml"\nname = "mine"\nseeds = 2\ndomains = "remove"\n[arms.soft.training]\nmax_steps = 5\n'
+    )
+    (tmp_path / "mine.toml").write_text(mine)
+    study = read_study(tmp_path / "mine.toml")
+    assert (study.name, study.question, study.seeds, study.domains) == ("mine", "Why?", 2, {})
+    assert list(study.arms) == ["hard", "soft"]
+    (tmp_path / "common.toml").write_text('extends = "mine.toml"\n')
+    with pytest.raises(ConfigError, match="extends, through others, itself"):
+        read_study(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text("extends = 3\n")
+    with pytest.raises(ConfigError, match="extends is 3: name one file"):
+        read_study(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text('extends = "absent.toml"\n')
+    with pytest.raises(InputError, match=r"absent.toml can't be read"):
+        read_study(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("[0-9]*.toml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("form", ["quick", "standard", "full"])
 def test_the_studies_are_sound(path: Path, form: str) -> None:
     study = read_study(path, form)
