@@ -154,7 +154,8 @@ def test_what_only_the_file_knows(tmp_path: Path) -> None:
 
 
 def test_a_file_may_extend_another(tmp_path: Path) -> None:
-    common = 'question = "Why?"\nbaseline = "hard"\nseeds = 3\n[domains]\nhelp = ["stdlib:help"]\n[arms.hard]\n'
+    common = 'question = "Why?"\nbaseline = "hard"\nseeds = 3\ndomains.help = ["stdlib:help"]\narms.hard = {}\n'
+    common += "[base.training]\nmax_steps = 3\n"
     (tmp_path / "common.toml").write_text(common)
     mine = (
         'extends = "common.toml"\nname = "mine"\nseeds = 2\ndomains = "remove"\n[arms.soft.training]\nmax_steps = 5\n'
