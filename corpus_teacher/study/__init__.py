@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from corpus_teacher.study.reading import make_study, read_study
 from corpus_teacher.study.rows import read_rows
 from corpus_teacher.study.running import run_study
-from corpus_teacher.study.settings import Cell, Study, make_study, read_study
+from corpus_teacher.study.settings import Cell, Study
 
 __all__ = ["Cell", "Study", "make_study", "read_rows", "read_study", "run_study"]

@@ -41,7 +41,8 @@ from corpus_teacher.data.tokenizers import parse_vocab_size
 from corpus_teacher.errors import ConfigError, InputError, OutputError
 from corpus_teacher.standard_library import read_standard_library
 from corpus_teacher.study.checks import label_invariance, overlap_shares
-from corpus_teacher.study.settings import IN_DOMAIN, TUNE, DataPlan, Study
+from corpus_teacher.study.plans import DataPlan
+from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Study
 
 MANIFEST = "data.json"
 _FORMAT = 2

@@ -29,8 +29,9 @@ from corpus_teacher.errors import OutputError
 from corpus_teacher.on_policy import continue_rows
 from corpus_teacher.study.data import StudyData
 from corpus_teacher.study.metrics import corpus_context, score, summarize
+from corpus_teacher.study.plans import MetricPlan
 from corpus_teacher.study.probes import extraction, fidelity, induction, novelty
-from corpus_teacher.study.settings import IN_DOMAIN, Cell, MetricPlan
+from corpus_teacher.study.settings import IN_DOMAIN, Cell
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training import TrainingResult, load_student, train_student
 from corpus_teacher.training.assembling import Parts, assembled

@@ -1,4 +1,4 @@
-"""A study as a TOML file: every arm at every size and budget is checked before anything starts.
+"""A study as tables: every arm at every size and budget is checked before anything starts.
 
 An arm, a size and a budget are tables of changes to the tables of a training (`corpus_teacher.training.settings`), laid
 over those of ``[base]`` in the order size, budget, arm. A size or a budget whose table says ``arms`` has those arms
@@ -13,28 +13,15 @@ student writes, as long as what is read in all.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-from corpus_teacher.blend.settings import (
-    check_keys,
-    check_known,
-    check_share,
-    check_whole,
-    is_number,
-    make_from,
-    within,
-)
-from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.training.settings import CorpusSettings, RunSettings, make_run, merged, typed
+from corpus_teacher.blend.settings import check_keys, check_known, check_whole, is_number, within
+from corpus_teacher.errors import ConfigError
+from corpus_teacher.study.plans import DataPlan, MetricPlan, texts_of
+from corpus_teacher.training.settings import RunSettings, make_run, merged
 
 IN_DOMAIN, TUNE = "in", "tune"
 """The domains that every study has: held-out documents, and those that learning rates are chosen on."""
@@ -50,94 +37,6 @@ _OF_THE_STUDY = {
     ("data", "held_out"): "the study holds out documents; other texts go into [domains]",
     ("training", "learning_rate"): "the study tunes it: give learning_rates at the top",
 }
-
-
-@dataclass(frozen=True)
-class DataPlan:
-    """The text of a study.
-
-    Parameters
-    ----------
-    sources : tuple of str
-        "stdlib" (also "stdlib:code", "stdlib:help"), the standard library of the running Python; or sources as
-        `corpus-teacher index build` takes them.
-    tokenizer : str
-        "train:VOCAB", trained on the training documents, or one that names its end of a document.
-    indexes : dict of str to int or "all"
-        Indexes by name, each of the first documents (in an order that only their texts decide) until so many tokens
-        are reached. So a smaller one is always the beginning of a larger one.
-    held_out_share, tune_share : float
-        Shares of the documents that are evaluated on, and that the learning rates are chosen on.
-    held_out_tokens, tune_tokens : int
-        At most about so many tokens of them, and of each other domain; whole documents.
-    max_overlap : float
-        A document is not held out where more than this share of its 13-grams of tokens stands in the largest index.
-    max_bytes : int, optional
-        Read no more than about so many bytes.
-    text_field : str
-        Of .jsonl and .parquet files.
-    """
-
-    sources: tuple[str, ...] = ("stdlib",)
-    tokenizer: str = "train:2048"
-    indexes: dict[str, Any] = field(default_factory=lambda: {"train": "all"})
-    held_out_share: float = 0.08
-    tune_share: float = 0.04
-    held_out_tokens: int = 100_000
-    tune_tokens: int = 50_000
-    max_overlap: float = 0.3
-    max_bytes: int | None = None
-    text_field: str = "text"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", _texts(self.sources, "sources"))
-        for name in ("held_out_share", "tune_share", "max_overlap"):
-            check_share(getattr(self, name), name)
-        for name in ("held_out_tokens", "tune_tokens"):
-            check_whole(getattr(self, name), name, 1)
-        if not 0 < self.held_out_share + self.tune_share < 1:
-            raise ConfigError(
-                f"held_out_share and tune_share are {self.held_out_share} and {self.tune_share}: leave documents for "
-                "both training and evaluation"
-            )
-        if not isinstance(self.indexes, Mapping) or not self.indexes:
-            raise ConfigError(f"indexes is {self.indexes!r}: give a table of names and numbers of tokens")
-        for name, size in self.indexes.items():
-            if size != "all":
-                check_whole(size, f"indexes.{name}", 1)
-
-
-@dataclass(frozen=True)
-class MetricPlan:
-    """What is measured of a finished student beside its held-out loss, and how much of it.
-
-    Parameters
-    ----------
-    teacher : dict
-        Table of the corpus teacher that fidelity is measured to, the same for every arm; over the run's own index.
-    context_order : int
-        Tokens of the contexts whose counts make the buckets of context_count.
-    fidelity_tokens, induction_rows, extraction_prompts, samples : int
-        How many; 0 leaves the measure out.
-    extraction_length : int
-        Tokens of the prompt, and of the continuation that has to be verbatim.
-    """
-
-    teacher: dict[str, Any] = field(default_factory=dict)
-    context_order: int = 3
-    fidelity_tokens: int = 16_384
-    induction_rows: int = 64
-    extraction_prompts: int = 128
-    extraction_length: int = 16
-    samples: int = 32
-
-    def __post_init__(self) -> None:
-        check_whole(self.context_order, "context_order", 1)
-        check_whole(self.extraction_length, "extraction_length", 1)
-        for name in ("fidelity_tokens", "induction_rows", "extraction_prompts", "samples"):
-            check_whole(getattr(self, name), name, 0)
-        known = [one.name for one in fields(CorpusSettings) if one.name not in ("index", "leave_out", "form")]
-        check_keys(self.teacher, known, "teacher")
 
 
 class Cell(NamedTuple):
@@ -223,7 +122,7 @@ class Study:
         for name in ("sizes", "budgets"):
             for one, changes in getattr(self, name).items():
                 self._check_arms(changes.get(_ARMS, ()), f"{name}.{one}.{_ARMS}")
-        domains = {name: _texts(specs, f"domains.{name}") for name, specs in self.domains.items()}
+        domains = {name: texts_of(specs, f"domains.{name}") for name, specs in self.domains.items()}
         for name in domains:
             if name in (IN_DOMAIN, TUNE):
                 raise ConfigError(f"domains has {name!r}, which is the study's own: choose another name")
@@ -364,91 +263,6 @@ class Study:
     def describe(self) -> dict[str, Any]:
         """The study as tables, all defaults resolved."""
         return asdict(self)
-
-
-def read_study(path: str | Path, form: str | None = None) -> Study:
-    """Read a study's TOML file in one of its forms.
-
-    ``extends = "FILE"`` names another file, beside it, which it is laid over.
-
-    Parameters
-    ----------
-    path : str or Path
-    form : str, optional
-        A name of ``[forms]``, whose changes are laid over the file; by default "standard" where the file has that.
-
-    Raises
-    ------
-    InputError
-        No such file, or no TOML.
-    ConfigError
-        As `make_study`; files that extend each other.
-    """
-    return make_study(_read_tables(Path(path)), form)
-
-
-def _read_tables(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The tables of a file, laid over those of the file that it extends."""
-    if path.resolve() in over:
-        raise ConfigError(f"{path} extends, through others, itself: leave one 'extends' out")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no TOML: {error}") from error
-    below = table.pop("extends", None)
-    if below is None:
-        return table
-    if not isinstance(below, str):
-        raise ConfigError(f"extends is {below!r}: name one file, beside {path}")
-    return merged(_read_tables(path.parent / below, (*over, path.resolve())), table)
-
-
-def make_study(table: Mapping[str, Any], form: str | None = None) -> Study:
-    """A study of tables, as TOML gives them; every training of it is checked.
-
-    Raises
-    ------
-    ConfigError
-        A key that isn't known, with the nearest one; a form that the file lacks; a value out of range; an arm that is
-        no training.
-    """
-    check_keys(table, [*_STUDY_KEYS, "forms"], "the study")
-    forms = table.get("forms", {})
-    if not isinstance(forms, Mapping):
-        raise ConfigError(f"forms is {forms!r}: give a table of changes for each form")
-    for name, changes in forms.items():
-        check_keys(changes, _STUDY_KEYS, f"forms.{name}")
-    if form is not None and form != "standard":
-        check_known(form, forms or ("standard",), "form")
-    form = form or "standard"
-    table = merged(table, forms.get(form, {}))
-    made = {key: value for key, value in table.items() if key != "forms"}
-    kinds = {one.name: one.type for one in fields(Study)}
-    typed(made, kinds, Study, "the study")
-    for name, kind in (("data", DataPlan), ("metrics", MetricPlan)):
-        if name in made:
-            typed(made[name], {one.name: one.type for one in fields(kind)}, kind, name)
-            made[name] = make_from(kind, check_keys(made[name], [one.name for one in fields(kind)], name), name)
-    study = make_from(Study, {**made, "form": form}, "the study")
-    for cell in study.cells():
-        for learning_rate in study.learning_rates:
-            for tuning in (False, True):
-                study.training(
-                    cell, seed=0, learning_rate=learning_rate, folder=Path("data"), students={}, tuning=tuning
-                )
-    return study
-
-
-_STUDY_KEYS = [one.name for one in fields(Study) if one.name != "form"]
-
-
-def _texts(said: Any, name: str) -> tuple[str, ...]:
-    texts = (said,) if isinstance(said, str) else said
-    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"{name} is {said!r}: give a list of files, folders or globs, or 'stdlib'")
-    return tuple(texts)
 
 
 def _check_ours(tables: Mapping[str, Any], where: str) -> None:
