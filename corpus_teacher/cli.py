@@ -8,6 +8,7 @@ shows the traceback.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _FAILED = 2
 _INTERRUPTED = 130
+_CHATTY = ("torchao", "torch.utils._pytree")
+"""What transformers imports where it is installed, and what warns of that: nothing that a user could act on."""
 
 
 class _Group(TyperGroup):
@@ -358,6 +361,8 @@ def _stop(number: int, frame: object) -> None:
 def main() -> None:
     """The entry point of the `corpus-teacher` script."""
     signal.signal(signal.SIGTERM, _stop)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     app()
 
 
