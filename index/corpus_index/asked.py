@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import gone, mixed
-from corpus_index._kernels.target_arrays import BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
+from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.answers import Match
 from corpus_index.errors import QueryError
 from corpus_index.estimators import Estimator
@@ -55,8 +55,13 @@ class Asked:
             self.labels = self.labels.reshape(ids.shape)[:, -1].copy()  # contiguous, as the kernels know them
             self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1].copy())
         self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
-        # 1 where the match includes the document's start
+        # 1 where the match includes the document's start, WHOLE where what precedes it isn't known
         self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
+        if leave_out is not None and fitted.uses_left_counts:
+            held = np.arange(1, ids.shape[1] + 1)[-depths.shape[1] :]
+            starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1])
+            whole = (depths == held) & ~starts[:, None]
+            self.started[whole.reshape(-1) & (self.started == 0)] = WHOLE
         self.heavy = index.heavy_nodes(fitted.uses_left_counts)
         prepared = prepare(index, fitted)
         self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution

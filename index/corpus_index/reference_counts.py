@@ -58,15 +58,20 @@ def adjusted_counts(
     Raw counts where h begins with the start of a document, which nothing can precede (Heafield et al. 2013).
 
     `before` is the symbol that stands before h in the known context: the occurrence that ("self", w) leaves out is one
-    of before·h·w. If it was the only one, `before` is no longer counted. Where `before` is None (h is all that is
-    known), or before·h·w never occurs, it isn't known which v loses an occurrence; then only this is sure, and done:
-    there aren't more distinct v than occurrences left.
+    of before·h·w. If it was the only one, `before` is no longer counted. Where before·h·w never occurs,
+    in a text that the corpus doesn't hold, only this is done: there aren't more distinct v than occurrences left.
+
+    Where `before` is None, h being all that is known, it can't be known which v loses an occurrence, and any number of
+    distinct v would tell something about w: exchange the v of two occurrences of h and relabel the own one, and all
+    that is the same before and after are the raw counts without it. So with ("self", w) these are taken: h is
+    the longest context there is, and counts as the highest order does.
     """
     raw = left_counts(index, symbols, leave_out)
-    if symbols and symbols[0] == START:
+    oneself = leave_out is not None and leave_out[0] == "self"
+    if (symbols and symbols[0] == START) or (oneself and before is None and symbols):
         return raw
     pairs = Counter(followers(index, symbols, leave_out))
-    if leave_out is not None and leave_out[0] == "self" and before is not None and pairs[before, leave_out[1]] > 0:
+    if leave_out is not None and oneself and before is not None and pairs[before, leave_out[1]] > 0:
         pairs[before, leave_out[1]] -= 1
     types = Counter(token for _, token in +pairs)
     return +Counter({token: min(number, raw[token]) for token, number in types.items()})

@@ -37,6 +37,7 @@ from corpus_index._kernels.target_arrays import (
     PARENT_DEPTH,
     RAW_1,
     RAW_2,
+    WHOLE,
 )
 
 
@@ -152,9 +153,10 @@ def mixed_targets(
 ):
     """Fill the targets of some positions; returns the first position that had no room.
 
-    lo, hi, depths (Q,): the positions' matches. started (Q,): 1 where the match includes its document's start. labels
-    (Q,): the token that follows; −1 where unknown, the number of symbols where the corpus lacks it. leaves: whether the
-    label's occurrence, or its document, is left out. targets: if not, only rest is filled: the label's probability.
+    lo, hi, depths (Q,): the positions' matches. started (Q,): 1 where the match includes its document's start,
+    WHOLE where it is all that is known and that doesn't begin with the start. labels (Q,): the token that follows; −1
+    where unknown, the number of symbols where the corpus lacks it. leaves: whether the label's occurrence, or its
+    document, is left out. targets: if not, only rest is filled: the label's probability.
     """
     text, nodes = index.text, index.nodes
     common = nodes.common
@@ -259,10 +261,11 @@ def mixed_targets(
                     m3 -= own_left == 3
             if total > 0:
                 from_start = at_match and started[q] == 1
+                raw = from_start or (at_match and out_self and started[q] == WHOLE)
                 if top:
                     length, count = depth - from_start, total
                 remaining, use_left, s, k1, k2, k3 = node_weights(
-                    estimator, depth, up, top, from_start, total, n1, n2, n3, True, left_total, m1, m2, m3, remaining
+                    estimator, depth, up, top, raw, total, n1, n2, n3, True, left_total, m1, m2, m3, remaining
                 )
                 top = False
                 if own > left_out:
@@ -336,10 +339,11 @@ def mixed_targets(
                     own_left = gone.left_after[k] if by_left else own_left
             if total > 0:
                 from_start = at_match and started[q] == 1
+                raw = from_start or (at_match and out_self and started[q] == WHOLE)
                 if top:
                     length, count = depth - from_start, total
                 remaining, use_left, s, k1, k2, k3 = node_weights(
-                    estimator, depth, up, top, from_start, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining
+                    estimator, depth, up, top, raw, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining
                 )
                 top = False
                 if own > left_out:

@@ -83,12 +83,11 @@ def cut_of(count, k1, k2, k3):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
-def node_weights(
-    estimator, depth, shallower, top, from_start, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining
-):
+def node_weights(estimator, depth, shallower, top, raw, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining):
     """What a node adds for its orders depth … shallower + 1: (weight left, left extensions?, s, k1, k2, k3).
 
     total, n1, n2, n3: sum of the counts, and how many are 1, 2, 3 and more; left_total, m1 …: of the left extensions.
+    raw: whether order `depth` counts occurrences, since nothing can, or is known to, precede the context.
     runs: whether the node's own depth is `depth`; if not, each token has one left extension.
     """
     s0 = k1 = k2 = k3 = 0.0
@@ -96,7 +95,7 @@ def node_weights(
     distinct = n1 + n2 + n3
     branching = estimator.rule == PITMAN_YOR or estimator.rule == AUTO
     for order in range(depth, depth - 1 if branching else shallower, -1):
-        highest = top and order == depth and ((estimator.max_order < 0 and not branching) or from_start)
+        highest = top and order == depth and ((estimator.max_order < 0 and not branching) or raw)
         if not estimator.left or order == estimator.max_order or highest:
             d1, d2, d3, s, back = weigh(estimator.rule, estimator.discounts, estimator.extra, order, total, n1, n2, n3)
             s *= remaining

@@ -12,6 +12,7 @@ LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTA
 START, BUCKETS, BUCKET_SHIFT = range(11, 14)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
+WHOLE = 2  # a match that is all that is known of a context
 BLOCK_BITS = 8  # a stored row is wider than such a block, so it holds the first rank of one
 
 
