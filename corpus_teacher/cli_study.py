@@ -85,6 +85,13 @@ def study_report(
     if as_json:
         print_json(summary)
         return
-    for sentence in (summary.question, summary.answer, *summary.missing, *summary.remarks, *summary.checks_failed):
+    for sentence in (
+        summary.question,
+        summary.answer,
+        *summary.contrasts,
+        *summary.missing,
+        *summary.remarks,
+        *summary.checks_failed,
+    ):
         typer.echo(sentence)
     typer.echo(f"wrote {summary.page} and {summary.findings}")

@@ -18,6 +18,7 @@ from corpus_teacher.errors import OutputError
 from corpus_teacher.page import card, facts, inline, page, svg, table
 from corpus_teacher.study import plots, tables
 from corpus_teacher.study.analysis import BETTER, UNDECIDED, WORSE, Analysis, Comparison, analyse, check_values, passed
+from corpus_teacher.study.contrasts import contrasts, sentence
 from corpus_teacher.study.matching import INSIDE
 from corpus_teacher.study.results import Results, domains_of, read_results
 from corpus_teacher.study.wording import plural
@@ -45,6 +46,8 @@ class StudySummary:
     Attributes
     ----------
     name, question, answer : str
+    contrasts : tuple of str
+        A sentence for each comparison that the study names.
     complete : bool
         Every arm has all its seeds at every size and budget.
     missing, remarks : tuple of str
@@ -57,6 +60,7 @@ class StudySummary:
     name: str
     question: str
     answer: str
+    contrasts: tuple[str, ...]
     complete: bool
     missing: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -111,6 +115,7 @@ def write_study_report(folder: str | Path) -> StudySummary:
         str(results.settings["name"]),
         str(results.settings["question"]),
         analysis.answer,
+        tuple(sentence(one, results.primary) for one in contrasts(results)),
         not results.missing,
         results.missing,
         results.remarks,
@@ -147,6 +152,13 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
     yield Part(f"The arms{where}", (lead, _many(analysis, found), star), arms)
     if found:
         yield Part("", figure=plots.differences(results, analysis, size, budget), file="differences")
+    named = contrasts(results)
+    if named:
+        text = (
+            "Named before the run, arm minus against; where size or budget differ, the one’s difference from "
+            f"{results.baseline} minus the other’s. P-values are Holm’s, over these contrasts."
+        )
+        yield Part("Contrasts", (text,), tables.contrasts(named))
     curves = plots.learning_curves(results, size, budget)
     if curves is not None:
         text = (
@@ -320,11 +332,12 @@ def _where(results: Results, size: str, budget: str) -> str:
 
 def _page(results: Results, analysis: Analysis, parts: list[Part], figures: Mapping[str, str]) -> str:
     failed = "".join(f"<p><strong>{html.escape(text)}</strong></p>" for text in analysis.checks_failed)
+    named = "".join(f"<p>{html.escape(sentence(one, results.primary))}</p>" for one in contrasts(results))
     status = "" if not results.missing else f"<p><strong>{html.escape(_unfinished(results)[0])}</strong></p>"
     sections = [
         f"<h1>{html.escape(str(results.settings['name']))}</h1>",
         f'<p class="lead">{html.escape(str(results.settings["question"]))}</p>',
-        card(f"<p><strong>{html.escape(analysis.answer)}</strong></p>{failed}{status}"),
+        card(f"<p><strong>{html.escape(analysis.answer)}</strong></p>{named}{failed}{status}"),
     ]
     for part in parts:
         sections.append(f"<h2>{html.escape(part.title)}</h2>" if part.title else "")
@@ -340,6 +353,7 @@ def _page(results: Results, analysis: Analysis, parts: list[Part], figures: Mapp
 
 def _markdown(results: Results, analysis: Analysis, parts: list[Part]) -> str:
     lines = [f"# {results.settings['name']}", str(results.settings["question"]), f"**{analysis.answer}**"]
+    lines += [f"- {sentence(one, results.primary)}" for one in contrasts(results)]
     lines += [f"**{text}**" for text in analysis.checks_failed]
     for part in parts:
         lines += [f"## {part.title}"] if part.title else []

@@ -31,6 +31,7 @@ DOMAIN_METRICS = ("nats", "bits_per_byte", "ece", "brier", "top1")
 
 _REFERENCES = (("neural", "model"), ("self", "checkpoint"), ("student", "checkpoint"), ("data", "train"))
 _ARMS = "arms"
+CONTRAST_KEYS = ("arm", "size", "budget", "against", "against_size", "against_budget")
 _OF_THE_STUDY = {
     ("out",): "the study has a folder",
     ("seed",): "say at the top how many seeds",
@@ -77,6 +78,9 @@ class Study:
     metrics : MetricPlan
     headline : dict
         The size and the budget that the answer is given for; the first size and the last budget by default.
+    contrasts : tuple of dict
+        What else is compared, said before the run: arm, size and budget with against, against_size and against_budget.
+        Sizes and budgets are the headline's by default, those of the second the first one's.
     form : str
         Which of the file's forms this is.
     """
@@ -96,6 +100,7 @@ class Study:
     domains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     metrics: MetricPlan = field(default_factory=MetricPlan)
     headline: dict[str, str] = field(default_factory=dict)
+    contrasts: tuple[dict[str, str], ...] = ()
     form: str = "standard"
 
     def __post_init__(self) -> None:
@@ -132,6 +137,7 @@ class Study:
         object.__setattr__(self, "headline", first | dict(self.headline))
         check_known(self.headline["size"], self.sizes, "headline.size")
         check_known(self.headline["budget"], self.budgets, "headline.budget")
+        object.__setattr__(self, "contrasts", tuple(self._contrast(said) for said in self.contrasts))
         domain, _, metric = str(self.primary).partition(".")
         check_known(domain, (IN_DOMAIN, *domains), "the domain of primary")
         check_known(metric, DOMAIN_METRICS, "the metric of primary")
@@ -198,6 +204,24 @@ class Study:
         """The cells that an arm learns from, at any size and budget."""
         cells = (Cell(arm, size, budget) for size in self.sizes for budget in self.budgets)
         return [other for cell in cells if self.has(cell) for other in self.references(cell).values()]
+
+    def _contrast(self, said: Any) -> dict[str, str]:
+        """A contrast with all that it leaves to be understood; its places are in the grid."""
+        if not isinstance(said, Mapping):
+            raise ConfigError(f"contrasts has {said!r}: give tables of arm and against")
+        check_keys(said, CONTRAST_KEYS, "contrasts")
+        for key in ("arm", "against"):
+            if key not in said:
+                raise ConfigError(f"a table of contrasts has no {key}: name two arms, as arm and against")
+        one = dict(self.headline) | dict(said)
+        one = {f"against_{key}": one[key] for key in ("size", "budget")} | one
+        for name in ("", "against_"):
+            cell = Cell(*(one[key] for key in (name.rstrip("_") or "arm", f"{name}size", f"{name}budget")))
+            for value, known, key in zip(cell, (self.arms, self.sizes, self.budgets), Cell._fields, strict=True):
+                check_known(value, known, f"the {key} of a contrast")
+            if not self.has(cell):
+                raise ConfigError(f"a contrast names {cell}, which its size or budget leaves out")
+        return one
 
     def _check_arms(self, names: Any, where: str) -> None:
         """Arms that a size or a budget has: known ones, the baseline among them."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus_teacher.study.analysis import BETTER, Analysis
+from corpus_teacher.study.contrasts import Contrast
 from corpus_teacher.study.matching import INSIDE, Matched, loss_metric
 from corpus_teacher.study.results import Place, Results, Row, metric_of
 from corpus_teacher.study.statistics import difference
@@ -84,6 +85,15 @@ def arms(results: Results, analysis: Analysis, places: Sequence[tuple[str, str]]
     minus = f"− {results.baseline} [95 %]"
     head = (*_heads(columns), results.primary, "seeds", minus, "p (Holm)", "verdict", "token speed-up [95 %]")
     return Table(head, tuple(rows), tuple(bold))
+
+
+def contrasts(named: Sequence[Contrast]) -> Table:
+    """The comparisons that the study names."""
+    rows = []
+    for one in named:
+        shift = NOTHING if one.difference is None else f"{signed(one.difference.value)} {interval(one.difference)}"
+        rows.append((*one.names, shift, p_text(one.p_holm, alone=True), one.verdict))
+    return Table(("arm", "against", "difference [95 %]", "p (Holm)", "verdict"), tuple(rows))
 
 
 def speed_ups(results: Results, analysis: Analysis) -> Table:

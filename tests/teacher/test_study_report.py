@@ -15,8 +15,9 @@ from corpus_teacher.errors import ConfigError, InputError, OutputError
 from corpus_teacher.page import PALETTE
 from corpus_teacher.study import tables
 from corpus_teacher.study.analysis import BETTER, UNDECIDED, WORSE, analyse
+from corpus_teacher.study.contrasts import contrasts
 from corpus_teacher.study.report import StudySummary, write_study_report
-from corpus_teacher.study.results import sort_rows
+from corpus_teacher.study.results import Place, Results, sort_rows
 
 from .study_rows import GAINS, make_rows, make_settings, write_study
 
@@ -142,6 +143,39 @@ def test_what_is_missing_is_said(whole: tuple[Path, StudySummary]) -> None:
         text = (folder / name).read_text(encoding="utf-8")
         assert "isn’t finished: 1 of 30 places" in text
         assert "permuted · base · 4x: 2 of 5 seeds" in text
+
+
+def test_contrasts_are_gains_against_gains(tmp_path: Path) -> None:
+    at = {"size": "base", "budget": "once", "against_size": "base", "against_budget": "once"}
+    named = [
+        {"arm": "corpus", "against": "permuted", **at},
+        {"arm": "corpus", "against": "corpus", **at, "against_size": "small"},
+        {"arm": "none", "against": "corpus", **at},
+    ]
+    results = sort_rows(make_settings(contrasts=named), make_rows())
+    one, two, three = contrasts(results)
+    places = [("corpus", "base", "once"), ("permuted", "base", "once")]
+    assert one.difference is not None
+    assert two.difference is not None
+    assert one.difference.value == pytest.approx(_gap(results, *places))
+    assert one.difference.high < 0
+    assert one.verdict == "better"
+    assert one.p_holm == pytest.approx(2 * one.difference.p)
+    size_gap = [_gap(results, ("corpus", size, "once"), ("hard", size, "once")) for size in ("base", "small")]
+    assert two.difference.value == pytest.approx(size_gap[0] - size_gap[1])
+    assert two.names == ("corpus · base", "corpus · small")
+    assert (three.difference, three.verdict) == (None, "no interval")
+    folder = write_study(tmp_path, make_rows(tuning=False), contrasts=named[:2])
+    summary = write_study_report(folder)
+    assert summary.contrasts[0].startswith(f"corpus against permuted: −{-one.difference.value:.4f} nats per token [−")
+    for name in ("report.html", "findings.md"):
+        assert summary.contrasts[1] in (folder / name).read_text(encoding="utf-8")
+
+
+def _gap(results: Results, first: Place, second: Place) -> float:
+    """The naive difference of two places' mean losses."""
+    means = [sum(values) / len(values) for values in (results.values(place, "in.nats") for place in (first, second))]
+    return means[0] - means[1]
 
 
 def test_a_budget_of_some_arms_lacks_no_others() -> None:

@@ -153,6 +153,27 @@ def test_what_only_the_file_knows(tmp_path: Path) -> None:
         read_study(tmp_path / "empty.toml")
 
 
+def test_contrasts_are_named_in_full() -> None:
+    sizes = {"small": {}, "wide": {}}
+    budgets = {"short": {}, "long": {"arms": ["hard"]}}
+    said = [{"arm": "corpus", "against": "larger"}, {"arm": "corpus", "against": "corpus", "against_size": "wide"}]
+    study = make_study(table(sizes=sizes, budgets=budgets, headline={"budget": "short"}, contrasts=said))
+    whole = {"size": "small", "budget": "short", "against_budget": "short"}
+    assert study.contrasts[0] == {"arm": "corpus", "against": "larger", "against_size": "small", **whole}
+    assert study.contrasts[1] == {"arm": "corpus", "against": "corpus", "against_size": "wide", **whole}
+    moved = make_study(table(sizes=sizes, contrasts=[{"arm": "corpus", "against": "hard", "size": "wide"}]))
+    assert moved.contrasts[0]["against_size"] == "wide"  # as the first one's
+    for wrong, message in (
+        ({"arm": "corpus"}, "has no against: name two arms"),
+        ({"arm": "corpus", "against": "lager"}, "the arm of a contrast is 'lager'"),
+        ({"arm": "corpus", "against": "hard", "sizes": "wide"}, "contrasts has no key 'sizes'"),
+        ({"arm": "corpus", "against": "hard", "budget": "long"}, "corpus · small · long, which its size or budget"),
+        ("corpus", "contrasts has 'corpus'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_study(table(sizes=sizes, budgets=budgets, headline={"budget": "short"}, contrasts=[wrong]))
+
+
 def test_a_file_may_extend_another(tmp_path: Path) -> None:
     common = 'question = "Why?"\nbaseline = "hard"\nseeds = 3\ndomains.help = ["stdlib:help"]\narms.hard = {}\n'
     common += "[base.training]\nmax_steps = 3\n"
