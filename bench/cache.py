@@ -36,6 +36,7 @@ from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.sources import find_sources
 from corpus_teacher.neural import CachedTeacher, NeuralTeacher, TargetFormat, soft_targets, write_cache
 from corpus_teacher.neural.distillkit import IDS, LOGS, from_distillkit, to_distillkit
+from corpus_teacher.neural.distillkit_format import ColumnFormat
 from corpus_teacher.neural.formats import sparsify
 from corpus_teacher.neural.identity import token_rows, window_keys
 from corpus_teacher.targets import SoftTargets
@@ -168,11 +169,12 @@ def bench_distillkit(known: Known, k: int) -> Row:
     """DistillKit's columns with k exact bfloat16 values; sizes are those of the byte strings, without Parquet."""
     loss, size = Loss(known.vocab_size), 0
     base = torch.full((known.vocab_size,), 1 / known.vocab_size)
+    form = ColumnFormat(known.vocab_size, k)
     for row in known.rows:
         logits = known.logits[window_keys(row[None])[0]]
-        columns = to_distillkit(sparsify(logits, TargetFormat("top-k", k=k)), known.vocab_size)
+        columns = to_distillkit(sparsify(logits, TargetFormat("top-k", k=k)), form)
         size += sum(len(position) for name in (LOGS, IDS) for position in columns[name])
-        loss.add(soft_targets(from_distillkit(columns, known.vocab_size, k), base), logits)
+        loss.add(soft_targets(from_distillkit(columns, form), base), logits)
     return loss.fill(Row(f"DistillKit's columns, {k} exact, bf16", size / known.rows.size))
 
 

@@ -4,16 +4,14 @@ Each row of such a data set is a text with two columns beside its `input_ids`, o
 
 - `bytepacked_indices`: the k token ids of a position, ⌈log2 V⌉ bits each, the most significant bit first, filled up
   with zeros to whole bytes;
-- `compressed_logprobs`: the log-probabilities of those tokens, the largest first, `exact` of them as they are
-  (bfloat16, float16 or float32, little-endian).
+- `compressed_logprobs`: the log-probabilities of those tokens, the largest first, as a `ColumnFormat` says: exact ones,
+  the coefficients of a curve, quantised residuals, all of it plain or as differences.
 
-DistillKit can replace the log-probabilities beyond the exact ones by the coefficients of a fitted polynomial and by
-quantised residuals. That is lossy, depends on details of its fit, and is refused here in both directions: what we write
-has all k exact, and what we read must have. The raw columns `token_ids` and `top_values`, lists of numbers, are read
-too.
+Nothing in such a file tells its format: take it from the configuration of the run that wrote it. The raw columns
+`token_ids` and `top_values`, lists of numbers, are read too; DistillKit's older columns (`packed_indices`) aren't.
 
-Verified against: a bit-by-bit reading in plain Python, and the sizes that DistillKit's documentation gives
-(⌈k · ⌈log2 V⌉ / 8⌉ bytes of ids). Not verified against DistillKit itself, which no registry holds.
+Verified against DistillKit itself where it is installed (no registry holds it; its repository does): each reads the
+other's bytes to the same values, bit for bit. Everywhere: against a bit-by-bit reading in plain Python.
 """
 
 from __future__ import annotations
@@ -29,102 +27,50 @@ import pyarrow.parquet as pq
 import torch
 
 from corpus_teacher.errors import ConfigError, InputError, OutputError
-from corpus_teacher.neural.coding import narrow_floats, wide_floats
+from corpus_teacher.neural.distillkit_format import ColumnFormat, pack_bits, unpack_bits
 from corpus_teacher.neural.formats import SparseRows, TargetFormat
 from corpus_teacher.neural.live import LogitSource, kept_rows
 
 IDS, LOGS, RAW_IDS, RAW_LOGS = "bytepacked_indices", "compressed_logprobs", "token_ids", "top_values"
 
 Array = npt.NDArray[Any]
+_MOST_MASS = 1.25
+"""Of a position's kept tokens: what rounding to 16 bits, or a fitted curve, may make of 1."""
 
 
-def pack_ids(token_ids: Array, vocab_size: int) -> npt.NDArray[np.uint8]:
-    """Ids in ⌈log2 V⌉ bits each, most significant first.
-
-    Parameters
-    ----------
-    token_ids : ndarray of shape (Q, k), integer
-    vocab_size : int
-        V.
-
-    Returns
-    -------
-    ndarray of shape (Q, ⌈k · ⌈log2 V⌉ / 8⌉), uint8
-
-    Examples
-    --------
-    >>> pack_ids(np.array([[5, 1]]), 8).tolist()  # 101 001, and two zeros
-    [[164]]
-    """
-    bits = bits_of(vocab_size)
-    shifts = np.arange(bits - 1, -1, -1)
-    each = (token_ids.astype(np.int64)[..., None] >> shifts) & 1
-    return np.packbits(each.astype(np.uint8).reshape(token_ids.shape[0], -1), axis=1)
-
-
-def unpack_ids(packed: npt.NDArray[np.uint8], vocab_size: int, k: int) -> npt.NDArray[np.int64]:
-    """The inverse of `pack_ids`, (Q, k).
-
-    Raises
-    ------
-    InputError
-        Another number of bytes than k ids take.
-    """
-    bits = bits_of(vocab_size)
-    if packed.ndim != 2 or packed.shape[1] != (k * bits + 7) // 8:
-        raise InputError(
-            f"{IDS} has shape {packed.shape}: {k} ids of {bits} bits take {(k * bits + 7) // 8} bytes a position; "
-            "check k and the vocabulary"
-        )
-    each = np.unpackbits(packed, axis=1, count=k * bits).reshape(len(packed), k, bits).astype(np.int64)
-    return np.asarray(each @ (1 << np.arange(bits - 1, -1, -1)), np.int64)
-
-
-def bits_of(vocab_size: int) -> int:
-    """⌈log2 V⌉, at least 1."""
-    return max(1, (vocab_size - 1).bit_length())
-
-
-def to_distillkit(rows: SparseRows, vocab_size: int, precision: str = "bf16") -> dict[str, list[list[int]]]:
-    """The two columns of T positions that keep the same number of tokens.
+def to_distillkit(rows: SparseRows, form: ColumnFormat) -> dict[str, list[list[int]]]:
+    """The two columns of T positions that keep k tokens each.
 
     Parameters
     ----------
     rows : SparseRows
         Of "top-k": every position keeps k.
-    vocab_size : int
-    precision : {"bf16", "fp16", "fp32"}
+    form : ColumnFormat
 
     Raises
     ------
     ConfigError
-        Positions that keep different numbers of tokens, or another precision.
+        Positions that keep another number of tokens, or a format that is only read.
     """
-    _check_precision(precision)
     lengths = set(rows.lengths.tolist())
-    if len(lengths) != 1:
-        raise ConfigError(f"DistillKit's columns hold one k for all positions, these keep {sorted(lengths)}: use top-k")
-    k = lengths.pop()
-    logs = rows.probs.cpu().float().clamp_min(torch.finfo(torch.float32).tiny).log().numpy()
-    values = narrow_floats(logs, precision).reshape(-1, k)
-    return {
-        LOGS: np.ascontiguousarray(values).view(np.uint8).tolist(),
-        IDS: pack_ids(rows.token_ids.cpu().numpy().reshape(-1, k), vocab_size).tolist(),
-    }
+    if lengths != {form.k}:
+        raise ConfigError(
+            f"DistillKit's columns hold {form.k} tokens a position, these keep {sorted(lengths)}: use top-k"
+        )
+    logs = rows.probs.cpu().float().clamp_min(torch.finfo(torch.float32).tiny).log().reshape(-1, form.k)
+    ids = rows.token_ids.cpu().numpy().reshape(-1, form.k)
+    return {LOGS: form.encode(logs).tolist(), IDS: pack_bits(ids, form.id_bits).tolist()}
 
 
-def from_distillkit(columns: Mapping[str, Any], vocab_size: int, k: int, precision: str = "bf16") -> SparseRows:
+def from_distillkit(columns: Mapping[str, Any], form: ColumnFormat) -> SparseRows:
     """T positions from DistillKit's columns, packed or raw.
 
     Parameters
     ----------
     columns : mapping
         `bytepacked_indices` and `compressed_logprobs`, or `token_ids` and `top_values`, each (T, …).
-    vocab_size : int
-    k : int
-        Tokens a position.
-    precision : {"bf16", "fp16", "fp32"}
-        Of the packed values.
+    form : ColumnFormat
+        Of raw columns only its vocabulary counts.
 
     Returns
     -------
@@ -135,20 +81,18 @@ def from_distillkit(columns: Mapping[str, Any], vocab_size: int, k: int, precisi
     Raises
     ------
     InputError
-        Missing columns, sizes that k doesn't explain (a polynomial or residuals, say), ids outside of the vocabulary,
-        or values that are no log-probabilities.
+        Missing columns, sizes that the format doesn't explain, ids outside of the vocabulary, or values that are no
+        log-probabilities of one distribution (as those of another format are).
     """
-    _check_precision(precision)
     if IDS in columns and LOGS in columns:
-        packed = np.asarray(columns[LOGS], np.uint8)
-        width = 4 if precision == "fp32" else 2
-        if packed.ndim != 2 or packed.shape[1] != k * width:
+        logs = form.decode(np.asarray(columns[LOGS], np.uint8)).double().numpy()
+        packed = np.asarray(columns[IDS], np.uint8)
+        if packed.ndim != 2 or packed.shape[1] != form.id_bytes:
             raise InputError(
-                f"{LOGS} has shape {packed.shape}: {k} exact values of {precision} take {k * width} bytes a "
-                "position; polynomial terms and residual bins aren't read, so capture with all k exact"
+                f"{IDS} has shape {packed.shape}: {form.k} ids of {form.id_bits} bits take {form.id_bytes} bytes a "
+                "position; check k and the vocabulary"
             )
-        ids = unpack_ids(np.asarray(columns[IDS], np.uint8), vocab_size, k)
-        logs = wide_floats(np.ascontiguousarray(packed).reshape(-1), precision).reshape(-1, k)
+        ids = unpack_bits(packed, form.id_bits, form.k)
     elif RAW_IDS in columns and RAW_LOGS in columns:
         ids = np.asarray(columns[RAW_IDS], np.int64)
         logs = np.asarray(columns[RAW_LOGS], np.float32)
@@ -156,7 +100,7 @@ def from_distillkit(columns: Mapping[str, Any], vocab_size: int, k: int, precisi
         raise InputError(
             f"there are the columns {', '.join(sorted(columns))}: give {IDS} and {LOGS}, or {RAW_IDS} and {RAW_LOGS}"
         )
-    return rows_from_logs(ids, logs, vocab_size)
+    return rows_from_logs(ids, logs, form.vocab_size)
 
 
 def rows_from_logs(ids: Array, logs: Array, vocab_size: int, counted: Array | None = None) -> SparseRows:
@@ -187,6 +131,11 @@ def rows_from_logs(ids: Array, logs: Array, vocab_size: int, counted: Array | No
     ids, logs, there = (np.take_along_axis(part, order, 1) for part in (ids, logs, there))
     probs = np.where(there, np.exp(logs.astype(np.float64)), 0)
     mass = probs.sum(1)
+    if bool((mass > _MOST_MASS).any()):
+        raise InputError(
+            f"the probabilities of a position sum to {mass.max():.3f}: these are no log-probabilities of one "
+            "distribution; check the format (DistillKit's delta_encoding, say)"
+        )
     probs /= np.maximum(mass, 1)[:, None]
     columns = there.sum(1), ids[there], probs[there].astype(np.float32), np.maximum(1 - mass, 0).astype(np.float32)
     return SparseRows(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
@@ -197,8 +146,7 @@ def write_distillkit(
     windows: Iterable[Mapping[str, Any]],
     path: str | Path,
     *,
-    k: int = 64,
-    precision: str = "bf16",
+    form: ColumnFormat,
 ) -> int:
     """Write a Parquet file of windows with DistillKit's columns.
 
@@ -210,8 +158,8 @@ def write_distillkit(
         With "input_ids", as `TokenWindows` gives them.
     path : path
         Replaced in one step when it is whole.
-    k, precision
-        As in `to_distillkit`.
+    form : ColumnFormat
+        Of the source's vocabulary.
 
     Returns
     -------
@@ -222,16 +170,17 @@ def write_distillkit(
     ------
     ConfigError, OutputError
     """
-    _check_precision(precision)
-    path, kept = Path(path), TargetFormat("top-k", k=k)
+    if form.vocab_size != source.vocab_size:
+        raise ConfigError(f"the format has {form.vocab_size} tokens and the teacher {source.vocab_size}: give its own")
+    path, kept = Path(path), TargetFormat("top-k", k=form.k)
     bytes_column = pa.list_(pa.list_(pa.uint8()))
-    schema = pa.schema([("input_ids", pa.list_(pa.int64())), (LOGS, bytes_column), (IDS, bytes_column)])
+    schema = pa.schema([("input_ids", pa.list_(pa.uint64())), (LOGS, bytes_column), (IDS, bytes_column)])
     partial, count = path.with_name(f"{path.name}.partial"), 0
     try:
         with pq.ParquetWriter(partial, schema) as writer:
             for window in _upto(windows):
                 ids = np.asarray(window["input_ids"], np.int64)
-                columns = to_distillkit(kept_rows(source, ids[None], kept), source.vocab_size, precision)
+                columns = to_distillkit(kept_rows(source, ids[None], kept), form)
                 writer.write_table(
                     pa.table({"input_ids": [ids.tolist()], **{n: [c] for n, c in columns.items()}}, schema)
                 )
@@ -243,9 +192,7 @@ def write_distillkit(
     return count
 
 
-def read_distillkit(
-    path: str | Path, vocab_size: int, k: int, precision: str = "bf16"
-) -> Iterator[tuple[npt.NDArray[np.int64], SparseRows]]:
+def read_distillkit(path: str | Path, form: ColumnFormat) -> Iterator[tuple[npt.NDArray[np.int64], SparseRows]]:
     """Windows and what is kept of them, row by row of a Parquet file.
 
     Yields
@@ -263,7 +210,7 @@ def read_distillkit(
             for row in batch.to_pylist():
                 if "input_ids" not in row:
                     raise InputError(f"{path} has no column input_ids: targets without their text can't be used")
-                yield np.asarray(row["input_ids"], np.int64), from_distillkit(row, vocab_size, k, precision)
+                yield np.asarray(row["input_ids"], np.int64), from_distillkit(row, form)
 
 
 def _upto(windows: Any) -> Iterator[Mapping[str, Any]]:
@@ -271,8 +218,3 @@ def _upto(windows: Any) -> Iterator[Mapping[str, Any]]:
     if hasattr(windows, "__getitem__") and hasattr(windows, "__len__"):
         return (windows[number] for number in range(len(windows)))
     return iter(windows)
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in ("bf16", "fp16", "fp32"):
-        raise ConfigError(f"precision is {precision!r}: DistillKit's values are bf16, fp16 or fp32")

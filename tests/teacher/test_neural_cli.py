@@ -188,7 +188,8 @@ def test_smollm2_in_every_format(smollm2: NeuralTeacher, tmp_path: Path) -> None
         read_as = TargetFormat(k=32) if kept.kind == "hidden" else None
         actual = CachedTeacher(out, student_tokenizer=words, kept=read_as)(rows).validate().dense()
         expected = soft_targets(kept_rows(exact, rows, read_as or kept), exact.base).dense()
-        assert float((actual - expected).abs().sum(1).mean()) < 0.03, kept
+        most = 0.1 if kept.kind == "hidden" and kept.precision == "int8" else 0.03  # one step a position for 576 states
+        assert float((actual - expected).abs().sum(1).mean()) < most, kept
         assert float((actual - whole).abs().sum(1).mean()) > 0.01, kept  # the tail is gone
 
 
