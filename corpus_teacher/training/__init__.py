@@ -4,7 +4,7 @@
 training, `Objective` is its loss for other loops, `make_student` and `load_student` make what is trained.
 """
 
-from corpus_teacher.training.batches import DistillationCollator
+from corpus_teacher.training.batches import DistillationCollator, finish
 from corpus_teacher.training.callbacks import StepClock
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Head, Objective, Taught
@@ -22,6 +22,7 @@ __all__ = [
     "StepClock",
     "Taught",
     "TrainingResult",
+    "finish",
     "load_student",
     "make_student",
     "train_student",

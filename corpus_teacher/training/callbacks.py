@@ -24,15 +24,18 @@ class StepClock:
     step_s : float
         From asking for the batches of a step to the end of its update.
     loader_s : float
-        The part of it spent waiting for batches; in-process teaching is in it.
+        The part of it spent waiting for batches and for the targets that workers or a thread make of them.
+    asked_s : float
+        The part of it that live teachers took: a neural one, the student's average, and who scores the student's text.
     teacher_s : float
-        What the teachers took, wherever they ran.
+        What all teachers took, wherever and beside whatever they ran.
     """
 
     steps: int = 0
     tokens: int = 0
     step_s: float = 0.0
     loader_s: float = 0.0
+    asked_s: float = 0.0
     teacher_s: float = 0.0
     began: float = 0.0
 

@@ -54,8 +54,8 @@ class TrainingResult:
     teacher_s, loader_s : float
         As in `StepClock`.
     teacher_share : float
-        Share of the time of the steps that the teachers cost: their own time where they ran in the main process,
-        the wait for batches where they ran in workers. 0 without a soft teacher.
+        Share of the time of the steps that the teachers cost: stalls (the wait for batches and the targets that workers
+        or a thread make of them) and live teachers. 0 without a soft teacher.
     """
 
     held_out_nats: float
@@ -173,7 +173,7 @@ def _result(trainer: DistillationTrainer, length: int) -> TrainingResult:
         if "eval_loss" in entry
     ]
     clock = trainer.clock
-    cost = clock.loader_s if config.dataloader_num_workers else clock.teacher_s
+    cost = clock.loader_s + clock.asked_s
     return TrainingResult(
         held_out_nats=history[-1]["held_out_nats"],
         bits_per_byte=history[-1].get("bits_per_byte"),

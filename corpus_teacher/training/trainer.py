@@ -25,8 +25,8 @@ from corpus_teacher.mixed_targets import MixedTargets
 from corpus_teacher.neural import CachedTeacher, EmaCallback, EmaTeacher
 from corpus_teacher.on_policy import OnPolicy, continue_rows
 from corpus_teacher.targets import SoftTargets
-from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
-from corpus_teacher.training.batches import DistillationCollator
+from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.training.batches import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.callbacks import ClockCallback, StepClock
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Head, Objective, Taught
@@ -114,6 +114,7 @@ class DistillationTrainer(transformers.Trainer):
             form=form,
             distinct="distinct" in self.objective.policy.needs,
             permute=args.control == "permuted",
+            ahead=not args.dataloader_num_workers,
         )
         super().__init__(model=model, args=args, data_collator=collator, **options)
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, not by the passes
@@ -131,7 +132,7 @@ class DistillationTrainer(transformers.Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Held-out batches, all of them; no teacher is asked, since the evaluation is on the data."""
         collator, drop_last = self.data_collator, self.args.dataloader_drop_last
-        self.data_collator, self.args.dataloader_drop_last = TeacherCollator(), False
+        self.data_collator, self.args.dataloader_drop_last = DistillationCollator(), False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
@@ -146,7 +147,6 @@ class DistillationTrainer(transformers.Trainer):
             batches = [self._own_text(batch, number, self.on_policy) for number, batch in enumerate(batches)]
         counted = torch.zeros((), dtype=torch.int64, device=device)
         for batch in batches:
-            self.clock.teacher_s += batch.pop("teacher_s", 0.0)
             self.clock.tokens += batch["input_ids"].numel()
             counted += (batch["labels"][:, 1:] != IGNORE_INDEX).sum().to(device)
         if self.args.world_size > 1:
@@ -155,6 +155,8 @@ class DistillationTrainer(transformers.Trainer):
 
     def _own_text(self, batch: dict[str, Any], number: int, settings: OnPolicy) -> dict[str, Any]:
         """The batch continued by the student, and what the corpus says of that text; only it is to be learnt."""
+        if TAUGHT in batch:
+            batch[TAUGHT].cancel()  # of a text that isn't read
         generator = settings.generator(self.state.global_step, number, self.args.process_index)
         ids = batch["input_ids"].to(self.args.device)
         written = continue_rows(
@@ -175,8 +177,16 @@ class DistillationTrainer(transformers.Trainer):
             own["soft_targets"] = self._outside(written)
             if "distinct" in self.objective.policy.needs:
                 own["distinct"] = self._outside.distinct(written)
-            own["teacher_s"] = time.perf_counter() - begin
+            self._note_asked(begin)
         return own
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """The batch on its device; what a thread still makes of it is waited for, and counts as a stall."""
+        begin = time.perf_counter()
+        inputs = finish(inputs)
+        self.clock.loader_s += time.perf_counter() - begin
+        self.clock.teacher_s += inputs.pop("teacher_s", 0.0)
+        return super()._prepare_inputs(inputs)
 
     def _prepare_input(self, data: Any) -> Any:
         if isinstance(data, (SoftTargets, MixedTargets)):
@@ -238,8 +248,14 @@ class DistillationTrainer(transformers.Trainer):
     def _ask(self, teacher: AskedTeacher, ids: Tensor) -> Any:
         begin = time.perf_counter()
         said = teacher(ids)
-        self.clock.teacher_s += time.perf_counter() - begin
+        self._note_asked(begin)
         return said if isinstance(said, Tensor) or not hasattr(said, "to") else said.to(self.args.device)
+
+    def _note_asked(self, begin: float) -> None:
+        """A live teacher was asked, from `begin` until now."""
+        took_s = time.perf_counter() - begin
+        self.clock.asked_s += took_s
+        self.clock.teacher_s += took_s
 
     # What is told
 
@@ -260,8 +276,9 @@ class DistillationTrainer(transformers.Trainer):
         """Log, with the parts of the loss, the reasons, the teacher's entropy and the stalls beside the loss.
 
         Names: ``hard_nats``, ``corpus_nats`` … are means over the positions that they teach; ``share_…``,
-        ``weight_…`` are of `BlendReport`; ``teacher_entropy`` is of the step just done, in nats; ``loader_share`` and
-        ``teacher_share`` are parts of the time of the steps since the last log.
+        ``weight_…`` are of `BlendReport`; ``teacher_entropy`` is of the step just done, in nats. Parts of the time of
+        the steps since the last log: ``loader_share``, the stalls (batches and targets that were waited for), and
+        ``teacher_share``, what the teachers took, wherever they ran (so it may be hidden, and above 1).
         """
         if "loss" in logs:
             logs = {**logs, **self._notes.told(self.accelerator, self.clock)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,17 @@ import transformers
 from corpus_index import build_index
 
 from corpus_teacher.data import TokenWindows
-from corpus_teacher.errors import ConfigError
+from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.teacher import CorpusTeacher
-from corpus_teacher.training import DistillationConfig, TrainingResult, make_student, train_student
+from corpus_teacher.training import (
+    DistillationCollator,
+    DistillationConfig,
+    TrainingResult,
+    finish,
+    make_student,
+    train_student,
+)
 
 VOCAB, LENGTH = 24, 16
 STUDENT = {
@@ -89,16 +98,28 @@ class Recorder(transformers.TrainerCallback):
             raise KeyboardInterrupt
 
 
+class PartlyLabelled(TokenWindows):
+    """Windows of which some have three labels, and others all."""
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        window = super().__getitem__(number)
+        labels = window["input_ids"].copy()
+        if number % 3:
+            labels[:-3] = -100
+        return {**window, "labels": labels}
+
+
 def run(tokens: np.ndarray, corpus: CorpusTeacher, out: Path, **options: Any) -> TrainingResult:
     own = (
         "resume", "callbacks", "held_out_bytes", "progress", "neural_teacher", "self_teacher", "on_policy", "form",
         "teacher", "student",
     )  # fmt: skip
+    windows = options.pop("windows", TokenWindows)
     passed = {name: options.pop(name) for name in own if name in options}
     return train_student(
         DistillationConfig(str(out), **{**SETTINGS, **options}),
         passed.pop("student", None) or make_student(STUDENT, vocab_size=VOCAB),
-        TokenWindows(tokens[:2500], LENGTH),
+        windows(tokens[:2500], LENGTH),
         TokenWindows(tokens[2500:], LENGTH, shuffle=False),
         **{"teacher": corpus, **passed},
     )
@@ -179,12 +200,68 @@ def test_resume_is_exact(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: P
 
 def test_accumulation_is_weighted_by_tokens(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
     # plain descent, since Adam blows the rounding of small gradients up
-    options = {"learning_rate": 0.5, "optim": "sgd"}
+    options = {"learning_rate": 0.5, "optim": "sgd", "windows": PartlyLabelled}
     whole = run(tokens, teacher, tmp_path / "whole", **options)
     options |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     parts = run(tokens, teacher, tmp_path / "parts", **options)
     assert parts.tokens == whole.tokens
     assert parts.held_out_nats == pytest.approx(whole.held_out_nats, abs=1e-5)
+    for name in ("loss", "hard_nats", "corpus_nats"):
+        assert parts.logs[-1][name] == pytest.approx(whole.logs[-1][name], abs=1e-4)
+
+
+def test_labels_of_windows_count(tokens: np.ndarray, teacher: CorpusTeacher) -> None:
+    """The mean over tokens is another one than the mean over rows: else the test above couldn't fail."""
+    windows = PartlyLabelled(tokens[:2500], LENGTH)
+    batch = DistillationCollator(teacher)([windows[number] for number in range(4)])
+    counted = (batch["labels"][:, 1:] != -100).sum(1)
+    assert counted.tolist() == [LENGTH - 1, 3, 3, LENGTH - 1]
+    with pytest.raises(InputError, match=r"labels of a window have none and its input_ids shape \(16,\)"):
+        DistillationCollator()([windows[0], TokenWindows(tokens, LENGTH)[0]])
+    with pytest.raises(InputError, match=r"labels of a window have shape \(2,\)"):
+        DistillationCollator()([{"input_ids": np.arange(LENGTH), "labels": np.arange(2)}])
+
+
+def test_targets_are_made_in_a_thread_ahead(tokens: np.ndarray, teacher: CorpusTeacher) -> None:
+    windows = TokenWindows(tokens[:2500], LENGTH)
+    threads: list[str] = []
+
+    def cached(ids: torch.Tensor) -> Any:
+        threads.append(threading.current_thread().name)
+        return teacher(ids)
+
+    rows = [windows[number] for number in range(4)]
+    collator = DistillationCollator(teacher, cached=cached, distinct=True, permute=True, ahead=True)
+    batch, expected = collator(rows), DistillationCollator(teacher, cached=cached, distinct=True, permute=True)(rows)
+    assert set(batch) == {"input_ids", "labels", "taught"}
+    actual = finish(batch)
+    assert set(actual) == set(expected)
+    assert threads[0].startswith("teacher") != threads[1].startswith("teacher")
+    for name in ("soft_targets", "neural_targets"):
+        assert torch.equal(actual[name].dense(), expected[name].dense())
+    assert torch.equal(actual["distinct"], expected["distinct"])
+    assert finish(expected) is expected
+    collator = DistillationCollator(teacher, ahead=True)
+    collator(rows)
+    again = finish(pickle.loads(pickle.dumps(collator))(rows))  # to spawned workers it goes without its thread
+    assert torch.equal(again["soft_targets"].dense(), teacher(again["input_ids"]).dense())
+
+
+def test_what_a_teacher_refuses_ends_the_training(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
+    unknown = tokens.copy()
+    unknown[64:] = VOCAB - 1
+    document = CorpusTeacher(teacher.index, max_order=2, leave_out="document")
+    with pytest.raises(InputError, match="isn't what the index holds at position"):
+        run(unknown, document, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"gradient_accumulation_steps": 2}, {"form": "mixed"}, {"control": "permuted"}])
+def test_ahead_or_in_workers_is_the_same(
+    tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    one = run(tokens, teacher, tmp_path / "thread", **options)
+    other = run(tokens, teacher, tmp_path / "worker", dataloader_num_workers=1, **options)
+    assert one.history == other.history
 
 
 def test_loss_parts_are_logged(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
@@ -194,7 +271,8 @@ def test_loss_parts_are_logged(tokens: np.ndarray, teacher: CorpusTeacher, tmp_p
     assert first["weight_corpus"] == pytest.approx(0.25)
     assert first["share_corpus"] == 1.0
     assert 0 < first["teacher_entropy"] < math.log(VOCAB)
-    assert 0 < first["teacher_share"] <= first["loader_share"] < 1
+    assert first["teacher_share"] > 0
+    assert 0 < first["loader_share"] < 1
 
 
 _TWO_PROCESSES = """
@@ -207,10 +285,19 @@ from corpus_teacher.training import DistillationConfig, make_student, train_stud
 
 index, tokens, out, student, options, batch = sys.argv[1:]
 tokens = np.load(tokens)
+
+class PartlyLabelled(TokenWindows):
+    def __getitem__(self, number):
+        window = super().__getitem__(number)
+        labels = window["input_ids"].copy()
+        if number % 3:
+            labels[:-3] = -100
+        return {**window, "labels": labels}
+
 result = train_student(
     DistillationConfig(out, **json.loads(options), per_device_train_batch_size=int(batch)),
     make_student(json.loads(student), vocab_size=24),
-    TokenWindows(tokens[:2500], 16),
+    PartlyLabelled(tokens[:2500], 16),
     TokenWindows(tokens[2500:], 16, shuffle=False),
     teacher=CorpusTeacher(index, max_order=2),
 )
@@ -244,7 +331,8 @@ def test_two_processes_are_one_big_batch(tokens: np.ndarray, teacher: CorpusTeac
     )
     assert ran.returncode == 0, ran.stderr
     printed = next(line for line in ran.stdout.splitlines() if line.startswith("nats "))
-    whole = run(tokens, teacher, tmp_path / "one", **options, per_device_train_batch_size=8)
+    options |= {"windows": PartlyLabelled, "per_device_train_batch_size": 8}
+    whole = run(tokens, teacher, tmp_path / "one", **options)
     logs = [whole.logs[-1][name] for name in ("corpus_nats", "hard_nats", "weight_corpus", "teacher_entropy")]
     expected = [whole.tokens, *logs, *[point["held_out_nats"] for point in whole.history]]
     assert json.loads(printed.removeprefix("nats ")) == pytest.approx(expected, abs=1e-5)

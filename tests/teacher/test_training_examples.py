@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from corpus_teacher.cli import app
 from corpus_teacher.data import BuildOptions, build_index_from_sources
 from corpus_teacher.training import make_student
 from corpus_teacher.training.assembling import run_training
@@ -52,12 +56,36 @@ def test_it_runs(place: Path, monkeypatch: pytest.MonkeyPatch, example: Path) ->
         smaller["on_policy"] = {"prompt_len": 8, "share": 1.0}
     if "checkpoint" not in read_run(example).student:
         smaller["student"] = TINY
+    for command in commands_of(example):
+        told = CliRunner().invoke(app, command)
+        assert told.exit_code == 0, told.output
     result = run_training(read_run(example, smaller))
     assert result.steps == 3
     assert 0 < result.held_out_nats < 8
     assert sum(value for name, value in result.logs[-1].items() if name.startswith("weight_")) == pytest.approx(1)
 
 
+def commands_of(example: Path) -> list[list[str]]:
+    """What the file says is to be run before it, on less text."""
+    comment = "".join(line[1:] for line in example.read_text().splitlines(keepends=True) if line.startswith("#"))
+    found = re.findall(r"^\s+corpus-teacher (synthesize (?:.*\\\n)*.*)$", comment, flags=re.MULTILINE)
+    smaller = {"100000": "600", "5000": "40", "256": "32"}
+    # a model of random weights, and a corpus that repeats itself
+    others = {"--max-copied": "1.0", "--max-repeated": "1.0"}
+    commands = [shlex.split(one.replace("\\\n", " ")) for one in found]
+    for command in commands:
+        for place, word in enumerate(command):
+            command[place] = others.get(command[place - 1], smaller.get(word, word))
+    return commands
+
+
+def test_texts_are_written_first() -> None:
+    for name in ("sequence-level", "own-samples"):
+        (command,) = commands_of(EXAMPLES[0].with_name(f"{name}.toml"))
+        assert command[-2:] == ["--out", "synthetic" if name == "sequence-level" else name]
+
+
 def test_there_is_one_for_every_way_that_is_a_training() -> None:
     names = {"corpus-only", "blend", "classic", "own-average", "on-policy", "quantization", "larger-index"}
+    names |= {"sequence-level", "own-samples"}
     assert {example.stem for example in EXAMPLES} == names
