@@ -28,11 +28,13 @@ def train(
     from corpus_teacher import display, display_training
     from corpus_teacher.errors import TrainingInterrupted
     from corpus_teacher.training.assembling import is_main_process, run_training
+    from corpus_teacher.training.checking import check_places
     from corpus_teacher.training.settings import read_run
 
     changes = {name: value for name, value in (("out", out), ("seed", seed)) if value is not None}
     settings = read_run(config, changes)
     if check:
+        check_places(settings)
         print_json(settings.to_dict())
         return
     try:

@@ -69,7 +69,7 @@ def fake_quantize(
         raise ConfigError(f"activations is {activations!r}: give 'int8', or None to leave them as they are")
     if group_size is not None and group_size < 2:
         raise ConfigError(f"group_size is {group_size!r}: give at least 2 weights a scale, or None for one scale a row")
-    _check_torchao()
+    check_torchao()
     from torchao.quantization.qat import QATConfig
 
     names = _layers(model, exclude)
@@ -107,7 +107,7 @@ def convert(model: Any) -> list[str]:
     The integers of either type are held a byte each, which every device can read; torchao's packed layouts, of two int4
     a byte, belong to the kernels of one device each.
     """
-    _check_torchao()
+    check_torchao()
     from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
 
     prepared = {name: module for name, module in model.named_modules() if isinstance(module, FakeQuantizedLinear)}
@@ -122,7 +122,8 @@ def convert(model: Any) -> list[str]:
     return list(prepared)
 
 
-def _check_torchao() -> None:
+def check_torchao() -> None:
+    """Refuse where torchao isn't installed."""
     if importlib.util.find_spec("torchao") is None:
         raise ConfigError("quantisation needs torchao, not installed: pip install torchao, or corpus-teacher[qat]")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, EstimatorLike, OrderShare
+from corpus_index import CorpusIndex, EstimatorLike, OrderShare, resolve_estimator
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -187,6 +187,17 @@ def open_index(path: str | Path) -> Iterator[CorpusIndex]:
     """Open an index for a question."""
     with CorpusIndex.open(path) as index:
         yield index
+
+
+def check_estimator(index: CorpusIndex, spec: EstimatorLike, max_order: int | None) -> None:
+    """Refuse an estimator that there isn't, or that was fitted on another index; nothing is fitted.
+
+    Raises
+    ------
+    QueryError, IndexFormatError
+        As `corpus_index.resolve_estimator`.
+    """
+    resolve_estimator(spec, index, max_order)
 
 
 def index_info(path: str | Path) -> IndexInfo:

@@ -26,6 +26,7 @@ from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, OutputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.training.checking import check_length, check_places, check_same_tokens
 from corpus_teacher.training.running import TrainingResult, train_student
 from corpus_teacher.training.settings import CorpusSettings, NeuralSettings, RunSettings, SelfSettings
 from corpus_teacher.training.student import load_student, make_student
@@ -97,6 +98,7 @@ def run_training(
         Texts, indexes, models and folders that can't be used.
     """
     out = Path(settings.out)
+    check_places(settings)
     if is_main_process():
         _check_folder(out, settings, resume)
     with assembled(settings, reading) as parts:
@@ -172,12 +174,7 @@ def _student(settings: RunSettings, vocab_size: int) -> transformers.PreTrainedM
         student = load_student(settings.student["checkpoint"], vocab_size=vocab_size)
     else:
         student = make_student(settings.student, vocab_size=vocab_size, seed=settings.seed)
-    longest = getattr(student.config, "max_position_embeddings", None) or settings.data.length
-    if settings.data.length > longest:
-        raise ConfigError(
-            f"data.length is {settings.data.length} and the student reads at most {longest} tokens: "
-            "shorten the windows, or raise max_position_embeddings"
-        )
+    check_length(student, settings.data.length)
     if settings.quantization is not None:
         from corpus_teacher.quantization import fake_quantize
 
@@ -192,14 +189,7 @@ def _corpus_teacher(said: CorpusSettings, settings: RunSettings, index: Any) -> 
         options["leave_out"] = None if said.leave_out == "none" else said.leave_out
     teacher = CorpusTeacher(said.index if other and said.index is not None else index, **options)
     if other:
-        if teacher.vocab_size != index.vocab_size:
-            raise ConfigError(
-                f"corpus.index has {teacher.vocab_size} tokens and data.index {index.vocab_size}: "
-                "build both with one tokenizer"
-            )
-        ours, theirs = (one.metadata.get("tokenizer") or {} for one in (index, teacher.index))
-        if ours.get("fingerprint") != theirs.get("fingerprint"):
-            raise ConfigError("corpus.index and data.index have different tokenizers: build both with one")
+        check_same_tokens(teacher.index, index)
         if said.leave_out is None:
             raise ConfigError(
                 "corpus.leave_out isn't given and corpus.index is another index than data.index: say 'self' if the "

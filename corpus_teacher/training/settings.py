@@ -16,7 +16,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,10 +28,11 @@ else:
     import tomli as tomllib
 
 from corpus_teacher.blend import make_policy
-from corpus_teacher.blend.settings import check_keys, check_known, check_whole, make_from, nearest
+from corpus_teacher.blend.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.training.config import DistillationConfig
+from corpus_teacher.training.objective import Objective
 from corpus_teacher.training.student import DEFAULT_STUDENT
 
 KEEP = ("all", "top-k", "top-p", "sample", "systematic", "hidden")
@@ -104,6 +109,10 @@ class CorpusSettings:
         if self.leave_out is not None:
             check_known(self.leave_out, ("auto", "self", "document", "none"), "leave_out")
         check_known(self.form, ("flat", "mixed"), "form")
+        if self.max_order is not None:
+            check_whole(self.max_order, "max_order", 0)
+        check_whole(self.top_k, "top_k", 1)
+        _check_mass(self.top_p, "top_p")
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,11 @@ class NeuralSettings:
         check_known(self.keep, KEEP, "keep")
         if self.dtype is not None:
             check_known(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
+        check_known(self.missing, ("refuse", "invalid"), "missing")
+        for name in ("k", "draws", "rows"):
+            if getattr(self, name) is not None:
+                check_whole(getattr(self, name), name, 1)
+        _check_mass(self.p, "p")
 
 
 @dataclass(frozen=True)
@@ -165,6 +179,10 @@ class SelfSettings:
     warm_up: bool = True
     checkpoint: str | None = None
 
+    def __post_init__(self) -> None:
+        if not is_number(self.decay) or not 0 <= self.decay < 1:
+            raise ConfigError(f"decay is {self.decay!r}: give a number from 0 to below 1")
+
 
 @dataclass(frozen=True)
 class QuantizationSettings:
@@ -173,6 +191,12 @@ class QuantizationSettings:
     weights: str = "int4"
     activations: str | None = None
     group_size: int = 32
+
+    def __post_init__(self) -> None:
+        check_known(self.weights, ("int4", "int8"), "weights")
+        if self.activations is not None:
+            check_known(self.activations, ("int8",), "activations")
+        check_whole(self.group_size, "group_size", 2)
 
 
 @dataclass(frozen=True)
@@ -343,7 +367,21 @@ def _training(table: Any) -> dict[str, Any]:
                 raise ConfigError(f"training has no key {key!r}: it is {where}, at the top of the file")
     check_keys(table, list(kinds), "training")
     typed(table, kinds, DistillationConfig, "training")
+    loggers = table.get("report_to", "none")
+    for name in loggers if isinstance(loggers, (list, tuple)) else (loggers,):
+        check_known(name, (*INTEGRATION_TO_CALLBACK, "all", "none"), "training.report_to")
+    for key, known in (("save_strategy", SaveStrategy), ("eval_strategy", IntervalStrategy),
+                       ("logging_strategy", IntervalStrategy), ("lr_scheduler_type", SchedulerType),
+                       ("optim", OptimizerNames)):  # fmt: skip
+        if isinstance(table.get(key), str):
+            check_known(table[key], [one.value for one in known], f"training.{key}")
     return dict(table)
+
+
+def _check_mass(value: object, name: str) -> None:
+    """Refuse what is no share above 0."""
+    if not is_number(value) or not 0 < value <= 1:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}: give a share above 0 and at most 1")
 
 
 def typed(table: Any, kinds: Mapping[str, Any], owner: type, where: str) -> None:
@@ -373,8 +411,8 @@ def _types_of(hint: Any) -> set[Any]:
 def _check_together(settings: RunSettings) -> None:
     """What no table can know alone."""
     soft = [name for name in ("corpus", "neural", "self_") if getattr(settings, name) is not None]
-    with_policy = settings.config()
-    with_policy.make_policy({"self" if name == "self_" else name for name in soft})
+    told = None if settings.corpus is None else torch.ones(1)  # the unigrams, which the corpus teacher tells
+    Objective(settings.config(), {"self" if name == "self_" else name for name in soft}, told)
     if settings.corpus is not None and settings.data.train and settings.corpus.leave_out is None:
         raise ConfigError(
             "corpus.leave_out isn't given and data.train names a text of its own: say 'self' if that text is in the "

@@ -68,8 +68,9 @@ def make_student(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return transformers.AutoModelForCausalLM.from_config(config)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # of transformers and of the hub's checks of a config, which wrap the reason
+        told = error.__cause__ or error
+        reason = (str(told).strip() or type(told).__name__).splitlines()[0]
         raise ConfigError(f"no student can be made of this config: {reason}") from error
 
 

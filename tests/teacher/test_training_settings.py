@@ -16,7 +16,7 @@ from corpus_index import build_index
 from typer.testing import CliRunner
 
 from corpus_teacher.cli import app
-from corpus_teacher.errors import ConfigError, InputError, TrainingInterrupted
+from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError, TrainingInterrupted
 from corpus_teacher.training import load_student
 from corpus_teacher.training.assembling import assembled, run_training
 from corpus_teacher.training.settings import make_run, merged, read_run
@@ -191,7 +191,21 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
         ({"training": {"policy": {}}}, "it is the table"),
         ({"training": {"output_dir": "x"}}, "it is out, at the top"),
         ({"training": {"alpha": 3}}, "training: alpha is 3"),
-        ({"training": {"optim": "adamwise"}}, "training: "),
+        ({"training": {"optim": "adamwise"}}, "training.optim is 'adamwise', which is unknown: did you mean 'adam"),
+        ({"training": {"save_strategy": "step"}}, "training.save_strategy is 'step', .* did you mean 'steps'"),
+        ({"training": {"report_to": ["tensorbord"]}}, "report_to is 'tensorbord', .* did you mean 'tensorboard'"),
+        ({"corpus": {"max_order": -1}}, "corpus: max_order is -1"),
+        ({"corpus": {"top_k": 0}}, "corpus: top_k is 0"),
+        ({"corpus": {"top_p": 0}}, "corpus: top_p is 0"),
+        ({"neural": {"model": "x", "draws": 0}}, "neural: draws is 0"),
+        ({"neural": {"model": "x", "p": 1.5}}, "neural: p is 1.5"),
+        ({"self": {"decay": 1}}, "self: decay is 1"),
+        ({"quantization": {"weights": "int3"}}, "weights is 'int3', .* did you mean"),
+        ({"quantization": {"group_size": 1}}, "quantization: group_size is 1"),
+        (
+            {"training": {"fused": True}, "policy": {"corpus": 0.5, "routing": {"by": "student"}}},
+            "set fused to false",
+        ),
         ({"data": {"train": "x.npy"}, "corpus": {"leave_out": "remove"}}, "corpus.leave_out isn't given"),
         ({"quantization": {"weights": 4}}, "quantization.weights is 4: give a text"),
     ],
@@ -223,5 +237,57 @@ def test_what_only_the_files_know(place: Path, tmp_path: Path) -> None:
         make_run(table(place, tmp_path / "e", student={"checkpoint": "x"}))
     gone = table(place, tmp_path / "f")
     gone["student"] = {"checkpoint": str(tmp_path / "none")}
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match=r"student: .* is no folder with a model"):
         run_training(make_run(gone))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"index": "nowhere"}}, "data.index: .*nowhere"),
+        ({"data": {"held_out": ["nothing.txt"]}}, "data.held_out: .*nothing.txt"),
+        ({"data": {"train": ["nothing.txt"]}}, "data.train: .*nothing.txt"),
+        (
+            {"student": {"num_attention_heads": 3}},
+            "student: no student can be made of this config: The hidden size \\(16\\)",
+        ),
+        ({"student": {"hidden_size": "wide"}}, "student: no student can be made of this config: .*wide"),
+        ({"corpus": {"estimator": "wittenbell"}}, "corpus: .*wittenbell.*witten-bell"),
+        ({"corpus": {"estimator": {"name": "witten-bell", "discount": 1}}}, "corpus: .*discount"),
+        ({"corpus": {"index": "nowhere"}}, "corpus: .*nowhere"),
+        ({"neural": {"cache": "nowhere"}}, "neural: .*nowhere"),
+        ({"self": {"checkpoint": "nowhere"}}, "self: 'nowhere' is no folder with a model"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_read(
+    place: Path, tmp_path: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(*args: Any, **options: Any) -> Any:
+        raise AssertionError("something was read or made")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("corpus_teacher.training.assembling.assembled", reading)
+    settings = make_run(table(place, tmp_path / "out", **{"corpus": {"leave_out": "none"}, **changes}))
+    with pytest.raises(CorpusIndexError, match=message):
+        run_training(settings)
+    assert not (tmp_path / "out").exists()
+    file = tmp_path / "run.toml"
+    file.write_text(_toml(settings.to_dict()))
+    checked = CliRunner().invoke(app, ["train", str(file), "--check"])
+    assert checked.exit_code != 0
+
+
+def _toml(values: dict[str, Any]) -> str:
+    """Tables of one level as TOML, by way of JSON."""
+    top = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    for name, table_ in tables.items():
+        lines.append(f"[{name}]")
+        for key, value in table_.items():
+            if isinstance(value, dict):
+                inner = ", ".join(f"{one} = {json.dumps(other)}" for one, other in value.items())
+                lines.append(f"{key} = {{ {inner} }}")
+            elif value is not None:
+                lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines)
