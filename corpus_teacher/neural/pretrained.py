@@ -59,7 +59,7 @@ def load_model(spec: str | Path, *, dtype: torch.dtype | None = None) -> transfo
     """
     where, options = _arguments(spec)
     try:
-        with _quiet():
+        with quiet():
             return transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype or "auto", **options)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, ImportError, and those of the hub
         raise InputError(f"no causal language model can be loaded from {str(spec)!r}: {_reason(error)}") from error
@@ -75,7 +75,7 @@ def load_model_tokenizer(spec: str | Path) -> Tokenizer | None:
     """
     where, options = _arguments(spec)
     if options:
-        with _quiet():
+        with quiet():
             loaded = transformers.AutoTokenizer.from_pretrained(where, **options)
         return Tokenizer(loaded.backend_tokenizer, spec=str(spec), end_of_document=loaded.eos_token_id)
     if Path(where).is_dir() and not any(
@@ -105,8 +105,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars of loading."""
+def quiet() -> Iterator[None]:
+    """Without the progress bars of loading and saving."""
     logging = transformers.utils.logging
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -25,6 +25,7 @@ from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, OutputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
+from corpus_teacher.neural.pretrained import quiet
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training.checking import check_length, check_places, check_same_tokens
 from corpus_teacher.training.running import TrainingResult, train_student
@@ -290,7 +291,8 @@ def _save(parts: Parts, settings: RunSettings, folder: Path) -> None:
     if settings.quantization is not None:
         return  # its weights are those of the training; corpus_teacher.quantization.convert makes the small ones
     try:
-        parts.student.save_pretrained(folder)
+        with quiet():
+            parts.student.save_pretrained(folder)
         if parts.tokenizer is not None:
             (folder / "tokenizer.json").write_bytes(parts.tokenizer.to_bytes())
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import transformers
 from transformers.trainer_utils import get_last_checkpoint
 
 from corpus_teacher.errors import ConfigError, OutputError, TrainingInterrupted
+from corpus_teacher.neural.pretrained import quiet
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training.callbacks import InterruptCallback, ProgressCallback
@@ -148,7 +150,8 @@ def train_student(
     except OSError as error:
         raise OutputError(f"{out} can't be written to: {error.strerror or error}") from error
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with quiet() if config.disable_tqdm else nullcontext():
+            trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         interrupt.release()
     if interrupt.interrupted:

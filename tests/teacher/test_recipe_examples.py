@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-PAGES = ("recipes/on-policy.md", "recipes/demonstrations.md", "recipes/quantization.md", "adapters.md")
+PAGES = ("recipes/on-policy.md", "recipes/demonstrations.md", "recipes/quantization.md", "adapters.md", "caches.md")
 
 
 def rows_of(name: str, options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
