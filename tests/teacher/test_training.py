@@ -308,10 +308,13 @@ torch.distributed.destroy_process_group()  # else its threads may outlive the in
 """
 
 
-def test_two_processes_are_one_big_batch(tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"fused": True}], ids=["plain", "fused"])
+def test_two_processes_are_one_big_batch(
+    tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     (tmp_path / "script.py").write_text(_TWO_PROCESSES)
     np.save(tmp_path / "tokens.npy", tokens)
-    options = {**SETTINGS, "learning_rate": 0.5, "optim": "sgd"}
+    options: dict[str, Any] = {**SETTINGS, "learning_rate": 0.5, "optim": "sgd", **changes}
     del options["per_device_train_batch_size"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable]
     arguments = [
