@@ -65,6 +65,24 @@ def load_model(spec: str | Path, *, dtype: torch.dtype | None = None) -> transfo
         raise InputError(f"no causal language model can be loaded from {str(spec)!r}: {_reason(error)}") from error
 
 
+def check_model(spec: str | Path) -> None:
+    """Refuse a model that there isn't; of a folder or a name only the configuration is read, of a GGUF file nothing.
+
+    Raises
+    ------
+    InputError
+        As `load_model`.
+    """
+    where, options = _arguments(spec)
+    if options:
+        return
+    try:
+        with quiet():
+            transformers.AutoConfig.from_pretrained(where)
+    except Exception as error:  # as above
+        raise InputError(f"no causal language model can be loaded from {str(spec)!r}: {_reason(error)}") from error
+
+
 def load_model_tokenizer(spec: str | Path) -> Tokenizer | None:
     """The tokenizer beside a model, or None where it has none.
 

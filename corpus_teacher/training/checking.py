@@ -18,7 +18,8 @@ from corpus_teacher.data.lookup import check_estimator, index_tokenizer, open_in
 from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError
-from corpus_teacher.neural import CachedTeacher, find_smollm2
+from corpus_teacher.neural import CachedTeacher
+from corpus_teacher.neural.pretrained import check_model
 from corpus_teacher.quantization import check_torchao
 from corpus_teacher.training.settings import NeuralSettings, RunSettings
 from corpus_teacher.training.student import make_student
@@ -99,10 +100,8 @@ def _check_model_folder(path: str) -> None:
 def _check_neural(said: NeuralSettings, vocab_size: int, tokenizer: Tokenizer | None) -> None:
     if said.cache is not None:
         CachedTeacher(said.cache, vocab_size=vocab_size, student_tokenizer=tokenizer, k=said.k, missing=said.missing)
-    elif str(said.model) == "smollm2":
-        find_smollm2()
-    elif Path(str(said.model)).is_dir():
-        _check_model_folder(str(said.model))
+    else:
+        check_model(str(said.model))
 
 
 def check_same_tokens(other: Any, index: Any) -> None:

@@ -256,6 +256,10 @@ def test_what_only_the_files_know(place: Path, tmp_path: Path) -> None:
         ({"corpus": {"estimator": {"name": "witten-bell", "discount": 1}}}, "corpus: .*discount"),
         ({"corpus": {"index": "nowhere"}}, "corpus: .*nowhere"),
         ({"neural": {"cache": "nowhere"}}, "neural: .*nowhere"),
+        (
+            {"neural": {"model": "no-one/nothing"}},
+            "neural: no causal language model can be loaded from 'no-one/nothing'",
+        ),
         ({"self": {"checkpoint": "nowhere"}}, "self: 'nowhere' is no folder with a model"),
     ],
 )
