@@ -146,6 +146,8 @@ def measure(name: str, index: CorpusIndex, place: str, asked: argparse.Namespace
         "positions_a_step": student["batch"] * student["length"],
         "index_tokens": index.num_tokens,
         "place": place,
+        "rounds": asked.rounds,
+        "steps_a_round": asked.steps,
         "seconds_a_step": {},
         "ratios": {},
     }
@@ -207,8 +209,6 @@ def main() -> None:
         "machine": {"cores": available_cores(), "system": platform.platform(), "device": asked.device},
         "torch": torch.__version__,
         "threads": asked.threads,
-        "rounds": asked.rounds,
-        "steps_a_round": asked.steps,
         "rows": rows,
     }
     if asked.out:
