@@ -87,6 +87,12 @@ class DistillationCollator:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="teacher")
         return batch | {TAUGHT: self._thread.submit(self._teach, windows, batch["input_ids"])}
 
+    def close(self) -> None:
+        """End the thread, if there is one; the next batch begins another."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
+
     def _teach(self, windows: Sequence[Mapping[str, Any]], input_ids: torch.Tensor) -> dict[str, Any]:
         """What the teachers say of a batch, and how long it took them."""
         told: dict[str, Any] = {"teacher_s": 0.0}

@@ -127,6 +127,14 @@ class DistillationTrainer(transformers.Trainer):
         if self._average is not None:
             self.add_callback(EmaCallback(self._average))
 
+    def train(self, *args: Any, **options: Any) -> Any:
+        """The Trainer's; no thread of the collator's outlives it."""
+        try:
+            return super().train(*args, **options)
+        finally:
+            if isinstance(self.data_collator, DistillationCollator):
+                self.data_collator.close()
+
     # Batches
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:

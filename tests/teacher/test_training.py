@@ -260,6 +260,7 @@ def test_ahead_or_in_workers_is_the_same(
     tokens: np.ndarray, teacher: CorpusTeacher, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     one = run(tokens, teacher, tmp_path / "thread", **options)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("teacher")]
     other = run(tokens, teacher, tmp_path / "worker", dataloader_num_workers=1, **options)
     assert one.history == other.history
 
