@@ -153,9 +153,11 @@ class TeacherRun:
             row = Row.of([rate for rate, _ in found["rates"]], **fields)
             share = min(share for _, share in found["rates"])
             facts = found.get("facts", {})
-            row.details = {"cpu_share": share, **facts}
+            per_cpu_s = statistics.median(rate / max(share, 1e-9) for rate, share in found["rates"])
+            row.details = {"cpu_share": share, "per_cpu_s": per_cpu_s, **facts}
+            busy = f"had {share:.0%} of a core: {per_cpu_s:,.0f} a second of CPU time"
             notes = [row.note, *(f"{key.replace('_', ' ')} {value:.3g}" for key, value in facts.items())]
-            row.note = "; ".join(filter(None, [*notes, f"had {share:.0%} of a core" if share < 0.92 else ""]))
+            row.note = "; ".join(filter(None, [*notes, busy if share < 0.92 else ""]))
             if "judged" in found:
                 row.details["judged"] = {"oracle": found["judged"]}
                 if found["wrong"]:

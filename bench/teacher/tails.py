@@ -4,6 +4,7 @@ A call for one position costs mostly the call. So each of many positions is aske
 beyond the median call is what the position costs beyond the median position; that one is the time of large batches,
 divided. The first call for a position (which may make a shortlist that is kept) is told apart from later ones, of
 which the shortest counts: it is the one that nothing else on the machine disturbed. The slowest are asked more often.
+All is CPU time, so that a busy machine doesn't look like a slow position.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 
 LEAST = 20
 """Positions that are asked whatever the budget."""
+ROUNDS = 8
+"""How often the slowest, which then are others, are asked again."""
 
 
 class Tail(NamedTuple):
@@ -34,9 +37,9 @@ def tail(ask: Callable[[int], Any], num: int, median_us: float, *, budget_s: flo
     """The tail of the calls ask(0) … ask(num − 1), as many as fit the budget; median_us: of a position in a batch."""
 
     def took_us(i: int) -> float:
-        started = time.perf_counter()
+        started = time.thread_time()
         ask(i)
-        return (time.perf_counter() - started) * 1e6
+        return (time.thread_time() - started) * 1e6
 
     ask(0)
     first, later = np.full(num, np.nan), np.full(num, np.nan)
@@ -46,9 +49,12 @@ def tail(ask: Callable[[int], Any], num: int, median_us: float, *, budget_s: flo
             break
         first[i] = took_us(i)
         later[i] = min(took_us(i) for _ in range(repeats))
-    for i in np.argsort(-np.nan_to_num(later))[:LEAST].tolist():  # were they slow, or was the machine busy?
-        later[i] = min(later[i], *(took_us(i) for _ in range(4 * repeats)))
-    call = float(np.nanmedian(later))
+    usual = np.argsort(later)[: int(np.isfinite(later).sum())]  # not a number is last
+    usual = usual[max(0, usual.size // 2 - LEAST // 2) :][:LEAST]
+    for _ in range(ROUNDS):  # were they slow, or was the machine busy? The usual ones are asked as often
+        for i in {*np.argsort(-np.nan_to_num(later))[:LEAST].tolist(), *usual.tolist()}:
+            later[i] = min(later[i], *(took_us(i) for _ in range(4 * repeats)))
+    call = float(np.median(later[usual]))
     beyond = later - call
     return Tail(
         p50_us=median_us,

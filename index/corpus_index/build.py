@@ -29,8 +29,8 @@ Progress = Callable[[str, float], None]
 _AHEAD = 32
 _BUCKET = 16  # entries of an occurrence list that one directory entry stands for, on average
 _NEAR_COUNT = 4096  # tokens that occur as often are listed in 16 bits an entry
-_LIGHT = 256  # ranks; wider nodes have their row stored, if the rows are small enough together
-_ROW_BYTES_PER_TOKEN = 1.0
+_LIGHT = 128  # ranks; wider nodes have their row stored, if the rows are small enough together
+_ROW_BYTES_PER_TOKEN = 1.5
 _LEAST_DEEPEST = 16  # before rows of shorter contexts are given up, wider ones count as light
 _SLICE = 1 << 15  # ranks that are worth a thread
 

@@ -94,8 +94,8 @@ def test_a_long_run_costs_deep_rows_not_wide_ones(tmp_path: Path) -> None:
     text = rng.integers(0, 50, 20_000)
     plain = build_index(text, tmp_path / "plain", vocab_size=50)
     run = build_index(np.concatenate([text, np.full(4_000, 7), text[:9]]), tmp_path / "run", vocab_size=50)
-    assert (plain.light, plain.deepest) == (256, 65_534)
-    assert run.light == 256
+    assert (plain.light, plain.deepest) == (128, 65_534)
+    assert run.light == 128
     assert 16 <= run.deepest < 3_000
     for length in (1, 5, run.deepest - 1, run.deepest, run.deepest + 1, 3_500):
         answer = run.next_tokens([7] * length, max_order=length)
@@ -105,7 +105,7 @@ def test_a_long_run_costs_deep_rows_not_wide_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("orders", "expected"), [([1, 2], (256, 65_534)), ([1, 20], (256, 19)), ([1, 9], (512, 65_534))]
+    ("orders", "expected"), [([1, 2], (128, 65_534)), ([1, 20], (128, 19)), ([1, 9], (512, 65_534))]
 )
 def test_which_rows_are_affordable(orders: list[int], expected: tuple[int, int]) -> None:
     widths, sizes = np.array([1000, 300]), np.array([50, 60 if orders[1] > 2 else 50])

@@ -13,7 +13,7 @@ START, BUCKETS, BUCKET_SHIFT = range(11, 14)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
 WHOLE = 2  # a match that is all that is known of a context
-BLOCK_BITS = 8  # a stored row is wider than such a block, so it holds the first rank of one
+BLOCK_BITS = 7  # a stored row is wider than such a block, so it holds the first rank of one
 
 
 class EstimatorArrays(NamedTuple):
