@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, EstimatorLike
+from corpus_index import CorpusIndex, Drawn, EstimatorLike, SparseTargets, draw_tokens
 
 from corpus_teacher.data.drawing import Drawer, DrawOptions
 from corpus_teacher.data.lookup import index_tokenizer, open_index
@@ -160,7 +160,9 @@ def sample_sequences(
     if starts and index.end_of_document is not None:
         given = np.array([index.end_of_document], np.int64)  # a context starts anew after it
     generator = np.random.default_rng(seed)
+    draw = draw or DrawOptions()
     drawer: Drawer | None = None
+    exactly = explicit is None and draw.is_plain and not fitted.excludes
     text = np.empty((num, given.size + length), np.int64)
     text[:, : given.size] = given
     answer = Sequences(
@@ -177,19 +179,25 @@ def sample_sequences(
             answer.context_count[:, 0] = first.context_count
         else:
             begin = 0 if window is None else max(0, known - window)
-            targets = index.smoothed_targets(
-                text[active, begin:known],
-                estimator=fitted,
-                top_k=explicit or index.vocab_size,
-                shortlist=explicit,
-                starts_document=starts and begin == 0,
-                only_last=True,
-            )
-            if drawer is None:
-                drawer = Drawer(targets.base, draw or DrawOptions(), generator)
-            drawn = drawer.draw(targets)
-            answer.match_len[active, step] = targets.match_len
-            answer.context_count[active, step] = targets.context_count
+            context, at_start = text[active, begin:known], starts and begin == 0
+            found: Drawn | SparseTargets
+            if exactly:
+                found = draw_tokens(index, context, generator, estimator=fitted, starts_document=at_start)
+                drawn = found.token_ids
+            else:
+                found = index.smoothed_targets(
+                    context,
+                    estimator=fitted,
+                    top_k=explicit or index.vocab_size,
+                    shortlist=explicit,
+                    starts_document=at_start,
+                    only_last=True,
+                )
+                if drawer is None:
+                    drawer = Drawer(found.base, draw, generator)
+                drawn = drawer.draw(found)
+            answer.match_len[active, step] = found.match_len
+            answer.context_count[active, step] = found.context_count
         text[active, known] = drawn
         answer.tokens[active, step] = drawn
         if index.end_of_document is not None:

@@ -3,6 +3,7 @@
 from corpus_index.answers import Match, NextTokens, NextTokensBatch
 from corpus_index.arpa import write_arpa
 from corpus_index.build import build_index
+from corpus_index.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
 from corpus_index.duplicates import NearDuplicates, near_duplicates
 from corpus_index.errors import (
     CorpusError,
@@ -26,6 +27,7 @@ __all__ = [
     "CorpusError",
     "CorpusIndex",
     "CorpusIndexError",
+    "Drawn",
     "Estimator",
     "EstimatorLike",
     "Explanation",
@@ -42,8 +44,11 @@ __all__ = [
     "QueryError",
     "Recall",
     "RowTable",
+    "SortedBase",
     "SparseTargets",
     "build_index",
+    "draw_from",
+    "draw_tokens",
     "fit_recall",
     "load_estimator",
     "make_estimator",
@@ -52,6 +57,7 @@ __all__ = [
     "next_probabilities",
     "resolve_estimator",
     "smoothed_targets",
+    "sorted_base",
     "verify_index",
     "write_arpa",
 ]
