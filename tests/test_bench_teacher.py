@@ -175,7 +175,10 @@ def test_ends_take_the_place_of_separators() -> None:
 
 
 def test_tail_is_what_calls_take_beyond_the_median_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of our own: a call takes 100 µs, at 30 always 300, at 7 first 500, at 9 once 900: a busy machine."""
+    """By a clock of our own: a call takes 100 µs, at 30 always 300, at 7 first 500, at 9 once 900: a busy machine.
+
+    A call is for four copies.
+    """
     now, calls = [0.0], [0] * 40
 
     def ask(i: int) -> None:
@@ -183,15 +186,16 @@ def test_tail_is_what_calls_take_beyond_the_median_one(monkeypatch: pytest.Monke
         slow = {30: 300, 7: 500 if calls[7] == 1 else 100, 9: 900 if calls[9] == 2 else 100}
         now[0] += slow.get(i, 100) / 1e6
 
-    monkeypatch.setattr(tails.time, "perf_counter", lambda: now[0])
-    found = tails.tail(ask, 40, 2.0, budget_s=10.0)
+    for clock in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(tails.time, clock, lambda: now[0])
+    found = tails.tail(ask, 40, 2.0, copies=4, budget_s=10.0)
 
     assert (found.asked, found.slowest) == (40, 30)
     assert found._asdict() == pytest.approx(
         {
             "p50_us": 2.0,
-            "p99_us": 2.0 + 200 * 0.61,  # numpy's percentile lies between the last two of 40
-            "max_us": 202.0,
+            "p99_us": 2.0 + 50 * 0.61,  # numpy's percentile lies between the last two of 40
+            "max_us": 52.0,
             "first_us": 402.0,
             "call_us": 100.0,
             "asked": 40,
@@ -206,8 +210,9 @@ def test_tail_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(_: int) -> None:
         now[0] += 1.0
 
-    monkeypatch.setattr(tails.time, "perf_counter", lambda: now[0])
-    assert tails.tail(ask, 40, 2.0, budget_s=10.0).asked == tails.LEAST
+    for clock in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(tails.time, clock, lambda: now[0])
+    assert tails.tail(ask, 40, 2.0, copies=1, budget_s=10.0).asked == tails.LEAST
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,8 @@ from bench.timing import one_and_two, pass_rates
 BATCH_ROWS = 8
 """B: rows a call; T is that of the rows."""
 TOP_K = 64
+COPIES = 64
+"""Of a position in the calls of `tails`."""
 PASS_S = 2.0
 """Seconds of a pass, about: where all rows would take longer, a pass has fewer of them, one batch at least."""
 
@@ -188,12 +190,14 @@ class Ours(ours.Ours):
         def alone(i: int) -> Questions:
             row, first = rows[i], firsts[i]
             return Questions(
-                questions.tokens[row : row + 1, first : first + width + 1],
-                questions.positions[row : row + 1] + first,
+                questions.tokens[np.full(COPIES, row), first : first + width + 1],
+                questions.positions[np.full(COPIES, row)] + first,
             )
 
-        found = tail(lambda i: self.ask(index, asking, alone(i), **options), num, median_us, budget_s=budget_s)
-        match = index.match(alone(found.slowest).input_ids, max_order=asking.max_order)
+        found = tail(
+            lambda i: self.ask(index, asking, alone(i), **options), num, median_us, copies=COPIES, budget_s=budget_s
+        )
+        match = index.match(alone(found.slowest).input_ids[:1], max_order=asking.max_order)
         place = {"row": int(rows[found.slowest]), "first": int(firsts[found.slowest])}
         place |= {"match_len": int(match.match_len[0, -1]), "count": int(match.hi[0, -1] - match.lo[0, -1])}
         return found, place

@@ -138,7 +138,7 @@ class TeacherRun:
             tail = found["tail"]
             parts = (
                 f"p50 {tail['p50_us']:.2f}, p99 {tail['p99_us']:.1f}, max {tail['max_us']:.1f} µs",
-                f"a call for one: {tail['call_us']:.0f} µs, at first up to {tail['first_us']:.0f}",
+                f"a call for all copies: {tail['call_us']:.0f} µs, at first up to {tail['first_us']:.0f} more",
                 f"{tail['asked']} asked; the slowest matches {tail['match_len']} tokens, {tail['count']:,} times",
             )
             note = "; ".join(parts)

@@ -1,10 +1,11 @@
 """What the slowest position costs, beside the median one.
 
-A call for one position costs mostly the call. So each of many positions is asked for alone, and what its call takes
-beyond the median call is what the position costs beyond the median position; that one is the time of large batches,
-divided. The first call for a position (which may make a shortlist that is kept) is told apart from later ones, of
-which the shortest counts: it is the one that nothing else on the machine disturbed. The slowest are asked more often.
-All is CPU time, so that a busy machine doesn't look like a slow position.
+A call for one position costs mostly the call. So each of many positions is asked for by a call of its own, in so many
+copies that the call hardly counts, and what it takes beyond the median call, divided by the copies, is what the
+position costs beyond the median position; that one is the time of large batches, divided. The first call for a
+position (which may make a shortlist that is kept) is told apart from later ones, of which the shortest counts: it is
+the one that nothing else on the machine disturbed. The slowest are asked more often. All is CPU time, so that a busy
+machine doesn't look like a slow position.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ROUNDS = 8
 
 
 class Tail(NamedTuple):
-    """Microseconds a position: p50, p99, max; first: max of first calls; call: the median call for one position."""
+    """Microseconds a position: p50, p99, max; first: max of first calls; call: the median call, copies and all."""
 
     p50_us: float
     p99_us: float
@@ -33,8 +34,13 @@ class Tail(NamedTuple):
     slowest: int
 
 
-def tail(ask: Callable[[int], Any], num: int, median_us: float, *, budget_s: float, repeats: int = 3) -> Tail:
-    """The tail of the calls ask(0) … ask(num − 1), as many as fit the budget; median_us: of a position in a batch."""
+def tail(
+    ask: Callable[[int], Any], num: int, median_us: float, *, copies: int, budget_s: float, repeats: int = 3
+) -> Tail:
+    """The tail of the calls ask(0) … ask(num − 1), as many as fit the budget, each for so many copies of a position.
+
+    median_us: of a position in a batch.
+    """
 
     def took_us(i: int) -> float:
         started = time.thread_time()
@@ -55,7 +61,7 @@ def tail(ask: Callable[[int], Any], num: int, median_us: float, *, budget_s: flo
         for i in {*np.argsort(-np.nan_to_num(later))[:LEAST].tolist(), *usual.tolist()}:
             later[i] = min(later[i], *(took_us(i) for _ in range(4 * repeats)))
     call = float(np.median(later[usual]))
-    beyond = later - call
+    beyond = (later - call) / copies
     return Tail(
         p50_us=median_us,
         p99_us=median_us + float(np.nanpercentile(beyond, 99)),
