@@ -74,6 +74,9 @@ def test_equals_kenlm(make_index: Make, name: str, model: dict[str, Any], more: 
     actual = log10s(index, estimator, FIXTURE[name]["held_out"])
     assert actual == pytest.approx(expected_of(model), abs=1e-5)
     assert 10 ** -actual.mean() == pytest.approx(model["perplexity"], rel=1e-5)
+    assert np.array_equal(
+        log10s(index, estimator, FIXTURE[name]["held_out"]), actual
+    )  # nothing is left of the first time
 
 
 @every_model

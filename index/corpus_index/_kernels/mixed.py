@@ -290,6 +290,7 @@ def mixed_targets(
             a, e = node_around(text, nodes, a, e, up)
             depth = up
         level = np.int64(0)
+        looked_up = row == rows[at, 0]  # else what stands there is of other rows, or of an earlier position
         while depth > 0 and row >= 0:
             table = heavy.table
             up, parent = np.int64(table[row, PARENT_DEPTH]), np.int64(table[row, PARENT])
@@ -304,7 +305,7 @@ def mixed_targets(
             )
             m3 = stop - start - m1 - m2
             runs = np.int64(table[row, OWN_DEPTH]) == depth
-            if level < levels and row == rows[at, level]:
+            if looked_up and level < levels:
                 place = places[at, level]
             else:
                 place = place_in_row(heavy.tokens, start, stop, label) if known else np.int64(-1)
