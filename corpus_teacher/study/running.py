@@ -15,7 +15,6 @@ import json
 import math
 import multiprocessing
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -296,11 +295,10 @@ def _begin(study: Study, out: Path) -> None:
         raise ConfigError(f"{out} holds the study {begun.get('name')!r}, not {study.name!r}: choose another --out")
     try:
         # replaced, not appended to: the rows tell what was run, this file what is asked for now
-        with tempfile.NamedTemporaryFile("w", dir=out, delete=False, encoding="utf-8") as file:
-            file.write(
-                json.dumps({**study.describe(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, indent=1) + "\n"
-            )
-        os.replace(file.name, path)
+        said = {**study.describe(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
 
