@@ -10,8 +10,8 @@
    quarter SmolLM2;
 4. prints bytes a token against KL lost, and what the students came to.
 
-Without options it reads a part of Python's standard library, on two cores for some ten minutes. `--model` takes any
-other causal language model with its tokenizer. One seed and a few steps: it shows the way, and proves nothing.
+Without options it reads a part of Python's standard library, on two cores for ten to twenty minutes. `--model` takes
+any other causal language model with its tokenizer. One seed and a few steps: it shows the way, and proves nothing.
 """
 
 from __future__ import annotations

@@ -239,13 +239,6 @@ def _fill(asked: Asked, begin: int, end: int, out: Flat, top_k: int, top_p: floa
     )
 
 
-def row_sums(index: CorpusIndex) -> np.ndarray:
-    """The sums of each stored row's counts, and of its parent's counts of its tokens; see `fill_row_sums`."""
-    sums = np.zeros((index.array("row_bounds").shape[0], 2, SUMS), np.int64)
-    exclusion.fill_row_sums(index.heavy_nodes(False), index.symbol_counts, sums)
-    return sums
-
-
 def _scratch(index: CorpusIndex) -> ExclusionScratch:
     """Scratch memory, kept for each thread."""
     memory, size = index.thread_memory, index.num_symbols

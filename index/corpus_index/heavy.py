@@ -20,7 +20,7 @@ from corpus_index._kernels.walk import Walkers
 
 if TYPE_CHECKING:
     from corpus_index.estimators import Estimator
-    from corpus_index.query import CorpusIndex
+    from corpus_index.tables import IndexTables
 
 MOST_LEVELS = 12  # of a shortlist; what shallower contexts add to its tokens counts as cut
 _MEMO = 4096  # wide contexts with one continuation whose runs are remembered
@@ -36,7 +36,7 @@ class HeavyRows(NamedTuple):
     top_places: np.ndarray
 
 
-def heavy_nodes(index: CorpusIndex, left: bool) -> HeavyNodes:
+def heavy_nodes(index: IndexTables, left: bool) -> HeavyNodes:
     """The stored rows as kernels take them; left: with left extensions, as Kneser–Ney wants them."""
     bounds, offsets = index.array("row_bounds"), index.array("row_offsets")
     num_rows = bounds.shape[0]

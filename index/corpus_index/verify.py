@@ -10,7 +10,8 @@ import numpy as np
 
 from corpus_index._kernels import companions, walk
 from corpus_index.errors import IndexFormatError
-from corpus_index.query import BLOCK, CorpusIndex
+from corpus_index.opened import BLOCK
+from corpus_index.query import CorpusIndex
 from corpus_index.store import check_files, read_manifest
 
 _SAMPLE = 100_000

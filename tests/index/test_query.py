@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import corpus_index.query as query_module
+import corpus_index.tables as tables_module
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, IndexFormatError, Match, QueryError
@@ -153,8 +153,8 @@ def test_document_ranks(
     make_index: Make, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, corpus: dict[str, Any]
 ) -> None:
     """order is their inverse, however the documents are cut into pieces that step together."""
-    monkeypatch.setattr(query_module, "_SAMPLE_SHIFT", data.draw(st.integers(0, 4)))
-    monkeypatch.setattr(query_module, "_LANES", data.draw(st.integers(1, 3)))
+    monkeypatch.setattr(tables_module, "_SAMPLE_SHIFT", data.draw(st.integers(0, 4)))
+    monkeypatch.setattr(tables_module, "LANES", data.draw(st.integers(1, 3)))
     index = make_index(**corpus)
     numbers = data.draw(st.lists(st.integers(0, index.num_documents - 1), max_size=6))
     offsets, ranks = index.document_ranks(numbers)

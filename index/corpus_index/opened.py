@@ -1,0 +1,161 @@
+"""The files of an index, opened: read-only memory maps, which threads and worker processes share in the page cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
+from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.store import DEEPEST, map_array, read_manifest
+
+BLOCK = 64  # ranks, or blocks of them, to a minimum of the level above
+
+
+class OpenedIndex:
+    """What an index says of itself, its arrays, and its tokens' ids; `CorpusIndex` asks the questions."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._manifest = read_manifest(self.path)
+        manifest = self._manifest
+        self.num_tokens: int = manifest["num_tokens"]
+        self.num_documents: int = manifest["num_documents"]
+        self.vocab_size: int = manifest["vocab_size"]
+        self.metadata: dict[str, Any] = manifest["metadata"]
+        self.end_of_document: int | None = self.metadata.get("end_of_document")
+        self.fingerprint: str = manifest["fingerprint"]
+        self._arrays: dict[str, np.ndarray] = {
+            name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
+        }
+        array = self.array
+        self._index: IndexArrays | None = IndexArrays(
+            TextArrays(
+                array("order"),
+                array("tokens"),
+                array("doc_starts"),
+                array("doc_directory"),
+                manifest["document_shift"],
+            ),
+            NodeArrays(array("common"), array("minima"), _levels(self.num_tokens)),
+            StepArrays(array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")),
+            manifest["num_starts"],
+        )
+
+    def close(self) -> None:
+        """Let go of the files; the index can't be asked any more."""
+        self._arrays = {}
+        self._index = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"CorpusIndex({str(self.path)!r}: {self.num_tokens:,} tokens, "
+            f"{self.num_documents:,} documents, vocabulary {self.vocab_size:,})"
+        )
+
+    def array(self, name: str) -> np.ndarray:
+        """One of the arrays of the format (index/README.md), read-only; for kernels and curious readers."""
+        try:
+            return self._arrays[name]
+        except KeyError:
+            if not self._arrays:
+                raise QueryError(f"the index at {self.path} is closed: open it again") from None
+            raise QueryError(f"the format has no array {name!r}: see index/README.md") from None
+
+    @property
+    def size_bytes(self) -> dict[str, int]:
+        """Bytes on disk by file."""
+        sizes = {f"{name}.bin": entry["bytes"] for name, entry in self._manifest["arrays"].items()}
+        return sizes | {name: entry["bytes"] for name, entry in self._manifest["attachments"].items()}
+
+    @property
+    def num_starts(self) -> int:
+        """Documents that hold at least one token."""
+        return int(self._manifest["num_starts"])
+
+    @property
+    def light(self) -> int:
+        """Contexts with more occurrences, and more than one distinct continuation, have a stored row."""
+        return int(self._manifest["light"])
+
+    @property
+    def deepest(self) -> int:
+        """Contexts of more symbols may have no stored row, whatever their occurrences."""
+        return int(self._manifest.get("deepest", DEEPEST))
+
+    @property
+    def row_shift(self) -> int:
+        """Ranks a bucket of `row_directory`, as a power of two."""
+        return int(self._manifest["row_shift"])
+
+    @property
+    def num_symbols(self) -> int:
+        """V, or the number of distinct tokens where the vocabulary is far larger than the corpus."""
+        return int(self._manifest["num_symbols"])
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The corpus: shape (N,), uint16 or uint32 ids, read-only.
+
+        A `numpy.memmap` of its file, so that datasets over it can be pickled as a path (an array in memory where the
+        vocabulary is far larger than the corpus).
+        """
+        symbols = self.array("tokens")
+        if "alphabet" in self._arrays:
+            return self.ids_of(symbols)
+        return np.memmap(self.path / "tokens.bin", symbols.dtype, "r", shape=symbols.shape)
+
+    @property
+    def doc_starts(self) -> np.ndarray:
+        """Offsets of the documents: shape (D + 1,), int64."""
+        return self.array("doc_starts")
+
+    def attachment(self, name: str) -> bytes:
+        """An extra file that was stored with the index, such as its tokenizer.
+
+        Raises
+        ------
+        IndexFormatError
+            If the index has none of that name.
+        """
+        if name not in self._manifest["attachments"]:
+            known = ", ".join(self._manifest["attachments"]) or "none"
+            raise IndexFormatError(f"{self.path} holds no {name!r}; its attachments: {known}")
+        return (self.path / name).read_bytes()
+
+    def kernel_arrays(self) -> IndexArrays:
+        """The arrays as kernels take them."""
+        if self._index is None:
+            raise QueryError(f"the index at {self.path} is closed: open it again")
+        return self._index
+
+    def ids_of(self, symbols: np.ndarray) -> np.ndarray:
+        """Token ids of symbols."""
+        return self._arrays["alphabet"][symbols] if "alphabet" in self._arrays else symbols
+
+    def symbols_of(self, ids: np.ndarray) -> np.ndarray:
+        """Symbols of token ids; num_symbols for one that the corpus lacks."""
+        if "alphabet" not in self._arrays:
+            return ids
+        alphabet = self._arrays["alphabet"]
+        symbols = np.searchsorted(alphabet, ids)
+        known = alphabet[np.minimum(symbols, alphabet.size - 1)] == ids
+        return np.where(known, symbols, self.num_symbols)
+
+
+def _levels(num_tokens: int) -> np.ndarray:
+    """Where each level of block minima begins in `minima`, and the end."""
+    starts, size = [0], num_tokens
+    while len(starts) == 1 or size > BLOCK:
+        size = -(-size // BLOCK)
+        starts.append(starts[-1] + size)
+    return np.array(starts, np.int64)
