@@ -113,7 +113,10 @@ def speed_up_bars(results: Results, analysis: Analysis, size: str) -> Figure | N
 
 
 def gain_by_bucket(results: Results, size: str, budget: str) -> Figure | None:
-    """Nats that each arm gains on the baseline, by what the corpus and the text before know of the token."""
+    """Nats that each arm gains on the baseline, by what the corpus and the text before know of the token.
+
+    An arm whose training text has another index than the baseline's has other tokens in its buckets, and is left out.
+    """
     kinds = [kind for kind in _BUCKETS if _bucket_labels(results, size, budget, kind)]
     if not kinds or len(results.arms) < 2:
         return None
@@ -292,17 +295,14 @@ def _gain_lines(axes: Axes, results: Results, size: str, budget: str, kind: str,
 def _bucket_gain(
     results: Results, base: Place, place: Place, seeds: Sequence[int], kind: str, label: str
 ) -> Estimate | None:
-    """Baseline minus arm on one bucket; the interval is over the seeds."""
-    values = []
+    """Baseline minus arm on one bucket; the interval is over the seeds. None where the two hold different tokens."""
+    values, tokens = [], set()
     for one in (base, place):
-        found = [
-            bucket["nats"]
-            for seed in seeds
-            for bucket in _buckets(results.runs[one][seed], kind)
-            if bucket["label"] == label and bucket["nats"] is not None
-        ]
-        values.append(found)
-    if not seeds or any(len(found) != len(seeds) for found in values):
+        found = [_buckets(results.runs[one][seed], kind) for seed in seeds]
+        tokens |= {tuple(bucket["tokens"] for bucket in buckets) for buckets in found}
+        known = [bucket["nats"] for buckets in found for bucket in buckets if bucket["label"] == label]
+        values.append([nats for nats in known if nats is not None])
+    if not seeds or len(tokens) > 1 or any(len(known) != len(seeds) for known in values):
         return None
     return estimate(draw_values(values), lambda losses: losses[..., 0] - losses[..., 1])
 

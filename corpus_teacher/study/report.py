@@ -208,6 +208,7 @@ def _of_gains(results: Results, analysis: Analysis) -> Iterator[Part]:
     figure = plots.gain_by_bucket(results, size, budget)
     if figure is not None:
         text = f"Loss of {results.baseline} minus that of the arm{where}. {above} Intervals are over the seeds alone."
+        text += f" An arm whose training text has another index than {results.baseline}’s has other buckets: not drawn."
         yield Part("Gain by what is known of a token", (text,), figure=figure, file="gain-by-bucket")
     figure = plots.gain_by(results, analysis, "parameters")
     if figure is not None:

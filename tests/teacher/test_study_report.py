@@ -16,8 +16,9 @@ from corpus_teacher.page import PALETTE
 from corpus_teacher.study import tables
 from corpus_teacher.study.analysis import BETTER, UNDECIDED, WORSE, analyse
 from corpus_teacher.study.contrasts import contrasts
+from corpus_teacher.study.plots import gain_by_bucket
 from corpus_teacher.study.report import StudySummary, write_study_report
-from corpus_teacher.study.results import Place, Results, sort_rows
+from corpus_teacher.study.results import Place, Results, read_results, sort_rows
 
 from .study_rows import GAINS, make_rows, make_settings, write_study
 
@@ -97,6 +98,22 @@ def test_figures_share_the_page_and_follow_its_colours(whole: tuple[Path, StudyS
     body = page[page.index("<body>") :]
     for colour in PALETTE:
         assert not re.search(rf"(?<!, ){colour}", body)  # only as the fallback of a variable
+
+
+def test_gains_by_bucket_compare_the_same_tokens(tmp_path: Path) -> None:
+    """An arm whose training text has another index has other tokens in its buckets: no difference to draw."""
+    rows = make_rows({"hard": 0.0, "corpus": 0.12, "elsewhere": 0.12}, SMALL, ONCE)
+    for row in rows:
+        if row["arm"] == "elsewhere" and row["role"] == "run":
+            for bucket in row["metrics"]["in"]["buckets"]["context_count"]:
+                bucket["tokens"] += 1
+    declared = {"arms": {"hard": {}, "corpus": {}, "elsewhere": {}}, "sizes": {"small": {}}, "budgets": {"once": {}}}
+    figure = gain_by_bucket(read_results(write_study(tmp_path, rows, **declared)), "small", "once")
+    assert figure is not None
+    drawn = {axes.get_xlabel(): axes.get_legend_handles_labels()[1] for axes in figure.axes}
+    for label, arms in drawn.items():
+        assert arms == (["corpus"] if "of the context in the index" in label else ["corpus", "elsewhere"])
+    assert any("of the context in the index" in label for label in drawn)
 
 
 def test_every_figure_is_a_file_of_its_own(whole: tuple[Path, StudySummary]) -> None:
