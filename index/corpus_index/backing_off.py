@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import exclusion
-from corpus_index._kernels.exclusion import CLASSES, SUMS, ExclusionArrays, ExclusionScratch, Flat
+from corpus_index._kernels.exclusion import Flat
+from corpus_index._kernels.exclusion_sums import CLASSES, SUMS, ExclusionArrays, ExclusionScratch
 from corpus_index.asked import Asked
 
 if TYPE_CHECKING:

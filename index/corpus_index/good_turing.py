@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corpus_index._kernels.exclusion import CLASSES
+from corpus_index._kernels.exclusion_sums import CLASSES
 from corpus_index.errors import QueryError
 
 if TYPE_CHECKING:

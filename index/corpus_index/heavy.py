@@ -13,8 +13,9 @@ import numpy as np
 
 from corpus_index._kernels import counting, heavy, look_up
 from corpus_index._kernels import target_arrays as columns
-from corpus_index._kernels.exclusion import ExclusionScratch
-from corpus_index._kernels.flatten import HEADER, MOST_CHAIN, FlatWork, Shortlists
+from corpus_index._kernels.exclusion_sums import ExclusionScratch
+from corpus_index._kernels.flatten import FlatWork
+from corpus_index._kernels.shortlists import HEADER, MOST_CHAIN, Shortlists
 from corpus_index._kernels.target_arrays import HeavyNodes, Mixed, Scratch
 from corpus_index._kernels.walk import Walkers
 

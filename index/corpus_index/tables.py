@@ -7,7 +7,7 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import counting, exclusion, target_arrays, walk
+from corpus_index._kernels import counting, exclusion_sums, target_arrays, walk
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.heavy import HeavyRows, ThreadMemory, heavy_nodes
 from corpus_index.opened import OpenedIndex
@@ -121,8 +121,8 @@ class IndexTables(OpenedIndex):
         Made at the first use; see `fill_row_sums`.
         """
         if self._row_sums is None:
-            sums = np.zeros((self.array("row_bounds").shape[0], 2, exclusion.SUMS), np.int64)
-            exclusion.fill_row_sums(self.heavy_nodes(False), self.symbol_counts, sums)
+            sums = np.zeros((self.array("row_bounds").shape[0], 2, exclusion_sums.SUMS), np.int64)
+            exclusion_sums.fill_row_sums(self.heavy_nodes(False), self.symbol_counts, sums)
             self._row_sums = sums
         return self._row_sums
 

@@ -24,6 +24,16 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from corpus_index._kernels.exclusion_sums import (
+    CLASSES,
+    DISTINCT,
+    SUMS,
+    TOTAL,
+    count_ranks,
+    document_loss,
+    shift,
+    sums_without_document,
+)
 from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.look_up import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth
@@ -32,55 +42,7 @@ from corpus_index._kernels.rows import find_row, place_in_row
 from corpus_index._kernels.rules import ADD_K, KATZ, LEAST_MASS, PPM_C, STUPID_BACKOFF
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
-CLASSES = 5  # counts up to here may have a discount of their own
-TOTAL, DISTINCT = 0, CLASSES + 1  # of sums: the total; how many are 1, 2, … 5; how many in all
-SUMS = CLASSES + 2
 LARGEST_REST = 4.0  # beyond it float32 couldn't hold `p − rest · base` well enough for a sum of 1
-
-
-class ExclusionArrays(NamedTuple):
-    """A rule, its parameters, and its base (c(w) + added) / (total + added · V).
-
-    ratios (orders, 5): Katz's d_1 … d_5 by order, the last order going on. raw: scores of stupid backoff, not
-    divided by their sum. unigrams (S,): the c(w) of the base, all 0 where it is uniform. occurrences (S,): how often
-    each symbol stands in the corpus of num_tokens. whole: whether a context that matches nothing lists all of them.
-    row_sums: see `fill_row_sums`.
-    """
-
-    rule: int
-    ratios: np.ndarray
-    alpha: float
-    added: float
-    vocab_size: int
-    raw: bool
-    unigrams: np.ndarray
-    total: int
-    occurrences: np.ndarray
-    num_tokens: int
-    whole: bool
-    base: np.ndarray
-    row_sums: np.ndarray
-
-
-class ExclusionScratch(NamedTuple):
-    """By symbol: counts in the light node read last; the number of the last position that saw it; what is left out.
-
-    tally, gone, gone_above: zeros between uses. numbers: how many positions there were. tokens, gone_tokens, best, …:
-    lists. memo_…: sums of stored rows without a document, of the rows that memo_keys names.
-    """
-
-    tally: np.ndarray
-    seen: np.ndarray
-    gone: np.ndarray
-    gone_above: np.ndarray
-    numbers: np.ndarray
-    tokens: np.ndarray
-    gone_tokens: np.ndarray
-    gone_tokens_above: np.ndarray
-    best_tokens: np.ndarray
-    best_masses: np.ndarray
-    memo_keys: np.ndarray
-    memo_sums: np.ndarray
 
 
 class Flat(NamedTuple):
@@ -93,43 +55,6 @@ class Flat(NamedTuple):
     cut: np.ndarray
     match_len: np.ndarray
     context_count: np.ndarray
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _shift(sums, old, new):
-    """Change one of the counts of sums; 0: it isn't among them."""
-    sums[TOTAL] += new - old
-    if 0 < old <= CLASSES:
-        sums[old] -= 1
-    if 0 < new <= CLASSES:
-        sums[new] += 1
-    sums[DISTINCT] += (new > 0) - (old > 0)
-
-
-@njit(cache=True, nogil=True)
-def fill_row_sums(heavy, occurrences, row_sums):
-    """row_sums (R, 2, SUMS): of each stored row, the sums of its counts, and of its parent's counts of its tokens.
-
-    The parent of the widest rows is the empty context.
-    """
-    for row in range(heavy.offsets.size - 1):
-        parent = np.int64(heavy.table[row, PARENT])
-        a, e = np.int64(0), np.int64(0)
-        if parent != NO_PARENT:
-            a, e = heavy.offsets[parent], heavy.offsets[parent + 1]
-        for k in range(heavy.offsets[row], heavy.offsets[row + 1]):
-            c = np.int64(heavy.tokens[k])
-            _shift(row_sums[row, 0], 0, np.int64(heavy.counts[k]))
-            if parent == NO_PARENT:
-                above = np.int64(occurrences[c])
-            else:
-                step = np.int64(1)  # gallop: both rows ascend, the parent's is longer
-                while a + step < e and np.int64(heavy.tokens[a + step]) <= c:
-                    a += step
-                    step *= 2
-                a = place_in_row(heavy.tokens, a, min(e, a + step), c)
-                above = np.int64(heavy.counts[a])
-            _shift(row_sums[row, 1], 0, above)
 
 
 @njit(cache=True, nogil=True)
@@ -214,65 +139,6 @@ def _offer(tokens, masses, n, top_k, token, mass):
         tokens[0], masses[0] = token, mass
         _sift(tokens, masses, 0, n)
     return n
-
-
-@njit(cache=True, nogil=True)
-def _count_ranks(next_tokens, ranks, lo, hi, begin, end, gone, tokens):
-    """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
-    n = 0
-    for i in range(begin + np.searchsorted(ranks[begin:end], lo), begin + np.searchsorted(ranks[begin:end], hi)):
-        c = np.int64(next_tokens[ranks[i]])
-        tokens[n] = c
-        n += gone[c] == 0
-        gone[c] += 1
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _without_document(next_tokens, heavy, documents, document, occurrences, scratch, row, sums):
-    """Take a document from a stored row's sums (2, SUMS)."""
-    table, gone, gone_above = heavy.table, scratch.gone, scratch.gone_above
-    begin, end = documents.offsets[document], documents.offsets[document + 1]
-    start, stop = heavy.offsets[row], heavy.offsets[row + 1]
-    lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
-    n = _count_ranks(next_tokens, documents.ranks, lo, hi, begin, end, gone, scratch.gone_tokens)
-    for i in range(n):
-        c = scratch.gone_tokens[i]
-        x = np.int64(heavy.counts[place_in_row(heavy.tokens, start, stop, c)])
-        _shift(sums[0], x, x - np.int64(gone[c]))
-    parent = np.int64(table[row, PARENT])
-    above = scratch.gone_tokens_above
-    a, e = np.int64(0), np.int64(0)
-    if parent != NO_PARENT:
-        a, e = heavy.offsets[parent], heavy.offsets[parent + 1]
-        lo, hi = np.int64(table[parent, LO]), np.int64(table[parent, HI])
-        num_above = _count_ranks(next_tokens, documents.ranks, lo, hi, begin, end, gone_above, above)
-    else:
-        first = documents.token_offsets[document]
-        num_above = documents.token_offsets[document + 1] - first
-        for i in range(num_above):
-            above[i] = documents.tokens[first + i]
-            gone_above[above[i]] = documents.lost[first + i]
-    for i in range(num_above):
-        c = above[i]
-        k = place_in_row(heavy.tokens, start, stop, c)
-        if k >= 0:
-            old = np.int64(occurrences[c])
-            if parent != NO_PARENT:
-                old = np.int64(heavy.counts[place_in_row(heavy.tokens, a, e, c)])
-            still = np.int64(heavy.counts[k]) > np.int64(gone[c])
-            _shift(sums[1], old, old - np.int64(gone_above[c]) if still else 0)
-        gone_above[c] = 0
-    for i in range(n):
-        gone[scratch.gone_tokens[i]] = 0
-
-
-@njit(cache=True, nogil=True)
-def _document_loss(documents, document, token):
-    """How often a token stands in a document that is left out."""
-    a, e = documents.token_offsets[document], documents.token_offsets[document + 1]
-    k = place_in_row(documents.tokens, a, e, token)
-    return np.int64(documents.lost[k]) if k >= 0 else np.int64(0)
 
 
 @njit(cache=True, nogil=True)
@@ -430,9 +296,9 @@ def exclusion_targets(
                 c = tokens[j]
                 x = np.int64(tally[c]) - (out_self and c == label)
                 if x > 0:
-                    _shift(own, 0, x)
+                    shift(own, 0, x)
                     if seen[c] != number:
-                        _shift(new, 0, x)
+                        shift(new, 0, x)
             if own[TOTAL] > 0:
                 if top:
                     length, count = depth - (at_match and started[q] == 1), own[TOTAL]
@@ -489,7 +355,7 @@ def exclusion_targets(
                     for i in range(SUMS):
                         scratch.memo_sums[memo, 0, i] = arrays.row_sums[row, 0, i]
                         scratch.memo_sums[memo, 1, i] = arrays.row_sums[row, 1, i]
-                    _without_document(
+                    sums_without_document(
                         next_tokens,
                         heavy,
                         documents,
@@ -501,7 +367,7 @@ def exclusion_targets(
                     )
                     scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
                 both[:] = scratch.memo_sums[memo]
-                num_gone = _count_ranks(
+                num_gone = count_ranks(
                     next_tokens,
                     documents.ranks,
                     np.int64(table[row, LO]),
@@ -516,7 +382,7 @@ def exclusion_targets(
                     both[0, i] = arrays.row_sums[row, 0, i]
                     both[1, i] = arrays.row_sums[row, 1, i]
                 if num_gone > 0:
-                    _shift(both[0], of_row, of_row - 1)
+                    shift(both[0], of_row, of_row - 1)
                     above = np.int64(arrays.occurrences[label])
                     if parent != NO_PARENT:
                         above = np.int64(
@@ -524,13 +390,13 @@ def exclusion_targets(
                                 place_in_row(heavy.tokens, heavy.offsets[parent], heavy.offsets[parent + 1], label)
                             ]
                         )
-                    _shift(both[1], above, above - 1 if of_row > 1 else 0)
+                    shift(both[1], above, above - 1 if of_row > 1 else 0)
             if below < 0:
                 for j in range(n):
                     c = tokens[j]
                     if seen[c] == number:
                         k = place_in_row(heavy.tokens, start, stop, c)
-                        _shift(new, 0, np.int64(heavy.counts[k]) - np.int64(gone[c]))
+                        shift(new, 0, np.int64(heavy.counts[k]) - np.int64(gone[c]))
             for i in range(SUMS):
                 own[i] = both[0, i]
                 new[i] = own[i] - new[i]
@@ -577,7 +443,7 @@ def exclusion_targets(
             lost = np.int64(1)
         lost_label = np.int64(0)
         if known and lost > 0:
-            lost_label = _document_loss(documents, document, label) if document >= 0 else np.int64(1)
+            lost_label = document_loss(documents, document, label) if document >= 0 else np.int64(1)
         if top and arrays.whole:  # add-k, and the base is uniform: all tokens of the corpus
             if document >= 0:
                 for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
@@ -588,7 +454,7 @@ def exclusion_targets(
             for c in range(num_symbols):
                 x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
                 if x > 0:
-                    _shift(own, 0, x)
+                    shift(own, 0, x)
             unit, explicit, mass = _share(arrays, 0, mass, own, own, worth)
             for c in range(num_symbols):
                 x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
@@ -616,7 +482,7 @@ def exclusion_targets(
                     if seen[c] == number:
                         units -= unigrams[c]
                         if document >= 0:
-                            units += _document_loss(documents, document, c)
+                            units += document_loss(documents, document, c)
                         elif out_self and c == label:
                             units += 1.0
         units += arrays.added * (vocab_size - covered)

@@ -1,0 +1,115 @@
+"""The largest of some values: a position's likeliest tokens, by number or by the mass that they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def kth_largest(values, n, k):
+    """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
+    lo, hi = 0, n - 1
+    target = k - 1
+    while lo < hi:
+        pivot = values[(lo + hi) >> 1]
+        i, j = lo, hi
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if target <= j:
+            hi = j
+        elif target >= i:
+            lo = i
+        else:
+            break
+    return values[target]
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def _kth_smallest(values, n, k, smallest):
+    """The k-th smallest of values[:n] for a small k: the k smallest so far, in order, take in what is smaller yet."""
+    held = 0
+    for i in range(n):
+        value = values[i]
+        if held < k or value < smallest[k - 1]:
+            j = min(held, k - 1)
+            while j > 0 and smallest[j - 1] > value:
+                smallest[j] = smallest[j - 1]
+                j -= 1
+            smallest[j] = value
+            held = min(held + 1, k)
+    return smallest[k - 1]
+
+
+@njit(cache=True, nogil=True, **COUNTED)  # sorting allocates
+def _nucleus(values, n, top_p, threshold, spare):
+    """The least of the largest n values that it takes for a sum of top_p, and how many equal to it are among them.
+
+    threshold, spare: of those that come into question; they stay where all are needed, or ties of the last.
+    """
+    values[:n].sort()
+    held = 0.0
+    for i in range(n - 1, -1, -1):
+        held += values[i]
+        if held >= top_p:
+            if values[i] > threshold:
+                threshold = values[i]
+                spare = n - i
+                for j in range(i + 1, n):
+                    spare -= values[j] > threshold
+            break
+    return threshold, spare
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
+    """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
+
+    top_p below 1: of these only as many as it takes for a sum of top_p. The outputs have room for one more.
+    """
+    threshold, spare = -np.inf, n
+    if n > top_k:
+        others = 0
+        for i in range(n):
+            sorting[others] = values[i]
+            others += tokens[i] != always
+        room = top_k - (n - others)
+        spare = 0
+        threshold = np.inf
+        if room > 0:
+            spare = room
+            if others - room < 24:
+                threshold = _kth_smallest(sorting, others, others - room + 1, sorting[n:])
+            else:
+                threshold = kth_largest(sorting, others, room)
+            for i in range(others):
+                spare -= sorting[i] > threshold  # what is left are entries equal to the threshold that still fit
+    if top_p < 1.0:
+        others = 0
+        for i in range(n):
+            if values[i] >= threshold:
+                sorting[others] = values[i]
+                others += 1
+        threshold, spare = _nucleus(sorting, others, top_p, threshold, spare)
+    explicit = cut = 0.0
+    for i in range(n):  # without branches: no one could guess which tokens stay
+        token, value = tokens[i], values[i]
+        tie = (value == threshold) & (token != always)
+        keep = (value > threshold) | (token == always) | (tie & (spare > 0))
+        spare -= tie
+        rounded = np.float32(value)
+        out_tokens[used] = token
+        out_probs[used] = rounded
+        used += keep & (value != 0.0)
+        explicit += np.float64(rounded) if keep else 0.0
+        cut += 0.0 if keep else value
+    return used, explicit, cut
