@@ -1,6 +1,6 @@
 """Quantisation-aware distillation: a student of few bits recovers what rounding cost it.
 
-Rounding weights to int8 or int4 loses nats. In quantisation-aware training the forward pass computes with the rounded
+Rounding weights to few bits loses nats. In quantisation-aware training the forward pass computes with the rounded
 weights while the optimizer keeps the full ones, and the gradient passes the rounding as if it weren't there
 (straight-through: Bengio, Léonard and Courville 2013, arXiv:1308.3432). Distilled, the loss is KL(full-precision start
 ‖ student) on any text and not the cross-entropy to it: what is wanted is the start's behaviour, not another round of
@@ -25,7 +25,7 @@ import torch
 
 from corpus_teacher.errors import ConfigError
 
-WEIGHTS = ("int8", "int4")
+WEIGHTS = ("int8", "int4", "int3", "int2")
 ACTIVATIONS = (None, "int8")
 
 
@@ -43,7 +43,7 @@ def fake_quantize(
     ----------
     model : PreTrainedModel
         Its parameters stay what they are: an optimizer made before goes on.
-    weights : {"int8", "int4"}
+    weights : {"int8", "int4", "int3", "int2"}
     activations : {None, "int8"}
         Also round what goes into each layer.
     group_size : int, optional
@@ -64,7 +64,7 @@ def fake_quantize(
         don't fall into groups; the model is then as it was.
     """
     if weights not in WEIGHTS:
-        raise ConfigError(f"weights is {weights!r}: give 'int8' or 'int4'")
+        raise ConfigError(f"weights is {weights!r}: give one of {', '.join(WEIGHTS)}")
     if activations not in ACTIVATIONS:
         raise ConfigError(f"activations is {activations!r}: give 'int8', or None to leave them as they are")
     if group_size is not None and group_size < 2:
@@ -104,7 +104,7 @@ def convert(model: Any) -> list[str]:
 
     Notes
     -----
-    The integers of either type are held a byte each, which every device can read; torchao's packed layouts, of two int4
+    The integers of every type are held a byte each, which every device can read; torchao's packed layouts, of two int4
     a byte, belong to the kernels of one device each.
     """
     check_torchao()

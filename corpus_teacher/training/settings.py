@@ -31,6 +31,7 @@ from corpus_teacher.blend import make_policy
 from corpus_teacher.blend.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.on_policy import OnPolicy
+from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Objective
 from corpus_teacher.training.student import DEFAULT_STUDENT
@@ -193,9 +194,9 @@ class QuantizationSettings:
     group_size: int = 32
 
     def __post_init__(self) -> None:
-        check_known(self.weights, ("int4", "int8"), "weights")
+        check_known(self.weights, WEIGHTS, "weights")
         if self.activations is not None:
-            check_known(self.activations, ("int8",), "activations")
+            check_known(self.activations, tuple(filter(None, ACTIVATIONS)), "activations")
         check_whole(self.group_size, "group_size", 2)
 
 

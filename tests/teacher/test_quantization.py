@@ -23,7 +23,15 @@ needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed: pip install torchao"
 )
 IDS = torch.arange(24).reshape(2, 12)
-FORMS = [("int8", None, 8), ("int4", None, 8), ("int4", None, None), ("int8", "int8", None), ("int4", "int8", 16)]
+FORMS = [
+    ("int8", None, 8),
+    ("int4", None, 8),
+    ("int4", None, None),
+    ("int8", "int8", None),
+    ("int4", "int8", 16),
+    ("int3", None, 8),
+    ("int2", None, 8),
+]
 
 
 def logits_of(model: Any) -> torch.Tensor:
@@ -173,7 +181,7 @@ def test_distillation_recovers_part_of_what_rounding_lost(trained: tuple[Any, An
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"weights": "int2"}, "weights is 'int2': give 'int8' or 'int4'"),
+        ({"weights": "int1"}, "weights is 'int1': give one of int8, int4, int3, int2"),
         ({"activations": "int4"}, "activations is 'int4': give 'int8', or None"),
         ({"group_size": 0}, "group_size is 0: give at least 2"),
         ({"group_size": 12}, "have 16 weights, no multiple of group_size 12"),
