@@ -240,7 +240,7 @@ def _documents(
     if leave_out != "document":
         one = np.zeros(1, np.int64)
         return Documents(
-            np.full(ids.size, -1), nothing, nothing, one, nothing, one, nothing, nothing, nothing, np.empty(0)
+            np.full(ids.size, -1), nothing, nothing, one, nothing, nothing, one, nothing, nothing, nothing, np.empty(0)
         )
     if positions is None:
         raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
@@ -254,42 +254,46 @@ def _documents(
     if (inside < following - 1).any() or (following < 1).any():
         raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
     numbers, of = np.unique(index.document_of(inside), return_inverse=True)
+    begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
+    tokens = index.array("tokens")
     if index.num_tokens <= _RANKS_IN_MEMORY:
         of_position = index.position_ranks()
-        parts = [np.sort(of_position[slice(*index.doc_starts[number : number + 2])]) for number in numbers]
+        parts = [of_position[a:e] for a, e in zip(begins, ends, strict=True)]
         offsets = np.append(0, np.cumsum([part.size for part in parts]))
-        ranks = np.concatenate([np.empty(0, np.int64), *parts])
     else:
         offsets, ranks = index.document_ranks(numbers)
-        for a, e in pairwise(offsets):
-            ranks[a:e].sort()
-    begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
-    return Documents(of.reshape(-1), begins, ends, offsets, ranks, *_losses(index, estimator, numbers, offsets, ranks))
+        parts = [ranks[a:e] for a, e in pairwise(offsets)]
+    pairs = np.empty(int(offsets[-1]), np.uint64)  # a rank and the token at its position, sorted by rank as one number
+    for part, begin, end, own in zip(parts, begins, ends, map(slice, offsets[:-1], offsets[1:]), strict=True):
+        pairs[own] = part.astype(np.uint64) << np.uint64(32) | tokens[begin:end]
+        pairs[own].sort()
+    ranks, following = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(2**32 - 1)).astype(np.int64)
+    losses = _losses(index, estimator, offsets, ranks, following)
+    return Documents(of.reshape(-1), begins, ends, offsets, ranks, following, *losses)
 
 
 def _losses(
-    index: CorpusIndex, estimator: Estimator, numbers: np.ndarray, offsets: np.ndarray, ranks: np.ndarray
+    index: CorpusIndex, estimator: Estimator, offsets: np.ndarray, ranks: np.ndarray, following: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """What the base's counts lose with each document; see `Documents`."""
-    token_offsets = np.zeros(numbers.size + 1, np.int64)
-    if not estimator.uses_left_counts or estimator.max_order == 0:
-        tokens, lost = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for d, number in enumerate(numbers.tolist()):
-            start, stop = index.doc_starts[number : number + 2]
-            distinct, counts = np.unique(index.array("tokens")[start:stop], return_counts=True)
-            tokens.append(distinct.astype(np.int64))
-            lost.append(counts)
-            token_offsets[d + 1] = token_offsets[d] + distinct.size
-        all_tokens, all_lost = np.concatenate(tokens), np.concatenate(lost)
-    else:
-        all_tokens, all_lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
-        scratch = index.thread_memory.scratch_of(index.num_symbols)
-        arrays, next_tokens, endings = index.kernel_arrays(), index.array("next_tokens"), index.array("endings")
-        gone.lost_by_documents(
-            arrays, next_tokens, endings, offsets, ranks, scratch, token_offsets, all_tokens, all_lost
-        )
-        used = int(token_offsets[-1])
-        all_tokens, all_lost = all_tokens[:used], all_lost[:used]
+    token_offsets = np.zeros(offsets.size, np.int64)
+    all_tokens, all_lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
+    gone.lost_by_documents(
+        index.kernel_arrays(),
+        index.array("next_tokens"),
+        index.array("endings"),
+        index.heavy_nodes(estimator.uses_left_counts),
+        estimator.uses_left_counts and estimator.max_order != 0,
+        offsets,
+        ranks,
+        following,
+        index.thread_memory.scratch_of(index.num_symbols),
+        token_offsets,
+        all_tokens,
+        all_lost,
+    )
+    used = int(token_offsets[-1])
+    all_tokens, all_lost = all_tokens[:used], all_lost[:used]
     cuts = np.zeros(all_tokens.size)
     if estimator.uses_left_counts:
         counts = estimator.root(index)[0][all_tokens]

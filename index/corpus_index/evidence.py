@@ -161,6 +161,7 @@ def _nodes(
     ranks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nodes of all chains: offsets (P + 1,), and a line each, (E, 12)."""
+    following = index.array("next_tokens")[ranks]
     heavy = index.heavy_nodes(True)
     num_rows = heavy.offsets.size - 1
     room = max(1 << 18, 8 * int(np.diff(unit_offsets).max(initial=0)))
@@ -192,6 +193,7 @@ def _nodes(
                 units,
                 unit_offsets,
                 ranks,
+                following,
                 begin,
                 offsets,
                 out,
@@ -209,11 +211,23 @@ def _roots(
     """The empty context's five numbers at each position: of occurrences, and of left extensions."""
     answers = []
     next_tokens = index.array("next_tokens")
+    following = next_tokens[ranks]
     token_offsets = np.zeros(offsets.size, np.int64)
     tokens, lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
     scratch = index.thread_memory.scratch_of(index.num_symbols)
     gone.lost_by_documents(
-        index.kernel_arrays(), next_tokens, index.array("endings"), offsets, ranks, scratch, token_offsets, tokens, lost
+        index.kernel_arrays(),
+        next_tokens,
+        index.array("endings"),
+        index.heavy_nodes(True),
+        True,
+        offsets,
+        ranks,
+        following,
+        scratch,
+        token_offsets,
+        tokens,
+        lost,
     )
     for left, counts in ((False, index.symbol_counts), (True, index.left_counts)):
         whole = np.bincount(np.minimum(counts, 3), minlength=4)[1:]
@@ -223,7 +237,7 @@ def _roots(
             held, less = tokens[a:e], lost[a:e]
             if not left:
                 less = np.bincount(
-                    np.searchsorted(held, next_tokens[ranks[offsets[unit] : offsets[unit + 1]]]), minlength=held.size
+                    np.searchsorted(held, following[offsets[unit] : offsets[unit + 1]]), minlength=held.size
                 )
             before, after = counts[held], counts[held] - less
             classes = whole + np.bincount(np.minimum(after, 3), minlength=4)[1:]

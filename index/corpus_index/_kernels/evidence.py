@@ -68,7 +68,7 @@ def _shift(values, old, new, at):
 
 
 @njit(cache=True, nogil=True)
-def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, depth, document, skip, a, e):
+def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, depth, document, skip, following, a, e):
     """Fill the memo of a stored row without the ranks skip[a:e]; returns the memo's entries in use."""
     table, offsets = heavy.table, heavy.offsets
     start, stop = offsets[row], offsets[row + 1]
@@ -78,7 +78,7 @@ def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, de
     totals[3] = stop - start - totals[1] - totals[2]
     totals[4], totals[5], totals[6] = table[row, LEFT_TOTAL], table[row, LEFT_1], table[row, LEFT_2]
     totals[7] = stop - start - totals[5] - totals[6]
-    n = tally_gone(index, next_tokens, endings, depth, True, skip, a, e, scratch)
+    n = tally_gone(index, next_tokens, endings, heavy, depth, True, skip, following, a, e, scratch)
     if used + n > memo.tokens.size:  # forget the rows before
         memo.seen[:] = -1
         used = 0
@@ -150,6 +150,7 @@ def evidence(
     documents,
     doc_offsets,
     doc_ranks,
+    doc_following,
     begin,
     offsets,
     out,
@@ -159,6 +160,7 @@ def evidence(
     lo, hi, depths (Q,): the positions' nodes. known (Q,): symbols of their whole contexts, the start of the document
     included; −1 where the start isn't known. labels (Q,): symbols, or their number for one that the corpus lacks.
     documents (Q,): which of the runs doc_ranks[doc_offsets[d] : doc_offsets[d + 1]], ascending, is left out; −1: none.
+    doc_following: what follows each of doc_ranks.
     out (E, 12), from offsets[q − begin] on: position q's nodes, the deepest first; see the columns above. Nodes that
     nothing else follows are passed over, and so is the root. A node of one run has 1 as each left count.
     """
@@ -212,6 +214,7 @@ def evidence(
                         depth,
                         document,
                         doc_ranks,
+                        doc_following,
                         g,
                         g_end,
                     )

@@ -356,7 +356,6 @@ def exclusion_targets(
                         scratch.memo_sums[memo, 0, i] = arrays.row_sums[row, 0, i]
                         scratch.memo_sums[memo, 1, i] = arrays.row_sums[row, 1, i]
                     sums_without_document(
-                        next_tokens,
                         heavy,
                         documents,
                         document,
@@ -368,7 +367,7 @@ def exclusion_targets(
                     scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
                 both[:] = scratch.memo_sums[memo]
                 num_gone = count_ranks(
-                    next_tokens,
+                    documents.following,
                     documents.ranks,
                     np.int64(table[row, LO]),
                     np.int64(table[row, HI]),

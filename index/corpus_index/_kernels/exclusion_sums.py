@@ -102,11 +102,11 @@ def fill_row_sums(heavy, occurrences, row_sums):
 
 
 @njit(cache=True, nogil=True)
-def count_ranks(next_tokens, ranks, lo, hi, begin, end, gone, tokens):
+def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
     n = 0
     for i in range(begin + np.searchsorted(ranks[begin:end], lo), begin + np.searchsorted(ranks[begin:end], hi)):
-        c = np.int64(next_tokens[ranks[i]])
+        c = np.int64(following[i])
         tokens[n] = c
         n += gone[c] == 0
         gone[c] += 1
@@ -114,13 +114,13 @@ def count_ranks(next_tokens, ranks, lo, hi, begin, end, gone, tokens):
 
 
 @njit(cache=True, nogil=True)
-def sums_without_document(next_tokens, heavy, documents, document, occurrences, scratch, row, sums):
+def sums_without_document(heavy, documents, document, occurrences, scratch, row, sums):
     """Take a document from a stored row's sums (2, SUMS)."""
     table, gone, gone_above = heavy.table, scratch.gone, scratch.gone_above
     begin, end = documents.offsets[document], documents.offsets[document + 1]
     start, stop = heavy.offsets[row], heavy.offsets[row + 1]
     lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
-    n = count_ranks(next_tokens, documents.ranks, lo, hi, begin, end, gone, scratch.gone_tokens)
+    n = count_ranks(documents.following, documents.ranks, lo, hi, begin, end, gone, scratch.gone_tokens)
     for i in range(n):
         c = scratch.gone_tokens[i]
         x = np.int64(heavy.counts[place_in_row(heavy.tokens, start, stop, c)])
@@ -131,7 +131,7 @@ def sums_without_document(next_tokens, heavy, documents, document, occurrences, 
     if parent != NO_PARENT:
         a, e = heavy.offsets[parent], heavy.offsets[parent + 1]
         lo, hi = np.int64(table[parent, LO]), np.int64(table[parent, HI])
-        num_above = count_ranks(next_tokens, documents.ranks, lo, hi, begin, end, gone_above, above)
+        num_above = count_ranks(documents.following, documents.ranks, lo, hi, begin, end, gone_above, above)
     else:
         first = documents.token_offsets[document]
         num_above = documents.token_offsets[document + 1] - first

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.intrinsics import COUNTED
+from corpus_index._kernels.intrinsics import COUNTED, prefetch
+from corpus_index._kernels.look_up import place_of
 from corpus_index._kernels.nodes import node_around
-from corpus_index._kernels.rows import place_in_row
+from corpus_index._kernels.reading import sort_tokens
+from corpus_index._kernels.rows import find_row
 from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, OWN_DEPTH, RAW_1, RAW_2
 from corpus_index._kernels.walk import step_range
+
+_AHEAD = 8
 
 
 @njit(cache=True, nogil=True, **COUNTED)
@@ -30,16 +34,16 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
 
 
 @njit(cache=True, nogil=True, **COUNTED)
-def tally_gone(index, next_tokens, endings, depth, count_runs, ranks, a, e, scratch):
+def tally_gone(index, next_tokens, endings, heavy, depth, count_runs, ranks, following, a, e, scratch):
     """Tally what a document's ranks[a:e], those in a node, take from it; returns the number of tokens, ascending.
 
-    Of each token, scratch.gone_counts and gone_lefts hold how much; the caller sets them back to 0. A token loses a
-    left extension where all its occurrences in a run are the document's.
+    following: the token after each rank. Of each token, scratch.gone_counts and gone_lefts hold how much; the caller
+    sets them back to 0. A token loses a left extension where all its occurrences in a run are the document's.
     """
     tokens, counts, lefts, in_run = scratch.gone_tokens, scratch.gone_counts, scratch.gone_lefts, scratch.in_run
     n = 0
     for i in range(a, e):
-        c = np.int64(next_tokens[ranks[i]])
+        c = np.int64(following[i])
         tokens[n] = c
         n += counts[c] == 0
         counts[c] += 1
@@ -48,27 +52,38 @@ def tally_gone(index, next_tokens, endings, depth, count_runs, ranks, a, e, scra
         lo, hi = node_around(index.text, index.nodes, ranks[i], ranks[i] + 1, depth + 1)
         first = i
         while i < e and ranks[i] < hi:
-            in_run[next_tokens[ranks[i]]] += 1
+            in_run[following[i]] += 1
             i += 1
+            if i + _AHEAD < e:
+                prefetch(index.nodes.common, ranks[i + _AHEAD])
+        row = find_row(heavy.bounds, heavy.directory, heavy.shift, lo, hi) if hi - lo > heavy.light else np.int64(-1)
         for j in range(first, i):
-            c = np.int64(next_tokens[ranks[j]])
+            c = np.int64(following[j])
             if in_run[c] > 0:
-                lefts[c] += in_run[c] == _occurrences(index.steps, next_tokens, endings, c, lo, hi)
+                if row >= 0:
+                    held = np.int64(heavy.counts[place_of(heavy, row, c)])
+                else:
+                    held = _occurrences(index.steps, next_tokens, endings, c, lo, hi)
+                lefts[c] += in_run[c] == held
                 in_run[c] = 0
-    tokens[:n].sort()
+    sort_tokens(tokens, n, scratch.words, scratch.summary)
     return n
 
 
 @njit(cache=True, nogil=True, **COUNTED)
-def lost_by_documents(index, next_tokens, endings, offsets, ranks, scratch, token_offsets, tokens, lost):
-    """What the empty context's left extensions lose with each document, by token; see `Documents`."""
+def lost_by_documents(
+    index, next_tokens, endings, heavy, by_left, offsets, ranks, following, scratch, token_offsets, tokens, lost
+):
+    """What the empty context's counts, or left extensions, lose with each document, by token; see `Documents`."""
     used = 0
     for d in range(offsets.size - 1):
-        n = tally_gone(index, next_tokens, endings, 0, True, ranks, offsets[d], offsets[d + 1], scratch)
+        n = tally_gone(
+            index, next_tokens, endings, heavy, 0, by_left, ranks, following, offsets[d], offsets[d + 1], scratch
+        )
         for i in range(n):
             c = scratch.gone_tokens[i]
             tokens[used + i] = c
-            lost[used + i] = scratch.gone_lefts[c]
+            lost[used + i] = scratch.gone_lefts[c] if by_left else scratch.gone_counts[c]
             scratch.gone_counts[c] = scratch.gone_lefts[c] = 0
         used += n
         token_offsets[d + 1] = used
@@ -109,7 +124,7 @@ def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, r
         gone.used[1] = e - a + 1
         return np.int64(-1)
     depth = np.int64(table[row, OWN_DEPTH])
-    n = tally_gone(index, next_tokens, endings, depth, by_left, ranks, a, e, scratch)
+    n = tally_gone(index, next_tokens, endings, heavy, depth, by_left, ranks, documents.following, a, e, scratch)
     place, stop = heavy.offsets[row], heavy.offsets[row + 1]
     n1, n2 = np.int64(table[row, RAW_1]), np.int64(table[row, RAW_2])
     n3 = stop - place - n1 - n2
@@ -118,7 +133,7 @@ def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, r
     m3 = stop - place - m1 - m2
     for i in range(n):
         c = scratch.gone_tokens[i]
-        place = place_in_row(heavy.tokens, place, stop, c)
+        place = place_of(heavy, row, c)
         x = np.int64(heavy.counts[place])
         y = x - scratch.gone_counts[c]
         n1 += (y == 1) - (x == 1)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.target_arrays import (
     BLOCK_BITS,
     BUCKET_SHIFT,
@@ -76,6 +77,13 @@ def narrowest_row(table, narrowest, lo, hi):
 def _bucket_of(table, row, token):
     """The bucket of a row that holds a token, if the row does."""
     return np.int64(table[row, BUCKETS]) + (token >> np.int64(table[row, BUCKET_SHIFT]))
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def place_of(heavy, row, token):
+    """`place_in_row` of a stored row, from its buckets."""
+    bucket = _bucket_of(heavy.table, row, token)
+    return place_in_row(heavy.tokens, np.int64(heavy.buckets[bucket]), np.int64(heavy.buckets[bucket + 1]), token)
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)

@@ -18,10 +18,10 @@ import numpy as np
 from numba import njit
 
 from corpus_index._kernels.gone import gone_row
-from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.look_up import look_up
 from corpus_index._kernels.nodes import node_around, parent_depth
-from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token
+from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token, sort_tokens
 from corpus_index._kernels.rows import find_row, place_in_row
 from corpus_index._kernels.rules import ADD_K, LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.target_arrays import (
@@ -81,40 +81,9 @@ def _is_row(table, row, lo, hi):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
-def _sort(tokens, n, words, summary):
-    """Sort n distinct tokens; words, summary: zeros, as many bits as there are tokens, and a bit for each word."""
-    if n > 16:
-        for k in range(n):
-            c = tokens[k]
-            words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
-            summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
-        k = 0
-        for part in range(summary.size):
-            bits = summary[part]
-            summary[part] = 0
-            while bits != 0:
-                w = (part << 6) + lowest_bit(bits)
-                bits &= bits - np.uint64(1)
-                word = words[w]
-                words[w] = 0
-                while word != 0:
-                    tokens[k] = (w << 6) + lowest_bit(word)
-                    word &= word - np.uint64(1)
-                    k += 1
-    else:
-        for k in range(1, n):
-            x = tokens[k]
-            j = k - 1
-            while j >= 0 and tokens[j] > x:
-                tokens[j + 1] = tokens[j]
-                j -= 1
-            tokens[j + 1] = x
-
-
-@njit(cache=True, nogil=True, **UNCOUNTED)
 def _write_pairs(tokens, masses, n, label, change, q, words, summary, out, used):
     """Write position q's tokens whose mass or change isn't 0, ascending, and clear the masses; returns the pairs."""
-    _sort(tokens, n, words, summary)
+    sort_tokens(tokens, n, words, summary)
     out.label_pairs[q], out.label_changes[q] = -1, change
     for k in range(n):
         c = tokens[k]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
+from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit
 from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks
 
 
@@ -88,3 +88,34 @@ def runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, so
         runs += g - first < e - a
         a = e
     return runs
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def sort_tokens(tokens, n, words, summary):
+    """Sort n distinct tokens; words, summary: zeros, as many bits as there are tokens, and a bit for each word."""
+    if n > 16:
+        for k in range(n):
+            c = tokens[k]
+            words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
+            summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
+        k = 0
+        for part in range(summary.size):
+            bits = summary[part]
+            summary[part] = 0
+            while bits != 0:
+                w = (part << 6) + lowest_bit(bits)
+                bits &= bits - np.uint64(1)
+                word = words[w]
+                words[w] = 0
+                while word != 0:
+                    tokens[k] = (w << 6) + lowest_bit(word)
+                    word &= word - np.uint64(1)
+                    k += 1
+    else:
+        for k in range(1, n):
+            x = tokens[k]
+            j = k - 1
+            while j >= 0 and tokens[j] > x:
+                tokens[j + 1] = tokens[j]
+                j -= 1
+            tokens[j + 1] = x
