@@ -200,7 +200,7 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
         ({"neural": {"model": "x", "draws": 0}}, "neural: draws is 0"),
         ({"neural": {"model": "x", "p": 1.5}}, "neural: p is 1.5"),
         ({"self": {"decay": 1}}, "self: decay is 1"),
-        ({"quantization": {"weights": "int3"}}, "weights is 'int3', .* did you mean"),
+        ({"quantization": {"weights": "int5"}}, "weights is 'int5', .* did you mean"),
         ({"quantization": {"group_size": 1}}, "quantization: group_size is 1"),
         (
             {"training": {"fused": True}, "policy": {"corpus": 0.5, "routing": {"by": "student"}}},
