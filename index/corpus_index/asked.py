@@ -249,9 +249,9 @@ def _documents(
         raise QueryError(
             f"positions must be {ids.shape[0]} integers, not {begins.dtype} of shape {np.shape(positions)}"
         )
-    following = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
-    inside = np.clip(following, 0, index.num_tokens - 1)
-    if (inside < following - 1).any() or (following < 1).any():
+    labelled = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
+    inside = np.clip(labelled, 0, index.num_tokens - 1)
+    if (inside < labelled - 1).any() or (labelled < 1).any():
         raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
     numbers, of = np.unique(index.document_of(inside), return_inverse=True)
     begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]

@@ -65,11 +65,10 @@ class BaseArrays(NamedTuple):
 class Documents(NamedTuple):
     """Documents to leave out: of each position which one (−1: its own occurrence), and of each what it holds.
 
-    begins, ends: corpus positions. ranks are flat, document d's between offsets[d] and offsets[d + 1], ascending, and
-    following what follows each, so that no row of them is read out of order. Its
-    distinct tokens, ascending, are entries token_offsets[d] : token_offsets[d + 1] of tokens, with what the base's
-    counts lose with the document; lost_total, lost_cuts: the sums of the losses and of what that takes from the cuts,
-    by document.
+    begins, ends: corpus positions. ranks are flat, document d's between offsets[d] and offsets[d + 1], ascending;
+    following: the token after each. A document's distinct tokens, ascending, are entries token_offsets[d] :
+    token_offsets[d + 1] of tokens, with what the base's counts lose with the document; lost_total, lost_cuts: the sums
+    of the losses and of what that takes from the cuts, by document.
     """
 
     of: np.ndarray
