@@ -15,6 +15,7 @@ from corpus_index._kernels import counting, heavy, look_up
 from corpus_index._kernels import target_arrays as columns
 from corpus_index._kernels.exclusion_sums import ExclusionScratch
 from corpus_index._kernels.flatten import FlatWork
+from corpus_index._kernels.selection import MOST_LOWEST
 from corpus_index._kernels.shortlists import HEADER, MOST_CHAIN, Shortlists
 from corpus_index._kernels.target_arrays import HeavyNodes, Mixed, Scratch
 from corpus_index._kernels.walk import Walkers
@@ -182,6 +183,11 @@ class ThreadMemory(threading.local):
                 np.zeros(room, np.int64),
                 np.zeros(room, np.int64),
                 np.zeros(room, np.float64),
+                np.zeros(room, np.int64),
+                np.zeros(room, np.float64),
+                np.zeros(room, np.int64),
+                np.zeros(MOST_LOWEST),
+                np.zeros(MOST_LOWEST, np.int64),
             )
         return self.work
 

@@ -15,12 +15,16 @@ from numba import njit
 from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.rules import cut_of
-from corpus_index._kernels.selection import keep_largest
-from corpus_index._kernels.shortlists import HEADER, ready_shortlist
+from corpus_index._kernels.selection import MOST_LOWEST, drop_lowest, keep_largest
+from corpus_index._kernels.shortlists import HEADER, make_shortlists
 
 
 class FlatWork(NamedTuple):
-    """Room for the candidates of one list: tokens, values, a copy to sort, and where a token comes from."""
+    """Room for the candidates of one list or target: tokens, values, a copy to sort, and where a token comes from.
+
+    listed: the values of a shortlist's tokens. beside_tokens, beside_values, beside_places: the pairs whose tokens the
+    list lacks, and how many of its tokens are smaller. lowest_values, lowest_places: see `selection.drop_lowest`.
+    """
 
     tokens: np.ndarray
     values: np.ndarray
@@ -28,6 +32,20 @@ class FlatWork(NamedTuple):
     own: np.ndarray
     inherited: np.ndarray
     listed: np.ndarray
+    beside_tokens: np.ndarray
+    beside_values: np.ndarray
+    beside_places: np.ndarray
+    lowest_values: np.ndarray
+    lowest_places: np.ndarray
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+def _prefetch_place(mixed, lists, q, num_rows):
+    """Ask where the shortlist of position q stands."""
+    a = mixed.ref_offsets[q]
+    if a < mixed.ref_offsets[q + 1]:
+        row = mixed.ref_rows[a]
+        prefetch(lists.places, row - num_rows if row >= num_rows else row)
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
@@ -42,7 +60,7 @@ def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
                 prefetch(lists.blocks, place + 16 * line)
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
 def _weigh_list(counts, s, k1, k2, k3, values):
     """Add what one level of a list says. (A slice, from 0 on: else numba asks each index whether it is negative.)"""
     for t in range(counts.size):
@@ -52,24 +70,89 @@ def _weigh_list(counts, s, k1, k2, k3, values):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
-def _place_in_list(blocks, a, e, token):
-    """The first place of blocks[a:e], ascending, whose token isn't smaller; e if there is none."""
-    while a < e:
-        middle = (a + e) >> 1
-        if np.int64(blocks[middle]) < token:
-            a = middle + 1
+def _count_smaller(tokens, token):
+    """How many of a list's tokens are smaller: a sum in whole vectors, where bisecting would wait for every look."""
+    n = np.int64(0)
+    for t in range(tokens.size):
+        n += tokens[t] < token
+    return n
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
+def _add_pairs(mixed, q, listed_tokens, always, work):
+    """Add position q's pairs to the list's values, or put them beside it; (how many are beside, the place of always).
+
+    The place of token `always`: in the list, or after it among those beside; −1 if it is in neither.
+    """
+    listed = listed_tokens.size
+    n, place_of_always = 0, np.int64(-1)
+    for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
+        token, mass = mixed.pair_tokens[i], mixed.pair_masses[i]
+        t = _count_smaller(listed_tokens, np.uint32(token))
+        place = listed + n
+        if t < listed and np.int64(listed_tokens[t]) == token:
+            change = mixed.label_changes[q] if i == mixed.label_pairs[q] else 0.0
+            work.listed[t] = mass + (work.listed[t] + change)  # the change takes back what the list says
+            place = t
         else:
-            e = middle
-    return a
+            work.beside_tokens[n], work.beside_values[n], work.beside_places[n] = token, mass, t
+            n += 1
+        if token == always:
+            place_of_always = place
+    if place_of_always < 0 and always >= 0:
+        t = _count_smaller(listed_tokens, np.uint32(always))
+        if t < listed and np.int64(listed_tokens[t]) == always:
+            place_of_always = t
+    return n, place_of_always
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
-def _copy_part(blocks, start, values, a, e, work, n):
-    """Copy entries a … e − 1 of a list behind the first n candidates; returns their number."""
-    for k in range(a, e):
-        work.tokens[n + k - a] = blocks[start + k]
-        work.values[n + k - a] = values[k]
-    return n + e - a
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
+def _write(listed_tokens, work, beside, used, out_tokens, out_probs):
+    """Write the list and the pairs beside it in the order of their tokens, zeros left out; returns entries used."""
+    done = np.int64(0)
+    for j in range(beside + 1):
+        t = work.beside_places[j] if j < beside else listed_tokens.size
+        for k in range(done, t):
+            value = work.listed[k]
+            out_tokens[used], out_probs[used] = listed_tokens[k], value
+            used += value != 0.0
+        done = t
+        if j < beside:
+            value = work.beside_values[j]
+            out_tokens[used], out_probs[used] = work.beside_tokens[j], value
+            used += value != 0.0
+    return used
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def _merge(listed_tokens, work, beside):
+    """The list and the pairs beside it as candidates, ascending, in work.tokens and work.values."""
+    done = n = np.int64(0)
+    for j in range(beside + 1):
+        t = work.beside_places[j] if j < beside else listed_tokens.size
+        for k in range(done, t):
+            work.tokens[n], work.values[n] = listed_tokens[k], work.listed[k]
+            n += 1
+        done = t
+        if j < beside:
+            work.tokens[n], work.values[n] = work.beside_tokens[j], work.beside_values[j]
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def _sum(values):
+    """The sum in double precision; four at a time, since each addition waits for the one before."""
+    a = b = c = d = 0.0
+    whole = values.size & ~3
+    for i in range(0, whole, 4):
+        a += np.float64(values[i])
+        b += np.float64(values[i + 1])
+        c += np.float64(values[i + 2])
+        d += np.float64(values[i + 3])
+    for i in range(whole, values.size):
+        a += np.float64(values[i])
+    return (a + b) + (c + d)
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
@@ -130,6 +213,8 @@ def flat_targets(
     blocks = lists.blocks
     values = work.listed
     for q in range(first, stop):
+        if q + 8 < stop:
+            _prefetch_place(mixed, lists, q + 8, num_rows)
         if q + 4 < stop:
             _prefetch_list(mixed, lists, q + 4, num_rows, size, kinds)
         j, j_end = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
@@ -137,7 +222,9 @@ def flat_targets(
         if j < j_end:
             row = mixed.ref_rows[j]
             row = row - num_rows if row >= num_rows else row
-            place = ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors)
+            place = lists.places[row]
+            if place < 0:
+                place = make_shortlists(row, estimator, heavy, lists, size, most_levels, work, ancestors)
             listed, levels = np.int64(blocks[place]), np.int64(blocks[place + 1])
             start = place + HEADER
             values[:listed] = 0.0
@@ -151,23 +238,20 @@ def flat_targets(
                 if mixed.ref_gone[j + level] >= 0:
                     left = mixed.ref_rows[j + level] >= num_rows
                     _without_document(mixed, gone, j + level, left, blocks, start, listed, values)
-        # pairs of listed tokens add to the list, the others go between its parts
-        n = done = np.int64(0)
-        for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
-            token = np.int64(mixed.pair_tokens[i])
-            t = _place_in_list(blocks, start + done, start + listed, token) - start
-            n = _copy_part(blocks, start, values, done, t, work, n)
-            same = t < listed and np.int64(blocks[start + t]) == token
-            work.tokens[n] = token
-            change = mixed.label_changes[q] if i == mixed.label_pairs[q] else 0.0
-            work.values[n] = mixed.pair_masses[i] + (values[t] + change if same else 0.0)
-            done = t + same
-            n += 1
-        n = _copy_part(blocks, start, values, done, listed, work, n)
+        listed_tokens = blocks[start : start + listed]
         always = labels[q] if leaves else np.int64(-1)
-        used, explicit, cut = keep_largest(
-            work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
-        )
+        beside, place = _add_pairs(mixed, q, listed_tokens, always, work)
+        surplus = listed + beside - top_k
+        if top_p < 1.0 or surplus > MOST_LOWEST:
+            n = _merge(listed_tokens, work, beside)
+            used, explicit, cut = keep_largest(
+                work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
+            )
+        else:
+            cut = drop_lowest(listed_tokens, work, beside, surplus, place) if surplus > 0 else 0.0
+            begin = used
+            used = _write(listed_tokens, work, beside, used, out_tokens, out_probs)
+            explicit = _sum(out_probs[begin:used])
         out_cut[q] = max(0.0, 1.0 - explicit - mixed.rest[q]) if listed > 0 else cut
         out_rest[q] = max(mixed.rest[q], 1.0 - explicit)  # rounding may leave nothing, or less, in the latter
         out_offsets[q + 1] = used

@@ -17,6 +17,7 @@ from corpus_index._kernels.target_arrays import (
     BUCKET_SHIFT,
     BUCKETS,
     COLUMNS,
+    ENTRIES,
     HI,
     LO,
     NO_PARENT,
@@ -38,7 +39,7 @@ def place_buckets(offsets, num_symbols, table):
         shift = np.int64(0)
         while (num_symbols >> shift) * _ENTRIES > entries:
             shift += 1
-        table[row, START] = offsets[row]
+        table[row, START], table[row, ENTRIES] = offsets[row], entries
         table[row, BUCKETS], table[row, BUCKET_SHIFT] = used, shift
         used += ((num_symbols - 1) >> shift) + 2
     return used
@@ -140,12 +141,10 @@ def look_up(heavy, lo, hi, labels, num_symbols, begin, end, levels, by_left, row
                 half = length >> 1
                 a += half if np.int64(tokens[a + half]) <= label else 0
                 length -= half
-            found = length == 1 and np.int64(tokens[a]) == label
-            places[i, level] = a if found else np.int64(-1)
-            if found:
-                prefetch(counts, a)
-                if by_left:
-                    prefetch(lefts, a)
+            prefetch(counts, a)
+            if by_left:
+                prefetch(lefts, a)
+            places[i, level] = a if (length == 1) & (np.int64(tokens[min(a, tokens.size - 1)]) == label) else np.int64(-1)
             parent = rows[i, level + 1]
             if parent != NO_PARENT:
                 if 0 <= label < num_symbols:

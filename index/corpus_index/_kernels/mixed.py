@@ -25,6 +25,7 @@ from corpus_index._kernels.reading import classes, read, read_others, read_runs,
 from corpus_index._kernels.rows import find_row, place_in_row
 from corpus_index._kernels.rules import ADD_K, LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.target_arrays import (
+    ENTRIES,
     HI,
     LEFT_1,
     LEFT_2,
@@ -37,11 +38,12 @@ from corpus_index._kernels.target_arrays import (
     PARENT_DEPTH,
     RAW_1,
     RAW_2,
+    START,
     WHOLE,
 )
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
 def _base_without(base, discounts, left, max_order, label, own_above, documents, document):
     """(grown, drop): the base without what is left out is grown · base − drop at the label."""
     probs = base.probs
@@ -80,7 +82,7 @@ def _is_row(table, row, lo, hi):
     return np.int64(table[row, LO]) == lo and np.int64(table[row, HI]) == hi
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
 def _write_pairs(tokens, masses, n, label, change, q, words, summary, out, used):
     """Write position q's tokens whose mass or change isn't 0, ascending, and clear the masses; returns the pairs."""
     sort_tokens(tokens, n, words, summary)
@@ -141,7 +143,7 @@ def mixed_targets(
         out.pair_offsets[0] = 0
         out.ref_offsets[0] = 0
     for q in range(lo.size):
-        if q + 2 * ahead < lo.size:
+        if q + 2 * ahead < lo.size and hi[q + 2 * ahead] - lo[q + 2 * ahead] <= heavy.light:
             prefetch(common, lo[q + 2 * ahead])
             prefetch(common, hi[q + 2 * ahead])
             prefetch(next_tokens, lo[q + 2 * ahead])
@@ -263,7 +265,8 @@ def mixed_targets(
         while depth > 0 and row >= 0:
             table = heavy.table
             up, parent = np.int64(table[row, PARENT_DEPTH]), np.int64(table[row, PARENT])
-            start, stop = heavy.offsets[row], heavy.offsets[row + 1]
+            start = np.int64(table[row, START])
+            stop = start + np.int64(table[row, ENTRIES])
             total = np.int64(table[row, HI]) - np.int64(table[row, LO])
             n1, n2 = np.int64(table[row, RAW_1]), np.int64(table[row, RAW_2])
             n3 = stop - start - n1 - n2

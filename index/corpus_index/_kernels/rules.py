@@ -42,7 +42,7 @@ def bucket_of(table, order, total, distinct):
     return 1 + ((min(order, orders) - 1) * counts + length) * shares + distinct * (shares - 1) // total
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
 def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
     at = min(order, extra.shape[0] - 1)
@@ -82,7 +82,7 @@ def cut_of(count, k1, k2, k3):
     return k1 if count == 1 else k2 if count == 2 else k3
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
 def node_weights(estimator, depth, shallower, top, raw, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining):
     """What a node adds for its orders depth … shallower + 1: (weight left, left extensions?, s, k1, k2, k3).
 

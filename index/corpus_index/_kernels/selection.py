@@ -7,6 +7,7 @@ from numba import njit
 
 from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
 
+MOST_LOWEST = 24  # more are dropped by keeping the largest
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
 def kth_largest(values, n, k):
@@ -48,6 +49,43 @@ def _kth_smallest(values, n, k, smallest):
             smallest[j] = value
             held = min(held + 1, k)
     return smallest[k - 1]
+
+
+@njit(cache=True, nogil=True, **UNCOUNTED)
+def drop_lowest(listed_tokens, work, beside, surplus, always):
+    """Set the lowest `surplus` values of a list and of the pairs beside it to 0; returns their sum.
+
+    surplus: 1 … MOST_LOWEST. always: a place (in the list, or after it among those beside) that stays, or −1. Of equal
+    values those of the largest tokens go. lowest_values, lowest_places: the lowest so far, ascending.
+    """
+    listed = listed_tokens.size
+    values, places = work.lowest_values, work.lowest_places
+    held, cut = 0, 0.0
+    for place in range(listed + beside):
+        value = work.listed[place] if place < listed else work.beside_values[place - listed]
+        if place == always or (held == surplus and value > values[surplus - 1]):
+            continue
+        token = np.int64(listed_tokens[place]) if place < listed else work.beside_tokens[place - listed]
+        j = held
+        while j > 0:
+            other = places[j - 1]
+            their = np.int64(listed_tokens[other]) if other < listed else work.beside_tokens[other - listed]
+            if values[j - 1] < value or (values[j - 1] == value and their > token):
+                break
+            if j < surplus:
+                values[j], places[j] = values[j - 1], other
+            j -= 1
+        if j < surplus:
+            values[j], places[j] = value, place
+            held = min(held + 1, surplus)
+    for i in range(held):
+        cut += values[i]
+        place = places[i]
+        if place < listed:
+            work.listed[place] = 0.0
+        else:
+            work.beside_values[place - listed] = 0.0
+    return cut
 
 
 @njit(cache=True, nogil=True, **COUNTED)  # sorting allocates

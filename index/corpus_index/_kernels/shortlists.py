@@ -152,10 +152,8 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
-def ready_shortlist(row, estimator, heavy, lists, size, most_levels, work, ancestors):
-    """Where the block of a row's shortlist begins; it is made now if it isn't there, with those of its ancestors."""
-    if lists.places[row] >= 0:
-        return lists.places[row]
+def make_shortlists(row, estimator, heavy, lists, size, most_levels, work, ancestors):
+    """Make a row's shortlist and those of its ancestors, where they aren't there; where the row's block begins."""
     kinds = 2 if estimator.left else 1
     chain = min(heavy.deepest_chain, MOST_CHAIN)
     most = chain * (HEADER + size * (1 + kinds * most_levels))

@@ -9,7 +9,7 @@ import numpy as np
 # columns of HeavyNodes.table
 COLUMNS = 16  # a cache line
 LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL, LEVEL = range(11)
-START, BUCKETS, BUCKET_SHIFT = range(11, 14)
+START, ENTRIES, BUCKETS, BUCKET_SHIFT = range(11, 15)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
 WHOLE = 2  # a match that is all that is known of a context
