@@ -251,6 +251,42 @@ def test_sampled_targets_are_unbiased(make_index: Make, name: str, leave_out: st
     assert np.array_equal(again.token_ids, sample.token_ids)
 
 
+@pytest.mark.parametrize("leave_out", [None, "self"])
+@pytest.mark.parametrize("name", ["witten-bell", "modified-kneser-ney"])
+def test_top_k_keeps_the_likeliest(make_index: Make, name: str, leave_out: str | None) -> None:
+    """However few or many go: some dozens are dropped otherwise than a few, and pairs stand between a list's tokens."""
+    generator = np.random.default_rng(7)
+    chances = 1 / np.arange(1, 61)
+    documents = [generator.choice(60, 400, p=chances / chances.sum()).tolist() for _ in range(8)]
+    index = make_index(documents, vocab_size=60, light=20)
+    row, following = documents[0][:-1], documents[0][1:]
+    options: dict[str, Any] = {"estimator": name, "max_order": 3, "leave_out": leave_out, "starts_document": True}
+    everything = index.smoothed_targets(row, following, top_k=60, shortlist=None, **options)
+    fewer = 0
+    for top_k in (1, 2, 7, 30, 40, 50, 55, 58):
+        targets = index.smoothed_targets(row, following, top_k=top_k, shortlist=60, **options)
+        for q, label in enumerate(following):
+            a, e = everything.offsets[q : q + 2]
+            ids, probs = everything.token_ids[a:e], everything.probs[a:e]
+            a, e = targets.offsets[q : q + 2]
+            kept = dict(zip(targets.token_ids[a:e].tolist(), targets.probs[a:e].tolist(), strict=True))
+            assert list(kept) == sorted(kept)
+            assert len(kept) == min(top_k, ids.size)
+            fewer += ids.size > top_k
+            always = leave_out is not None and label in ids
+            assert not always or label in kept
+            others = np.sort(probs[ids != label] if always else probs)[::-1]
+            expected = others[: len(kept) - always]
+            np.testing.assert_allclose(
+                sorted((p for i, p in kept.items() if not (always and i == label)), reverse=True), expected, rtol=1e-5
+            )
+            np.testing.assert_allclose(targets.rest[q] + sum(kept.values()), 1.0, atol=1e-6)
+            np.testing.assert_allclose(targets.cut_mass[q], probs.sum() - sum(kept.values()), atol=1e-6)
+            for i, p in kept.items():
+                np.testing.assert_allclose(p, probs[ids == i], rtol=1e-5)
+    assert fewer > 1_000
+
+
 def test_top_p_keeps_the_smallest_set(make_index: Make) -> None:
     rng = np.random.default_rng(4)
     index = make_index([(rng.geometric(0.1, 300) % 40).tolist() for _ in range(4)], vocab_size=42)

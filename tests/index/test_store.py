@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,27 @@ def test_open_is_what_was_built(tmp_path: Path) -> None:
         on_disk = {file.name: file.stat().st_size for file in (tmp_path / "index").iterdir()}
         on_disk.pop("manifest.json")
         assert index.size_bytes == on_disk
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells how a file is mapped")
+def test_large_pages_are_preferred_where_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def preferred(index: CorpusIndex) -> bool:
+        parts = Path("/proc/self/smaps").read_text().split(f"{index.path}/order.bin")
+        assert len(parts) == 2
+        flags = re.search(r"^VmFlags:(.*)$", parts[1], re.MULTILINE)
+        assert flags is not None
+        return "hg" in flags[1].split()
+
+    with build(tmp_path / "index") as index:
+        before = index.count([1])
+        assert not preferred(index)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.sysconf", lambda name: 1)  # a machine with a byte of memory
+            index.prefer_large_pages()
+        assert not preferred(index)
+        index.prefer_large_pages()
+        assert preferred(index)
+        assert index.count([1]) == before
 
 
 def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ def look_up(heavy, lo, hi, labels, num_symbols, begin, end, levels, by_left, row
             prefetch(counts, a)
             if by_left:
                 prefetch(lefts, a)
-            places[i, level] = a if (length == 1) & (np.int64(tokens[min(a, tokens.size - 1)]) == label) else np.int64(-1)
+            found = (length == 1) & (np.int64(tokens[min(a, tokens.size - 1)]) == label)  # no branch
+            places[i, level] = a if found else np.int64(-1)
             parent = rows[i, level + 1]
             if parent != NO_PARENT:
                 if 0 <= label < num_symbols:

@@ -9,6 +9,7 @@ from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
 
 MOST_LOWEST = 24  # more are dropped by keeping the largest
 
+
 @njit(cache=True, nogil=True, **UNCOUNTED)
 def kth_largest(values, n, k):
     """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
