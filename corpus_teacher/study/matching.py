@@ -24,6 +24,7 @@ from corpus_teacher.study.statistics import Estimate, Floats, draw_values, estim
 FINISHED, FINISHED_ARM = "between finished runs", "between the arm’s finished runs"
 BEYOND, INSIDE = "beyond the last finished run", "inside of one run"
 
+_LATE = 0.75  # of the tokens: a run that had its last loss before that has come back to it
 _FAR = 0.5  # of the last step between budgets: so far a compute-matched reading may go beyond it
 
 
@@ -150,8 +151,12 @@ def _inside_speed_up(results: Results, place: Place) -> Matched:
         return Matched(None, "one budget, no learning curves")
     tokens, base, arm = found
     arm_leads = arm[:, -1].mean() <= base[:, -1].mean()
-    leader, target = (arm, base[:, -1]) if arm_leads else (base, arm[:, -1])
+    leader, behind = (arm, base) if arm_leads else (base, arm)
+    target = behind[:, -1]
     mean, goal = leader.mean(axis=0), target.mean()
+    if tokens[np.argmax(behind.mean(axis=0) <= goal)] <= _LATE * tokens[-1]:
+        risen = results.baseline if arm_leads else place[0]
+        return Matched(None, f"inside of one run: the loss of {risen} fell, and rose again to where it ends")
     reached = np.flatnonzero(mean <= goal)
     at = int(reached[0]) if len(reached) else len(mean) - 1
     if at == 0:

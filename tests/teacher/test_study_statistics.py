@@ -249,6 +249,19 @@ def test_inside_of_one_run_is_said_and_is_larger() -> None:
     assert worse.estimate.value < 1
 
 
+def test_no_speed_up_is_read_where_the_baseline_overfits() -> None:
+    """It stood at its last loss early on: to be there as early, or lower at last, is no saving."""
+    rows = make_rows({"hard": 0.0, "corpus": 0.1}, {"small": 300_000}, {"once": 10**6}, range(2), tuning=False)
+    assert token_speed_up(study(rows), PLACE).how == INSIDE
+    for row in rows:
+        if row["arm"] == "hard":
+            last = row["history"][-1]["nats"]
+            row["history"][len(row["history"]) // 2]["nats"] = last - 0.3
+    found = token_speed_up(study(rows), PLACE)
+    assert found.estimate is None
+    assert "the loss of hard fell, and rose again" in found.how
+
+
 def test_speed_up_that_cannot_be_read_says_why() -> None:
     budgets = {"once": 10**6, "twice": 2 * 10**6}
     far = token_speed_up(exact({"hard": 0.0, "corpus": 2.0}, budgets), PLACE)
