@@ -237,7 +237,7 @@ def _config_of(row: Row) -> str:
     if not isinstance(config, Mapping):
         return ""
     kept = {
-        name: {key: value for key, value in table.items() if not str(value).startswith("students/")}
+        name: {key: value for key, value in table.items() if not _is_student(value)}
         if isinstance(table, Mapping)
         else table
         for name, table in config.items()
@@ -249,6 +249,11 @@ def _config_of(row: Row) -> str:
 def _device(row: Row) -> str:
     machine = row.get("machine")
     return str(machine.get("device", "cpu")) if isinstance(machine, Mapping) else "cpu"
+
+
+def _is_student(value: Any) -> bool:
+    """Whether a setting names another training's student, as its teacher or as the writer of its text."""
+    return any(str(one).startswith("students/") for one in (value if isinstance(value, list) else [value]))
 
 
 def _settings(path: Path) -> Mapping[str, Any]:

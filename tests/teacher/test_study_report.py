@@ -315,6 +315,14 @@ def test_diverged_repeated_and_foreign_rows_are_left_out_and_said(tmp_path: Path
     assert summary.complete  # a diverged run is a finished one
 
 
+def test_students_of_other_seeds_are_no_other_settings(tmp_path: Path) -> None:
+    rows = bare(small_rows())
+    for row in rows:
+        student = f"students/{row['seed']}"
+        row["config"] = {**row.get("config", {}), "neural": {"model": student}, "data": {"train": [student]}}
+    assert not write_study_report(small_study(tmp_path, rows)).remarks
+
+
 def test_a_failed_check_stands_at_the_answer(tmp_path: Path) -> None:
     rows = bare(small_rows())
     for row in rows:
