@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEAVE_OUT = (None, "self", "document")
 
-_CHUNK = 1 << 12
+_CHUNK = 1 << 12  # positions at a time: their targets stay in the cache until they are read
 _PAIRS = 48  # a position: room for so many on average
 _AHEAD = 8
 _MOST_PREPARED = 16  # estimators

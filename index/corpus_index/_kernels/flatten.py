@@ -107,37 +107,21 @@ def _add_pairs(mixed, q, listed_tokens, always, work):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
-def _write(listed_tokens, work, beside, used, out_tokens, out_probs):
-    """Write the list and the pairs beside it in the order of their tokens, zeros left out; returns entries used."""
+def _merge(listed_tokens, work, beside, zeros, used, out_tokens, out_values):
+    """Write the list and the pairs beside it in the order of their tokens, with zeros or not; returns entries used."""
     done = np.int64(0)
     for j in range(beside + 1):
         t = work.beside_places[j] if j < beside else listed_tokens.size
         for k in range(done, t):
             value = work.listed[k]
-            out_tokens[used], out_probs[used] = listed_tokens[k], value
-            used += value != 0.0
+            out_tokens[used], out_values[used] = listed_tokens[k], value
+            used += zeros | (value != 0.0)
         done = t
         if j < beside:
             value = work.beside_values[j]
-            out_tokens[used], out_probs[used] = work.beside_tokens[j], value
-            used += value != 0.0
+            out_tokens[used], out_values[used] = work.beside_tokens[j], value
+            used += zeros | (value != 0.0)
     return used
-
-
-@njit(cache=True, nogil=True, **UNCOUNTED)
-def _merge(listed_tokens, work, beside):
-    """The list and the pairs beside it as candidates, ascending, in work.tokens and work.values."""
-    done = n = np.int64(0)
-    for j in range(beside + 1):
-        t = work.beside_places[j] if j < beside else listed_tokens.size
-        for k in range(done, t):
-            work.tokens[n], work.values[n] = listed_tokens[k], work.listed[k]
-            n += 1
-        done = t
-        if j < beside:
-            work.tokens[n], work.values[n] = work.beside_tokens[j], work.beside_values[j]
-            n += 1
-    return n
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
@@ -243,14 +227,14 @@ def flat_targets(
         beside, place = _add_pairs(mixed, q, listed_tokens, always, work)
         surplus = listed + beside - top_k
         if top_p < 1.0 or surplus > MOST_LOWEST:
-            n = _merge(listed_tokens, work, beside)
+            n = _merge(listed_tokens, work, beside, True, np.int64(0), work.tokens, work.values)
             used, explicit, cut = keep_largest(
                 work.tokens, work.values, n, always, top_k, top_p, work.sorting, used, out_tokens, out_probs
             )
         else:
             cut = drop_lowest(listed_tokens, work, beside, surplus, place) if surplus > 0 else 0.0
             begin = used
-            used = _write(listed_tokens, work, beside, used, out_tokens, out_probs)
+            used = _merge(listed_tokens, work, beside, False, used, out_tokens, out_probs)
             explicit = _sum(out_probs[begin:used])
         out_cut[q] = max(0.0, 1.0 - explicit - mixed.rest[q]) if listed > 0 else cut
         out_rest[q] = max(mixed.rest[q], 1.0 - explicit)  # rounding may leave nothing, or less, in the latter

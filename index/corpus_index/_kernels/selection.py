@@ -37,22 +37,6 @@ def kth_largest(values, n, k):
 
 
 @njit(cache=True, nogil=True, **UNCOUNTED)
-def _kth_smallest(values, n, k, smallest):
-    """The k-th smallest of values[:n] for a small k: the k smallest so far, in order, take in what is smaller yet."""
-    held = 0
-    for i in range(n):
-        value = values[i]
-        if held < k or value < smallest[k - 1]:
-            j = min(held, k - 1)
-            while j > 0 and smallest[j - 1] > value:
-                smallest[j] = smallest[j - 1]
-                j -= 1
-            smallest[j] = value
-            held = min(held + 1, k)
-    return smallest[k - 1]
-
-
-@njit(cache=True, nogil=True, **UNCOUNTED)
 def drop_lowest(listed_tokens, work, beside, surplus, always):
     """Set the lowest `surplus` values of a list and of the pairs beside it to 0; returns their sum.
 
@@ -126,10 +110,7 @@ def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tok
         threshold = np.inf
         if room > 0:
             spare = room
-            if others - room < 24:
-                threshold = _kth_smallest(sorting, others, others - room + 1, sorting[n:])
-            else:
-                threshold = kth_largest(sorting, others, room)
+            threshold = kth_largest(sorting, others, room)
             for i in range(others):
                 spare -= sorting[i] > threshold  # what is left are entries equal to the threshold that still fit
     if top_p < 1.0:
