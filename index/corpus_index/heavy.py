@@ -109,12 +109,11 @@ class ThreadMemory(threading.local):
                 np.zeros(lanes, np.int64),
                 np.zeros(lanes, np.int64),
                 np.zeros(lanes, np.int64),
-                np.zeros(lanes, np.int64),
                 np.zeros(lanes, np.bool_),
                 np.zeros(lanes, np.int64),
                 np.zeros(lanes, np.int64),
                 np.zeros(lanes, np.int64),
-                np.zeros((lanes, 3), np.int64),
+                np.zeros((lanes, 2), np.int64),
                 np.zeros(lanes, np.int8),
             )
         return self.walkers

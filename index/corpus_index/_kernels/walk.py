@@ -1,11 +1,11 @@
 """Walk rows of tokens through the context order: for every position, the longest context that the corpus holds.
 
-State of a row: `rank`, where its whole context would be inserted in context order (before equals); and the node
-`lo, hi` of its longest known suffix, `depth` symbols long. One more token c moves all three ranks at once: contexts
-that end in c are sorted as the contexts before them are, so a rank becomes first[c] + the number of c among the
-continuations of smaller ranks (the backward step of Ferragina & Manzini 2000). If enough of the node is left, the match
-has grown by one. If not, the new match ends at one of the two neighbours of the new rank: compare with their text, and
-widen the range by the shared lengths. So no search starts over, whatever the order.
+State of a row: the node `lo, hi` of its context's longest known suffix, `depth` symbols long. One more token c moves
+both ranks at once: contexts that end in c are sorted as the contexts before them are, so a rank becomes first[c] + the
+number of c among the continuations of smaller ranks (the backward step of Ferragina & Manzini 2000). If enough of the
+node is left, the match has grown by one. If not, the new lo is where the suffix and c would be inserted (before
+equals), and no longer suffix can match: the new match ends at one of the two neighbours of that place. Compare with
+their text, and widen the range by the shared lengths. So no search starts over, whatever the order.
 
 Every step is a handful of random reads. A row alone would wait for each; so `lanes` rows step together, stage by
 stage, each stage asking for what the next will read.
@@ -36,13 +36,12 @@ from corpus_index._kernels.nodes import (
 
 
 class Walkers(NamedTuple):
-    """The state of the rows that step together: shape (lanes,) each, `at` (lanes, 3).
+    """The state of the rows that step together: shape (lanes,) each, `at` (lanes, 2).
 
-    rank, lo, hi, depth, known, started: see above. first, place, shift: of the row's next token. at: the directory
-    entries that rank, lo and hi will read. state: 0 done, 1 step, 2 the match broke, 3 deeper than max_order allows.
+    lo, hi, depth, known, started: see above. first, place, shift: of the row's next token. at: the directory entries
+    that lo and hi will read. state: 0 done, 1 step, 2 the match broke, 3 deeper than max_order allows.
     """
 
-    rank: np.ndarray
     lo: np.ndarray
     hi: np.ndarray
     depth: np.ndarray
@@ -134,12 +133,11 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
     num_symbols = symbols.size // 4 - 1
     num_starts = np.int64(index.num_starts)
     start_matches = num_starts >= min_count and max_order != 0
-    lanes = walkers.rank.size
-    rank, lo, hi, depth, known, started, first, place, shift, at, state = walkers
+    lanes = walkers.lo.size
+    lo, hi, depth, known, started, first, place, shift, at, state = walkers
     for row in range(0, num_rows, lanes):
         width = min(lanes, num_rows - row)
         for g in range(width):
-            rank[g] = 0
             started[g] = starts[row + g]
             known[g] = 1 if started[g] else 0
             if started[g] and start_matches:
@@ -153,7 +151,6 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
                     prefetch(symbols, 4 * ids[row + g, t + 1])
                 state[g] = 0
                 if c == end_of_document:
-                    rank[g] = 0
                     started[g] = True
                     known[g] = 1
                     if start_matches:
@@ -163,7 +160,6 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
                     continue
                 known[g] += 1
                 if c >= num_symbols or symbols[4 * c + 4] == symbols[4 * c]:  # continued nowhere
-                    rank[g] = symbols[4 * min(c, num_symbols)]
                     lo[g], hi[g], depth[g] = 0, n, 0
                     continue
                 state[g] = 1
@@ -172,14 +168,13 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
                 s = np.int64(symbols[4 * c + 3])
                 shift[g] = s
                 base = np.int64(symbols[4 * c + 2])
-                at[g, 0] = base + (rank[g] >> s)
-                at[g, 1] = base + (lo[g] >> s)
-                at[g, 2] = base + (hi[g] >> s)
-                for k in range(3):
-                    prefetch(directory, at[g, k])
+                at[g, 0] = base + (lo[g] >> s)
+                at[g, 1] = base + (hi[g] >> s)
+                prefetch(directory, at[g, 0])
+                prefetch(directory, at[g, 1])
             for g in range(width):  # which part of the list?
                 if state[g] == 1:
-                    for k in range(3):
+                    for k in range(2):
                         a, e = np.int64(directory[at[g, k]]), np.int64(directory[at[g, k] + 1])
                         middle = place[g] + ((a + e) >> 1)
                         if shift[g] <= 16:
@@ -189,14 +184,9 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
             for g in range(width):  # step, and see whether the match grew
                 if state[g] == 1:
                     a, e = np.int64(directory[at[g, 0]]), np.int64(directory[at[g, 0] + 1])
-                    new_rank = first[g] + _count_before(near, far, place[g], a, e, shift[g], rank[g])
-                    new_lo = new_rank
-                    if lo[g] != rank[g]:
-                        a, e = np.int64(directory[at[g, 1]]), np.int64(directory[at[g, 1] + 1])
-                        new_lo = first[g] + _count_before(near, far, place[g], a, e, shift[g], lo[g])
-                    a, e = np.int64(directory[at[g, 2]]), np.int64(directory[at[g, 2] + 1])
+                    new_lo = first[g] + _count_before(near, far, place[g], a, e, shift[g], lo[g])
+                    a, e = np.int64(directory[at[g, 1]]), np.int64(directory[at[g, 1] + 1])
                     new_hi = first[g] + _count_before(near, far, place[g], a, e, shift[g], hi[g])
-                    rank[g] = new_rank
                     state[g] = 0
                     if new_hi - new_lo >= min_count:
                         lo[g], hi[g] = new_lo, new_hi
@@ -209,21 +199,22 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
                     elif depth[g] == 0:
                         lo[g], hi[g] = 0, n
                     else:
+                        lo[g] = new_lo
                         state[g] = 2
-                        prefetch(order, new_rank - 1)
-                        prefetch(order, new_rank)
-                        prefetch(common, new_rank)
+                        prefetch(order, new_lo - 1)
+                        prefetch(order, new_lo)
+                        prefetch(common, new_lo)
             for g in range(width):  # the neighbours' texts
                 if state[g] == 2:
-                    if rank[g] > 0:
-                        prefetch(tokens, np.int64(order[rank[g] - 1]) - 1)
-                    if rank[g] < n:
-                        prefetch(tokens, np.int64(order[rank[g]]) - 1)
+                    if lo[g] > 0:
+                        prefetch(tokens, np.int64(order[lo[g] - 1]) - 1)
+                    if lo[g] < n:
+                        prefetch(tokens, np.int64(order[lo[g]]) - 1)
             for g in range(width):
                 b = row + g
                 if state[g] == 2:
                     lo[g], hi[g], depth[g] = _broken_match(
-                        text, nodes, rank[g], depth[g], min_count, ids, b, t, known[g], started[g]
+                        text, nodes, lo[g], depth[g], min_count, ids, b, t, known[g], started[g]
                     )
                 elif state[g] == 3 and 0 < depth[g] <= CAP:
                     lo[g] = widen_left(nodes, lo[g], depth[g])
