@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 
-# numba's cache doesn't see an edit in another file, so tests never run on a cache of earlier days: tests/conftest.py makes
-# a fresh one a run, unless TEST_NUMBA_CACHE_DIR names one to share (.ci/run shares a fresh one over its lanes).
+# Tests never run on machine code of earlier days: tests/conftest.py makes a fresh cache a run, unless TEST_NUMBA_CACHE_DIR
+# names one to share (.ci/run shares a fresh one over its lanes).
 TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
 PYTEST_ARGS ?=
 

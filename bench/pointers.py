@@ -12,10 +12,10 @@ import numpy as np
 from corpus_index import CorpusIndex
 from corpus_index._kernels.arrays import IndexArrays
 from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import CAP, document_start, widened
 from corpus_index._kernels.walk import step_range
 from corpus_index.answers import Match
-from numba import njit
 
 _AHEAD = 32
 
@@ -53,7 +53,7 @@ def match_positions(
     return Match(lo.reshape(shape), hi.reshape(shape), match_len.reshape(shape)), depth.reshape(shape)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _invert(order: np.ndarray, ranks: np.ndarray, ahead: int) -> None:
     """ranks[order[r]] = r."""
     for r in range(order.size):
@@ -62,7 +62,7 @@ def _invert(order: np.ndarray, ranks: np.ndarray, ahead: int) -> None:
         ranks[np.int64(order[r])] = r
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _nodes_of_positions(
     index: IndexArrays,
     ranks: np.ndarray,

@@ -1,9 +1,8 @@
 """What every test runs under: a fresh numba cache and no network.
 
-numba caches machine code by the source file of a function alone; an edit in a helper's file leaves the old
-code in place. So a run gets a cache directory of its own, made before anything imports numba, shared by
-xdist's workers and by the subprocesses of tests, and removed at the end. A caller who sets NUMBA_CACHE_DIR
-(not empty) keeps that one instead.
+numba's cache doesn't know the options that code was compiled with, such as NUMBA_BOUNDSCHECK. So a run gets a cache
+directory of its own, made before anything imports numba, shared by xdist's workers and by the subprocesses of tests,
+and removed at the end. A caller who sets NUMBA_CACHE_DIR (not empty) keeps that one instead.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ p = own + back · p of the entry after it, and below the last one base[q].
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def chain_gradient(offsets, own, back, base, below, by_own, by_back):
     """Σ −log p over the positions; by_own, by_back: its derivatives by every entry's own and back. below: scratch."""
     loss = 0.0
@@ -28,7 +29,7 @@ def chain_gradient(offsets, own, back, base, below, by_own, by_back):
     return loss
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def chain_losses(offsets, own, back, base, losses):
     """losses[q] = −log p of position q."""
     for q in range(offsets.size - 1):
@@ -38,7 +39,7 @@ def chain_losses(offsets, own, back, base, losses):
         losses[q] = -np.log(p)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def expected_uses(offsets, share, bucket, weights, base, below, used, reached):
     """Add to used and reached, by bucket, how often a chain is expected to stop at an entry, and to come there.
 
@@ -59,7 +60,7 @@ def expected_uses(offsets, share, bucket, weights, base, below, used, reached):
             come -= stop
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def discount_gradient(offsets, bucket, counts, base, values, below, slopes):
     """Σ −log p of chains of discounted counts; slopes: its derivatives by the values.
 

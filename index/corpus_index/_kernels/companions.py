@@ -12,12 +12,12 @@ suffix's predecessor), which reads the text in order.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_backwards(tokens, starts, text, lo, hi):
     """Write the documents lo .. hi−1 (starts: of the non-empty ones, and N) into the backwards text."""
     num_tokens = tokens.size
@@ -31,7 +31,7 @@ def fill_backwards(tokens, starts, text, lo, hi):
         text[place] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_predecessors(suffixes, predecessor, lo, hi, ahead):
     """predecessor[i] = the suffix sorted right before suffix i (the first one's: itself)."""
     before = np.int64(suffixes[lo - 1]) if lo > 0 else np.int64(suffixes[0])
@@ -43,7 +43,7 @@ def fill_predecessors(suffixes, predecessor, lo, hi, ahead):
         before = i
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
     """shared[i] = symbols shared with the predecessor, up to the start symbol, which counts; at most 65,535."""
     h = 0
@@ -62,7 +62,7 @@ def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
             h -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead):
     """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, ends, carry).
 
@@ -100,7 +100,7 @@ def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, c
     return place - lo, ends, smallest
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_text_directory(starts, directory, shift):
     """directory[b] = how many whole documents lie behind text place b << shift, at most (fill_ranked walks on)."""
     num_documents = starts.size - 1
@@ -113,7 +113,7 @@ def fill_text_directory(starts, directory, shift):
         directory[b] = behind
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_document_directory(doc_starts, directory, shift):
     """directory[b] = the last document that starts at or before position b << shift."""
     document = 0
@@ -125,7 +125,7 @@ def fill_document_directory(doc_starts, directory, shift):
         directory[b] = document
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def block_minima(values, minima, width):
     """minima[b] = the smallest of values[b·width : (b + 1)·width]."""
     n = values.size
@@ -136,7 +136,7 @@ def block_minima(values, minima, width):
         minima[b] = smallest
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_continuations(next_tokens, last, counts, lo, hi):
     """Count the continuations of ranks lo .. hi−1 that are themselves continued (last: the sorted ranks of others)."""
     for r in range(lo, hi):
@@ -145,7 +145,7 @@ def count_continuations(next_tokens, last, counts, lo, hi):
         counts[next_tokens[last[i]]] -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_occurrences(next_tokens, last, symbols, taken, near, far, directory, spill, lo, hi):
     """Write where each token stands in next_tokens, for ranks lo .. hi−1.
 
@@ -175,7 +175,7 @@ def fill_occurrences(next_tokens, last, symbols, taken, near, far, directory, sp
             directory[np.int64(symbols[4 * c + 2]) + bucket + 1] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_spill(symbols, directory, spill, cut):
     """Add what a slice that starts at rank cut put aside for the buckets that cut divides."""
     for c in range(spill.size):
@@ -183,7 +183,7 @@ def add_spill(symbols, directory, spill, cut):
             directory[np.int64(symbols[4 * c + 2]) + (cut >> np.int64(symbols[4 * c + 3])) + 1] += spill[c]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def finish_directory(symbols, counts, num_ranks, directory):
     """Turn bucket sizes into running sums, symbol by symbol."""
     for c in range(counts.size):

@@ -9,10 +9,11 @@ with it have nothing before them and keep their raw counts.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def left_extensions(next_tokens, common, lo, hi, depth, token_ids, a, e, out, tally, seen):
     """out[a:e] = in how many runs of the node each token of its row stands.
 
@@ -35,7 +36,7 @@ def left_extensions(next_tokens, common, lo, hi, depth, token_ids, a, e, out, ta
         seen[next_tokens[r]] = -1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, row_tokens, depths, out):
     """Left extensions of the stored rows; 1 each where a row's depth isn't known or beyond what `common` tells."""
     tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
@@ -49,7 +50,7 @@ def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, ro
             )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def own_left_extensions(next_tokens, common, num_symbols, chains, numbers, num_stored, offsets, symbols, out):
     """Left extensions of the rows that a batch made for itself."""
     tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
@@ -64,7 +65,7 @@ def own_left_extensions(next_tokens, common, num_symbols, chains, numbers, num_s
                 left_extensions(next_tokens, common, lo, hi, depth, symbols, a, e, out, tally, seen)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def row_classes(offsets, counts, out):
     """out (R, 3): of each row, how many counts are 1, how many 2, and the sum."""
     for row in range(offsets.size - 1):
@@ -75,7 +76,7 @@ def row_classes(offsets, counts, out):
             out[row, 2] += c
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def top_entries(offsets, counts, most, longest, out_offsets, out):
     """For each row longer than `longest`, the places of its `most` largest counts; returns how many were written."""
     used = 0
@@ -112,7 +113,7 @@ def top_entries(offsets, counts, most, longest, out_offsets, out):
     return used
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_counts(next_tokens, common, known, num_symbols, order, adjusted, lo, hi, out):
     """Add to out[1 .. out.size − 1] how many (h, w), h of that order, have each count; out[0] adds larger ones.
 
@@ -146,7 +147,7 @@ def count_counts(next_tokens, common, known, num_symbols, order, adjusted, lo, h
         a = e
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def distinct_left(next_tokens, common, num_symbols, out):
     """out[w] = after how many distinct symbols token w stands: the left extensions of the root."""
     seen = np.full(num_symbols, -1, np.int64)

@@ -9,16 +9,16 @@ once for all, as far as the cut reaches.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rules import cut_of
 from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, RAW_1, RAW_2
 
 TIES = 1e-6  # weights that differ by so little tie: targets are float32
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def draw_exactly(heavy, mixed, base_sum, chances, out):
     """Draw a symbol for each position from targets without labels; −1 where the draw falls on the base."""
     num_rows = heavy.offsets.size - 1
@@ -71,7 +71,7 @@ def draw_exactly(heavy, mixed, base_sum, chances, out):
             wanted = -1.0
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def _reach(powered, order, rest, threshold):
     """How many tokens of the sorted base have rest · powered ≥ threshold."""
     a, e = np.int64(0), np.int64(order.size)
@@ -84,7 +84,7 @@ def _reach(powered, order, rest, threshold):
     return a
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def _walk(sorted_weights, n, powered, order, explicit, rest, most, goal):
     """The weight of the `most`-th token from the likeliest down, or of the first at which the sum reaches the goal.
 
@@ -109,7 +109,7 @@ def _walk(sorted_weights, n, powered, order, explicit, rest, most, goal):
             return weight
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def _masses(tokens, weights, a, n, powered, order, place, cumulative, rest, threshold):
     """What pairs and base hold at or above a threshold, and how far the base reaches."""
     reach = _reach(powered, order, rest, threshold)
@@ -124,7 +124,7 @@ def _masses(tokens, weights, a, n, powered, order, place, cumulative, rest, thre
     return of_pairs, of_base, reach
 
 
-@njit(cache=True, nogil=True, **COUNTED)  # sorting allocates
+@kernel(**COUNTED)  # sorting allocates
 def draw_cut(
     offsets,
     tokens,

@@ -9,12 +9,12 @@ in one pass each: where the neighbour is of another document, it is the nearest;
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _document(doc_starts, directory, shift, position):
     """The document of a position."""
     n = doc_starts.size - 1
@@ -33,7 +33,7 @@ def _document(doc_starts, directory, shift, position):
     return d
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def shared_above(text, common, shared, partner, ahead):
     """By rank: symbols shared with the nearest rank above of another document, and that document.
 
@@ -54,7 +54,7 @@ def shared_above(text, common, shared, partner, ahead):
         before = document
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def shared_by_position(text, common, above, above_partner, shared, partner, ahead):
     """By position: tokens shared with the nearest rank of another document, above or below, and that document.
 
@@ -84,14 +84,14 @@ def shared_by_position(text, common, above, above_partner, shared, partner, ahea
         after = document
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_shared(shared, histogram):
     """histogram (256,) += how many positions share each number of tokens."""
     for position in range(shared.size):
         histogram[shared[position]] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_covered(shared, lengths):
     """How many tokens lie in a passage of at least each length that another document holds too: shape of lengths.
 
@@ -110,7 +110,7 @@ def count_covered(shared, lengths):
     return covered
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_by_document(doc_starts, shared, length, counts):
     """counts[d] = positions of document d that share at least so many tokens."""
     for d in range(counts.size):
@@ -118,7 +118,7 @@ def count_by_document(doc_starts, shared, length, counts):
             counts[d] += np.int64(shared[position]) >= length
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def partner_runs(doc_starts, shared, partner, length, documents, partners, counts):
     """Runs of positions of one document that share so many tokens with the same other one; returns how many.
 

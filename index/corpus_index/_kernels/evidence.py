@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.gone import tally_gone
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth, shared_by_ranks
 from corpus_index._kernels.reading import runs_of_one_token
 from corpus_index._kernels.rows import find_row, place_in_row
@@ -50,7 +50,7 @@ class Memo(NamedTuple):
     lefts: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def bounded_nodes(text, nodes, ranks, known, max_order, lo, hi, depths):
     """The nodes of some ranks' contexts, known symbols long, or of their last max_order (1 .. 254) symbols."""
     for q in range(ranks.size):
@@ -58,7 +58,7 @@ def bounded_nodes(text, nodes, ranks, known, max_order, lo, hi, depths):
         lo[q], hi[q] = node_around(text, nodes, ranks[q], ranks[q] + 1, depths[q])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _shift(values, old, new, at):
     """Move a token from the class of its old count to that of its new one."""
     if old > 0:
@@ -67,7 +67,7 @@ def _shift(values, old, new, at):
         values[at + min(new, 3)] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, depth, document, skip, following, a, e):
     """Fill the memo of a stored row without the ranks skip[a:e]; returns the memo's entries in use."""
     table, offsets = heavy.table, heavy.offsets
@@ -98,7 +98,7 @@ def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, de
     return used + n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _read(next_tokens, text, common, a, e, depth, skip, g, g_end, scratch, n):
     """Tally the continuations of ranks a .. e − 1 but skip[g:g_end], and their runs; returns the distinct tokens."""
     tally, lefts, seen, tokens = scratch.tally, scratch.lefts, scratch.seen, scratch.tokens
@@ -124,7 +124,7 @@ def _read(next_tokens, text, common, a, e, depth, skip, g, g_end, scratch, n):
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _tally_classes(tally, tokens, n, out, at):
     """out[at : at + 4] = the sum of the tallies, and how many are 1, 2, 3 and more."""
     out[at : at + 4] = 0
@@ -134,7 +134,7 @@ def _tally_classes(tally, tokens, n, out, at):
         out[at + min(x, 3)] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def evidence(
     index,
     next_tokens,

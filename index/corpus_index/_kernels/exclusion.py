@@ -22,7 +22,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.exclusion_sums import (
     CLASSES,
@@ -35,6 +34,7 @@ from corpus_index._kernels.exclusion_sums import (
     sums_without_document,
 )
 from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.look_up import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import read, read_others
@@ -57,7 +57,7 @@ class Flat(NamedTuple):
     context_count: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share(arrays, order, mass, sums, new, worth):
     """(unit, taken, mass left) of a context: a new token with a count of x takes unit · worth[x], beyond 5 unit · x.
 
@@ -94,7 +94,7 @@ def _share(arrays, order, mass, sums, new, worth):
     return unit, unit * kept, unit * left
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _after(mass, alpha, orders, raw):
     """What stupid backoff passes on after so many orders: as the scores, or not much below LEAST_MASS."""
     if raw:
@@ -106,13 +106,13 @@ def _after(mass, alpha, orders, raw):
     return mass
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _worth(worth, x):
     """What a count is worth."""
     return worth[x] if x <= CLASSES else float(x)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _sift(tokens, masses, i, n):
     """Let entry i sink to its place in a heap of n, the least on top."""
     while 2 * i + 1 < n:
@@ -126,7 +126,7 @@ def _sift(tokens, masses, i, n):
         i = child
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _offer(tokens, masses, n, top_k, token, mass):
     """Keep a token if it is among the top_k largest so far: a list, and a heap once it is full; returns its size."""
     if n < top_k:
@@ -141,7 +141,7 @@ def _offer(tokens, masses, n, top_k, token, mass):
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _write(arrays, scratch, n, label, label_mass, label_seen, covered, rest_mass, explicit, top_k, top_p, q, used, out):
     """A position's pairs, from its n best tokens and, if it isn't −1, the label; returns the end.
 
@@ -205,7 +205,7 @@ def _write(arrays, scratch, n, label, label_mass, label_seen, covered, rest_mass
     return used
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def exclusion_targets(
     index,
     next_tokens,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, PARENT
 
@@ -64,7 +64,7 @@ class ExclusionScratch(NamedTuple):
     memo_sums: np.ndarray
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def shift(sums, old, new):
     """Change one of the counts of sums; 0: it isn't among them."""
     sums[TOTAL] += new - old
@@ -75,7 +75,7 @@ def shift(sums, old, new):
     sums[DISTINCT] += (new > 0) - (old > 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_row_sums(heavy, occurrences, row_sums):
     """row_sums (R, 2, SUMS): of each stored row, the sums of its counts, and of its parent's counts of its tokens.
 
@@ -101,7 +101,7 @@ def fill_row_sums(heavy, occurrences, row_sums):
             shift(row_sums[row, 1], 0, above)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
     n = 0
@@ -113,7 +113,7 @@ def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def sums_without_document(heavy, documents, document, occurrences, scratch, row, sums):
     """Take a document from a stored row's sums (2, SUMS)."""
     table, gone, gone_above = heavy.table, scratch.gone, scratch.gone_above
@@ -152,7 +152,7 @@ def sums_without_document(heavy, documents, document, occurrences, scratch, row,
         gone[scratch.gone_tokens[i]] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def document_loss(documents, document, token):
     """How often a token stands in a document that is left out."""
     a, e = documents.token_offsets[document], documents.token_offsets[document + 1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import COUNTED, prefetch
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.look_up import place_of
 from corpus_index._kernels.nodes import node_around
 from corpus_index._kernels.reading import sort_tokens
@@ -16,7 +16,7 @@ from corpus_index._kernels.walk import step_range
 _AHEAD = 8
 
 
-@njit(cache=True, nogil=True, **COUNTED)
+@kernel(**COUNTED)
 def _occurrences(steps, next_tokens, endings, c, a, e):
     """How often token c continues the ranks a .. e − 1."""
     if e - a <= 64:
@@ -33,7 +33,7 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
     return found
 
 
-@njit(cache=True, nogil=True, **COUNTED)
+@kernel(**COUNTED)
 def tally_gone(index, next_tokens, endings, heavy, depth, count_runs, ranks, following, a, e, scratch):
     """Tally what a document's ranks[a:e], those in a node, take from it; returns the number of tokens, ascending.
 
@@ -70,7 +70,7 @@ def tally_gone(index, next_tokens, endings, heavy, depth, count_runs, ranks, fol
     return n
 
 
-@njit(cache=True, nogil=True, **COUNTED)
+@kernel(**COUNTED)
 def lost_by_documents(
     index, next_tokens, endings, heavy, by_left, offsets, ranks, following, scratch, token_offsets, tokens, lost
 ):
@@ -89,7 +89,7 @@ def lost_by_documents(
         token_offsets[d + 1] = used
 
 
-@njit(cache=True, nogil=True, **COUNTED, inline="always")
+@kernel(**COUNTED, inline="always")
 def _place_of_key(keys, key):
     """Where a key (not 0) stands in a hash table of 2^k keys, or the place that it would have."""
     at = (key * 0x9E3779B1) & (keys.size - 1)
@@ -98,7 +98,7 @@ def _place_of_key(keys, key):
     return at
 
 
-@njit(cache=True, nogil=True, **COUNTED)
+@kernel(**COUNTED)
 def rehash(keys, numbers, new_keys, new_numbers):
     """Copy a hash table into a larger one."""
     for i in range(keys.size):
@@ -107,7 +107,7 @@ def rehash(keys, numbers, new_keys, new_numbers):
             new_keys[at], new_numbers[at] = keys[i], numbers[i]
 
 
-@njit(cache=True, nogil=True, **COUNTED)
+@kernel(**COUNTED)
 def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, row, scratch, gone):
     """The number of a stored row without a document, made now if it isn't there; −1 if there is no room for it."""
     key = document * (heavy.offsets.size - 1) + row + 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import CAP, parent_depth
 from corpus_index._kernels.target_arrays import BLOCK_BITS, HI, LEVEL, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_ancestors(text, nodes, bounds, outer_first, table):
     """Ranges, parents and levels of the stored rows; returns the rows of the longest chain.
 
@@ -36,7 +36,7 @@ def fill_ancestors(text, nodes, bounds, outer_first, table):
     return longest
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_depths(common, table):
     """Depths of the stored rows: what their children say, else the least shared length inside (0 if that is capped)."""
     for row in range(table.shape[0]):
@@ -50,7 +50,7 @@ def fill_depths(common, table):
             table[row, OWN_DEPTH] = least if least < CAP else 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_narrowest(table, widest_first, narrowest):
     """narrowest[b] = the narrowest stored row that holds the first rank of block b; of all ranks, none."""
     narrowest[:] = NO_PARENT

@@ -8,8 +8,6 @@ And a flag that its types don't know: kernels on hot paths are UNCOUNTED. Numba 
 is taken out of a tuple or handed to a helper, atomically, dozens of times a position; that was half of the time of all
 targets. Without counts a kernel can't allocate (its caller does) nor sort. A helper that says nothing takes after its
 caller, so one that sorts is COUNTED.
-
-These are the only helpers that kernels of other files share: they hold no logic that could go stale in numba's cache.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ each stage asking for what the next will read; and a row is searched from a dire
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.target_arrays import (
     BLOCK_BITS,
@@ -30,7 +30,7 @@ LEVELS = 8  # rows of a chain that are looked up ahead
 _ENTRIES = 4  # of a row for each of its buckets
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def place_buckets(offsets, num_symbols, table):
     """Choose each row's bucket width, a power of two, and where its buckets begin; returns how many there are."""
     used = np.int64(0)
@@ -45,7 +45,7 @@ def place_buckets(offsets, num_symbols, table):
     return used
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def fill_buckets(tokens, table, offsets, buckets):
     """buckets[b] … buckets[b + 1] − 1: the entries of a row whose token, shifted, is b less the row's first bucket."""
     for row in range(offsets.size - 1):
@@ -61,7 +61,7 @@ def fill_buckets(tokens, table, offsets, buckets):
             bucket += 1
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def narrowest_row(table, narrowest, lo, hi):
     """The narrowest stored row that holds ranks lo … hi − 1, that of all ranks aside; NO_PARENT if there is none."""
     best, width = np.int64(NO_PARENT), np.int64(2**62)
@@ -74,20 +74,20 @@ def narrowest_row(table, narrowest, lo, hi):
     return best
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def _bucket_of(table, row, token):
     """The bucket of a row that holds a token, if the row does."""
     return np.int64(table[row, BUCKETS]) + (token >> np.int64(table[row, BUCKET_SHIFT]))
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def place_of(heavy, row, token):
     """`place_in_row` of a stored row, from its buckets."""
     bucket = _bucket_of(heavy.table, row, token)
     return place_in_row(heavy.tokens, np.int64(heavy.buckets[bucket]), np.int64(heavy.buckets[bucket + 1]), token)
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def look_up(heavy, lo, hi, labels, num_symbols, begin, end, levels, by_left, rows, places, scratch):
     """Fill rows and places (BLOCK, LEVELS + 1) for the positions begin … end − 1.
 

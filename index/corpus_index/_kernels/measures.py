@@ -7,10 +7,11 @@ pairs and rows name are gone through; the others are rest · base, whose sums ar
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def measure(targets, table, num_rows, base_logs, base_sum, descending, mass, seen, out_entropy, out_token, out_prob):
     """Fill the entropy (nats), the likeliest token (the smaller of equals) and its probability at each position.
 

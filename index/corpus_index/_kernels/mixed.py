@@ -15,10 +15,10 @@ ranks to the left and to the right. A document that is left out is left out by n
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.gone import gone_row
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.look_up import look_up
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token, sort_tokens
@@ -43,7 +43,7 @@ from corpus_index._kernels.target_arrays import (
 )
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
+@kernel(**UNCOUNTED, forceinline=True)
 def _base_without(base, discounts, left, max_order, label, own_above, documents, document):
     """(grown, drop): the base without what is left out is grown · base − drop at the label."""
     probs = base.probs
@@ -76,13 +76,13 @@ def _base_without(base, discounts, left, max_order, label, own_above, documents,
     return grown, grown * probs[label] - without
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def _is_row(table, row, lo, hi):
     """Whether a stored row is that of the ranks lo … hi − 1."""
     return np.int64(table[row, LO]) == lo and np.int64(table[row, HI]) == hi
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
+@kernel(**UNCOUNTED, forceinline=True)
 def _write_pairs(tokens, masses, n, label, change, q, words, summary, out, used):
     """Write position q's tokens whose mass or change isn't 0, ascending, and clear the masses; returns the pairs."""
     sort_tokens(tokens, n, words, summary)
@@ -101,7 +101,7 @@ def _write_pairs(tokens, masses, n, label, change, q, words, summary, out, used)
     return used
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def mixed_targets(
     index,
     next_tokens,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from corpus_index._kernels.jit import kernel
 
 TAB, SPACE, MINUS, POINT, ZERO, NEWLINE = 9, 32, 45, 46, 48, 10
 NOTHING = -99.0
@@ -20,7 +21,7 @@ DECIMALS = 7
 UNIT = 10_000_000
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_ngrams(next_tokens, common, known, num_symbols, max_order, out):
     """out[n] = how many distinct (h, w) there are, h a context of n symbols, n = 0 .. max_order.
 
@@ -39,7 +40,7 @@ def count_ngrams(next_tokens, common, known, num_symbols, max_order, out):
         last[c] = r
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _node_end(common, lo, order):
     """Where the node of that order which begins at rank lo ends."""
     hi = lo + 1
@@ -48,7 +49,7 @@ def _node_end(common, lo, order):
     return hi
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count_row(next_tokens, common, lo, hi, order, by_runs, tally, seen, ids):
     """Count a node's continuations into tally, which must be zero, and list them in ids; how many there are.
 
@@ -71,13 +72,13 @@ def _count_row(next_tokens, common, lo, hi, order, by_runs, tally, seen, ids):
     return size
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _cut(discounts, order, count):
     """The discount of a count."""
     return discounts[min(order, discounts.shape[0] - 1), min(count, 3) - 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _totals(tally, ids, size, discounts, order):
     """The sum of a row's counts, and the share of it that the discounts take."""
     total, cuts = np.int64(0), 0.0
@@ -88,12 +89,12 @@ def _totals(tally, ids, size, discounts, order):
     return total, cuts / total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _log10(value):
     return math.log10(value) if value > 0.0 else NOTHING
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def backoff_weights(next_tokens, common, known, num_symbols, discounts, order, max_order, out):
     """out[lo] = log10 of the backoff weight of each context of `order` symbols, a node from rank lo."""
     tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
@@ -110,7 +111,7 @@ def backoff_weights(next_tokens, common, known, num_symbols, discounts, order, m
         lo = hi
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _write_number(out, at, value):
     """Write a number with its decimals to out[at:], a plain 0 where they are all 0; where it ends."""
     scaled = np.int64(np.round(abs(value) * UNIT))
@@ -136,7 +137,7 @@ def _write_number(out, at, value):
     return at + DECIMALS + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _write_bytes(out, at, source, begin, end):
     for i in range(begin, end):
         out[at] = source[i]
@@ -144,7 +145,7 @@ def _write_bytes(out, at, source, begin, end):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def write_ngrams(
     next_tokens,
     common,

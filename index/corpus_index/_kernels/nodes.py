@@ -7,14 +7,14 @@ of a document counts as a symbol: it is the last of a context read backwards.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED
+from corpus_index._kernels.jit import kernel
 
 CAP = 255  # common tells shared lengths up to here; beyond, the text does
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def document_start(text, position):
     """Where the document of a position starts."""
     doc_starts = text.doc_starts
@@ -34,7 +34,7 @@ def document_start(text, position):
     return np.int64(doc_starts[d])
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def shared_with_row(text, rank, ids, b, t, known, started, limit):
     """Symbols, at most limit, that the context of a rank shares with the row's at ids[b, t]."""
     position = np.int64(text.order[rank])
@@ -53,7 +53,7 @@ def shared_with_row(text, rank, ids, b, t, known, started, limit):
     return k
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def shared_by_ranks(text, r, s):
     """Symbols that the contexts of two ranks share."""
     tokens = text.tokens
@@ -66,7 +66,7 @@ def shared_by_ranks(text, r, s):
     return k + 1 if k == p_held and k == q_held else k
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def widen_left(nodes, lo, depth):
     """The first rank of the node of that depth (1 .. 255) that holds rank lo."""
     common, minima, levels = nodes.common, nodes.minima, nodes.levels
@@ -98,7 +98,7 @@ def widen_left(nodes, lo, depth):
     return i
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def widen_right(nodes, hi, depth):
     """The rank after the last of the node of that depth (1 .. 255) that holds rank hi − 1."""
     common, minima, levels = nodes.common, nodes.minima, nodes.levels
@@ -136,7 +136,7 @@ def widen_right(nodes, hi, depth):
     return i
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def _gallop(text, start, sign, depth, ids, b, t, known, started, member):
     """The farthest rank from start, going by sign, that still shares depth symbols.
 
@@ -164,7 +164,7 @@ def _gallop(text, start, sign, depth, ids, b, t, known, started, member):
     return good
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def widened(text, nodes, lo, hi, depth, ids, b, t, known, started, member):
     """Widen lo, hi, ranks that share depth symbols, to all ranks that do; the last arguments as in _gallop."""
     if depth == 0:
@@ -177,7 +177,7 @@ def widened(text, nodes, lo, hi, depth, ids, b, t, known, started, member):
     )
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def parent_depth(text, nodes, lo, hi):
     """The depth of a node's parent: the longer of what its first and last rank share with the ranks outside."""
     up = np.int64(0)
@@ -190,7 +190,7 @@ def parent_depth(text, nodes, lo, hi):
     return up
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def _gallop_ranks(text, start, sign, depth):
     """The farthest rank from start, going by sign, whose context still shares depth symbols with that of start."""
     good, bad = start, np.int64(-1) if sign < 0 else text.order.size
@@ -209,7 +209,7 @@ def _gallop_ranks(text, start, sign, depth):
     return good
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def node_around(text, nodes, lo, hi, depth):
     """The node of that depth that holds ranks lo .. hi − 1, which share as many symbols."""
     if depth == 0:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def classes(tally, tokens, n):
     """The sum of the tallies of n tokens, and how many of them are 1, 2, 3 and more; zeros don't count."""
     total = n1 = n2 = n3 = np.int64(0)
@@ -22,7 +22,7 @@ def classes(tally, tokens, n):
     return total, n1, n2, n3
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def read(next_tokens, a, e, tally, tokens, n):
     """Tally the continuations of ranks a .. e − 1; returns the number of distinct tokens so far."""
     for r in range(a, e):
@@ -33,7 +33,7 @@ def read(next_tokens, a, e, tally, tokens, n):
     return n
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
     """`read`, but for the ranks whose corpus position is in begin … end − 1: a document's own."""
     for r in range(a, e):
@@ -46,7 +46,7 @@ def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
     return n
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, seen, tokens, n):
     """`read_others`, and in how many runs (parted where ranks share just `depth` symbols) each token stands."""
     run = a
@@ -67,7 +67,7 @@ def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, 
     return n
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, sole_runs):
     """In how many runs a token stands that is a node's only continuation, ranks in skip[g:g_end] aside."""
     if g == g_end and depth < CAP:
@@ -90,7 +90,7 @@ def runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, so
     return runs
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def sort_tokens(tokens, n, words, summary):
     """Sort n distinct tokens; words, summary: zeros, as many bits as there are tokens, and a bit for each word."""
     if n > 16:

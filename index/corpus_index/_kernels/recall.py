@@ -8,10 +8,11 @@ of a few hundred tokens.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def bucket_of(order, total, distinct, lengths):
     """The bucket of a context of so many tokens: by its count's bit length, and whether its continuations agree."""
     length = 0
@@ -21,7 +22,7 @@ def bucket_of(order, total, distinct, lengths):
     return (order * lengths + length) * 2 + (1 if distinct > 1 else 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _past(row, begin, t, orders, deepest, tokens, totals, distinct):
     """Tally the continuations in row[begin : t + 1] of its last tokens, by order; returns the distinct tokens."""
     totals[:] = 0
@@ -44,7 +45,7 @@ def _past(row, begin, t, orders, deepest, tokens, totals, distinct):
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def shares(rows, labels, end, orders, lengths, deepest, out_buckets, out_shares):
     """For each position and order, its bucket (−1: nothing comes before) and the label's share of the continuations.
 
@@ -80,7 +81,7 @@ def shares(rows, labels, end, orders, lengths, deepest, out_buckets, out_shares)
                     out_shares[q, k] = counts[k] / totals[k]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def masses(rows, end, weights, orders, lengths, deepest, mass, out_kept, out_offsets, out_tokens, out_masses):
     """For each position the mass that the index keeps, and what the row's past gives to which tokens (ascending).
 
@@ -127,7 +128,7 @@ def masses(rows, end, weights, orders, lengths, deepest, mass, out_kept, out_off
     return used
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def merge(offsets, tokens, probs, kept, own_offsets, own_tokens, own_masses, out_offsets, out_tokens, out_probs):
     """kept · (tokens, probs) plus (own_tokens, own_masses) at each position, both ascending; returns the entries."""
     used = 0

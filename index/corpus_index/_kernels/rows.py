@@ -9,19 +9,19 @@ makes a row out of the rows of heavy children and the few ranks between them: O(
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _add(tally, words, summary, c, count):
     words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)  # a branch on tally[c] == 0 would be guessed wrong too often
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
     tally[c] += count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _drain(tally, words, summary, row_tokens, row_counts, place):
     """Write the tallied tokens, ascending, from place on, and clear the tally; returns the end."""
     for s in range(summary.size):
@@ -40,7 +40,7 @@ def _drain(tally, words, summary, row_tokens, row_counts, place):
     return place
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_heavy_rows(
     next_tokens,
     deep,
@@ -190,7 +190,7 @@ def heavy_rows(next_tokens, deep, num_symbols, light, lo, hi, is_root):
     return bounds[:num_rows], offsets[: num_rows + 1], row_tokens[:used], row_counts[:used]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def gather_rows(chosen, offsets, row_tokens, row_counts, out_offsets, out_tokens, out_counts):
     """Copy the chosen rows, in that order."""
     place = 0
@@ -203,7 +203,7 @@ def gather_rows(chosen, offsets, row_tokens, row_counts, out_offsets, out_tokens
         out_offsets[i + 1] = place
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def find_row(row_bounds, row_directory, row_shift, lo, hi):
     """The stored row of a node, or −1; row_bounds (2·R): lo and hi of each row, sorted."""
     bucket = lo >> row_shift
@@ -220,7 +220,7 @@ def find_row(row_bounds, row_directory, row_shift, lo, hi):
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def rows_of_nodes(
     next_tokens,
     num_symbols,
@@ -292,7 +292,7 @@ def rows_of_nodes(
     return num_own
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def place_in_row(token_ids, a, e, token):
     """Where a token stands in the row token_ids[a:e], ascending; −1 where it doesn't."""
     n = e - a

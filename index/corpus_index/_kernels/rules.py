@@ -21,9 +21,9 @@ underflow, and tokens that no long context has seen would have probability 0 ins
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED
+from corpus_index._kernels.jit import kernel
 
 WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K, AUTO = range(8)
 KATZ, STUPID_BACKOFF, PPM_C = range(100, 103)  # with exclusion, as ADD_K: see exclusion.py
@@ -31,7 +31,7 @@ KATZ, STUPID_BACKOFF, PPM_C = range(100, 103)  # with exclusion, as ADD_K: see e
 LEAST_MASS = 1e-15  # times the least base probability, still a normal float32
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def bucket_of(table, order, total, distinct):
     """The line of AUTO's table for a context; line 0 holds the numbers of orders, counts (bit lengths) and shares."""
     orders, counts, shares = np.int64(table[0, 0]), np.int64(table[0, 1]), np.int64(table[0, 2])
@@ -42,7 +42,7 @@ def bucket_of(table, order, total, distinct):
     return 1 + ((min(order, orders) - 1) * counts + length) * shares + distinct * (shares - 1) // total
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
+@kernel(**UNCOUNTED, forceinline=True)
 def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
     at = min(order, extra.shape[0] - 1)
@@ -76,13 +76,13 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     return 0.0, 0.0, 0.0, 1.0 / total, 0.0
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def cut_of(count, k1, k2, k3):
     """The coefficient of a count's class."""
     return k1 if count == 1 else k2 if count == 2 else k3
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, forceinline=True)
+@kernel(**UNCOUNTED, forceinline=True)
 def node_weights(estimator, depth, shallower, top, raw, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining):
     """What a node adds for its orders depth … shallower + 1: (weight left, left extensions?, s, k1, k2, k3).
 
@@ -127,7 +127,7 @@ def node_weights(estimator, depth, shallower, top, raw, total, n1, n2, n3, runs,
     return remaining, use_left, s0, k1, k2, k3
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def root_cut(discounts, count):
     """The discount of a count at order 0; 0 for a count of 0."""
     return discounts[0, min(count, 3) - 1] if count > 0 else 0.0

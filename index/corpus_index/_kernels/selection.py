@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
+from corpus_index._kernels.jit import kernel
 
 MOST_LOWEST = 24  # more are dropped by keeping the largest
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def kth_largest(values, n, k):
     """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
     lo, hi = 0, n - 1
@@ -36,7 +36,7 @@ def kth_largest(values, n, k):
     return values[target]
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def drop_lowest(listed_tokens, work, beside, surplus, always):
     """Set the lowest `surplus` values of a list and of the pairs beside it to 0; returns their sum.
 
@@ -73,7 +73,7 @@ def drop_lowest(listed_tokens, work, beside, surplus, always):
     return cut
 
 
-@njit(cache=True, nogil=True, **COUNTED)  # sorting allocates
+@kernel(**COUNTED)  # sorting allocates
 def _nucleus(values, n, top_p, threshold, spare):
     """The least of the largest n values that it takes for a sum of top_p, and how many equal to it are among them.
 
@@ -93,7 +93,7 @@ def _nucleus(values, n, top_p, threshold, spare):
     return threshold, spare
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
     """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
 

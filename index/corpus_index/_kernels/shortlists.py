@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, cut_of, node_weights
 from corpus_index._kernels.selection import kth_largest
@@ -49,7 +49,7 @@ class Shortlists(NamedTuple):
     used: np.ndarray
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     """Make the shortlist of a row whose parent's is there."""
     table = heavy.table
@@ -151,7 +151,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     lists.used[1] += HEADER + size * (1 + kinds * levels)
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def make_shortlists(row, estimator, heavy, lists, size, most_levels, work, ancestors):
     """Make a row's shortlist and those of its ancestors, where they aren't there; where the row's block begins."""
     kinds = 2 if estimator.left else 1

@@ -17,19 +17,19 @@ place to write. On 100 million tokens that is the difference between a minute an
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_symbols(text, counts):
     """Add the number of times that each symbol occurs."""
     for i in range(text.size):
         counts[text[i]] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _bucket_starts(counts, places):
     total = np.int64(0)
     for symbol in range(counts.size):
@@ -37,7 +37,7 @@ def _bucket_starts(counts, places):
         total += np.int64(counts[symbol])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _bucket_ends(counts, places):
     total = np.int64(0)
     for symbol in range(counts.size):
@@ -45,7 +45,7 @@ def _bucket_ends(counts, places):
         places[symbol] = total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def place_lms(text, counts, places, order):
     """Put the LMS suffixes at the ends of their buckets, in any order; returns how many there are."""
     n = text.size
@@ -69,7 +69,7 @@ def place_lms(text, counts, places, order):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def induce_l(text, counts, places, order, keep, deep, ahead):
     """Scan from the left and place the L suffixes.
 
@@ -108,7 +108,7 @@ def induce_l(text, counts, places, order, keep, deep, ahead):
             order[i] = ~v
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def induce_s(text, counts, places, order, keep, deep, ahead):
     """Scan from the right and place the S suffixes.
 
@@ -144,7 +144,7 @@ def induce_s(text, counts, places, order, keep, deep, ahead):
             order[i] = ~v
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def collect_lms(order, found):
     """Move the (negative) LMS entries to the front and clear the rest."""
     taken = 0
@@ -156,7 +156,7 @@ def collect_lms(order, found):
     order[found:] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def name_lms(text, order, found, ahead):
     """Give equal LMS substrings equal names, in order; returns how many names there are.
 
@@ -201,7 +201,7 @@ def name_lms(text, order, found, ahead):
     return name
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def gather_names(order, found):
     """Move the names, in text order and from 0, to the tail of order: the reduced string."""
     n = order.size
@@ -213,7 +213,7 @@ def gather_names(order, found):
             order[place] = v - 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def lms_from_reduced(text, order, found, ahead):
     """Turn the sorted suffixes of the reduced string, in order[:found], into sorted LMS suffixes."""
     n = text.size
@@ -237,7 +237,7 @@ def lms_from_reduced(text, order, found, ahead):
         order[i] = order[base + np.int64(order[i])]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def spread_lms(text, counts, places, order, found, ahead):
     """Move the sorted LMS suffixes from the front of order to the ends of their buckets."""
     order[found:] = 0

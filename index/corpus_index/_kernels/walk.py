@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import (
     CAP,
     document_start,
@@ -54,7 +54,7 @@ class Walkers(NamedTuple):
     state: np.ndarray
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED, inline="always")
+@kernel(**UNCOUNTED, inline="always")
 def _count_before(near, far, list_start, a, e, shift, rank):
     """How many entries of one bucket (a .. e−1 of the list) are smaller than rank, plus a."""
     if shift <= 16:
@@ -82,7 +82,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
     return place - list_start
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def step_range(steps, c, lo, hi):
     """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
     symbols, directory = steps.symbols, steps.directory
@@ -95,7 +95,7 @@ def step_range(steps, c, lo, hi):
     return first + new_lo, first + new_hi
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started):
     """The node of a row whose match broke: its longest suffix, up to limit symbols, with enough occurrences."""
     n = text.order.size
@@ -118,7 +118,7 @@ def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started
         depth = parent_depth(text, nodes, lo, hi)
 
 
-@njit(cache=True, nogil=True, **UNCOUNTED)
+@kernel(**UNCOUNTED)
 def match_rows(index, ids, starts, end_of_document, min_count, max_order, walkers, out_lo, out_hi, out_depth, out_len):
     """Fill lo, hi, depth and match_len for every position of ids (B, T); see `CorpusIndex.match`.
 
@@ -184,8 +184,12 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
             for g in range(width):  # step, and see whether the match grew
                 if state[g] == 1:
                     a, e = np.int64(directory[at[g, 0]]), np.int64(directory[at[g, 0] + 1])
-                    new_lo = first[g] + _count_before(near, far, place[g], a, e, shift[g], lo[g])
-                    a, e = np.int64(directory[at[g, 1]]), np.int64(directory[at[g, 1] + 1])
+                    before = _count_before(near, far, place[g], a, e, shift[g], lo[g])
+                    new_lo = first[g] + before
+                    if at[g, 1] == at[g, 0]:
+                        a, e = before, min(e, before + hi[g] - lo[g])
+                    else:
+                        a, e = np.int64(directory[at[g, 1]]), np.int64(directory[at[g, 1] + 1])
                     new_hi = first[g] + _count_before(near, far, place[g], a, e, shift[g], hi[g])
                     state[g] = 0
                     if new_hi - new_lo >= min_count:
@@ -229,7 +233,7 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
                 out_len[b, t] = depth[g] - (1 if started[g] and depth[g] == known[g] else 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_depth, ahead):
     """Write the chain of nodes of each position from `begin` on, deepest first, the root left out.
 
@@ -258,7 +262,7 @@ def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_dep
     return np.int64(lo.size)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def first_disorder(text, nodes, next_tokens, ranks):
     """The first of some ranks that is out of order, or whose common or continuation is wrong; or −1."""
     for i in range(ranks.size):
@@ -283,7 +287,7 @@ def first_disorder(text, nodes, next_tokens, ranks):
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def first_misstep(text, steps, next_tokens, ranks):
     """The first of some ranks from which the step by its continuation doesn't lead to the next position; or −1."""
     for i in range(ranks.size):
@@ -301,7 +305,7 @@ def first_misstep(text, steps, next_tokens, ranks):
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def sample_ranks(order, shift, sampled):
     """sampled[i] = the rank of corpus position i << shift."""
     mask = (np.int64(1) << shift) - 1
@@ -311,7 +315,7 @@ def sample_ranks(order, shift, sampled):
             sampled[position >> shift] = r
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, ranks):
     """The rank of every position of some documents: ranks[offsets[d] + i] is the i-th position's of document d.
 
@@ -368,7 +372,7 @@ def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, r
                     ranks[place[g] + t] = rank[g]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mark_short_contexts(index, next_tokens, most, known):
     """known[r] = symbols of the context of rank r, where they are at most `most` (< 255): near documents' starts."""
     steps = index.steps
