@@ -150,6 +150,12 @@ def mixed_targets(
             prefetch(next_tokens, lo[q + 2 * ahead] + 32)
             prefetch(next_tokens, lo[q + 2 * ahead] + 64)
             prefetch(common, lo[q + 2 * ahead] + 64)
+        soon = labels[q + ahead] if q + ahead < lo.size else np.int64(-1)
+        if 0 <= soon < num_symbols:
+            prefetch(base.probs, soon)
+            if by_left:
+                prefetch(base.counts, soon)
+                prefetch(base.occurrences, soon)
         at = q % rows.shape[0]
         if at == 0:
             stop = min(q + rows.shape[0], lo.size)
