@@ -1,4 +1,4 @@
-"""Two instructions that numba doesn't give: prefetch, and the place of the lowest set bit.
+"""Instructions that numba doesn't give: prefetch, bits counted and found, and 64 numbers compared at once.
 
 A random read of a large index costs a hundred nanoseconds or more when the next step waits for it, and a few when
 some dozen others are under way. The kernels therefore touch what they will need some steps ahead. `prefetch(array, i)`
@@ -80,3 +80,60 @@ def _overload_lowest_bit(word):
         return np.int64(_lowest_bit(np.uint64(word)))
 
     return implementation
+
+
+def count_bits(word: int) -> int:
+    """How many bits of a 64-bit word are set."""
+    return int(word).bit_count()
+
+
+@intrinsic
+def _count_bits(typing_context, word_type):
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@overload(count_bits, inline="never")
+def _overload_count_bits(word):
+    def implementation(word):
+        return np.int64(_count_bits(np.uint64(word)))
+
+    return implementation
+
+
+WORD = 64
+
+
+def equal_bits(array: Any, start: int, value: int) -> np.uint64:
+    """Bit k: whether array[start + k] is value, for k < WORD; as many entries have to be there."""
+    return np.uint64(sum(1 << k for k in range(WORD) if int(array[start + k]) == value))
+
+
+@intrinsic
+def _equal_bits(typing_context, array_type, start_type, value_type):
+    def generate(context, builder, signature, arguments):
+        array_value, start, value = arguments
+        item = context.get_data_type(array_type.dtype)
+        vector, places = ir.VectorType(item, WORD), ir.VectorType(ir.IntType(32), WORD)
+        data = context.make_array(array_type)(context, builder, array_value).data
+        entries = builder.bitcast(builder.gep(data, [start]), vector.as_pointer())
+        one = context.cast(builder, value, types.int64, array_type.dtype)
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
+        same = builder.shuffle_vector(first, first, ir.Constant(places, [0] * WORD))
+        found = builder.icmp_unsigned("==", builder.load(entries, align=item.width // 8), same)
+        return builder.bitcast(found, ir.IntType(WORD))
+
+    return types.uint64(array_type, types.int64, types.int64), generate
+
+
+@overload(equal_bits, inline="never")
+def _overload_equal_bits(array, start, value):
+    if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
+
+        def implementation(array, start, value):
+            return _equal_bits(array, np.int64(start), np.int64(value))
+
+        return implementation
+    return None

@@ -20,6 +20,7 @@ from corpus_index._kernels.gone import gone_row
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.look_up import look_up
+from corpus_index._kernels.narrow import count_narrow, is_narrow
 from corpus_index._kernels.nodes import node_around, parent_depth
 from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token, sort_tokens
 from corpus_index._kernels.rows import find_row, place_in_row
@@ -191,38 +192,58 @@ def mixed_targets(
                     row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e)
                 if row >= 0:
                     break
-            if by_left:
-                for i in range(n):  # the node before is one run
-                    lefts[tokens[i]] = 1
-                    seen[tokens[i]] = NOWHERE
-            if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
-                g = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], a)
-                g_end = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], e)
-                c = np.int64(next_tokens[a])
-                tokens[0] = c
-                tally[c] = (e - a) - (g_end - g)
-                if by_left:
-                    lefts[c] = runs_of_one_token(
-                        text, nodes, a, e, depth, documents.ranks, g, g_end, scratch.sole_nodes, scratch.sole_runs
-                    )
-                n = 1 if tally[c] > 0 else 0
-            elif by_left and depth != max_order:  # that order counts occurrences
-                n = read_runs(next_tokens, text, common, a, read_a, depth, begin, end, tally, lefts, seen, tokens, n)
-                n = read_runs(next_tokens, text, common, read_e, e, depth, begin, end, tally, lefts, seen, tokens, n)
-            elif document >= 0:
-                n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
-                n = read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
+            by_runs = by_left and depth != max_order  # that order counts occurrences
+            if document < 0 and (targets or n == 0) and is_narrow(text.order.size, a, e, depth):
+                total, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n = count_narrow(
+                    next_tokens,
+                    common,
+                    a,
+                    e,
+                    depth,
+                    by_runs,
+                    label if known else np.int64(-1),
+                    targets,
+                    tally,
+                    lefts,
+                    tokens,
+                )
             else:
-                n = read(next_tokens, a, read_a, tally, tokens, n)
-                n = read(next_tokens, read_e, e, tally, tokens, n)
+                if n == 0:  # nothing is counted yet
+                    read_a = read_e = a
+                if by_left:
+                    for i in range(n):  # the node before is one run
+                        lefts[tokens[i]] = 1
+                        seen[tokens[i]] = NOWHERE
+                if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
+                    g = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], a)
+                    g_end = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], e)
+                    c = np.int64(next_tokens[a])
+                    tokens[0] = c
+                    tally[c] = (e - a) - (g_end - g)
+                    if by_left:
+                        lefts[c] = runs_of_one_token(
+                            text, nodes, a, e, depth, documents.ranks, g, g_end, scratch.sole_nodes, scratch.sole_runs
+                        )
+                    n = 1 if tally[c] > 0 else 0
+                elif by_runs:
+                    n = read_runs(
+                        next_tokens, text, common, a, read_a, depth, begin, end, tally, lefts, seen, tokens, n
+                    )
+                    n = read_runs(
+                        next_tokens, text, common, read_e, e, depth, begin, end, tally, lefts, seen, tokens, n
+                    )
+                elif document >= 0:
+                    n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
+                    n = read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
+                else:
+                    n = read(next_tokens, a, read_a, tally, tokens, n)
+                    n = read(next_tokens, read_e, e, tally, tokens, n)
+                total, n1, n2, n3 = classes(tally, tokens, n)
+                left_total, m1, m2, m3 = classes(lefts, tokens, n) if by_runs else (total, n1, n2, n3)
+                own = np.int64(tally[label]) if known else np.int64(0)
+                own_left = np.int64(lefts[label]) if known else np.int64(0)
             read_a, read_e = a, e
             up = parent_depth(text, nodes, a, e)
-            total, n1, n2, n3 = classes(tally, tokens, n)
-            left_total, m1, m2, m3 = (
-                classes(lefts, tokens, n) if by_left and depth != max_order else (total, n1, n2, n3)
-            )
-            own = np.int64(tally[label]) if known else np.int64(0)
-            own_left = np.int64(lefts[label]) if known else np.int64(0)
             left_out, left_gone = np.int64(0), np.int64(0)
             if out_self and own > 0:
                 left_out = np.int64(1)

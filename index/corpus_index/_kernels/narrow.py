@@ -1,0 +1,74 @@
+"""Counts of a node of few ranks from bit masks: one bit a rank, no scratch memory.
+
+A token's ranks are a mask, its count the bits that are set. Its left extensions are the runs (parted where ranks share
+just the node's depth) with a bit set: adding ones to all bits of a run but the last carries into the last one if any of
+them is set, and not beyond.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit
+from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.nodes import CAP
+
+
+@kernel(**UNCOUNTED, inline="always")
+def is_narrow(num_ranks, a, e, depth):
+    """Whether `count_narrow` can count a node."""
+    return e - a <= 2 * WORD and a + 2 * WORD <= num_ranks and depth < CAP
+
+
+@kernel(**UNCOUNTED, forceinline=True)
+def count_narrow(next_tokens, common, a, e, depth, by_left, label, keep, tally, lefts, tokens):
+    """What `classes` says of the counts and of the left extensions of ranks a … e − 1, both of the label, and n.
+
+    keep: whether n distinct tokens, their tallies and lefts are written, as `read` and `read_runs` do; if not, n is 0.
+    Ranks are the bits of two words; the second one is empty for most nodes.
+    """
+    one, ones = np.uint64(1), ~np.uint64(0)
+    two, b = e - a > WORD, a + WORD
+    bits = ones if two else ones >> np.uint64(b - e)
+    more = ones >> np.uint64(b + WORD - e) if two else np.uint64(0)
+    last = np.uint64(0) if two else one << np.uint64(e - a - 1)  # of each run; beyond e it doesn't matter
+    last_of_more = one << np.uint64(e - b - 1) if two else np.uint64(0)
+    if by_left:
+        last |= equal_bits(common, a, depth) >> one
+        if two:
+            starts = equal_bits(common, b, depth)
+            last |= starts << np.uint64(WORD - 1)
+            last_of_more |= starts >> one
+    n1 = n2 = n3 = m1 = m2 = m3 = left_total = own = own_left = n = np.int64(0)
+    while bits | more != 0:
+        c = np.int64(next_tokens[a + lowest_bit(bits) if bits != 0 else b + lowest_bit(more)])
+        ranks = equal_bits(next_tokens, a, c) & bits
+        bits ^= ranks
+        x = count_bits(ranks)
+        if two:
+            ranks_of_more = equal_bits(next_tokens, b, c) & more
+            more ^= ranks_of_more
+            x += count_bits(ranks_of_more)
+        n1 += x == 1
+        n2 += x == 2
+        n3 += x > 2
+        own = x if c == label else own
+        if keep:
+            tokens[n] = c
+            tally[c] = x
+            n += 1
+        if by_left:
+            carried = (ranks & ~last) + ~last
+            x = count_bits((carried | ranks) & last)
+            if two:
+                carry = np.uint64(carried < ~last)
+                carried = (ranks_of_more & ~last_of_more) + ~last_of_more + carry
+                x += count_bits((carried | ranks_of_more) & last_of_more)
+            left_total += x
+            m1 += x == 1
+            m2 += x == 2
+            m3 += x > 2
+            own_left = x if c == label else own_left
+            if keep:
+                lefts[c] = x
+    return e - a, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n
