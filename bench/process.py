@@ -61,9 +61,11 @@ def run_job(
         "result_path": str(result_path),
     }
     job_path.write_text(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in job.items()}))
-    root = str(Path(__file__).resolve().parents[1])
+    root = Path(__file__).resolve().parents[1]  # the tree that the bench stands in is measured, whatever is installed
     environment = {**os.environ, **dict.fromkeys(THREAD_LIMITS, str(cores)), "OMP_WAIT_POLICY": "passive"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(root), str(root / "index"), os.environ.get("PYTHONPATH")])
+    )
     environment.setdefault("NUMBA_CACHE_DIR", str(work / "numba"))
     peak, started = 0, time.monotonic()
     with open(log_path, "w") as log:

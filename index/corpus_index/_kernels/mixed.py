@@ -193,6 +193,7 @@ def mixed_targets(
                 if row >= 0:
                     break
             by_runs = by_left and depth != max_order  # that order counts occurrences
+            # For scores masks keep nothing, so a chain that began with tallies goes on with them.
             if document < 0 and (targets or n == 0) and is_narrow(text.order.size, a, e, depth):
                 total, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n = count_narrow(
                     next_tokens,
