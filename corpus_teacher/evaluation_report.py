@@ -31,8 +31,8 @@ def render_evaluation(answer: Evaluation) -> str:
         "corpus-teacher: evaluation",
         [
             "<h1>How good a teacher the corpus is</h1>",
-            f'<p class="lead">{answer.num_tokens:,} tokens of text that is not in the index, predicted by n-gram '
-            f"estimators over {answer.index_tokens:,} tokens that are. Lowest cross-entropy: {best.estimator} with "
+            f'<p class="lead">{answer.num_tokens:,} tokens of held-out text (that the index lacks it isn’t checked), '
+            f"predicted by n-gram estimators over an index of {answer.index_tokens:,} tokens. Lowest cross-entropy: {best.estimator} with "
             f"contexts of {_up_to(best.max_order)}, {_number(best.cross_entropy_nats)} nats per token.</p>",
             _scores(answer, best),
             f'<p class="note">{_measured_on(answer.top_k)} '

@@ -77,9 +77,9 @@ class CorpusTeacher:
     -----
     Pickles as the path of its index, so that each DataLoader worker (fork or spawn) opens its own memory map, of large
     pages where the system has them (`CorpusIndex.prefer_large_pages`).
-    Leaving the document out takes about four times as long as leaving self out under Witten–Bell, and seven times under
-    the Kneser–Ney family and "auto", whose counts of left extensions have to be made anew (6, and 12 us a position,
-    100 million tokens): ask for "self" where the teacher is what the training waits for.
+    Leaving the document out takes about four times as long as leaving self out under Witten–Bell, and seven to eight
+    times under the Kneser–Ney family, whose counts of left extensions have to be made anew, and "auto" (5.5 to 6, and
+    11 to 12 us a position, flat, 100 million tokens): ask for "self" where the teacher is what the training waits for.
     """
 
     def __init__(
