@@ -32,8 +32,9 @@ def render_evaluation(answer: Evaluation) -> str:
         [
             "<h1>How good a teacher the corpus is</h1>",
             f'<p class="lead">{answer.num_tokens:,} tokens of held-out text (that the index lacks it isn’t checked), '
-            f"predicted by n-gram estimators over an index of {answer.index_tokens:,} tokens. Lowest cross-entropy: {best.estimator} with "
-            f"contexts of {_up_to(best.max_order)}, {_number(best.cross_entropy_nats)} nats per token.</p>",
+            f"predicted by n-gram estimators over an index of {answer.index_tokens:,} tokens. "
+            f"Lowest cross-entropy: {best.estimator} with contexts of {_up_to(best.max_order)}, "
+            f"{_number(best.cross_entropy_nats)} nats per token.</p>",
             _scores(answer, best),
             f'<p class="note">{_measured_on(answer.top_k)} '
             "An estimator that gives any token probability 0 has an infinite cross-entropy; p = 0 is the share of such "
