@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import corpora, machine
-from bench.contenders import ALL, BY_NAME
-from bench.earlier import EarlierRun, answers_folder
-from bench.rows import SECTIONS, Row, render
-from bench.run import Settings, SizeRun, say
+from bench.index.contenders import ALL, BY_NAME
+from bench.index.earlier import EarlierRun, answers_folder
+from bench.index.rows import SECTIONS, Row, render
+from bench.index.run import Settings, SizeRun, say
 
 OURS = next(contender.name for contender in ALL if contender.is_ours)
 

@@ -29,7 +29,7 @@ import transformers
 from torch import Tensor
 
 from bench import machine
-from bench.run import say
+from bench.index.run import say
 from corpus_teacher.data import TokenWindows, tokenize_documents
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.readers import ReadOptions
@@ -39,7 +39,7 @@ from corpus_teacher.neural.distillkit import IDS, LOGS, from_distillkit, to_dist
 from corpus_teacher.neural.distillkit_format import ColumnFormat
 from corpus_teacher.neural.formats import sparsify
 from corpus_teacher.neural.identity import token_rows, window_keys
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 FORMATS = (
     *(TargetFormat("top-k", k=k, precision="fp16") for k in (16, 64, 128)),

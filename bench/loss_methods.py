@@ -22,7 +22,7 @@ from corpus_teacher.losses import (
     label_smoothing_cross_entropy,
     soft_cross_entropy,
 )
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 
 @dataclass(frozen=True)

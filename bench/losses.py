@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from bench import machine
+from bench.index.run import say
 from bench.loss_methods import BY_NAME, METHODS, Method, Problem, Shape, logits_of
-from bench.run import say
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 GOALS = (
     ("soft_cross_entropy", "time_ratio", "torch cross_entropy", 1.15),

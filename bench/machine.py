@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contenders import ALL
+from bench.index.contenders import ALL
 
 
 def _cpu_model() -> str:

@@ -15,7 +15,7 @@ from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import CAP, document_start, widened
 from corpus_index._kernels.walk import step_range
-from corpus_index.answers import Match
+from corpus_index.core.answers import Match
 
 _AHEAD = 32
 

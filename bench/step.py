@@ -34,7 +34,7 @@ from corpus_index import CorpusIndex
 from torch.utils.data import DataLoader
 
 from corpus_teacher.data import TokenWindows, available_cores, build_index_from_documents, train_tokenizer
-from corpus_teacher.demo import DemoSettings
+from corpus_teacher.demo.run import DemoSettings
 from corpus_teacher.losses import shift_labels
 from corpus_teacher.standard_library import split_standard_library
 from corpus_teacher.teacher import CorpusTeacher

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from bench.contender import Rate
+from bench.index.contender import Rate
 
 Work = Callable[[], object]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corpus_teacher.losses import soft_cross_entropy
-    from corpus_teacher.targets import SoftTargets
+    from corpus_teacher.targets.soft import SoftTargets
     from corpus_teacher.teacher import CorpusTeacher
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CorpusTeacher": "corpus_teacher.teacher",
-    "SoftTargets": "corpus_teacher.targets",
+    "SoftTargets": "corpus_teacher.targets.soft",
     "soft_cross_entropy": "corpus_teacher.losses",
 }
 

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.data import Tokenizer
-from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.losses import generalized_jsd, temper_targets
 from corpus_teacher.neural import NeuralTeacher
 from corpus_teacher.on_policy import check_drawing, draw_continuations, evaluating, positions_of
+from corpus_teacher.targets.dense import DenseTargets
 
 PLAIN_TEMPLATE = "{demonstration}{prompt}"
 """What the teacher reads before the answer; the only template that needs no tokenizer."""

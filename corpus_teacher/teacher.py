@@ -23,8 +23,8 @@ from corpus_index import CorpusIndex, EstimatorLike, Recall, fit_recall
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.mixed_targets import MixedTargets, RowTable
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.mixed import MixedTargets, RowTable
+from corpus_teacher.targets.soft import SoftTargets
 
 FORMS = ("flat", "mixed")
 """Forms of targets: the likeliest tokens of each position, or all of them by reference to shared rows."""
@@ -63,8 +63,8 @@ class CorpusTeacher:
         Below 1: of these only the likeliest, as many as hold this much mass.
 
     recall : bool or Recall
-        Mix in what followed the same last tokens earlier in the row (`corpus_index.recall`): True fits the mixture
-        here, on the index alone. Of flat targets.
+        Mix in what followed the same last tokens earlier in the row (`corpus_index.targets.recall`): True fits the
+        mixture here, on the index alone. Of flat targets.
 
     Raises
     ------

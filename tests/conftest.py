@@ -41,4 +41,5 @@ _COMMON = {
 }
 settings.register_profile("same", derandomize=True, **_COMMON)
 settings.register_profile("explore", **_COMMON)
+settings.register_profile("quick", derandomize=True, **(_COMMON | {"max_examples": 8}))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -79,7 +79,7 @@ def test_wheel_holds_both_packages_and_nothing_else(built: Path) -> None:
         "corpus_teacher",
         "corpus_index",
     }  # a top-level `index` would clash with others' silently
-    assert {"corpus_teacher/py.typed", "corpus_index/py.typed", "corpus_index/reference.py"} <= set(names)
+    assert {"corpus_teacher/py.typed", "corpus_index/py.typed", "corpus_index/reference/engine.py"} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -89,7 +89,7 @@ def test_sdist_holds_what_the_tests_need(built: Path) -> None:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
 
     assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "tests/conftest.py"} <= names
-    assert "index/corpus_index/reference.py" in names
+    assert "index/corpus_index/reference/engine.py" in names
 
 
 def test_installed_wheel_is_what_is_imported(installed: Path) -> None:
@@ -110,7 +110,7 @@ def test_help_answers_within_a_second_and_loads_nothing_heavy(installed: Path) -
     assert "demo" in help_text
     assert min(took_s) < 1.0, took_s
 
-    code = f"import sys, corpus_teacher.cli; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    code = f"import sys, corpus_teacher.cli.main; print(*(name for name in {HEAVY!r} if name in sys.modules))"
     assert run(installed / "python", "-c", code, cwd=installed).stdout.strip() == ""
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import corpora, machine
-from bench.rows import Row, render
-from bench.run import say
+from bench.index.rows import Row, render
+from bench.index.run import say
 from bench.teacher.ours import TAIL_ESTIMATORS, Ours
 from bench.teacher.peers import PEERS
 from bench.teacher.questions import ended, make_quick, texts

@@ -2,7 +2,8 @@
 
 A probability is right within 2e-6 and a ten-thousandth of itself (targets hold float32). Of targets in exact form every
 token of V is compared; of flat ones, that they move no more than the mass that they report as cut. Where something is
-left out, the base is exact for the token that follows only (corpus_index.smoothing), so that token and the sum are.
+left out, the base is exact for the token that follows only (corpus_index.targets.interpolated), so that token
+and the sum are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.judge import Comparison
+from bench.index.judge import Comparison
 from bench.teacher.oracle import NaiveTeacher
 from bench.teacher.questions import Asking, Questions
 

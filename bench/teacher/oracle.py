@@ -1,7 +1,7 @@
 """The judge of distributions: Witten–Bell, modified Kneser–Ney and the ∞-gram by a scan with numpy.
 
 The definition, dense over V: the occurrences of each suffix of the context are found by narrowing all positions of the
-corpus, those to leave out are dropped, and the estimator's formula (corpus_index.reference_estimators) is applied from
+corpus, those to leave out are dropped, and the estimator's formula (corpus_index.reference.estimators) is applied from
 the empty context up. Shares no code with the engine; O(N) a context.
 """
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import ours
-from bench.contender import Rate
 from bench.corpora import Corpus
+from bench.index import ours
+from bench.index.contender import Rate
 from bench.teacher.questions import Asking, Questions
 from bench.teacher.tails import Tail, tail
 from bench.timing import one_and_two, pass_rates

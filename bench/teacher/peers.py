@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench import peers
-from bench.contender import Answers, Contender, Rate, random_contexts, timed_runs
 from bench.corpora import Corpus
+from bench.index import peers
+from bench.index.contender import Answers, Contender, Rate, random_contexts, timed_runs
 from bench.teacher.questions import Asking, Questions
 
 INFINITY = "infinity"

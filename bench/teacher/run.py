@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.contender import Answers
 from bench.corpora import Corpus
-from bench.judge import Comparison, compare
-from bench.process import WorkerFailed, run_job
-from bench.rows import Row
-from bench.run import say
+from bench.index.contender import Answers
+from bench.index.judge import Comparison, compare
+from bench.index.process import WorkerFailed, run_job
+from bench.index.rows import Row
+from bench.index.run import say
 from bench.teacher.ours import Ours
 from bench.teacher.peers import INFINITY, TeacherPeer
 from bench.teacher.questions import TAILS, Questions

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.contender import Answers
 from bench.corpora import Corpus
-from bench.judge import sample_positions
+from bench.index.contender import Answers
+from bench.index.judge import sample_positions
+from bench.index.worker import build, pin
 from bench.teacher.judge import Judge
 from bench.teacher.oracle import NaiveTeacher
 from bench.teacher.ours import THREADED, Ours, askings, tail_askings
 from bench.teacher.peers import INFINITY, PEERS, PROVEN_ROWS, KenLM, TeacherPeer, with_ends
 from bench.teacher.questions import TAILS, Asking, Questions, tail_corpus, windows
-from bench.worker import build, pin
 
 WITNESSED = Asking(INFINITY, "mle", None, "held-out")
 

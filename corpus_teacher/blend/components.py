@@ -12,11 +12,11 @@ from enum import IntEnum
 
 from torch import Tensor
 
-from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import IGNORE_INDEX
-from corpus_teacher.mixed_targets import MixedTargets
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.dense import DenseTargets
+from corpus_teacher.targets.mixed import MixedTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 COMPONENTS = ("hard", "corpus", "neural", "self", "base")
 """Who may teach; the columns of a blend's weights, in this order."""

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.blend.components import Components, DenseTargets, Targets
-from corpus_teacher.blend.settings import check_known, is_number, make_from
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.settings import check_known, is_number, make_from
+from corpus_teacher.targets.soft import SoftTargets
 
 SPEAKERS = ("corpus", "neural", "self", "student")
 """Whose entropy, or whose probability of the label, can be asked for."""

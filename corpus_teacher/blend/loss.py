@@ -16,14 +16,15 @@ from torch import Tensor
 from corpus_teacher.blend.blending import Blend, blend
 from corpus_teacher.blend.components import COMPONENTS, Components, CorpusTargets, Targets, as_targets
 from corpus_teacher.blend.policy import Policy
-from corpus_teacher.dense_targets import DenseTargets
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import temper_targets
-from corpus_teacher.losses.fused import fused_linear, product_type
+from corpus_teacher.losses.checks import check_targets, known_labels, precision_of, weight_sum
+from corpus_teacher.losses.from_hidden import fused_linear, product_type
+from corpus_teacher.losses.from_logits import position_losses
 from corpus_teacher.losses.mixture import Mixture, Part
-from corpus_teacher.losses.plain import position_losses
 from corpus_teacher.losses.rows import FlatRows, TargetRows, rows_of, sound_where
-from corpus_teacher.losses.shared import check_targets, check_temperature, known_labels, precision_of, weight_sum
+from corpus_teacher.targets.dense import DenseTargets
+from corpus_teacher.targets.transforms import check_temperature
 
 
 class TaughtLoss(NamedTuple):

@@ -20,7 +20,8 @@ from typing import Any
 from corpus_teacher.blend.components import COMPONENTS
 from corpus_teacher.blend.evidence import SPEAKERS, Evidence, make_evidence
 from corpus_teacher.blend.schedules import Schedule, make_schedule, schedule_to_dict
-from corpus_teacher.blend.settings import (
+from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import (
     check_keys,
     check_known,
     check_share,
@@ -29,7 +30,6 @@ from corpus_teacher.blend.settings import (
     make_from,
     within,
 )
-from corpus_teacher.errors import ConfigError
 
 FALLBACKS = ("corpus", "shorter", "neural", "self", "base", "hard")
 """Who may take over; "shorter" is the corpus teacher with a shorter context than the policy asks for."""

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from corpus_teacher.blend.settings import check_known, check_share, check_whole, make_from
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import check_known, check_share, check_whole, make_from
 
 
 @dataclass(frozen=True)

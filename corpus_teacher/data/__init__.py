@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from corpus_teacher.data.batches import TokenWindows
 from corpus_teacher.data.build import (
     BuildOptions,
     BuildSummary,
@@ -14,6 +13,7 @@ from corpus_teacher.data.indexing import build_index_from_documents, build_token
 from corpus_teacher.data.pipeline import TokenFile, TokenWriter, available_cores, tokenize_documents
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, train_tokenizer
+from corpus_teacher.data.windows import TokenWindows
 
 __all__ = [
     "BuildOptions",

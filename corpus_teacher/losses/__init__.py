@@ -7,22 +7,22 @@ On logits: `soft_cross_entropy`, `forward_kl`, `blended_cross_entropy`, `reverse
 whole batch: `fused_linear_…`. Changes of targets: `temper_targets`, and the control `permute_targets`.
 """
 
-from corpus_teacher.losses.changes import permute_targets, temper_targets
+from corpus_teacher.losses.checks import IGNORE_INDEX, BlendedLoss, shift_labels
 from corpus_teacher.losses.cross_entropy import blended_cross_entropy, forward_kl, soft_cross_entropy
 from corpus_teacher.losses.divergences import generalized_jsd, reverse_kl
-from corpus_teacher.losses.fused import (
+from corpus_teacher.losses.from_hidden import (
     fused_linear_blended_cross_entropy,
     fused_linear_generalized_jsd,
     fused_linear_label_smoothing_cross_entropy,
     fused_linear_soft_cross_entropy,
 )
-from corpus_teacher.losses.shared import IGNORE_INDEX, BlendedLoss, shift_labels
 from corpus_teacher.losses.smoothing import (
     MatchedSmoothing,
     epsilon_of_entropy,
     label_smoothing_cross_entropy,
     label_smoothing_entropy,
 )
+from corpus_teacher.targets.transforms import permute_targets, temper_targets
 
 __all__ = [
     "IGNORE_INDEX",

@@ -20,20 +20,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corpus_teacher.losses.per_position import CrossEntropy
-from corpus_teacher.losses.plain import position_losses
-from corpus_teacher.losses.rows import rows_of
-from corpus_teacher.losses.shared import (
+from corpus_teacher.losses.checks import (
     BlendedLoss,
     check_targets,
-    check_temperature,
     known_labels,
     one_a_position,
     position_weights,
     precision_of,
     reduce,
 )
-from corpus_teacher.mixed_targets import AnyTargets
+from corpus_teacher.losses.from_logits import position_losses
+from corpus_teacher.losses.per_position import CrossEntropy
+from corpus_teacher.losses.rows import rows_of
+from corpus_teacher.targets.mixed import AnyTargets
+from corpus_teacher.targets.transforms import check_temperature
 
 
 def soft_cross_entropy(

@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.errors import TargetError
-from corpus_teacher.losses.cross_entropy import forward_kl
-from corpus_teacher.losses.per_position import Divergence
-from corpus_teacher.losses.plain import position_losses
-from corpus_teacher.losses.rows import rows_of
-from corpus_teacher.losses.shared import (
+from corpus_teacher.losses.checks import (
     check_targets,
-    check_temperature,
     position_weights,
     precision_of,
     reduce,
 )
-from corpus_teacher.mixed_targets import AnyTargets
+from corpus_teacher.losses.cross_entropy import forward_kl
+from corpus_teacher.losses.from_logits import position_losses
+from corpus_teacher.losses.per_position import Divergence
+from corpus_teacher.losses.rows import rows_of
+from corpus_teacher.targets.mixed import AnyTargets
+from corpus_teacher.targets.transforms import check_temperature
 
 
 def reverse_kl(

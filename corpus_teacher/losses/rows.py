@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from corpus_teacher.dense_targets import DenseTargets
-from corpus_teacher.mixed_targets import AnyTargets, MixedTargets
+from corpus_teacher.targets.dense import DenseTargets
+from corpus_teacher.targets.mixed import AnyTargets, MixedTargets
 
 _DENSE_ELEMENTS = 1 << 22  # probabilities written out at once where only that tells
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.errors import TargetError
+from corpus_teacher.losses.checks import known_labels, precision_of, reduce
+from corpus_teacher.losses.from_logits import position_losses
 from corpus_teacher.losses.per_position import CrossEntropy
-from corpus_teacher.losses.plain import position_losses
 from corpus_teacher.losses.rows import FlatRows
-from corpus_teacher.losses.shared import known_labels, precision_of, reduce
 
 _MASS_TOLERANCE = 1e-4
 _MIXTURES = 513

@@ -5,13 +5,13 @@
 `CorpusTeacher`: (B, T) token ids in, `SoftTargets` out. `distillkit` and `megatron` exchange caches with others.
 """
 
+from corpus_teacher.neural.cache_command import cache_teacher
 from corpus_teacher.neural.cached import CachedTeacher
 from corpus_teacher.neural.caching import CacheSummary, write_cache
 from corpus_teacher.neural.ema import EmaCallback, EmaTeacher
 from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets, sparsify
 from corpus_teacher.neural.importing import import_rows
 from corpus_teacher.neural.live import NeuralTeacher
-from corpus_teacher.neural.naming import cache_teacher
 from corpus_teacher.neural.pretrained import find_smollm2, load_model, load_model_tokenizer
 
 __all__ = [

@@ -26,7 +26,7 @@ from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets
 from corpus_teacher.neural.identity import token_rows, window_keys
 from corpus_teacher.neural.live import LogitChunk, base_distribution, head_chunks, kept_rows
 from corpus_teacher.neural.shards import Shard, check_sum, check_sums, read_manifest
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 MISSING = ("refuse", "invalid")
 """What happens to windows that a cache lacks."""

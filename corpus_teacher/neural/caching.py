@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from corpus_teacher.data.batches import TokenWindows
 from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.windows import TokenWindows
 from corpus_teacher.errors import CacheError, ConfigError, OutputError
 from corpus_teacher.neural.cached import CachedTeacher
 from corpus_teacher.neural.coding import RecordCodec

@@ -24,8 +24,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from corpus_teacher.blend.settings import check_keys, check_known, check_whole, make_from, within
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.settings import check_keys, check_known, check_whole, make_from, within
 
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 _SHORT = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}

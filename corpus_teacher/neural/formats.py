@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 KINDS = ("top-k", "top-p", "sample", "systematic", "hidden")
 """What can be kept of a distribution."""

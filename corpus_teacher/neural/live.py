@@ -31,7 +31,7 @@ from corpus_teacher.neural.identity import (
     window_keys,
 )
 from corpus_teacher.neural.pretrained import load_model, load_model_tokenizer
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 CHUNK_ELEMENTS = 1 << 23
 """Logits that exist at once, about: 32 MB in float32."""

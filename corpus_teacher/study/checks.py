@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus_teacher.data import TokenFile, build_token_index
-from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.opening import open_index
 from corpus_teacher.teacher import CorpusTeacher
 
 OVERLAP_TOKENS = 13

@@ -34,7 +34,7 @@ from corpus_teacher.data import (
 )
 from corpus_teacher.data.documents import ReadLog, silent
 from corpus_teacher.data.held_out import HeldOut
-from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizers import parse_vocab_size

@@ -23,7 +23,7 @@ import transformers
 
 import corpus_teacher
 from corpus_teacher.data import available_cores, peak_memory_bytes
-from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.tokenizers import token_dtype
 from corpus_teacher.errors import OutputError
 from corpus_teacher.on_policy import continue_rows
@@ -34,7 +34,7 @@ from corpus_teacher.study.probes import extraction, fidelity, induction, novelty
 from corpus_teacher.study.settings import IN_DOMAIN, Cell
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training import TrainingResult, load_student, train_student
-from corpus_teacher.training.assembling import Parts, assembled
+from corpus_teacher.training.assemble import Parts, assembled
 from corpus_teacher.training.settings import RunSettings
 
 _WRITTEN_ROWS = 64

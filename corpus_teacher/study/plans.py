@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from corpus_teacher.blend.settings import check_keys, check_share, check_whole
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import check_keys, check_share, check_whole
 from corpus_teacher.training.settings import CorpusSettings
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from corpus_teacher.data.held_out import HeldOut
 from corpus_teacher.losses import forward_kl
 from corpus_teacher.on_policy import continue_rows
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
-from corpus_teacher.training.running import Windows
+from corpus_teacher.training.run import Windows
 
 NGRAMS = (2, 4, 8, 13)
 """Lengths whose novelty is told."""

@@ -13,8 +13,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from corpus_teacher.blend.settings import check_keys, check_known, make_from
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.settings import check_keys, check_known, make_from
 from corpus_teacher.study.plans import DataPlan, MetricPlan
 from corpus_teacher.study.settings import Study
 from corpus_teacher.training.settings import merged, typed

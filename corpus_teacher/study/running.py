@@ -29,7 +29,7 @@ from corpus_teacher.data.documents import silent
 from corpus_teacher.errors import ConfigError, OutputError, StudyError
 from corpus_teacher.study.data import StudyData, study_data
 from corpus_teacher.study.measuring import Job, measure
-from corpus_teacher.study.reusing import STUDENTS, Done
+from corpus_teacher.study.reuse import STUDENTS, Done
 from corpus_teacher.study.rows import RowWriter, finite, read_rows
 from corpus_teacher.study.settings import TUNE, Cell, Study
 

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus_teacher.blend.settings import check_keys, check_known, check_whole, is_number, within
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, within
 from corpus_teacher.study.plans import DataPlan, MetricPlan, texts_of
 from corpus_teacher.training.settings import RunSettings, make_run, merged
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus_teacher.data.documents import Progress, ReadLog, silent
-from corpus_teacher.data.lookup import open_index
+from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.pipeline import tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens

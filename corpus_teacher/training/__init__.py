@@ -4,11 +4,11 @@
 training, `Objective` is its loss for other loops, `make_student` and `load_student` make what is trained.
 """
 
-from corpus_teacher.training.batches import DistillationCollator, finish
 from corpus_teacher.training.callbacks import StepClock
+from corpus_teacher.training.collator import DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Head, Objective, Taught
-from corpus_teacher.training.running import TrainingResult, train_student
+from corpus_teacher.training.run import TrainingResult, train_student
 from corpus_teacher.training.student import DEFAULT_STUDENT, load_student, make_student
 from corpus_teacher.training.trainer import DistillationTrainer
 

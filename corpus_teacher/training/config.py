@@ -14,8 +14,8 @@ import torch
 import transformers
 
 from corpus_teacher.blend import Policy, Share, make_policy
-from corpus_teacher.blend.settings import check_known, check_share, is_number
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import check_known, check_share, is_number
 
 CONTROLS = ("permuted", "smoothed-uniform", "smoothed-unigram")
 """What may stand in for the corpus' targets, to tell what of them helps."""

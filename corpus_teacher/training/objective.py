@@ -31,7 +31,7 @@ from corpus_teacher.losses import (
     label_smoothing_cross_entropy,
     temper_targets,
 )
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.training.config import DistillationConfig
 
 

@@ -28,10 +28,10 @@ else:
     import tomli as tomllib
 
 from corpus_teacher.blend import make_policy
-from corpus_teacher.blend.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
+from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Objective
 from corpus_teacher.training.student import DEFAULT_STUDENT

@@ -21,13 +21,13 @@ from transformers.trainer_utils import EvalLoopOutput
 from corpus_teacher.blend import BlendReport
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.losses import IGNORE_INDEX, label_smoothing_cross_entropy, shift_labels
-from corpus_teacher.mixed_targets import MixedTargets
 from corpus_teacher.neural import CachedTeacher, EmaCallback, EmaTeacher
 from corpus_teacher.on_policy import OnPolicy, continue_rows
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.mixed import MixedTargets
+from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
-from corpus_teacher.training.batches import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.callbacks import ClockCallback, StepClock
+from corpus_teacher.training.collator import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Head, Objective, Taught
 

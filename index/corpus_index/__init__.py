@@ -1,10 +1,9 @@
 """An exact n-gram index over a tokenised corpus: what follows any context, for whole batches."""
 
-from corpus_index.answers import Match, NextTokens, NextTokensBatch
 from corpus_index.arpa import write_arpa
 from corpus_index.build import build_index
-from corpus_index.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
-from corpus_index.duplicates import NearDuplicates, near_duplicates
+from corpus_index.core.answers import Match, NextTokens, NextTokensBatch
+from corpus_index.core.duplicates import NearDuplicates, near_duplicates
 from corpus_index.errors import (
     CorpusError,
     CorpusIndexError,
@@ -13,13 +12,20 @@ from corpus_index.errors import (
     IndexWriteError,
     QueryError,
 )
-from corpus_index.estimators import ESTIMATORS, Estimator, load_estimator, make_estimator
-from corpus_index.explain import Explanation, OrderShare
-from corpus_index.measures import Measures, measure
-from corpus_index.query import CorpusIndex
-from corpus_index.recall import Recall, fit_recall
-from corpus_index.resolving import EstimatorLike, resolve_estimator
-from corpus_index.smoothing import MixedTargets, RowTable, SparseTargets, next_probabilities, smoothed_targets
+from corpus_index.estimators.estimator import ESTIMATORS, Estimator, load_estimator, make_estimator
+from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
+from corpus_index.index import CorpusIndex
+from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
+from corpus_index.targets.explain import Explanation, OrderShare
+from corpus_index.targets.interpolated import (
+    MixedTargets,
+    RowTable,
+    SparseTargets,
+    next_probabilities,
+    smoothed_targets,
+)
+from corpus_index.targets.measures import Measures, measure
+from corpus_index.targets.recall import Recall, fit_recall
 from corpus_index.verify import verify_index
 
 __all__ = [

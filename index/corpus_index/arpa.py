@@ -24,8 +24,8 @@ import numpy as np
 
 from corpus_index._kernels import ngrams, walk
 from corpus_index.errors import IndexExistsError, IndexWriteError, QueryError
-from corpus_index.estimators import Estimator
-from corpus_index.query import CorpusIndex
+from corpus_index.estimators.estimator import Estimator
+from corpus_index.index import CorpusIndex
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 _RESERVED = (START, END, UNKNOWN, "<UNK>")

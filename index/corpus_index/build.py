@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels import companions, rows, suffix_sort
+from corpus_index.core.mapped import BLOCK
 from corpus_index.corpus import Corpus, check_corpus
 from corpus_index.errors import CorpusError
-from corpus_index.opened import BLOCK
-from corpus_index.query import CorpusIndex
+from corpus_index.index import CorpusIndex
 from corpus_index.store import DEEPEST, IndexWriter, check_target, index_writer
 
 Progress = Callable[[str, float], None]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from corpus_index._kernels import companions, walk
+from corpus_index.core.mapped import BLOCK
 from corpus_index.errors import IndexFormatError
-from corpus_index.opened import BLOCK
-from corpus_index.query import CorpusIndex
+from corpus_index.index import CorpusIndex
 from corpus_index.store import check_files, read_manifest
 
 _SAMPLE = 100_000

@@ -10,7 +10,7 @@ import corpus_index.build as build_module
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, build_index
-from corpus_index.reference import ReferenceIndex
+from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import strategies as st
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import corpus_index.arpa as arpa_module
-import corpus_index.reference_estimators as naive
+import corpus_index.reference.estimators as naive
 import pytest
 from corpus_index import CorpusIndex, IndexExistsError, IndexWriteError, QueryError, make_estimator, write_arpa
-from corpus_index.reference import START, ReferenceIndex
+from corpus_index.reference.engine import START, ReferenceIndex
 from hypothesis import given
 from hypothesis import strategies as st
 

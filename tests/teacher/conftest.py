@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 
 @pytest.fixture(scope="session")

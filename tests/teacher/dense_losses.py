@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 
 def make_logits(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

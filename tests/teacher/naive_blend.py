@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.blend import COMPONENTS, Components, DenseTargets, Evidence, Policy, Reason
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 from .dense_losses import dense_rows
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from corpus_index import CorpusIndex, build_index
 from corpus_index.errors import IndexFormatError, QueryError
-from corpus_index.reference import ReferenceIndex, witten_bell
-from corpus_index.reference_estimators import witten_bell as naive_witten_bell
+from corpus_index.reference.engine import ReferenceIndex, witten_bell
+from corpus_index.reference.estimators import witten_bell as naive_witten_bell
 from torch.utils.data import DataLoader
 
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.targets import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
 
 VOCAB = 5

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels.gone import tally_gone
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.left_out import tally_gone
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth, shared_by_ranks
-from corpus_index._kernels.reading import runs_of_one_token
 from corpus_index._kernels.rows import find_row, place_in_row
+from corpus_index._kernels.tallies import runs_of_one_token
 from corpus_index._kernels.target_arrays import (
     HI,
     LEFT_1,

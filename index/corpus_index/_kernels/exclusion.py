@@ -35,11 +35,11 @@ from corpus_index._kernels.exclusion_sums import (
 )
 from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.look_up import narrowest_row
+from corpus_index._kernels.label_places import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth
-from corpus_index._kernels.reading import read, read_others
 from corpus_index._kernels.rows import find_row, place_in_row
 from corpus_index._kernels.rules import ADD_K, KATZ, LEAST_MASS, PPM_C, STUPID_BACKOFF
+from corpus_index._kernels.tallies import read, read_others
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 LARGEST_REST = 4.0  # beyond it float32 couldn't hold `p − rest · base` well enough for a sum of 1

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.gone import gone_row
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.look_up import look_up
-from corpus_index._kernels.narrow import count_narrow, is_narrow
+from corpus_index._kernels.label_places import look_up
+from corpus_index._kernels.left_out import gone_row
 from corpus_index._kernels.nodes import node_around, parent_depth
-from corpus_index._kernels.reading import classes, read, read_others, read_runs, runs_of_one_token, sort_tokens
 from corpus_index._kernels.rows import find_row, place_in_row
 from corpus_index._kernels.rules import ADD_K, LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
+from corpus_index._kernels.small_nodes import count_narrow, is_narrow
+from corpus_index._kernels.tallies import classes, read, read_others, read_runs, runs_of_one_token, sort_tokens
 from corpus_index._kernels.target_arrays import (
     ENTRIES,
     HI,

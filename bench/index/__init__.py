@@ -1,0 +1,1 @@
+"""The bench of the index: ours and the peers on the same tokens."""

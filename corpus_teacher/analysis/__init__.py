@@ -1,0 +1,1 @@
+"""What an index says, as plain data: a path and options in, a frozen answer out."""

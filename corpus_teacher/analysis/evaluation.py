@@ -1,0 +1,353 @@
+"""How good the corpus teacher is: its estimators, order by order, on text that is not in the index.
+
+Naively: write out each distribution over V, and average −log p(next), whether the most probable token is the next one,
+and −Σ p log p. Here the loss comes from the probability of the next token alone, and top-1 and entropy from the mixed
+form, in which nothing is cut; or, if so many explicit tokens are asked for, from the targets as a teacher gives them:
+of sparse + rest · base, the tokens outside of the sparse part have closed sums over the base.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, SparseTargets, measure
+
+from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.held_out import HeldOut, HeldOutBatch, read_held_out
+from corpus_teacher.data.opening import index_tokenizer, open_index
+from corpus_teacher.data.readers import ReadOptions
+from corpus_teacher.errors import ConfigError
+
+MAX_ORDERS = (1, 2, 3, 5, 8)
+"""Orders that are evaluated unless others are named."""
+
+NUM_BINS = 15
+"""Of the calibration error: equal parts of 0 .. 1."""
+
+_COVERED = 64  # coverage is told for matches of 0 .. this many tokens; the rows overlap by as many
+_MATCH_EDGES = (0, 1, 2, 3, 4, 5, 8, 16, 32)
+_COUNT_EDGES = (0, 1, 2, 3, 5, 9, 17, 65, 257, 1025, 16385)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of the reliability diagram: share of positions, mean top-1 probability, how often top-1 is right."""
+
+    share: float
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Positions of similar evidence.
+
+    Parameters
+    ----------
+    label : str
+        "5–7", for matches of 5 to 7 tokens, or for contexts that the corpus continues 5 to 7 times.
+    share : float
+        Of all positions.
+    cross_entropy_nats, top1 : float
+        Nats per token, and how often the most probable token is the next one.
+    """
+
+    label: str
+    share: float
+    cross_entropy_nats: float
+    top1: float
+
+
+@dataclass(frozen=True)
+class EstimatorScore:
+    """One estimator at one order.
+
+    Parameters
+    ----------
+    estimator : str
+    max_order : int, optional
+        None: no bound.
+    cross_entropy_nats : float
+        Nats per token; infinite if any token has probability 0.
+    bits_per_byte : float, optional
+        Of the text; None where its bytes are unknown.
+    zero_share : float
+        Share of tokens with probability 0.
+    top1 : float
+        How often the most probable token is the next one; the smaller id where several tie.
+    calibration_error : float
+        Expected calibration error of the top-1 probability: Σ over the bins share · |accuracy − confidence|.
+    entropy_nats : float
+        Mean entropy of the distributions, or of the targets with `top_k` explicit tokens.
+    cut_mass : float
+        Mean mass that this top_k moved to the base; 0 where there is none.
+    reliability : list of Bin
+    by_match_len : list of Bucket
+        By the longest match without a bound on the order: the same positions for all estimators.
+    by_context_count : list of Bucket
+        By how often the corpus continues the longest context within the order.
+    seconds : float
+    """
+
+    estimator: str
+    max_order: int | None
+    cross_entropy_nats: float
+    bits_per_byte: float | None
+    zero_share: float
+    top1: float
+    calibration_error: float
+    entropy_nats: float
+    cut_mass: float
+    reliability: list[Bin]
+    by_match_len: list[Bucket]
+    by_context_count: list[Bucket]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `corpus-teacher teacher eval` tells.
+
+    Parameters
+    ----------
+    path, fingerprint : str
+        Of the index.
+    sources : list of str
+    num_tokens, num_documents, num_bytes : int
+        Of the held-out text: tokens that are predicted, documents, UTF-8 bytes (0: unknown).
+    index_tokens : int
+    top_k : int, optional
+        Explicit tokens of the targets that top-1, calibration and entropy are of; None: the exact distributions.
+    coverage : list of float
+        Share of positions with a match of length ≥ n, for n = 0, 1, … 64.
+    scores : list of EstimatorScore
+    """
+
+    path: str
+    fingerprint: str
+    sources: list[str]
+    num_tokens: int
+    num_documents: int
+    num_bytes: int
+    index_tokens: int
+    top_k: int | None
+    coverage: list[float]
+    scores: list[EstimatorScore]
+
+
+def evaluate_index(
+    path: str | Path,
+    sources: Sequence[str],
+    *,
+    estimators: Sequence[EstimatorLike] = ESTIMATORS,
+    max_orders: Sequence[int | None] = MAX_ORDERS,
+    top_k: int | None = None,
+    limit: int | None = None,
+    read: ReadOptions | None = None,
+    dtype: str = "uint16",
+    tokenizer: str | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate estimators of an index on held-out text.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the index.
+    sources : sequence of str
+        Text, tokenised in the index's own way, or ready tokens; see `read_held_out`.
+    estimators : sequence of str, path, mapping or Estimator
+        See `corpus_index.resolve_estimator`; those that have their own order are evaluated at it alone.
+    max_orders : sequence of int or None
+        Tokens of the longest context; None: no bound.
+    top_k : int, optional
+        Measure entropy, top-1 and calibration of targets with so many explicit tokens, as a teacher gives them: many
+        times as fast. None: of the exact distributions. The cross-entropy is always exact.
+    limit : int, optional
+        Only the first tokens of the text.
+
+    Raises
+    ------
+    IndexFormatError, InputError, TokenizerError, QueryError, ConfigError
+    """
+    for order in max_orders:
+        if order is not None and order < 0:
+            raise ConfigError(f"--max-order {order} is too small: it must be at least 0")
+    with open_index(path) as index:
+        knows = tokenizer is not None or bool(index.metadata.get("tokenizer"))
+        words = index_tokenizer(index, tokenizer) if knows else None
+        orders = sorted(set(max_orders), key=lambda order: (order is None, order))
+        # a wrong name fails before the text is read
+        fitted = list(dict.fromkeys(index.fitted(one, order) for one in estimators for order in orders))
+        held_out = read_held_out(index, list(sources), words, read=read, dtype=dtype, limit=limit, progress=progress)
+        total = held_out.num_predicted
+        coverage = _coverage(index, held_out)
+        scores = []
+        for number, estimator in enumerate(fitted):
+            tally = _Tally()
+            done, begin = number * total, time.perf_counter()
+            for batch in held_out.batches(overlap=_COVERED):
+                counted = tally.add(index, estimator, batch, top_k)
+                done += counted
+                progress("evaluate", done, total * len(fitted), done)
+            seconds = time.perf_counter() - begin
+            scores.append(tally.score(estimator, held_out.corpus.num_bytes, seconds))
+        return Evaluation(
+            path=str(index.path),
+            fingerprint=index.fingerprint,
+            sources=list(sources),
+            num_tokens=total,
+            num_documents=held_out.corpus.num_documents,
+            num_bytes=held_out.corpus.num_bytes,
+            index_tokens=index.num_tokens,
+            top_k=top_k,
+            coverage=coverage,
+            scores=scores,
+        )
+
+
+def _coverage(index: CorpusIndex, held_out: HeldOut) -> list[float]:
+    """Share of positions with a match of length ≥ 0, 1, … 64."""
+    lengths = np.zeros(_COVERED + 1, np.int64)
+    for batch in held_out.batches(overlap=_COVERED):
+        found = index.match(batch.input_ids, starts_document=batch.starts_document).match_len
+        lengths += np.bincount(np.minimum(found[batch.next_ids >= 0], _COVERED), minlength=_COVERED + 1)
+    shares: list[float] = (lengths[::-1].cumsum()[::-1] / lengths.sum()).tolist()
+    return shares
+
+
+def top_tokens(targets: SparseTargets) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The most probable token of each of Q targets and its probability; the smaller id where explicit ones tie.
+
+    Among the other tokens only the base's largest can win: if that one is explicit, its own probability is larger yet.
+    """
+    size = targets.rest.size
+    rows, full = _explicit(targets)
+    top = int(np.argmax(targets.base))
+    best = targets.rest.astype(np.float64) * float(targets.base[top])
+    token = np.full(size, top, np.int64)
+    largest = np.full(size, -1.0)
+    filled = np.flatnonzero(np.diff(targets.offsets))
+    if filled.size:
+        largest[filled] = np.maximum.reduceat(full, targets.offsets[filled])
+        places = np.flatnonzero(full == largest[rows])[::-1]
+        explicit = np.zeros(size, np.int64)
+        explicit[rows[places]] = targets.token_ids[places]  # the last write is the first place
+        wins = largest >= best
+        token[wins], best[wins] = explicit[wins], largest[wins]
+    return token, best
+
+
+def entropies(targets: SparseTargets) -> npt.NDArray[np.float64]:
+    """The entropy of each of Q targets in nats, exact, from sparse + rest · base.
+
+    −Σ p log p over the explicit tokens; over the others, with p = r b, it is −r (log r · Σ b + Σ b log b), where both
+    sums are those over V less those over the explicit tokens.
+    """
+    size = targets.rest.size
+    rows, full = _explicit(targets)
+    base = targets.base.astype(np.float64)
+    logs = _p_log_p(base)
+    rest = targets.rest.astype(np.float64)
+    tokens = targets.token_ids
+    mass = np.maximum(base.sum() - np.bincount(rows, base[tokens], size), 0.0)
+    inner = logs.sum() - np.bincount(rows, logs[tokens], size)
+    explicit = np.bincount(rows, _p_log_p(np.maximum(full, 0.0)), size)
+    return np.asarray(-(explicit + _p_log_p(rest) * mass + rest * inner), np.float64)
+
+
+def _explicit(targets: SparseTargets) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Of each explicit pair, its position and the token's whole probability."""
+    rows = np.repeat(np.arange(targets.rest.size), np.diff(targets.offsets))
+    full = targets.probs.astype(np.float64) + targets.rest[rows] * targets.base[targets.token_ids].astype(np.float64)
+    return rows, full
+
+
+def _p_log_p(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(p * np.log(p, out=np.zeros(p.shape), where=p > 0), np.float64)
+
+
+def _measured(
+    index: CorpusIndex, batch: HeldOutBatch, options: dict[str, Any], top_k: int | None
+) -> tuple[npt.NDArray[Any], ...]:
+    """Of each position the likeliest token, its probability, the entropy, what is cut, and the context's count."""
+    if top_k is None:
+        found = measure(index, batch.input_ids, **options)
+        return found.top_token, found.top_prob, found.entropy, np.zeros(found.entropy.size), found.context_count
+    targets = index.smoothed_targets(batch.input_ids, **options, top_k=top_k)
+    return *top_tokens(targets), entropies(targets), targets.cut_mass, targets.context_count
+
+
+class _Tally:
+    """Sums over positions of one estimator at one order."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums = np.zeros(4)  # nats, zeros, entropy, cut mass
+        self.bins = np.zeros((NUM_BINS, 3))  # positions, confidence, right
+        self.by_match = np.zeros((len(_MATCH_EDGES), 3))  # positions, nats, right
+        self.by_count = np.zeros((len(_COUNT_EDGES), 3))
+
+    def add(self, index: CorpusIndex, estimator: Estimator, batch: HeldOutBatch, top_k: int | None) -> int:
+        """Score the counted positions of a batch; returns how many."""
+        counted = batch.next_ids.reshape(-1) >= 0
+        labels = batch.next_ids.reshape(-1)[counted]
+        options: dict[str, Any] = {"estimator": estimator, "starts_document": batch.starts_document}
+        p = index.next_probabilities(batch.input_ids, batch.next_ids, **options)[counted]
+        nats = -np.log(p, out=np.full(p.size, -np.inf), where=p > 0)
+        token, confidence, entropy, cut, known = (part[counted] for part in _measured(index, batch, options, top_k))
+        right = token == labels
+        self.count += labels.size
+        self.sums += nats.sum(), (p <= 0).sum(), entropy.sum(), cut.sum()
+        _add(self.bins, np.minimum((confidence * NUM_BINS).astype(np.int64), NUM_BINS - 1), confidence, right)
+        longest = index.match(batch.input_ids, starts_document=batch.starts_document).match_len.reshape(-1)[counted]
+        _add(self.by_match, np.searchsorted(_MATCH_EDGES, longest, side="right") - 1, nats, right)
+        _add(self.by_count, np.searchsorted(_COUNT_EDGES, known, side="right") - 1, nats, right)
+        return int(labels.size)
+
+    def score(self, estimator: Estimator, num_bytes: int, seconds: float) -> EstimatorScore:
+        """The averages."""
+        nats, zeros, entropy, cut = (float(value) / self.count for value in self.sums)
+        share, confidence, accuracy = _means(self.bins)
+        return EstimatorScore(
+            estimator=estimator.name,
+            max_order=estimator.max_order,
+            cross_entropy_nats=nats,
+            bits_per_byte=float(self.sums[0]) / np.log(2) / num_bytes if num_bytes else None,
+            zero_share=zeros,
+            top1=float(self.bins[:, 2].sum()) / self.count,
+            calibration_error=float((share * np.abs(accuracy - confidence)).sum()),
+            entropy_nats=entropy,
+            cut_mass=cut,
+            reliability=[Bin(*row) for row in zip(*map(np.ndarray.tolist, _means(self.bins)), strict=True)],
+            by_match_len=_buckets(self.by_match, _MATCH_EDGES),
+            by_context_count=_buckets(self.by_count, _COUNT_EDGES),
+            seconds=seconds,
+        )
+
+
+def _add(table: npt.NDArray[np.float64], places: Any, values: Any, right: Any) -> None:
+    for column, weights in enumerate((None, values, right)):
+        table[:, column] += np.bincount(places, weights, table.shape[0])
+
+
+def _means(table: npt.NDArray[np.float64]) -> tuple[Any, Any, Any]:
+    """Shares of the rows, and the means of their two sums; 0 where a row is empty."""
+    counts = np.maximum(table[:, 0], 1)
+    return table[:, 0] / max(table[:, 0].sum(), 1), table[:, 1] / counts, table[:, 2] / counts
+
+
+def _buckets(table: npt.NDArray[np.float64], edges: Sequence[int]) -> list[Bucket]:
+    """The buckets that hold a position, named by their first and last value."""
+    labels = []
+    for low, following in zip(edges, (*edges[1:], None), strict=True):
+        last = "" if following is None else f"{following - 1:,}"
+        labels.append(f"{low:,} +" if following is None else last if following == low + 1 else f"{low:,}–{last}")
+    columns = (part.tolist() for part in _means(table))
+    return [Bucket(*row) for row in zip(labels, *columns, strict=True) if row[1] > 0]

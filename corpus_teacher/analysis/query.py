@@ -1,0 +1,368 @@
+"""Questions to an index, answered as plain data: what it is, whether it is sound, what it knows of a text.
+
+The command line shows these answers as tables or as JSON; nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from corpus_index import CorpusIndex, EstimatorLike, OrderShare
+
+from corpus_teacher.data.opening import index_tokenizer, open_index
+from corpus_teacher.data.tokenizers import Tokenizer
+from corpus_teacher.errors import ConfigError, QueryError
+
+_SNIPPET_TOKENS = 24  # on either side of a match
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What `corpus-teacher index info` tells.
+
+    Parameters
+    ----------
+    path, fingerprint, tokenizer, created : str
+    num_tokens, num_documents, vocab_size, num_bytes : int
+        num_bytes: UTF-8 bytes of the text, 0 where only tokens were given.
+    end_of_document : int, optional
+    size_bytes : dict of str to int
+        Of each file.
+    metadata : dict
+        All that was stored.
+    """
+
+    path: str
+    fingerprint: str
+    num_tokens: int
+    num_documents: int
+    vocab_size: int
+    end_of_document: int | None
+    tokenizer: str | None
+    num_bytes: int
+    size_bytes: dict[str, int]
+    metadata: dict[str, Any]
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all files."""
+        return sum(self.size_bytes.values())
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A token that follows the match: its id and text, how often, and its share of all that follow."""
+
+    token: int
+    text: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class BackoffStep:
+    """One order of the backoff chain.
+
+    Parameters
+    ----------
+    order : int
+        Tokens of the context.
+    context : str
+        Their text.
+    count : int
+        How often a token follows this context.
+    distinct : int
+        How many different ones do.
+    best : Continuation
+        The most frequent of them.
+    """
+
+    order: int
+    context: str
+    count: int
+    distinct: int
+    best: Continuation
+
+
+@dataclass(frozen=True)
+class ExplainedToken:
+    """A likely token: its probability, and what each order adds to it, from the base up."""
+
+    token: int
+    text: str
+    probability: float
+    contributions: list[float]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An estimator's distribution, order by order.
+
+    Parameters
+    ----------
+    estimator : str
+    orders : list of OrderShare
+        Count, distinct continuations, and the shares of the mass that an order keeps and passes on; from the base up.
+    tokens : list of ExplainedToken
+        The likeliest, descending.
+    """
+
+    estimator: str
+    orders: list[OrderShare]
+    tokens: list[ExplainedToken]
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """One place where the match stands.
+
+    Parameters
+    ----------
+    document : int
+        Number of the document.
+    position, offset : int
+        Of the match's first token, in the corpus and in the document.
+    before, match, after : str
+        The text there, inside the document.
+    cut_before, cut_after : bool
+        Whether the document goes on beyond them.
+    """
+
+    document: int
+    position: int
+    offset: int
+    before: str
+    match: str
+    after: str
+    cut_before: bool
+    cut_after: bool
+
+
+@dataclass(frozen=True)
+class QueryAnswer:
+    """What the corpus says after a text.
+
+    Parameters
+    ----------
+    tokens : list of Continuation-like pairs (id, text)
+        How the text was tokenised.
+    match_len : int
+        Tokens of the longest suffix that the corpus holds often enough.
+    match : str
+        Its text.
+    context_count, distinct : int
+        How many tokens follow it in all, and how many different ones.
+    continuations : list of Continuation
+        The most frequent, descending.
+    backoff : list of BackoffStep
+        From the longest match to the empty context.
+    num_occurrences : int
+        How often the match stands in the corpus.
+    occurrences : list of Occurrence
+        The first few.
+    explained : Explained, optional
+        The distribution of the estimator that was asked for.
+    """
+
+    tokens: list[tuple[int, str]]
+    match_len: int
+    match: str
+    context_count: int
+    distinct: int
+    continuations: list[Continuation]
+    backoff: list[BackoffStep]
+    num_occurrences: int
+    occurrences: list[Occurrence]
+    explained: Explained | None = None
+
+
+def index_info(path: str | Path) -> IndexInfo:
+    """Describe an index.
+
+    Raises
+    ------
+    IndexFormatError
+        If there is none.
+    """
+    with open_index(path) as index:
+        described = index.metadata.get("tokenizer") or {}
+        return IndexInfo(
+            path=str(index.path),
+            fingerprint=index.fingerprint,
+            num_tokens=index.num_tokens,
+            num_documents=index.num_documents,
+            vocab_size=index.vocab_size,
+            end_of_document=index.end_of_document,
+            tokenizer=described.get("spec"),
+            num_bytes=index.metadata.get("num_bytes", 0),
+            size_bytes=dict(index.size_bytes),
+            metadata=dict(index.metadata),
+        )
+
+
+def index_verify(path: str | Path, *, full: bool = False) -> list[str]:
+    """Names of the checks that an index passed.
+
+    Raises
+    ------
+    IndexFormatError
+        At the first that it doesn't pass.
+    """
+    from corpus_index import verify_index
+
+    return verify_index(path, full=full)
+
+
+def index_query(
+    path: str | Path,
+    text: str,
+    *,
+    tokenizer: str | None = None,
+    ids: bool = False,
+    max_order: int | None = None,
+    min_count: int = 1,
+    top: int = 10,
+    snippets: int = 5,
+    estimator: EstimatorLike | None = None,
+) -> QueryAnswer:
+    """What the corpus says after a text: continuations, the backoff chain, and where it stands.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the index.
+    text : str
+        The context; the end of it counts.
+    tokenizer : str, optional
+        Must be the index's own; needed only where the index was built from ready tokens.
+    ids : bool
+        The text is token ids, separated by spaces or commas.
+    max_order, min_count : int
+        Longest context in tokens, and how often it must be followed by a token.
+    top, snippets : int
+        How many continuations and occurrences to give at most.
+    estimator : str, path, mapping or Estimator, optional
+        Also give this estimator's distribution, order by order.
+
+    Raises
+    ------
+    IndexFormatError, TokenizerError, QueryError, ConfigError
+    """
+    for name, value, least in (
+        ("max-order", max_order, 0),
+        ("min-count", min_count, 1),
+        ("top", top, 1),
+        ("snippets", snippets, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} {value} is too small: it must be at least {least}")
+    with open_index(path) as index:
+        reader = _Reader(index, tokenizer, ids=ids)
+        context = _parse_ids(text) if ids else reader.encode(text)
+        found = index.next_tokens(context, max_order=max_order, min_count=min_count)
+        length = int(found.match_len)
+        match = context[len(context) - length :]
+        return QueryAnswer(
+            tokens=[(int(token), reader.token(token)) for token in context],
+            match_len=length,
+            match=reader.text(match),
+            context_count=int(found.context_count),
+            distinct=len(found.token_ids),
+            continuations=reader.ranked(found, top),
+            backoff=list(_backoff(index, reader, context, length)),
+            num_occurrences=index.count(match),
+            occurrences=list(_occurrences(index, reader, match, snippets)) if length else [],
+            explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
+        )
+
+
+class _Reader:
+    """Token ids as text; as `<id>` where the index has no tokenizer and ids were asked for."""
+
+    def __init__(self, index: CorpusIndex, spec: str | None, *, ids: bool) -> None:
+        self.tokenizer: Tokenizer | None = None
+        if not ids or spec is not None or index.metadata.get("tokenizer"):
+            self.tokenizer = index_tokenizer(index, spec)
+
+    def encode(self, text: str) -> npt.NDArray[np.int64]:
+        assert self.tokenizer is not None
+        return self.tokenizer.encode(text).astype(np.int64)
+
+    def text(self, ids: npt.NDArray[Any]) -> str:
+        return self.tokenizer.decode(ids) if self.tokenizer else " ".join(map(str, ids))
+
+    def token(self, token: int) -> str:
+        if self.tokenizer is None or token >= self.tokenizer.vocab_size:
+            return f"<{token}>"
+        return self.tokenizer.token_text(int(token))
+
+    def ranked(self, found: Any, top: int) -> list[Continuation]:
+        """The most frequent continuations, descending; ties by id."""
+        order = np.argsort(-found.counts.astype(np.int64), kind="stable")[:top]
+        total = max(int(found.context_count), 1)
+        return [
+            Continuation(int(token), self.token(int(token)), int(count), int(count) / total)
+            for token, count in zip(found.token_ids[order], found.counts[order], strict=True)
+        ]
+
+
+def _explained(
+    index: CorpusIndex,
+    reader: _Reader,
+    context: npt.NDArray[np.int64],
+    spec: EstimatorLike,
+    max_order: int | None,
+    top: int,
+) -> Explained:
+    found = index.explain(context, estimator=spec, max_order=max_order, top=top)
+    rows = zip(found.token_ids.tolist(), found.probs.tolist(), found.contributions.tolist(), strict=True)
+    return Explained(
+        found.estimator,
+        list(found.orders),
+        [ExplainedToken(token, reader.token(token), probability, parts) for token, probability, parts in rows],
+    )
+
+
+def _backoff(index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], length: int) -> Iterator[BackoffStep]:
+    """Every order from the longest match down to the empty context."""
+    for order in range(length, -1, -1):
+        symbols = context[len(context) - order :]
+        found = index.next_tokens(symbols, max_order=order)
+        yield BackoffStep(
+            order,
+            reader.text(symbols),
+            int(found.context_count),
+            len(found.token_ids),
+            reader.ranked(found, 1)[0],
+        )
+
+
+def _occurrences(index: CorpusIndex, reader: _Reader, match: npt.NDArray[np.int64], limit: int) -> Iterator[Occurrence]:
+    """The first places of a match, with the text around it, inside its document."""
+    positions = index.positions(match, limit=limit)
+    for position, document in zip(positions.tolist(), index.document_of(positions).tolist(), strict=True):
+        begin, end = int(index.doc_starts[document]), int(index.doc_starts[document + 1])
+        after = position + len(match)
+        yield Occurrence(
+            document=document,
+            position=position,
+            offset=position - begin,
+            before=reader.text(index.tokens[max(begin, position - _SNIPPET_TOKENS) : position]),
+            match=reader.text(index.tokens[position:after]),
+            after=reader.text(index.tokens[after : min(end, after + _SNIPPET_TOKENS)]),
+            cut_before=position - _SNIPPET_TOKENS > begin,
+            cut_after=after + _SNIPPET_TOKENS < end,
+        )
+
+
+def _parse_ids(text: str) -> npt.NDArray[np.int64]:
+    """Token ids from "17 4, 99"."""
+    try:
+        return np.array([int(word) for word in text.replace(",", " ").split()], dtype=np.int64)
+    except (ValueError, OverflowError) as error:
+        raise QueryError(f"{text!r} is no list of token ids: write them with spaces or commas between") from error

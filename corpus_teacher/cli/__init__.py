@@ -1,0 +1,1 @@
+"""The command line: the only place, with the demo, that knows typer, rich and options."""

@@ -1,0 +1,1 @@
+"""The demo: corpus, index, three students and a page, in one command."""

@@ -1,0 +1,85 @@
+"""The comparisons that a study names before it runs, beside those of every arm with the baseline.
+
+A contrast sets one gain against another: [L(arm) − L(baseline)] − [L(against) − L(baseline)], each pair at its own size
+and budget. At one size and budget the baseline cancels, and what is left is arm minus against; at two it says whether
+an arm helps more here than there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from corpus_teacher.study.report.numbers import interval, p_text, plural, signed, unit_of
+from corpus_teacher.study.report.results import Place, Results, lower_is_better
+from corpus_teacher.study.report.statistics import Estimate, Floats, estimate, holm
+from corpus_teacher.study.settings import CONTRAST_KEYS
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One gain minus another.
+
+    Parameters
+    ----------
+    place, against : (arm, size, budget)
+    difference : Estimate, optional
+        Below 0, the first has the lower metric, or gains more; None without runs of a common seed.
+    p_holm : float
+        Corrected over the contrasts of the study.
+    lower_is_better : bool
+    """
+
+    place: Place
+    against: Place
+    difference: Estimate | None
+    p_holm: float
+    lower_is_better: bool
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both places, with the size and the budget where they differ in them."""
+        shown = [0, *(axis for axis in (1, 2) if self.place[axis] != self.against[axis])]
+        first, second = (" · ".join(place[axis] for axis in shown) for place in (self.place, self.against))
+        return first, second
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say of the first."""
+        if self.difference is None or math.isnan(self.p_holm):
+            return "no interval"
+        if self.p_holm >= 0.05:
+            return "no difference shown"
+        return "better" if (self.difference.value < 0) == self.lower_is_better else "worse"
+
+
+def contrasts(results: Results) -> tuple[Contrast, ...]:
+    """The contrasts that study.json names, in their order."""
+    found = [_contrast(results, one) for one in results.settings.get("contrasts") or ()]
+    corrected = holm([math.nan if one.difference is None else one.difference.p for one in found])
+    return tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))
+
+
+def sentence(one: Contrast, metric: str) -> str:
+    """A contrast in words: number, interval, and on how many seeds it stands."""
+    first, second = one.names
+    if one.difference is None:
+        return f"{first} against {second}: no seed in common yet."
+    return (
+        f"{first} against {second}: {signed(one.difference.value)}{unit_of(metric)} {interval(one.difference)} "
+        f"({plural(one.difference.seeds, 'paired seed')}, Holm-corrected p {p_text(one.p_holm)}): {one.verdict}."
+    )
+
+
+def _contrast(results: Results, said: Mapping[str, str]) -> Contrast:
+    arm, size, budget, other, other_size, other_budget = (str(said[key]) for key in CONTRAST_KEYS)
+    place, against, base = (arm, size, budget), (other, other_size, other_budget), results.baseline
+    draws = results.draws([(base, size, budget), place, (base, other_size, other_budget), against], results.primary)
+
+    def gap(losses: Floats) -> Any:
+        return (losses[..., 1] - losses[..., 0]) - (losses[..., 3] - losses[..., 2])
+
+    difference = None if draws is None else estimate(draws, gap)
+    return Contrast(place, against, difference, math.nan, lower_is_better(results.primary))

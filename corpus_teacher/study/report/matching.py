@@ -1,0 +1,263 @@
+"""Arms compared at equal loss or at equal cost: tokens to reach a loss, and the loss at the same compute.
+
+Both read a loss between runs of several budgets, each finished under its own learning-rate schedule. The inside of one
+run is not such a curve: before the learning rate has come down the loss is too high, so that reading there makes every
+saving look larger. Where there is one budget only, that is all there is, and the result says so.
+
+Between two runs the loss is taken as linear in the logarithm of the cost. How wrong that is, is estimated by what other
+curves through the same points would give (linear in the cost; a power law), and by leaving inner points out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from corpus_teacher.study.report.results import Place, Results, Row
+from corpus_teacher.study.report.statistics import Estimate, Floats, draw_values, estimate
+
+FINISHED, FINISHED_ARM = "between finished runs", "between the arm’s finished runs"
+BEYOND, INSIDE = "beyond the last finished run", "inside of one run"
+
+_LATE = 0.75  # of the tokens: a run that had its last loss before that has come back to it
+_FAR = 0.5  # of the last step between budgets: so far a compute-matched reading may go beyond it
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An arm against the baseline at equal loss or cost.
+
+    Parameters
+    ----------
+    estimate : Estimate, optional
+        A speed-up (the baseline's tokens over the arm's) or a difference of losses; None where it can't be read.
+    how : str
+        `FINISHED`, `FINISHED_ARM`, `BEYOND` or `INSIDE`; or why there is none.
+    error : float
+        Of the interpolation: of the speed-up's logarithm, or of the loss. NaN inside of one run.
+    """
+
+    estimate: Estimate | None
+    how: str
+    error: float = math.nan
+
+
+def loss_metric(results: Results) -> str:
+    """The loss that is matched: the primary metric where it is one, else that of the held-out documents."""
+    name = results.primary.rpartition(".")[2]
+    return results.primary if name in ("nats", "bits_per_byte") else "in.nats"
+
+
+def token_speed_up(results: Results, place: Place) -> Matched:
+    """How many times as many tokens the baseline needs as this arm, for the same loss (above 1: the arm saves tokens).
+
+    Parameters
+    ----------
+    results : Results
+    place : (arm, size, budget)
+
+    Notes
+    -----
+    The loss is the one that the arm ends with, read on the baseline's curve; where no two finished runs of the baseline
+    lie around it, the one that the baseline ends with at this budget, read on the arm's curve.
+    """
+    base = (results.baseline, *place[1:])
+    found = _between_runs(results, results.baseline, place)
+    if found is None:
+        found = _inside_speed_up(results, place)
+    if found.estimate is None:
+        turned = _between_runs(results, place[0], base, turned=True)
+        found = turned if turned is not None and turned.estimate is not None else found
+    return found
+
+
+def _between_runs(results: Results, runner: str, place: Place, *, turned: bool = False) -> Matched | None:
+    """Cost of the loss of a place on the curve of an arm's finished runs, over the place's own; turned, its inverse."""
+    points = _points(results, runner, place, "tokens")
+    own = results.mean(place, "tokens")
+    if len(points) < 2 or own is None:
+        return None
+    draws = results.draws([point for point, _ in points] + [place], loss_metric(results))
+    if draws is None:
+        return Matched(None, f"no seed is common to this run and all budgets of {runner}")
+    costs, losses, target = [cost for _, cost in points], draws.point[:-1], draws.point[-1]
+    if not (np.diff(losses) < 0).all():
+        return Matched(None, f"the loss of {runner} doesn’t fall with every larger budget")
+    if target > losses[0]:
+        return Matched(None, f"worse than {runner} at its smallest budget")
+    if target < losses[-1]:
+        return Matched(None, f"better than {runner} at its largest budget")
+    at = min(int(np.searchsorted(-losses, -target)), len(costs) - 1)
+    left, sign = max(at - 1, 0), -1 if turned else 1
+    step, base = math.log(costs[left + 1] / costs[left]), math.log(costs[left] / own)
+
+    def log_speed_up(values: Floats) -> Any:
+        share = (values[..., left] - values[..., -1]) / (values[..., left] - values[..., left + 1])
+        return sign * (base + share * step)
+
+    error = _cost_error(costs, losses, left, target)
+    return Matched(estimate(draws, log_speed_up, ratio=True), FINISHED_ARM if turned else FINISHED, error)
+
+
+def equal_compute(results: Results, place: Place) -> Matched:
+    """The arm's loss minus the baseline's at the cost that the arm had, its teacher's included."""
+    points = _points(results, results.baseline, place, results.cost)
+    own = results.mean(place, results.cost)
+    if own is None or not points:
+        return Matched(None, "the rows lack costs")
+    costs = [cost for _, cost in points]
+    far = len(costs) > 1 and own <= costs[-1] * (costs[-1] / costs[-2]) ** _FAR
+    if len(costs) < 2 or own < costs[0] or not far or not (np.diff(costs) > 0).all():
+        return _inside_compute(results, place)
+    draws = results.draws([point for point, _ in points] + [place], loss_metric(results))
+    if draws is None:
+        return Matched(None, "no seed is common to this run and all budgets of the baseline")
+    left = min(max(int(np.searchsorted(costs, own)) - 1, 0), len(costs) - 2)
+    share = math.log(own / costs[left]) / math.log(costs[left + 1] / costs[left])
+
+    def gain(values: Floats) -> Any:
+        return values[..., -1] - (values[..., left] * (1 - share) + values[..., left + 1] * share)
+
+    how = FINISHED if own <= costs[-1] else BEYOND
+    return Matched(estimate(draws, gain), how, _loss_error(costs, draws.point[:-1], left, own))
+
+
+def curve(row: Row) -> tuple[Floats, Floats]:
+    """Tokens read and held-out nats along one training, by its evaluations."""
+    points = sorted({float(one["tokens"]): float(one["nats"]) for one in row.get("history", [])}.items())
+    return np.array([at for at, _ in points]), np.array([nats for _, nats in points])
+
+
+def mean_curves(results: Results, place: Place, seeds: Sequence[int]) -> tuple[Floats, Floats] | None:
+    """Tokens (P,) and nats (S, P) of several seeds at the evaluations that all of them made."""
+    curves = [curve(results.runs[place][seed]) for seed in seeds]
+    if not curves or any(not len(tokens) for tokens, _ in curves):
+        return None
+    shared = curves[0][0]
+    for tokens, _ in curves[1:]:
+        shared = np.intersect1d(shared, tokens)
+    return (shared, np.array([nats[np.isin(tokens, shared)] for tokens, nats in curves])) if len(shared) else None
+
+
+def _inside_speed_up(results: Results, place: Place) -> Matched:
+    """The same along the curves of one budget: of the better run, where it first had the other's last loss."""
+    found = _curves_of_both(results, place)
+    if found is None:
+        return Matched(None, "one budget, no learning curves")
+    tokens, base, arm = found
+    arm_leads = arm[:, -1].mean() <= base[:, -1].mean()
+    leader, behind = (arm, base) if arm_leads else (base, arm)
+    target = behind[:, -1]
+    mean, goal = leader.mean(axis=0), target.mean()
+    if tokens[np.argmax(behind.mean(axis=0) <= goal)] <= _LATE * tokens[-1]:
+        risen = results.baseline if arm_leads else place[0]
+        return Matched(None, f"inside of one run: the loss of {risen} fell, and rose again to where it ends")
+    reached = np.flatnonzero(mean <= goal)
+    at = int(reached[0]) if len(reached) else len(mean) - 1
+    if at == 0:
+        return Matched(None, "inside of one run: reached before the first evaluation")
+    step, start = math.log(tokens[at] / tokens[at - 1]), math.log(tokens[at - 1] / tokens[-1])
+
+    def log_speed_up(values: Floats) -> Any:
+        share = (values[..., 0] - values[..., 2]) / (values[..., 0] - values[..., 1])
+        return -(start + share * step) if arm_leads else start + share * step
+
+    draws = draw_values(np.stack([leader[:, at - 1], leader[:, at], target]))
+    return Matched(estimate(draws, log_speed_up, ratio=True), INSIDE)
+
+
+def _inside_compute(results: Results, place: Place) -> Matched:
+    """The same where the baseline has no run of that cost: the dearer run is read inside, at the other's whole cost."""
+    base_place = (results.baseline, *place[1:])
+    own, base_cost = results.mean(place, results.cost), results.mean(base_place, results.cost)
+    found = _curves_of_both(results, place)
+    if found is None or not own or not base_cost:
+        return Matched(None, "no run of that cost, no learning curves")
+    tokens, base, arm = found
+    dearer, ratio = (arm, base_cost / own) if own >= base_cost else (base, own / base_cost)
+    at = tokens[-1] * ratio
+    if at < tokens[0]:
+        return Matched(None, "inside of one run: before the first evaluation")
+    read = np.array([np.interp(math.log(at), np.log(tokens), nats) for nats in dearer])
+    pair = np.stack([base[:, -1], read] if own >= base_cost else [read, arm[:, -1]])
+    return Matched(estimate(draw_values(pair), lambda values: values[..., 1] - values[..., 0]), INSIDE)
+
+
+def _curves_of_both(results: Results, place: Place) -> tuple[Floats, Floats, Floats] | None:
+    """Tokens (P,), the baseline's and the arm's nats (S, P) at the evaluations that both made."""
+    base_place = (results.baseline, *place[1:])
+    seeds = results.common_seeds([base_place, place])
+    base, arm = mean_curves(results, base_place, seeds), mean_curves(results, place, seeds)
+    if base is None or arm is None:
+        return None
+    shared = np.intersect1d(base[0], arm[0])
+    if len(shared) < 2 or shared[-1] != max(base[0][-1], arm[0][-1]):
+        return None
+    return shared, base[1][:, np.isin(base[0], shared)], arm[1][:, np.isin(arm[0], shared)]
+
+
+def _points(results: Results, arm: str, place: Place, field: str) -> list[tuple[Place, float]]:
+    """An arm's budgets at the size of a place, by cost: those that read more or less of one text, not other texts."""
+    own = (arm, *place[1:])
+    places = [(arm, place[1], budget) for budget in results.budgets]
+    costs = [(one, results.mean(one, field)) for one in places if _text_of(results, one) == _text_of(results, own)]
+    points = sorted(((one, cost) for one, cost in costs if cost), key=lambda entry: entry[1])
+    same = any(left[1] == right[1] for left, right in pairwise(points))
+    return [point for point in points if point[0] == own] if same else points
+
+
+def _text_of(results: Results, place: Place) -> dict[str, Any]:
+    """Which text a place's runs read, but not how much of it."""
+    row = next(iter(results.runs.get(place, {}).values()), {})
+    config = row.get("config")
+    data = config.get("data", {}) if isinstance(config, Mapping) else {}
+    return {key: value for key, value in data.items() if key != "train_tokens"}
+
+
+def _cost_error(costs: Sequence[float], losses: Floats, left: int, target: float) -> float:
+    """Of the logarithm of the cost at which the curve has the target."""
+    ours = _crossing(costs, losses, left, target, math.log, lambda nats: nats, math.exp)
+    others = [
+        _crossing(costs, losses, left, target, lambda cost: cost, lambda nats: nats, lambda cost: cost),
+        _crossing(costs, losses, left, target, math.log, math.log, math.exp),
+    ]
+    errors = [abs(math.log(other / ours)) for other in others]
+    for inner in range(1, len(costs) - 1):
+        outer_costs, outer = [costs[inner - 1], costs[inner + 1]], np.array([losses[inner - 1], losses[inner + 1]])
+        without = _crossing(outer_costs, outer, 0, float(losses[inner]), math.log, lambda nats: nats, math.exp)
+        errors.append(abs(math.log(without / costs[inner])))
+    return max(errors)
+
+
+def _crossing(
+    costs: Sequence[float],
+    losses: Floats,
+    left: int,
+    target: float,
+    of_cost: Callable[[float], float],
+    of_loss: Callable[[float], float],
+    back: Callable[[float], float],
+) -> float:
+    """The cost at which a line between two points, on these scales, has the target."""
+    high, low, goal = (of_loss(float(one)) for one in (losses[left], losses[left + 1], target))
+    first, last = of_cost(costs[left]), of_cost(costs[left + 1])
+    return back(first + (high - goal) / (high - low) * (last - first))
+
+
+def _loss_error(costs: Sequence[float], losses: Floats, left: int, cost: float) -> float:
+    """Of the loss at a cost."""
+    first, last, high, low = costs[left], costs[left + 1], float(losses[left]), float(losses[left + 1])
+    share = math.log(cost / first) / math.log(last / first)
+    ours = high + share * (low - high)
+    errors = [abs(high + (cost - first) / (last - first) * (low - high) - ours)]
+    if min(high, low) > 0:
+        errors.append(abs(high * (low / high) ** share - ours))
+    for inner in range(1, len(costs) - 1):
+        part = math.log(costs[inner] / costs[inner - 1]) / math.log(costs[inner + 1] / costs[inner - 1])
+        errors.append(abs(float(losses[inner - 1] * (1 - part) + losses[inner + 1] * part - losses[inner])))
+    return max(errors)

@@ -1,0 +1,289 @@
+"""Soft targets in mixed form: exact, with the rows of heavy contexts shared instead of copied.
+
+The flat form (`targets`) writes the likeliest tokens of every position out, and moves what it cuts to the base.
+Nothing has to be cut: contexts with many continuations are few, and what a position makes of one is linear in the
+row's counts. So a position is a short list of references to rows of one table::
+
+    p(w | q) = pairs_q(w) + Σ_f (s_f · x_f(w) − k_f(x_f(w))) + rest[q] · base[w]
+
+with x_f(w) the count of w in the row that reference f names, s_f and k_f (by a count of 1, 2, 3 and more) its four
+coefficients. The table is made once for all batches, and stays where the losses need it.
+
+Shape letters: Q positions, V vocabulary, R rows of the table, F references in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corpus_teacher.errors import TargetError
+from corpus_teacher.targets.dense import DenseTargets
+from corpus_teacher.targets.soft import SoftTargets
+
+_DENSE_ELEMENTS = 1 << 22  # probabilities written out at once
+
+
+@dataclass(frozen=True, eq=False)
+class RowTable:
+    """The continuation rows of heavy contexts.
+
+    Parameters
+    ----------
+    offsets : Tensor of shape (R + 1,), int64
+        Row r's entries are ``offsets[r] : offsets[r + 1]`` of the next tensors.
+    token_ids : Tensor of shape (entries,), int32
+    counts : Tensor of shape (entries,), float32
+    left_extensions : Tensor of shape (entries,), float32, or of shape (0,)
+        For the Kneser–Ney family: after how many distinct symbols each token stands.
+    """
+
+    offsets: Tensor
+    token_ids: Tensor
+    counts: Tensor
+    left_extensions: Tensor
+
+    @classmethod
+    def from_arrays(cls, offsets: Any, token_ids: Any, counts: Any, left_extensions: Any = None) -> RowTable:
+        """Copy the arrays of an index's `row_table`: 8 bytes an entry, 12 with left extensions."""
+        lefts = np.empty(0) if left_extensions is None else left_extensions
+        return cls(
+            torch.from_numpy(np.array(offsets, np.int64)),
+            torch.from_numpy(np.array(token_ids, np.int32)),
+            torch.from_numpy(np.array(counts, np.float32)),
+            torch.from_numpy(np.array(lefts, np.float32)),
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return self.offsets.shape[0] - 1
+
+    def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the entries of some rows stand, one row after the other: (which of the rows, place)."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        entries = int(lengths.sum())
+        of_rows = torch.arange(rows.shape[0], device=rows.device).repeat_interleave(lengths, output_size=entries)
+        shifts = self.offsets[rows] - torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])[:-1]
+        return of_rows, torch.arange(entries, device=rows.device) + shifts[of_rows]
+
+    def to(self, device: torch.device | str) -> RowTable:
+        """The table on a device."""
+        return RowTable(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class MixedTargets:
+    """One distribution over the vocabulary at each of Q positions, in mixed form.
+
+    Parameters
+    ----------
+    pairs : SoftTargets
+        The explicit pairs, rest, base and evidence. Alone they don't sum to 1.
+    row_offsets : Tensor of shape (Q + 1,), int64
+        Position q's references are ``row_offsets[q] : row_offsets[q + 1]`` of the next two.
+    rows : Tensor of shape (F,), int64
+        A row of the table; from R on, row − R with its left extensions for counts; from 2 R on the batch's own.
+    coefficients : Tensor of shape (F, 4), float32
+        s, and k for a count of 1, of 2, and of 3 and more.
+    own : RowTable
+        Rows of the batch itself: what leaving documents out changes.
+    num_rows : int
+        R.
+    table : RowTable, optional
+        Isn't pickled or moved with the rest: the receiver puts its own back (`with_table`).
+
+    Raises
+    ------
+    TargetError
+        Shapes that don't fit together.
+    """
+
+    pairs: SoftTargets
+    row_offsets: Tensor
+    rows: Tensor
+    coefficients: Tensor
+    own: RowTable
+    num_rows: int
+    table: RowTable | None = None
+
+    def __post_init__(self) -> None:
+        if self.row_offsets.shape != (self.num_positions + 1,):
+            raise TargetError(
+                f"row_offsets has shape {tuple(self.row_offsets.shape)} for {self.num_positions} positions: "
+                f"give {self.num_positions + 1} offsets"
+            )
+        if self.coefficients.shape != (self.rows.shape[0], 4):
+            raise TargetError(
+                f"coefficients has shape {tuple(self.coefficients.shape)} for {self.rows.shape[0]} references: "
+                "give four a reference"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "table": None}
+
+    @property
+    def num_positions(self) -> int:
+        """Q."""
+        return self.pairs.num_positions
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.pairs.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.pairs.device
+
+    @property
+    def valid(self) -> Tensor:
+        """Whether each position has a target, (Q,) bool."""
+        return self.pairs.valid
+
+    @property
+    def base(self) -> Tensor:
+        """The shared distribution, (V,)."""
+        return self.pairs.base
+
+    @property
+    def match_len(self) -> Tensor:
+        """Evidence, (Q,): tokens of the context that the corpus holds."""
+        return self.pairs.match_len
+
+    @property
+    def context_count(self) -> Tensor:
+        """Evidence, (Q,): occurrences of that context."""
+        return self.pairs.context_count
+
+    def __len__(self) -> int:
+        return self.num_positions
+
+    def __repr__(self) -> str:
+        return (
+            f"MixedTargets(Q={self.num_positions}, V={self.vocab_size}, pairs={self.pairs.token_ids.shape[0]}, "
+            f"references={self.rows.shape[0]}, device={self.device})"
+        )
+
+    def with_table(self, table: RowTable) -> MixedTargets:
+        """The same targets with the table that they refer to."""
+        return replace(self, table=table)
+
+    def entries(self, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What the pairs and rows of the positions begin … end − 1 give: (position − begin, token, probability).
+
+        A token may stand several times at a position: its probabilities add up, and rest · base to them.
+
+        Raises
+        ------
+        TargetError
+            Without a table, or with another teacher's.
+
+        Notes
+        -----
+        O(entries of the rows): ask for as many positions as fit in memory.
+        """
+        pairs = self.pairs
+        where = torch.arange(end - begin, device=self.device)
+        first, last = int(pairs.offsets[begin]), int(pairs.offsets[end])
+        positions = [where.repeat_interleave(pairs.offsets[begin : end + 1].diff(), output_size=last - first)]
+        tokens, values = [pairs.token_ids[first:last].long()], [pairs.probs[first:last]]
+        first, last = int(self.row_offsets[begin]), int(self.row_offsets[end])
+        of_refs = where.repeat_interleave(self.row_offsets[begin : end + 1].diff(), output_size=last - first)
+        rows, coefficients = self.rows[first:last], self.coefficients[first:last]
+        if first < last:
+            table = self._checked_table()
+            kinds = [(table, table.counts, 0, rows < self.num_rows)]
+            kinds.append((table, table.left_extensions, 1, (rows >= self.num_rows) & (rows < 2 * self.num_rows)))
+            kinds.append((self.own, self.own.counts, 2, rows >= 2 * self.num_rows))
+            for source, counts, blocks, chosen in kinds:
+                refs, places = source.places(rows[chosen] - blocks * self.num_rows)
+                x = counts[places]
+                factors = coefficients[chosen][refs]
+                cuts = factors.gather(1, x.clamp_max(3).long()[:, None])[:, 0]
+                positions.append(of_refs[chosen][refs])
+                tokens.append(source.token_ids[places].long())
+                values.append(factors[:, 0] * x - cuts)
+        return torch.cat(positions), torch.cat(tokens), torch.cat(values)
+
+    def dense(self, begin: int = 0, end: int | None = None) -> Tensor:
+        """All probabilities of the positions begin … end − 1: shape (end − begin, V), float32; see `entries`."""
+        end = self.num_positions if end is None else end
+        dense = self.pairs.rest[begin:end, None] * self.pairs.base
+        positions, tokens, values = self.entries(begin, end)
+        return dense.index_put((positions, tokens), values, accumulate=True)
+
+    def probability_of(self, tokens: Tensor) -> Tensor:
+        """Probability that each target gives to one token; tokens are (Q,) or (B, T). O(entries of the rows).
+
+        Raises
+        ------
+        TargetError
+            Another number of tokens than of positions.
+        """
+        tokens = tokens.reshape(-1).long()
+        if tokens.shape[0] != self.num_positions:
+            raise TargetError(f"{tokens.shape[0]} tokens for {self.num_positions} targets: give one a position")
+        found = self.pairs.rest * self.base[tokens]
+        step = max(1, _DENSE_ELEMENTS // self.vocab_size)
+        for begin in range(0, self.num_positions, step):
+            end = min(self.num_positions, begin + step)
+            positions, entries, values = self.entries(begin, end)
+            found[begin:end].index_add_(0, positions, torch.where(entries == tokens[begin:end][positions], values, 0))
+        return found
+
+    def entropy(self) -> Tensor:
+        """Entropy of every target, (Q,) float32, in nats; 0 where it isn't valid. O(Q · V) time."""
+        step = max(1, _DENSE_ELEMENTS // self.vocab_size)
+        parts = [self.pairs.rest[:0].double()]
+        for begin in range(0, self.num_positions, step):
+            dense = self.dense(begin, min(self.num_positions, begin + step)).double().clamp_min(0)
+            parts.append(-torch.special.xlogy(dense, dense).sum(1))
+        return torch.where(self.valid, torch.cat(parts), 0).float()
+
+    def _checked_table(self) -> RowTable:
+        if self.table is None:
+            raise TargetError("these targets came without their row table: give it with targets.with_table(table)")
+        if self.table.num_rows != self.num_rows:
+            raise TargetError(
+                f"a table of {self.table.num_rows} rows for targets over {self.num_rows}: another teacher's"
+            )
+        return self.table
+
+    def select(self, mask: Tensor) -> MixedTargets:
+        """Keep the positions where the mask, (Q,) bool, is True, in their order."""
+        pairs = self.pairs.select(mask)
+        lengths = self.row_offsets.diff()
+        kept = mask.repeat_interleave(lengths, output_size=self.rows.shape[0])
+        offsets = torch.cat([lengths.new_zeros(1), lengths[mask].cumsum(0)])
+        return replace(
+            self, pairs=pairs, row_offsets=offsets, rows=self.rows[kept], coefficients=self.coefficients[kept]
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedTargets:
+        """Copy to a device; the table stays where it is."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> MixedTargets:
+        """Copy to page-locked memory; the table stays where it is."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> MixedTargets:
+        return replace(
+            self,
+            pairs=self.pairs._map(change),
+            row_offsets=change(self.row_offsets),
+            rows=change(self.rows),
+            coefficients=change(self.coefficients),
+            own=RowTable(*(change(getattr(self.own, field.name)) for field in fields(self.own))),
+        )
+
+
+AnyTargets: TypeAlias = SoftTargets | MixedTargets | DenseTargets
+"""Targets in any form, as the losses take them."""

@@ -1,0 +1,1 @@
+"""Where contexts occur: mapped files, arrays derived from them, matching. No estimator is known here."""

@@ -1,0 +1,1 @@
+"""Counts to probabilities, for one context: the estimators, how one is named, and how one is fitted."""

@@ -1,0 +1,346 @@
+"""Estimators as objects: a name, its parameters, how they are fitted on an index, and how they are kept.
+
+An estimator is small: a few numbers an order. `make_estimator` makes one by name, `fit` sets its parameters from the
+counts of an index, `save` writes them as JSON with the fingerprint of that index, `load_estimator` reads them back and
+refuses another index's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from corpus_index._kernels import counting, rules, walk
+from corpus_index.errors import IndexFormatError, IndexWriteError, QueryError
+from corpus_index.estimators import fitting
+from corpus_index.estimators.good_turing import check_parameters, fit_ratios
+from corpus_index.estimators.kenlm_counts import kenlm_shift
+
+if TYPE_CHECKING:
+    from corpus_index.index import CorpusIndex
+
+_RULES = {
+    "mle": rules.MAXIMUM,
+    "jelinek-mercer": rules.JELINEK_MERCER,
+    "dirichlet": rules.DIRICHLET,
+    "witten-bell": rules.WITTEN_BELL,
+    "absolute-discounting": rules.DISCOUNT,
+    "kneser-ney": rules.DISCOUNT,
+    "modified-kneser-ney": rules.DISCOUNT,
+    "pitman-yor": rules.PITMAN_YOR,
+    "auto": rules.AUTO,
+    "add-k": rules.ADD_K,
+    "katz": rules.KATZ,
+    "stupid-backoff": rules.STUPID_BACKOFF,
+    "ppm-c": rules.PPM_C,
+}
+_BY_EXCLUSION = {"add-k", "katz", "stupid-backoff", "ppm-c"}
+ESTIMATORS = tuple(_RULES)
+"""Names that `make_estimator` knows."""
+
+_BY_LEFT_COUNTS = {"kneser-ney", "modified-kneser-ney", "pitman-yor", "auto"}
+_BY_EVIDENCE = {"jelinek-mercer", "dirichlet", "pitman-yor", "auto"}
+_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "katz", *_BY_EVIDENCE}
+_FIT_ORDERS = 8  # without a bound, discounts are fitted up to here, and the last one goes on
+_MOST_ORDERS = 254  # of Kneser–Ney: shared lengths are stored up to 255
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How counts become probabilities.
+
+    Attributes
+    ----------
+    name : str
+        One of `ESTIMATORS`.
+    max_order : int or None
+        Symbols of the longest context that counts; None for no bound.
+    discounts : tuple of (D1, D2, D3) an order
+        Taken from counts of one, two, three and more; the last entry goes on for higher orders.
+    strengths : tuple of tuples an order
+        jelinek-mercer: the weight of the order by the bit length of the context's count. dirichlet: its mass.
+        pitman-yor: its strength θ. auto: a table, see `fitting.fit_auto`; discounts holds those of order 0 alone.
+    fingerprint : str or None
+        Of the index that it was fitted on.
+    convention : {"plain", "kenlm"}
+        kenlm: the uniform distribution below the unigrams is over the tokens of the corpus and one unknown word,
+        whose share the ids that the corpus lacks divide evenly; discounts are fitted as KenLM fits them.
+    alpha : float
+        stupid-backoff: what a shorter context's scores are worth, in (0, 1].
+    k : float
+        add-k: what every token counts on top, above 0; 1 is Laplace's.
+    ratios : tuple of (d_1, …, d_5) an order
+        katz: how much of a count of 1, …, 5 is kept; see `good_turing`. The last entry goes on for higher orders.
+    """
+
+    name: str
+    max_order: int | None = None
+    discounts: tuple[tuple[float, float, float], ...] = ()
+    strengths: tuple[tuple[float, ...], ...] = ()
+    fingerprint: str | None = None
+    convention: str = "plain"
+    alpha: float = 0.4
+    k: float = 0.01
+    ratios: tuple[tuple[float, ...], ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def rule(self) -> int:
+        """The kernel's number for the formula."""
+        return _RULES[self.name]
+
+    @property
+    def uses_left_counts(self) -> bool:
+        """Whether lower orders count distinct left extensions."""
+        return self.name in _BY_LEFT_COUNTS
+
+    @property
+    def excludes(self) -> bool:
+        """Whether the longest context that has seen a token settles its probability; see `backing_off`."""
+        return self.name in _BY_EXCLUSION
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether all parameters are there."""
+        if self.name == "katz":
+            return bool(self.ratios)
+        if self.name in ("jelinek-mercer", "dirichlet"):
+            return bool(self.strengths)
+        return self.name not in _FITTED or bool(self.discounts)
+
+    def fit(self, index: CorpusIndex) -> Estimator:
+        """A copy with the parameters that the counts of an index give; itself where there is nothing to fit.
+
+        Notes
+        -----
+        Discounts are D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or the three of Chen & Goodman (1998), of each
+        order's own counts of counts; with convention="kenlm", of KenLM's (`kenlm_counts`). katz: Good–Turing, see
+        `good_turing`. O(N) an order. The others are fitted on leave-document-out evidence: see `fitting`.
+        """
+        if self.name not in _FITTED:
+            return replace(self, fingerprint=index.fingerprint)
+        if self.name in _BY_EVIDENCE:
+            return self._fit_on_evidence(index)
+        highest = _FIT_ORDERS if self.max_order is None else self.max_order
+        if self.name == "katz":
+            ratios, facts = fit_ratios(index, highest)
+            return replace(self, ratios=ratios, fingerprint=index.fingerprint, facts=facts)
+        counts = counts_of_counts(index, highest, left=self.uses_left_counts)
+        if self.convention == "kenlm" and self.uses_left_counts:
+            counts += kenlm_shift(index, highest)
+        three = self.name == "modified-kneser-ney"
+        zero = self.convention == "kenlm"
+        discounts = [_modified(row, zero) if three else _absolute(row) for row in counts.tolist()]
+        fallback = [order for order, found in enumerate(discounts) if found is None]
+        return replace(
+            self,
+            discounts=tuple(found or (0.5, 1.0, 1.5) for found in discounts)
+            if three
+            else tuple(found or (0.5, 0.5, 0.5) for found in discounts),
+            fingerprint=index.fingerprint,
+            facts={"fallback_orders": fallback, "counts_of_counts": counts.tolist()},
+        )
+
+    def _fit_on_evidence(self, index: CorpusIndex) -> Estimator:
+        discounts: tuple[tuple[float, float, float], ...] = ()
+        strengths: tuple[tuple[float, ...], ...]
+        if self.uses_left_counts:
+            counts = index.symbol_counts if self.max_order == 0 else index.left_counts
+            histogram = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
+            if self.name == "auto":
+                discounts = (_modified(histogram, False) or (0.5, 1.0, 1.5),)
+                strengths, facts = fitting.fit_auto(index, self.max_order, discounts[0])
+            else:
+                root = _absolute(histogram) or (0.5, 0.5, 0.5)
+                discounts, strengths, facts = fitting.fit_pitman_yor(index, self.max_order, root)
+        elif self.name == "jelinek-mercer":
+            strengths, facts = fitting.fit_jelinek_mercer(index, self.max_order)
+        else:
+            strengths, facts = fitting.fit_dirichlet(index, self.max_order)
+        return replace(self, discounts=discounts, strengths=strengths, fingerprint=index.fingerprint, facts=facts)
+
+    def base(self, index: CorpusIndex) -> np.ndarray:
+        """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
+
+        Estimators that use left counts: the unigrams' left extensions, discounted, over the uniform distribution. mle:
+        c(w) / N. add-k: uniform, as its smoothing is; (c(w) + k) / (N + k V) with max_order 0. Others:
+        (c(w) + T / V) / (N + T).
+        """
+        counts = index.symbol_counts
+        distinct, total = int((counts > 0).sum()), index.num_tokens
+        if self.name == "mle":
+            return np.append(counts / total, 0.0)
+        if self.name == "add-k":
+            counts, total = (counts, total) if self.max_order == 0 else (np.zeros(counts.size), 0)
+            return np.append(counts + self.k, self.k) / (total + self.k * index.vocab_size)
+        if not self.uses_left_counts:
+            return np.append(counts + distinct / index.vocab_size, distinct / index.vocab_size) / (total + distinct)
+        counts, cuts, uniform = self.root(index)
+        total = int(counts.sum())
+        rest = float(cuts.sum()) / total * uniform
+        unseen = max(1, index.vocab_size - distinct) if self.convention == "kenlm" else 1
+        seen = np.append(index.symbol_counts > 0, False)
+        return np.where(seen, np.append((counts - cuts) / total, 0.0) + rest, rest / unseen)
+
+    def root(self, index: CorpusIndex) -> tuple[np.ndarray, np.ndarray, float]:
+        """Kneser–Ney's counts of the empty context and their cuts, by symbol, and the uniform probability below."""
+        counts = index.symbol_counts
+        words = index.vocab_size
+        if self.convention == "kenlm":
+            words = min(words, int((counts > 0).sum()) + 1)
+        if self.max_order != 0:
+            counts = index.left_counts
+        return counts, np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)], 1.0 / words
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the estimator as JSON.
+
+        Raises
+        ------
+        IndexWriteError
+            If it can't be written.
+        """
+        content = {
+            "name": self.name,
+            "max_order": self.max_order,
+            "discounts": self.discounts,
+            "strengths": self.strengths,
+            "fingerprint": self.fingerprint,
+            "convention": self.convention,
+            "alpha": self.alpha,
+            "k": self.k,
+            "ratios": self.ratios,
+            "facts": self.facts,
+        }
+        try:
+            Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise IndexWriteError(f"the estimator {path} can't be written ({error.strerror or error})") from error
+
+
+def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -> Estimator:
+    """An estimator by name, not yet fitted.
+
+    Parameters
+    ----------
+    name : str
+        One of `ESTIMATORS`.
+    max_order : int, optional
+        Symbols of the longest context that counts.
+    **parameters
+        discounts, strengths, convention, alpha, k, ratios: see `Estimator`.
+
+    Raises
+    ------
+    QueryError
+        If there is no such estimator, or a parameter doesn't fit it.
+    """
+    if name not in _RULES:
+        raise QueryError(f"there is no estimator {name!r}: {nearest(name, ESTIMATORS)}")
+    if max_order is not None and max_order < 0:
+        raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")
+    estimator = Estimator(name, max_order, **parameters)
+    if estimator.convention not in ("plain", "kenlm"):
+        raise QueryError(f"convention {estimator.convention!r} is unknown: choose 'plain' or 'kenlm'")
+    if estimator.uses_left_counts and max_order is not None and max_order > _MOST_ORDERS:
+        raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
+    check_parameters(estimator)
+    _check_ranges(estimator)
+    if name == "auto" and estimator.strengths:
+        fitting.check_table(estimator.strengths)
+    if name == "pitman-yor" and not estimator.strengths:
+        estimator = replace(estimator, strengths=((0.0,),))
+    return estimator
+
+
+def nearest(word: object, known: Collection[str]) -> str:
+    """What to write instead: the nearest known word, or any of them."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
+
+
+def _check_ranges(estimator: Estimator) -> None:
+    """Refuse discounts and strengths that give no probabilities."""
+    for row in estimator.discounts:
+        if len(row) != 3 or not all(0 <= cut <= count for cut, count in zip(row, (1, 2, 3), strict=True)):
+            raise QueryError(f"discounts {row} must be three numbers 0 ≤ D_i ≤ i for each order")
+    values = [value for row in estimator.strengths for value in row]
+    if estimator.name == "jelinek-mercer" and not all(0 <= value < 1 for value in values):
+        raise QueryError(f"strengths of jelinek-mercer must be at least 0 and below 1, not {max(values, key=abs)}")
+    if estimator.name == "dirichlet" and not all(value > 0 for value in values[len(estimator.strengths) > 1 :]):
+        raise QueryError(f"strengths of dirichlet must be above 0, not {min(values)}")
+    if estimator.name == "pitman-yor" and not all(value >= 0 for value in values):
+        raise QueryError(f"strengths of pitman-yor must be 0 or more, not {min(values)}")
+
+
+def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimator:
+    """Read an estimator that was fitted on this index.
+
+    Raises
+    ------
+    IndexFormatError
+        If the file is not an estimator, or was fitted on another index.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        for key in ("discounts", "strengths", "ratios"):
+            content[key] = tuple(tuple(row) for row in content.get(key, ()))
+        kept = {key: content.pop(key) for key in ("fingerprint", "facts")}
+        estimator = replace(make_estimator(**content), **kept)
+    except FileNotFoundError:
+        raise IndexFormatError(f"there is no estimator at {path}: fit one, and save it there") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IndexFormatError(f"{path} is not an estimator ({error}): fit one again") from error
+    if estimator.fingerprint != index.fingerprint:
+        raise IndexFormatError(f"{path} was fitted on another index than {index.path}: fit it again")
+    return estimator
+
+
+def counts_of_counts(index: CorpusIndex, highest: int, *, left: bool, most: int = 4) -> np.ndarray:
+    """How many (h, w) have a count of 1, 2, …, most: shape (highest + 1, most), by the order of h.
+
+    left: below the highest order, the count is that of distinct left extensions (raw where h begins with the start).
+    """
+    next_tokens, common = index.array("next_tokens"), index.array("common")
+    known = np.full(index.num_tokens, 255, np.uint8)
+    walk.mark_short_contexts(index.kernel_arrays(), next_tokens, min(highest + 1, _MOST_ORDERS), known)
+    table = np.zeros((highest + 1, most + 1), np.int64)
+    for order in range(highest + 1):
+        counting.count_counts(
+            next_tokens,
+            common,
+            known,
+            index.num_symbols,
+            order,
+            left and order < highest,
+            0,
+            index.num_tokens,
+            table[order],
+        )
+    return table[:, 1:]
+
+
+def _absolute(counts: list[int]) -> tuple[float, float, float] | None:
+    n1, n2 = counts[:2]
+    if n1 == 0:
+        return None
+    discount = n1 / (n1 + 2 * n2)
+    return discount, discount, discount
+
+
+def _modified(counts: list[int], zero: bool) -> tuple[float, float, float] | None:
+    """The three discounts of Chen & Goodman (1998), or None where one isn't in (0, its count] (zero: or is 0)."""
+    n = [0, *counts]
+    if not all(counts[:3]):
+        return None
+    y = n[1] / (n[1] + 2 * n[2])
+    one, two, three = (i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))
+    least = min(one, two, three)
+    return (one, two, three) if one <= 1 and two <= 2 and three <= 3 and (least > 0 or (zero and least == 0)) else None

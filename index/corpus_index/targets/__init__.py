@@ -1,0 +1,1 @@
+"""Estimators times batches: next-token distributions as targets, draws and measures of them."""

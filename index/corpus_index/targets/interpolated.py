@@ -1,0 +1,415 @@
+"""Smoothed distributions for a batch: what an estimator makes of the whole backoff chain of every position.
+
+A smoothed distribution is never written out over V. It is `sparse + rest · base`: the tokens that the context's orders
+have seen, explicitly, and the remaining mass on one base distribution that all contexts share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from corpus_index._kernels import flatten
+from corpus_index._kernels.target_arrays import GoneRows
+from corpus_index.core.heavy import MOST_LEVELS
+from corpus_index.errors import QueryError
+from corpus_index.targets.exclusion import exclusion_probabilities, exclusion_samples, exclusion_targets
+from corpus_index.targets.request import Asked
+
+if TYPE_CHECKING:
+    from corpus_index.estimators.resolving import EstimatorLike
+    from corpus_index.index import CorpusIndex
+
+
+_OWN_KINDS = 4
+
+
+class _Pairs:
+    """Pairs (symbol, probability) of all positions, in arrays that grow."""
+
+    def __init__(self, room: int) -> None:
+        self.symbols, self.probs = np.empty(room, np.int64), np.empty(room, np.float32)
+        self.used = 0
+
+    def make_room(self, more: int) -> None:
+        """See to it that so many more fit."""
+        if self.used + more > self.symbols.size:
+            room = max(self.used + more, 2 * self.used)
+            symbols, probs = np.empty(room, np.int64), np.empty(room, np.float32)
+            symbols[: self.used], probs[: self.used] = self.symbols[: self.used], self.probs[: self.used]
+            self.symbols, self.probs = symbols, probs
+
+    def of(self, index: CorpusIndex) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and probabilities, without the spare room where that is large."""
+        ids, probs = index.ids_of(self.symbols[: self.used]).astype(np.int64, copy=False), self.probs[: self.used]
+        return (ids, probs) if 2 * self.used > self.probs.size else (ids.copy(), probs.copy())
+
+
+class SparseTargets(NamedTuple):
+    """Distributions of Q positions: p(w) = Σ sparse(w) + rest · base(w), each summing to 1 over V.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (Q + 1,), int64
+        Position q's pairs are entries offsets[q] : offsets[q + 1] of the next two.
+    token_ids : ndarray of shape (E,), int64
+        Ascending within a position.
+    probs : ndarray of shape (E,), float32
+        May be a little below 0 at a token whose own occurrence was left out, and far below under estimators with
+        exclusion (`backing_off`), whose pairs are p(w) − rest · base(w): p isn't.
+    rest : ndarray of shape (Q,), float32
+        The mass on the base.
+    base : ndarray of shape (V,), float32
+        The estimator's distribution of the empty context; see `Estimator.base`.
+    match_len : ndarray of shape (Q,), int32
+        Tokens of the longest context that counted.
+    context_count : ndarray of shape (Q,), int64
+        Its occurrences, after leaving out.
+    cut_mass : ndarray of shape (Q,), float32
+        What top_k moved from explicit tokens to the base; under estimators with exclusion, what the cut tokens had.
+    """
+
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    probs: np.ndarray
+    rest: np.ndarray
+    base: np.ndarray
+    match_len: np.ndarray
+    context_count: np.ndarray
+    cut_mass: np.ndarray
+
+
+class RowTable(NamedTuple):
+    """The continuation rows of heavy contexts, kept once for all: what `MixedTargets` refer to.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (R + 1,), int64
+        Row r's entries are offsets[r] : offsets[r + 1] of the next arrays.
+    token_ids : ndarray of shape (E,), uint16 or uint32
+        Ascending within a row.
+    counts : ndarray of shape (E,), uint32
+        How often each token follows the row's context.
+    left_extensions : ndarray of shape (E,), uint32, or None
+        After how many distinct symbols it does, for estimators of the Kneser–Ney family.
+    """
+
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    counts: np.ndarray
+    left_extensions: np.ndarray | None
+
+
+class MixedTargets(NamedTuple):
+    """Distributions of Q positions, exact: p(w) = pairs(w) + Σ rows(w) + rest · base(w), each summing to 1 over V.
+
+    A reference to a row adds s · x − k(x) to each of the row's tokens, x being its count, and k the second, third or
+    fourth of the coefficients for x = 1, 2, 3 and more.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (Q + 1,), int64
+        Position q's pairs are entries offsets[q] : offsets[q + 1] of the next two.
+    token_ids : ndarray of shape (E,), int64
+        Ascending within a position.
+    probs : ndarray of shape (E,), float32
+        Below 0 where something was left out of what the rows say.
+    row_offsets : ndarray of shape (Q + 1,), int64
+        Position q's references are entries row_offsets[q] : row_offsets[q + 1] of the next two.
+    rows : ndarray of shape (F,), int64
+        Rows of `CorpusIndex.row_table`; from R on row − R, with left extensions for x; from 2 R on own rows.
+    coefficients : ndarray of shape (F, 4), float32
+        s, k1, k2, k3.
+    own_offsets, own_token_ids, own_counts : ndarrays of shape (own rows + 1,), (G,), (G,), int64
+        The batch's own rows: what leaving documents out changes in the others, as it was (with the coefficients
+        negated) and as it is.
+    rest, base, match_len, context_count
+        As in `SparseTargets`.
+    """
+
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    probs: np.ndarray
+    row_offsets: np.ndarray
+    rows: np.ndarray
+    coefficients: np.ndarray
+    own_offsets: np.ndarray
+    own_token_ids: np.ndarray
+    own_counts: np.ndarray
+    rest: np.ndarray
+    base: np.ndarray
+    match_len: np.ndarray
+    context_count: np.ndarray
+
+
+def smoothed_targets(
+    index: CorpusIndex,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike | None = None,
+    *,
+    estimator: EstimatorLike = "witten-bell",
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    top_k: int = 64,
+    top_p: float = 1.0,
+    shortlist: int | None = 64,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+    only_last: bool = False,
+) -> SparseTargets:
+    """The smoothed next-token distribution at every position of a batch, from the whole backoff chain.
+
+    Parameters
+    ----------
+    index : CorpusIndex
+    input_ids : array_like of shape (B, T) or (T,), integer
+        Token ids below V.
+    next_ids : array_like of the same shape, integer, optional
+        The token that truly follows each position, −1 where unknown; needed by leave_out.
+    estimator : str, path, mapping or Estimator
+        A name (fitted on this index at the first use), or see `resolving.resolve_estimator`.
+    max_order : int, optional
+        Symbols of the longest context that counts; default: no bound. An `Estimator` brings its own.
+    leave_out : {None, "self", "document"}
+        "self": one occurrence of (context, next token) is taken out at every order before the longest match is chosen,
+        as is right for text that is in the index and whose documents don't repeat themselves. "document": all
+        occurrences in the position's own document are, for honest evidence. Where the next token
+        is unknown, "self" leaves nothing out, and both leave the base as it is. In the base distribution the leaving
+        out is exact at the next token; the other tokens keep their proportions.
+    top_k : int
+        Explicit pairs a position at most; what is cut goes to the base and is reported.
+    top_p : float
+        Below 1: of these only the likeliest, as many as it takes for an explicit mass of top_p.
+    shortlist : int or None
+        Of a heavy context (more than `light` occurrences), only the so many likeliest tokens of its smoothed
+        distribution (and the one that follows) are made explicit; the rest of its mass goes to the base and is reported
+        as cut. The lists are made at a context's first use and kept. None: whole rows, as slow as they are long.
+        Estimators with exclusion always read whole rows.
+    starts_document : bool or array_like of shape (B,), bool
+        Which rows begin where a document begins.
+    positions : array_like of shape (B,), integer
+        Where in the corpus each row begins; needed by leave_out="document".
+    only_last : bool
+        Only the last position of each row, as generation wants it: Q = B.
+
+    Returns
+    -------
+    SparseTargets
+        Of Q = B · T positions, row by row.
+
+    Raises
+    ------
+    QueryError
+        If an id is out of range, or a shape, name or option is wrong.
+
+    Notes
+    -----
+    O(rows of the chain) time a position.
+    """
+    if top_k < 1:
+        raise QueryError(f"top_k {top_k} must be at least 1")
+    if not 0 < top_p <= 1:
+        raise QueryError(f"top_p {top_p} must be above 0 and at most 1")
+    if shortlist is not None and shortlist < 1:
+        raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
+    if asked.estimator.excludes:
+        return SparseTargets(*exclusion_targets(asked, top_k, top_p))
+    fitted, nodes, memory = asked.estimator, asked.heavy, index.thread_memory
+    top_k = min(top_k, index.num_symbols)
+    size = asked.labels.size
+    offsets = np.zeros(size + 1, np.int64)
+    rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
+    match_len, context_count = np.empty(size, np.int32), np.empty(size, np.int64)
+    work, pairs = memory.work_of(index.num_symbols), _Pairs(size * min(top_k, 64) + 1)
+    for part, begin, end in asked.chunks():
+        pairs.make_room((end - begin) * top_k + 1)
+        outputs = (offsets[begin : end + 1], pairs.symbols, pairs.probs, rest[begin:end], cut[begin:end])
+        options = (asked.labels[begin:end], asked.leaves, top_k, top_p, 0, end - begin, pairs.used)
+        if shortlist is None:
+            dense = memory.dense_of(index.num_symbols)
+            pairs.used = flatten.whole_targets(nodes, part, asked.gone, *dense, work, *options, *outputs)
+        else:
+            lists = memory.lists_of(fitted, nodes, shortlist)
+            ancestors = memory.ancestors_of(nodes)
+            pairs.used = flatten.flat_targets(
+                asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options, *outputs
+            )
+        match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
+    return SparseTargets(
+        offsets,
+        *pairs.of(index),
+        rest,
+        asked.base_distribution,
+        match_len,
+        asked.counted(context_count),
+        cut,
+    )
+
+
+def sampled_targets(
+    index: CorpusIndex,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike | None = None,
+    *,
+    draws: int,
+    seed: int,
+    estimator: EstimatorLike = "witten-bell",
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+) -> SparseTargets:
+    """Random samples of the exact distributions as targets: each token's share of so many draws, and no rest.
+
+    Unbiased: the mean over seeds is the distribution itself, where a truncation's is not (Anshumann et al. 2025).
+
+    Parameters
+    ----------
+    draws : int
+        Draws a position, at least 1.
+    seed : int
+        The same seed and batch give the same draws.
+    estimator, max_order, leave_out, starts_document, positions
+        As in `smoothed_targets`.
+
+    Notes
+    -----
+    O(whole rows of the chain) time a position.
+    """
+    if draws < 1:
+        raise QueryError(f"draws {draws} must be at least 1")
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions)
+    if asked.estimator.excludes:
+        return SparseTargets(*exclusion_samples(asked, draws, seed))
+    size, memory = asked.labels.size, index.thread_memory
+    generator = np.random.default_rng(seed)
+    base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
+    offsets, match_len = np.zeros(size + 1, np.int64), np.empty(size, np.int32)
+    context_count = np.empty(size, np.int64)
+    work, dense = memory.work_of(index.num_symbols), memory.dense_of(index.num_symbols)
+    pairs = _Pairs(size * min(draws, 64))
+    for part, begin, end in asked.chunks():
+        pairs.make_room((end - begin) * draws)
+        chances = np.sort(generator.random((end - begin, draws)), axis=1)
+        outputs = (offsets[begin : end + 1], pairs.symbols, pairs.probs)
+        pairs.used = flatten.sampled_targets(
+            asked.heavy, part, asked.gone, *dense, work, base_sums, chances, pairs.used, *outputs
+        )
+        match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
+    nothing = np.zeros(size, np.float32)
+    counts = asked.counted(context_count)
+    return SparseTargets(offsets, *pairs.of(index), nothing, asked.base_distribution, match_len, counts, nothing.copy())
+
+
+def mixed_targets(
+    index: CorpusIndex,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike | None = None,
+    *,
+    estimator: EstimatorLike = "witten-bell",
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+    only_last: bool = False,
+) -> MixedTargets:
+    """The smoothed distributions of a batch in mixed form: nothing is cut, and no row of a heavy context is copied.
+
+    Parameters and errors as in `smoothed_targets`. O(occurrences of each position's contexts with at most `light` of
+    them + heavy contexts of its chain) time a position.
+    """
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
+    size = asked.labels.size
+    if asked.estimator.excludes:  # pairs alone: a token's probability depends on all the rows that have seen it
+        whole, none = exclusion_targets(asked, index.num_symbols), np.empty(0, np.int64)
+        no_rows = (np.zeros(size + 1, np.int64), none, np.empty((0, 4), np.float32), np.zeros(1, np.int64), none, none)
+        return MixedTargets(*whole[:3], *no_rows, *whole[3:7])
+    offsets, row_offsets = np.zeros(size + 1, np.int64), np.zeros(size + 1, np.int64)
+    rest, match_len = np.empty(size, np.float32), np.empty(size, np.int32)
+    context_count = np.empty(size, np.int64)
+    tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    rows, coefficients = [np.empty(0, np.int64)], [np.empty((0, 4), np.float32)]
+    num_rows = asked.heavy.offsets.size - 1
+    for part, begin, end in asked.chunks():
+        offsets[begin + 1 : end + 1] = offsets[begin] + part.pair_offsets[1:]
+        pairs, refs = int(part.pair_offsets[-1]), int(part.ref_offsets[-1])
+        gone = part.ref_gone[:refs]
+        times = np.where(gone >= 0, 3, 1)
+        row_offsets[begin + 1 : end + 1] = row_offsets[begin] + np.append(0, np.cumsum(times))[part.ref_offsets[1:]]
+        tokens.append(index.ids_of(part.pair_tokens[:pairs]).astype(np.int64))  # a copy
+        masses, labelled = part.pair_masses[:pairs], part.label_pairs[: end - begin] >= 0
+        masses[part.label_pairs[: end - begin][labelled]] += part.label_changes[: end - begin][labelled]
+        probs.append(masses.astype(np.float32))
+        rows.append(np.repeat(part.ref_rows[:refs], times))
+        coefficients.append(np.repeat(part.ref_coefficients[:refs].astype(np.float32), times, axis=0))
+        first = (np.cumsum(times) - times)[gone >= 0]
+        left = part.ref_rows[:refs][gone >= 0] >= num_rows
+        rows[-1][first + 1] = 2 * num_rows + _OWN_KINDS * gone[gone >= 0] + 2 * left
+        rows[-1][first + 2] = rows[-1][first + 1] + 1
+        coefficients[-1][first + 1] *= -1
+        rest[begin:end] = part.rest
+        match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
+    return MixedTargets(
+        offsets,
+        np.concatenate(tokens),
+        np.concatenate(probs),
+        row_offsets,
+        np.concatenate(rows),
+        np.concatenate(coefficients),
+        *_own_rows(index, asked.gone),
+        rest,
+        asked.base_distribution,
+        match_len,
+        asked.counted(context_count),
+    )
+
+
+def _own_rows(index: CorpusIndex, gone: GoneRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Four rows for each heavy row without a document: counts before and after, left extensions before and after."""
+    used = int(gone.used[0])
+    lengths = np.diff(gone.offsets[: used + 1])
+    entries = int(gone.offsets[used])
+    nothing = np.zeros(entries, np.int64)
+    values = np.stack(
+        [
+            part[:entries] if part.size else nothing
+            for part in (gone.before, gone.after, gone.left_before, gone.left_after)
+        ],
+        axis=1,
+    ).astype(np.int64)  # (entries, kinds)
+    row = np.repeat(np.arange(used), lengths)
+    entry, kind = np.nonzero(values)
+    key = row[entry] * _OWN_KINDS + kind
+    order = np.argsort(key, kind="stable")
+    offsets = np.append(0, np.cumsum(np.bincount(key, minlength=used * _OWN_KINDS)))
+    tokens = index.ids_of(gone.tokens[:entries]).astype(np.int64)
+    return offsets, tokens[entry[order]], values[entry[order], kind[order]]
+
+
+def next_probabilities(
+    index: CorpusIndex,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike,
+    *,
+    estimator: EstimatorLike = "witten-bell",
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+) -> np.ndarray:
+    """The probability of the token that follows each position: shape (Q,), float64; NaN where that is unknown (−1).
+
+    Parameters and errors as in `smoothed_targets`, without making the targets.
+    """
+    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
+    answer = np.empty(asked.labels.size, np.float64)
+    if asked.estimator.excludes:
+        answer = exclusion_probabilities(asked)
+    else:
+        for part, begin, end in asked.chunks(targets=False):
+            answer[begin:end] = part.rest
+    answer[asked.labels < 0] = np.nan
+    return answer

@@ -1,0 +1,304 @@
+"""A batch of questions made ready: checked, matched, with what is left out; its targets in mixed form, by chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from corpus_index._kernels import left_out as gone
+from corpus_index._kernels import mixed
+from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
+from corpus_index.core.answers import Match
+from corpus_index.errors import QueryError
+from corpus_index.estimators.estimator import Estimator
+
+if TYPE_CHECKING:
+    from corpus_index.estimators.resolving import EstimatorLike
+    from corpus_index.index import CorpusIndex
+
+LEAVE_OUT = (None, "self", "document")
+
+_CHUNK = 1 << 12  # positions at a time: their targets stay in the cache until they are read
+_PAIRS = 48  # a position: room for so many on average
+_AHEAD = 8
+_MOST_PREPARED = 16  # estimators
+_RANKS_IN_MEMORY = 1 << 28  # tokens: up to here the ranks of documents are looked up, 4 bytes a token; else walked
+
+
+class Asked:
+    """A batch of questions, checked and matched: what the kernels take."""
+
+    def __init__(
+        self,
+        index: CorpusIndex,
+        input_ids: ArrayLike,
+        next_ids: ArrayLike | None,
+        estimator: EstimatorLike,
+        max_order: int | None,
+        leave_out: str | None,
+        starts_document: bool | ArrayLike,
+        positions: ArrayLike | None,
+        only_last: bool = False,
+        unseen: bool = False,
+    ) -> None:
+        self.index, self.estimator = index, index.fitted(estimator, max_order)
+        ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
+        self.leaves = leave_out is not None
+        self.documents = _documents(index, self.estimator, ids, leave_out, positions)
+        fitted = self.estimator
+        match, depths = index.match_nodes(ids, max_order=fitted.max_order, starts_document=starts_document)
+        if only_last:
+            match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
+            self.labels = self.labels.reshape(ids.shape)[:, -1].copy()  # contiguous, as the kernels know them
+            self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1].copy())
+        self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
+        # 1 where the match includes the document's start, WHOLE where what precedes it isn't known
+        self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
+        if leave_out is not None and fitted.uses_left_counts:
+            held = np.arange(1, ids.shape[1] + 1)[-depths.shape[1] :]
+            starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1])
+            whole = (depths == held) & ~starts[:, None]
+            self.started[whole.reshape(-1) & (self.started == 0)] = WHOLE
+        self.heavy = index.heavy_nodes(fitted.uses_left_counts)
+        prepared = prepare(index, fitted)
+        self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
+        if leave_out == "document" and self.base.pull > 0.0:  # what is left of N is counted by the kernel
+            self.base = self.base._replace(pull=self.base.pull / (1.0 + self.base.pull))
+        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, fitted.uses_left_counts)
+
+    def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
+        """The targets in mixed form, so many positions at a time: (targets, first position, end).
+
+        The next ones are written over these.
+        """
+        index = self.index
+        scratch = index.thread_memory.scratch_of(index.num_symbols)
+        deep = int(self.depth.max(initial=0)) >= self.heavy.deepest
+        most = index.num_symbols if deep else self.heavy.light  # pairs of one position
+        begin = 0
+        while begin < self.lo.size:
+            size = min(_CHUNK, self.lo.size - begin)
+            pairs = size * _PAIRS + most + 2 if targets else 0
+            refs = size * 8 + self.heavy.deepest_chain + 1 if targets else 0
+            end = begin + size
+            out = index.thread_memory.mixed_of(size, pairs, refs)
+            done = mixed.mixed_targets(
+                index.kernel_arrays(),
+                index.array("next_tokens"),
+                index.array("endings"),
+                self.arrays,
+                self.base,
+                self.heavy,
+                self.lo[begin:end],
+                self.hi[begin:end],
+                self.depth[begin:end],
+                self.started[begin:end],
+                self.labels[begin:end],
+                self.leaves,
+                self.documents._replace(of=self.documents.of[begin:end]),
+                scratch,
+                self.gone,
+                targets,
+                _AHEAD,
+                out,
+            )
+            if done > 0:
+                yield _head(out, done), begin, begin + done
+            begin += done
+            if self.gone.used[1] > 0:
+                self.gone = _more_room(self.gone, int(self.gone.used[1]))
+
+    def counted(self, counts: np.ndarray) -> np.ndarray:
+        """The contexts' counts, where all of the corpus counted included."""
+        left = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
+        left = np.where((self.labels >= 0) & self.leaves, left, 0)
+        return np.where(counts < 0, self.index.num_tokens - left, counts)
+
+
+def _gone_rows(entries: int, left: bool) -> GoneRows:
+    rows = entries // 4
+    return GoneRows(
+        np.zeros(max(1, 2 * rows), np.int64),
+        np.zeros(max(1, 2 * rows), np.int64),
+        np.zeros((rows, 8), np.int64),
+        np.zeros(rows + 1, np.int64),
+        np.zeros(entries, np.int32),
+        np.zeros(entries, np.uint32),
+        np.zeros(entries, np.uint32),
+        np.zeros(entries if left else 0, np.uint32),
+        np.zeros(entries if left else 0, np.uint32),
+        np.zeros(2, np.int64),
+    )
+
+
+def _more_room(old: GoneRows, missing: int) -> GoneRows:
+    """A copy with at least twice the room."""
+    entries = 2 * old.tokens.size
+    while entries < old.tokens.size + missing:
+        entries *= 2
+    new = _gone_rows(entries, old.left_before.size > 0)
+    used = int(old.used[0])
+    new.totals[:used], new.offsets[: used + 1] = old.totals[:used], old.offsets[: used + 1]
+    for name in ("tokens", "before", "after", "left_before", "left_after"):
+        getattr(new, name)[: getattr(old, name).size] = getattr(old, name)
+    new.used[0] = used
+    gone.rehash(old.keys, old.numbers, new.keys, new.numbers)
+    return new
+
+
+def _head(part: Mixed, size: int) -> Mixed:
+    """The first positions of a part."""
+    return part._replace(
+        pair_offsets=part.pair_offsets[: size + 1],
+        ref_offsets=part.ref_offsets[: size + 1],
+        rest=part.rest[:size],
+        match_len=part.match_len[:size],
+        context_count=part.context_count[:size],
+    )
+
+
+class Prepared(NamedTuple):
+    """What an estimator asks of an index again and again: its parameters and its base, as kernels and targets want."""
+
+    estimator: Estimator
+    arrays: EstimatorArrays
+    base: BaseArrays
+    base_distribution: np.ndarray
+
+
+def prepare(index: CorpusIndex, estimator: Estimator) -> Prepared:
+    """An estimator made ready; remembered for the last few."""
+    known = index.prepared.get(
+        id(estimator)
+    )  # estimators may be large to compare; each is kept, so its id stays its own
+    if known is None:
+        while len(index.prepared) >= _MOST_PREPARED:
+            index.prepared.pop(next(iter(index.prepared)), None)
+        arrays = EstimatorArrays(
+            estimator.rule,
+            np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64),
+            np.array(estimator.strengths or [(0.0,)], np.float64),
+            estimator.uses_left_counts,
+            -1 if estimator.max_order is None else estimator.max_order,
+        )
+        base = _base(index, estimator)
+        dense = np.full(index.vocab_size, base.probs[-1])
+        dense[index.ids_of(np.arange(index.num_symbols))] = base.probs[:-1]
+        known = Prepared(estimator, arrays, base, dense.astype(np.float32))
+        index.prepared[id(estimator)] = known
+    return known
+
+
+def _base(index: CorpusIndex, estimator: Estimator) -> BaseArrays:
+    unigrams = index.symbol_counts
+    probs = estimator.base(index)
+    if estimator.uses_left_counts:
+        counts, cuts, uniform = estimator.root(index)
+        return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
+    smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
+    pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
+    return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 0.0)
+
+
+def _labelled(
+    index: CorpusIndex, input_ids: ArrayLike, next_ids: ArrayLike | None, leave_out: str | None, unseen: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""
+    if leave_out not in LEAVE_OUT:
+        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
+    ids = np.atleast_2d(np.asarray(input_ids))
+    if next_ids is None:
+        if leave_out is not None:
+            raise QueryError(
+                f"leave_out={leave_out!r} needs next_ids: the token that follows each position (−1: unknown)"
+            )
+        return ids, np.full(ids.size, -1, np.int64)
+    labels = np.atleast_2d(np.asarray(next_ids)).astype(np.int64).reshape(-1)
+    if labels.size != ids.size:
+        raise QueryError(f"next_ids must have the shape of input_ids {ids.shape}, not {np.shape(next_ids)}")
+    if labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < index.vocab_size:
+        bad = int(labels.min()) if int(labels.min()) < -1 else int(labels.max())
+        raise QueryError(f"next id {bad} is outside of −1 .. {index.vocab_size - 1}")
+    symbols = np.where(labels >= 0, index.symbols_of(np.maximum(labels, 0)), -1)
+    held = np.append(index.symbol_counts > 0, False)  # the last entry: also what −1 looks up
+    symbols[(symbols >= 0) & ~held[symbols]] = index.num_symbols if unseen else -1
+    return ids, symbols
+
+
+def _documents(
+    index: CorpusIndex,
+    estimator: Estimator,
+    ids: np.ndarray,
+    leave_out: str | None,
+    positions: ArrayLike | None,
+) -> Documents:
+    """The documents that the tokens after each position stand in, with their ranks and tokens."""
+    nothing = np.empty(0, np.int64)
+    if leave_out != "document":
+        one = np.zeros(1, np.int64)
+        return Documents(
+            np.full(ids.size, -1), nothing, nothing, one, nothing, nothing, one, nothing, nothing, nothing, np.empty(0)
+        )
+    if positions is None:
+        raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
+    begins = np.asarray(positions).reshape(-1)
+    if begins.shape != ids.shape[:1] or begins.dtype.kind not in "ui":
+        raise QueryError(
+            f"positions must be {ids.shape[0]} integers, not {begins.dtype} of shape {np.shape(positions)}"
+        )
+    labelled = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
+    inside = np.clip(labelled, 0, index.num_tokens - 1)
+    if (inside < labelled - 1).any() or (labelled < 1).any():
+        raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
+    numbers, of = np.unique(index.document_of(inside), return_inverse=True)
+    begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
+    tokens = index.array("tokens")
+    if index.num_tokens <= _RANKS_IN_MEMORY:
+        of_position = index.position_ranks()
+        parts = [of_position[a:e] for a, e in zip(begins, ends, strict=True)]
+        offsets = np.append(0, np.cumsum([part.size for part in parts]))
+    else:
+        offsets, ranks = index.document_ranks(numbers)
+        parts = [ranks[a:e] for a, e in pairwise(offsets)]
+    pairs = np.empty(int(offsets[-1]), np.uint64)  # a rank and the token at its position, sorted by rank as one number
+    for part, begin, end, own in zip(parts, begins, ends, map(slice, offsets[:-1], offsets[1:]), strict=True):
+        pairs[own] = part.astype(np.uint64) << np.uint64(32) | tokens[begin:end]
+        pairs[own].sort()
+    ranks, following = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(2**32 - 1)).astype(np.int64)
+    losses = _losses(index, estimator, offsets, ranks, following)
+    return Documents(of.reshape(-1), begins, ends, offsets, ranks, following, *losses)
+
+
+def _losses(
+    index: CorpusIndex, estimator: Estimator, offsets: np.ndarray, ranks: np.ndarray, following: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """What the base's counts lose with each document; see `Documents`."""
+    token_offsets = np.zeros(offsets.size, np.int64)
+    all_tokens, all_lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
+    gone.lost_by_documents(
+        index.kernel_arrays(),
+        index.array("next_tokens"),
+        index.array("endings"),
+        index.heavy_nodes(estimator.uses_left_counts),
+        estimator.uses_left_counts and estimator.max_order != 0,
+        offsets,
+        ranks,
+        following,
+        index.thread_memory.scratch_of(index.num_symbols),
+        token_offsets,
+        all_tokens,
+        all_lost,
+    )
+    used = int(token_offsets[-1])
+    all_tokens, all_lost = all_tokens[:used], all_lost[:used]
+    cuts = np.zeros(all_tokens.size)
+    if estimator.uses_left_counts:
+        counts = estimator.root(index)[0][all_tokens]
+        by_count = np.array([0.0, *estimator.discounts[0]])
+        cuts = by_count[np.minimum(counts, 3)] - by_count[np.minimum(counts - all_lost, 3)]
+    totals, cut_totals = (np.append(0, np.cumsum(values))[token_offsets] for values in (all_lost, cuts))
+    return token_offsets, all_tokens, all_lost, np.diff(totals), np.diff(cut_totals).astype(np.float64)

@@ -1,0 +1,91 @@
+"""Leave-document-out evidence against a slow count of the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from corpus_index import CorpusIndex
+from corpus_index.estimators import held_out_evidence as evidence_module
+from corpus_index.estimators.held_out_evidence import leave_documents_out
+from corpus_index.reference.counts import adjusted_counts, chain, followers, left_counts
+from corpus_index.reference.engine import START, ReferenceIndex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .conftest import corpora
+
+Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
+
+
+def five(counts: Counter[int], label: int) -> list[int]:
+    values = list(counts.values())
+    return [counts[label], sum(values), values.count(1), values.count(2), sum(value > 2 for value in values)]
+
+
+@given(corpus=corpora(), max_order=st.sampled_from([0, 1, 2, 5, 20]))
+def test_equals_a_slow_count(make_both: Both, corpus: dict[str, Any], max_order: int) -> None:
+    corpus["vocab_size"] = min(corpus["vocab_size"], 6)
+    filled = [document for document in corpus["documents"] if document]
+    corpus["documents"] = [*filled, *filled[:1] * evidence_module._FEW_DOCUMENTS]  # so many that no blocks are made
+    index, reference = make_both(corpus)
+    found = leave_documents_out(index, max_order)
+    assert not found.by_blocks
+    assert found.offsets.size == reference.num_tokens + 1
+    for position, (context, label) in enumerate(zip(reference.contexts, reference.tokens, strict=True)):
+        left_out = ("document", reference.document_of(position))
+        known = tuple(context)
+        longest = len(chain(reference, known, max_order=max_order)) - 1
+        expected = []
+        for order, suffix in enumerate(chain(reference, known, max_order=max_order, leave_out=left_out)):
+            raw = left_counts(reference, suffix, left_out)
+            left = adjusted_counts(reference, suffix, left_out)
+            branches = len({symbol for symbol, _ in followers(reference, suffix)}) > 1
+            if order == 0:
+                assert found.root_raw[position].tolist() == five(raw, label)
+                assert found.root_left[position].tolist() == five(left, label)
+            elif order == longest or branches or suffix[0] == START:
+                expected.append([order, *five(raw, label), *five(left, label)])
+        lines = slice(found.offsets[position], found.offsets[position + 1])
+        actual = np.column_stack([found.orders[lines], found.raw[lines], found.left[lines]])[::-1].tolist()
+        assert actual == expected
+
+
+@given(corpus=corpora())
+def test_blocks_stand_in_for_documents(make_both: Both, corpus: dict[str, Any]) -> None:
+    corpus["documents"] = corpus["documents"][:1] if any(corpus["documents"][0]) else [[0, 0, 0]]
+    corpus["end_of_document"] = None
+    index, reference = make_both(corpus)
+    found = leave_documents_out(index, 3)
+    assert found.by_blocks
+    assert (found.root_raw[:, 1] < reference.num_tokens).all()
+    assert (found.raw[:, 0] <= found.raw[:, 1]).all()
+    assert (found.raw[:, 1] > 0).all()
+
+
+def test_a_sample_repeats_and_stays_within_its_documents(make_index: Callable[..., CorpusIndex]) -> None:
+    rng = np.random.default_rng(0)
+    index = make_index([(rng.geometric(0.2, 30) % 9).tolist() for _ in range(40)], vocab_size=9)
+    first, again, other = (leave_documents_out(index, 4, positions=50, walked=300, seed=seed) for seed in (1, 1, 2))
+    assert first.offsets.size == 51
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first.root_raw[:, 0], other.root_raw[:, 0])
+
+
+def test_copies_give_no_evidence(make_index: Callable[..., CorpusIndex]) -> None:
+    """Two editions of one book stay out; a quotation of a twentieth doesn't matter."""
+    rng = np.random.default_rng(0)
+    originals = [rng.integers(0, 50, 1200).tolist() for _ in range(16)]
+    originals[1][:100] = originals[0][:100]
+    book = rng.integers(0, 50, 600).tolist()
+    second = [*book[:300], 1, 2, 3, *book[300:]]
+    index = make_index([*originals, book, second], vocab_size=50)
+    found = leave_documents_out(index, 4)
+    assert found.copies == 2
+    assert found.offsets.size == 1 + 16 * 1200
+    assert found.raw[:, 1].min() > 0
+    few = make_index([*originals[:14], book, second], vocab_size=50)
+    assert leave_documents_out(few, 4).copies == 0
+    assert leave_documents_out(few, 4).offsets.size == 1 + few.num_tokens

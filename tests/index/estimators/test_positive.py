@@ -1,0 +1,64 @@
+"""Every smoothed estimator gives every token of the vocabulary a probability above 0, however long the match is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import corpus_index.reference.estimators as naive
+import numpy as np
+import pytest
+from corpus_index import ESTIMATORS, CorpusIndex, SparseTargets
+from corpus_index.reference.engine import ReferenceIndex
+
+Make = Callable[..., CorpusIndex]
+
+VOCAB_SIZE = 8  # ids 6 and 7 are in no corpus
+SMOOTHED = [name for name in ESTIMATORS if name != "mle"]
+PASSAGE = np.random.default_rng(5).integers(0, 6, 90).tolist()
+CORPORA: dict[str, list[list[int]]] = {
+    "one token, 2,000 times": [[2] * 2000] * 3 + [[1, 3]],
+    "a document, 30 times": [PASSAGE] * 30 + [[0, 5, 1]],
+    "a passage inside of documents": [[k % 6, *PASSAGE, 5 - k % 6] for k in range(20)],
+}
+
+
+def lowest(targets: SparseTargets) -> float:
+    """The least probability of any token at any position, in float32 as a loss adds it up."""
+    least = np.float32(1)
+    for q in range(targets.rest.size):
+        part = slice(targets.offsets[q], targets.offsets[q + 1])
+        p = targets.rest[q] * targets.base
+        p[targets.token_ids[part]] += targets.probs[part]
+        assert p.dtype == np.float32
+        assert p.sum(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+        least = min(least, p.min())
+    return float(least)
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+@pytest.mark.parametrize("corpus", CORPORA)
+@pytest.mark.parametrize("leave_out", [None, "self", "document"])
+def test_no_token_has_probability_0(make_index: Make, name: str, corpus: str, leave_out: str | None) -> None:
+    index = make_index(CORPORA[corpus], vocab_size=VOCAB_SIZE)
+    row = index.tokens[: 1900 if corpus == "one token, 2,000 times" else 80].astype(np.int64)
+    options: dict[str, Any] = {"estimator": index.fitted(name), "leave_out": leave_out, "positions": [0]}
+    following = np.append(row[1:], row[0])
+    assert lowest(index.smoothed_targets(row, following, top_k=VOCAB_SIZE, **options)) > 0
+    assert lowest(index.smoothed_targets(row, following, top_k=1, **options)) > 0
+    if leave_out is None:
+        for label in range(VOCAB_SIZE):
+            assert (index.next_probabilities(row, np.full(row.size, label), **options) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["witten-bell", "stupid-backoff"])
+def test_the_twin_stops_where_the_engine_does(make_index: Make, name: str) -> None:
+    """To the last digits, where less than that is passed on."""
+    documents = [[2] * 120, [1, 3, 2, 0]]
+    index, reference = make_index(documents, vocab_size=VOCAB_SIZE), ReferenceIndex(documents, VOCAB_SIZE)
+    twin = {"witten-bell": naive.witten_bell, "stupid-backoff": naive.stupid_backoff}[name]
+    row = [2] * 100
+    expected = twin(reference, row)
+    actual = [float(index.next_probabilities(row, [-1] * 99 + [w], estimator=name)[-1]) for w in range(VOCAB_SIZE)]
+    assert actual == pytest.approx(expected, rel=1e-9, abs=0)
+    assert 0 < min(expected) < naive.LEAST_MASS
