@@ -13,12 +13,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 
-# Tests never run on machine code of earlier days: tests/conftest.py makes a fresh cache a run, unless TEST_NUMBA_CACHE_DIR
-# names one to share (.ci/run shares a fresh one over its lanes).
+# One worker a core. Tests never run on machine code of earlier days: tests/conftest.py makes a fresh cache a run, unless
+# TEST_NUMBA_CACHE_DIR names one to share (.ci/run shares a fresh one over its lanes).
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+TEST_NUMBA_CACHE_DIR ?=
 TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PYTEST_ARGS ?=
 
-.PHONY: help install test boundscheck lint format demo bench wheel clean
+.PHONY: help install check test nightly boundscheck lint format demo bench wheel clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,11 +41,17 @@ $(BENCH_INSTALLED): $(INSTALLED)
 
 install: $(INSTALLED)  ## .venv with the package (editable) and the tools
 
-test: $(INSTALLED)  ## every test; PYTEST_ARGS='-k name' picks some
-	$(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS)
+check: lint  ## while one works: lint, and the fast half of the tests on few examples, with a kernel cache that is kept
+	HF_HUB_OFFLINE=1 HYPOTHESIS_PROFILE=quick NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache $(PYTEST) -m "not slow" tests $(PYTEST_ARGS)
 
-boundscheck: $(INSTALLED)  ## the tests of the index with bounds checks in every kernel
-	NUMBA_BOUNDSCHECK=1 HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR= $(BIN)/python -m pytest tests/index $(PYTEST_ARGS)
+test: $(INSTALLED)  ## every test; PYTEST_ARGS='-k name' picks some
+	$(TEST_ENV) $(PYTEST) $(PYTEST_ARGS)
+
+nightly: $(INSTALLED)  ## the property tests with thousands of new examples each; hours
+	HYPOTHESIS_PROFILE=nightly $(TEST_ENV) $(PYTEST) $(PYTEST_ARGS) tests/index tests/teacher
+
+boundscheck: $(INSTALLED)  ## the index's tests on few examples, with bounds checks in every kernel
+	NUMBA_BOUNDSCHECK=1 HYPOTHESIS_PROFILE=quick HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR= $(PYTEST) tests/index $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## formatting, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .

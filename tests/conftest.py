@@ -33,13 +33,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(_made_cache_dir, ignore_errors=True)
 
 
-# The same examples every run, so that a lane that was green stays green; HYPOTHESIS_PROFILE=explore looks for new ones.
+# "same" draws the same examples every run, so that a lane that was green stays green. "quick" is for `make check` and
+# the bounds-checked lane; "explore" looks for new examples, "nightly" for many of them.
 _COMMON = {
     "deadline": None,
-    "max_examples": 60,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("same", derandomize=True, **_COMMON)
-settings.register_profile("explore", **_COMMON)
-settings.register_profile("quick", derandomize=True, **(_COMMON | {"max_examples": 8}))
+settings.register_profile("same", derandomize=True, max_examples=60, **_COMMON)
+settings.register_profile("quick", derandomize=True, max_examples=8, **_COMMON)
+settings.register_profile("nightly", max_examples=2000, print_blob=True, **_COMMON)
+settings.register_profile("explore", max_examples=60, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from corpus_index import build_index
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[1] / "README.md"
 
 

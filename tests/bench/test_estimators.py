@@ -12,6 +12,8 @@ from corpus_index import CorpusIndex, build_index
 
 from bench import estimators as bench
 
+pytestmark = pytest.mark.slow
+
 
 def save(folder: Path, name: str, documents: list[np.ndarray]) -> None:
     np.concatenate(documents).astype(np.uint16).tofile(folder / f"{name}.u16")

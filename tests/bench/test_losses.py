@@ -10,6 +10,8 @@ from bench import losses as bench_losses
 from bench.loss_methods import BY_NAME, METHODS, Shape
 from bench.losses import Row, check, judged, measure, render
 
+pytestmark = pytest.mark.slow
+
 SHAPE = Shape(positions=6, vocab_size=40, entries=4, width=8)
 
 

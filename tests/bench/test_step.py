@@ -11,6 +11,8 @@ import pytest
 
 from bench import step
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tiny = {**step.DEFAULT_STUDENT, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1}

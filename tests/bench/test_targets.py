@@ -9,6 +9,8 @@ from corpus_index import CorpusIndex, build_index
 from bench.pointers import make_pointers, match_positions
 from bench.targets import FORMATS, OPTIONS, Base, Stored, bfloat16, compare, exact_of, losses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:

@@ -26,6 +26,8 @@ from bench.teacher.peers import KenLM, with_ends
 from bench.teacher.questions import Questions, ended, tail_corpus, texts, windows, write_corpus
 from bench.teacher.run import Settings, TeacherRun
 
+pytestmark = pytest.mark.slow
+
 DISCOUNTS = ((0.5, 0.9, 1.3), (0.6, 1.1, 1.4), (0.7, 1.2, 1.5))
 VOCAB_SIZE = 5  # token 4 is in no document
 DOCUMENTS = st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=14), min_size=2, max_size=4)

@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from .arpa_reader import Arpa
 from .conftest import corpora
 
+pytestmark = pytest.mark.slow
+
 Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
 Make = Callable[..., CorpusIndex]
 

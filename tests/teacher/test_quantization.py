@@ -19,6 +19,8 @@ from corpus_teacher.quantization import convert, fake_quantize
 
 from .neural_models import make_model
 
+pytestmark = pytest.mark.slow
+
 needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed: pip install torchao"
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PAGES = ("recipes/on-policy.md", "recipes/demonstrations.md", "recipes/quantization.md", "adapters.md", "caches.md")

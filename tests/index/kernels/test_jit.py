@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import corpus_index._kernels.jit as jit
+import pytest
+
+pytestmark = pytest.mark.slow
 
 _CALLER = """
 from kernels.helper import answer

@@ -16,6 +16,8 @@ from corpus_teacher.demo.run import _predicted_bytes, run_demo
 from corpus_teacher.errors import OutputError
 from corpus_teacher.losses import label_smoothing_entropy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:

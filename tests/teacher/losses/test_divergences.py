@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.errors import TargetError
@@ -27,7 +27,6 @@ MakeTargets = Callable[..., SoftTargets]
     st.integers(1, 8),
     st.sampled_from([1, 21, 1 << 20]),
 )
-@settings(max_examples=60, deadline=None)
 def test_equals_the_dense_one_in_any_chunks(
     random_targets: MakeTargets, seed: int, beta: float, temperature: float, tokens: int, elements: int
 ) -> None:

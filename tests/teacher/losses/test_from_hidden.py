@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -88,7 +88,6 @@ def plain_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, soft_cap: 
     reduction=st.sampled_from(["mean", "sum"]),
     elements=st.sampled_from([1, 14, 1 << 20]),
 )
-@settings(max_examples=80, deadline=None)
 def test_equals_the_plain_loss(
     random_targets: MakeTargets,
     name: str,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.errors import TargetError
@@ -30,7 +30,6 @@ MakeTargets = Callable[..., SoftTargets]
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["mean", "sum", "none"]), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
 def test_soft_equals_dense(random_targets: MakeTargets, seed: int, reduction: str, padding: int) -> None:
     targets = random_targets(seed, invalid=True)
     logits = make_logits(seed, 2, 3, 7 + padding)
@@ -86,7 +85,6 @@ def test_temperature_scales_student_and_loss(random_targets: MakeTargets, temper
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
 def test_blend_is_the_sum_of_its_parts(random_targets: MakeTargets, seed: int, corpus_weight: float) -> None:
     targets = random_targets(seed, invalid=True)
     logits = make_logits(seed, 6, 7)

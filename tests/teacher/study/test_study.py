@@ -24,6 +24,8 @@ from corpus_teacher.study.measuring import measure
 from corpus_teacher.study.rows import RowWriter
 from corpus_teacher.training.settings import merged
 
+pytestmark = pytest.mark.slow
+
 STUDENT = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 2, "max_position_embeddings": 32,

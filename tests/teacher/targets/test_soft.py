@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.errors import CorpusIndexError, TargetError
@@ -23,7 +23,6 @@ def dense_entropy(targets: SoftTargets) -> torch.Tensor:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
 def test_sums_to_one_and_entropy_is_that_of_the_dense_form(random_targets: MakeTargets, seed: int) -> None:
     targets = random_targets(seed, invalid=True).validate()
     torch.testing.assert_close(targets.dense().sum(1), torch.ones(6))
@@ -41,7 +40,6 @@ def test_by_hand() -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
 def test_with_labels_mixes_the_dense_form(random_targets: MakeTargets, seed: int, label_weight: float) -> None:
     targets = random_targets(seed)
     labels = torch.from_numpy(np.random.default_rng(seed).integers(-1, 7, 6))
@@ -62,7 +60,6 @@ def test_probability_of_one_token(random_targets: MakeTargets) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
 def test_select_and_concatenate(random_targets: MakeTargets, seed: int) -> None:
     targets = random_targets(seed, invalid=True)
     mask = torch.from_numpy(np.random.default_rng(seed).random(6) < 0.5)

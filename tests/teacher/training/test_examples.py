@@ -18,6 +18,8 @@ from corpus_teacher.training import make_student
 from corpus_teacher.training.assemble import run_training
 from corpus_teacher.training.settings import read_run
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples" / "train").glob("*.toml"))
 TINY = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,

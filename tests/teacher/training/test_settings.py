@@ -21,6 +21,8 @@ from corpus_teacher.training import load_student
 from corpus_teacher.training.assemble import assembled, run_training
 from corpus_teacher.training.settings import make_run, merged, read_run
 
+pytestmark = pytest.mark.slow
+
 VOCAB, LENGTH = 24, 16
 STUDENT = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,

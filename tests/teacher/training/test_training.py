@@ -32,6 +32,8 @@ from corpus_teacher.training import (
     train_student,
 )
 
+pytestmark = pytest.mark.slow
+
 VOCAB, LENGTH = 24, 16
 STUDENT = {
     "model_type": "llama",
