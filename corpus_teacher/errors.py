@@ -25,6 +25,7 @@ __all__ = [
     "CorpusIndexError",
     "CorpusTeacherError",
     "EncodingError",
+    "FolderInUseError",
     "IndexExistsError",
     "IndexFormatError",
     "IndexWriteError",
@@ -57,6 +58,10 @@ class TokenizerError(CorpusTeacherError, ValueError):
 
 class OutputError(CorpusTeacherError, OSError):
     """A file of ours could not be written: no space, no permission."""
+
+
+class FolderInUseError(OutputError):
+    """Another run is at work in the folder."""
 
 
 class ConfigError(CorpusTeacherError, ValueError):
