@@ -12,7 +12,7 @@ label: of a context seen once it would say exactly the token that follows. That 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,38 @@ class CorpusTeacher:
                 distinct[chosen] -= (own >= 0) & (counts[np.maximum(own, 0)] == 1)
         return torch.from_numpy(distinct)
 
+    def evidence(
+        self,
+        names: Iterable[str],
+        input_ids: npt.ArrayLike | Tensor,
+        next_ids: npt.ArrayLike | Tensor | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """What the corpus says of every position beside the targets, for policies that ask.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Of `EVIDENCE`: "distinct".
+        input_ids, next_ids, **options
+            As in a call.
+
+        Returns
+        -------
+        dict of str to Tensor of shape (Q,)
+
+        Raises
+        ------
+        ConfigError
+            A name that isn't known.
+        InputError, QueryError
+            As of a call.
+        """
+        unknown = sorted(set(names) - EVIDENCE.keys())
+        if unknown:
+            raise ConfigError(f"the corpus has no evidence {unknown[0]!r}: give one of {', '.join(EVIDENCE)}")
+        return {name: EVIDENCE[name](self, input_ids, next_ids, **options) for name in sorted(set(names))}
+
     def _asked(
         self,
         input_ids: npt.ArrayLike | Tensor,
@@ -315,6 +347,11 @@ class CorpusTeacher:
         return RowTable.from_arrays(table.offsets, table.token_ids, table.counts, table.left_extensions)
 
 
+EVIDENCE: dict[str, Callable[..., Tensor]] = {"distinct": CorpusTeacher.distinct}
+"""By name, methods (input_ids, next_ids, starts_document=…) of a `CorpusTeacher` that give a number per position, (Q,);
+policies read them by the names of `corpus_teacher.blend.evidence.CARRIED`."""
+
+
 def _search_rows(
     values: npt.NDArray[Any], lo: npt.NDArray[Any], hi: npt.NDArray[Any], wanted: npt.NDArray[Any]
 ) -> npt.NDArray[np.int64]:
@@ -341,7 +378,9 @@ class TeacherCollator:
     form : {"flat", "mixed"}
         Of the targets: the likeliest tokens of each position, or exact by reference to rows (`CorpusTeacher.mixed`).
     distinct : bool
-        Also tell the distinct continuations of each context, as "distinct" of shape (Q,).
+        Also report the distinct continuations of each context, as "distinct" of shape (Q,).
+    evidence : iterable of str
+        What else policies ask for (`CorpusTeacher.evidence`), as "evidence": a dict of tensors of shape (Q,).
 
     Raises
     ------
@@ -354,12 +393,20 @@ class TeacherCollator:
     workers.
     """
 
-    def __init__(self, teacher: CorpusTeacher | None = None, form: str = "flat", *, distinct: bool = False) -> None:
+    def __init__(
+        self,
+        teacher: CorpusTeacher | None = None,
+        form: str = "flat",
+        *,
+        distinct: bool = False,
+        evidence: Iterable[str] = (),
+    ) -> None:
         if form not in FORMS:
             raise ConfigError(f"form is {form!r}: give 'flat' or 'mixed'")
         self.teacher = teacher
         self.form = form
         self.distinct = distinct
+        self.evidence = tuple(sorted(evidence))
 
     def __call__(self, windows: Sequence[Mapping[str, Any] | npt.ArrayLike]) -> dict[str, Any]:
         """Collate.
@@ -404,6 +451,8 @@ class TeacherCollator:
             )
             if self.distinct:
                 batch["distinct"] = self.teacher.distinct(input_ids, starts_document=np.array(starts))
+            if self.evidence:
+                batch["evidence"] = self.teacher.evidence(self.evidence, input_ids, starts_document=np.array(starts))
             batch["teacher_s"] = time.perf_counter() - begin
         return batch
 

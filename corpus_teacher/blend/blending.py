@@ -7,6 +7,7 @@ accelerator.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +57,37 @@ class Blend:
         """Q."""
         return self.weights.shape[0]
 
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], reasons: Tensor, scale: Tensor) -> Blend:
+        """A blend of the weights of some components by name, (Q,) each; the others have none."""
+        nothing = torch.zeros_like(scale)
+        columns = [weights.get(name, nothing) for name in COMPONENTS]
+        return cls(torch.stack(columns, 1).to(scale), reasons, scale, frozenset(weights))
+
     def weight_of(self, name: str) -> Tensor:
         """The weight of a component at every position, (Q,)."""
         return self.weights[:, _COLUMN[name]]
+
+    def without_labels(self) -> Blend:
+        """The blend for text that has no labels, such as the student's own: the weight of the label goes to the others,
+        in their proportions; where they have none, the position counts no more.
+
+        Raises
+        ------
+        ConfigError
+            Nobody but the label teaches.
+        """
+        if self.used == {"hard"}:
+            raise ConfigError(
+                "the student's own text has no label and no soft teacher: give it a corpus or neural teacher"
+            )
+        weights = self.weights.clone()
+        weights[:, _COLUMN["hard"]] = 0
+        total = weights.sum(1)
+        taught = total > 0
+        weights = torch.where(taught[:, None], weights / torch.where(taught, total, 1)[:, None], 0)
+        reasons = torch.where(taught, self.reasons, int(Reason.NONE))
+        return Blend(weights, reasons, torch.where(taught, self.scale, 0), self.used)
 
 
 class BlendReport:
@@ -212,7 +241,7 @@ def _used(policy: Policy, asked: dict[str, float], components: Components) -> fr
 
 
 def _check_given(policy: Policy, components: Components) -> None:
-    there = {*components.given, *(name for name in ("student", "distinct") if getattr(components, name) is not None)}
+    there = {*components.given, *components.evidence, *(["student"] if components.student is not None else [])}
     missing = sorted(policy.needs - there)
     if missing:
         name = missing[0]

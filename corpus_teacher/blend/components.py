@@ -7,16 +7,15 @@ positions (= B · T), V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from torch import Tensor
 
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import IGNORE_INDEX
-from corpus_teacher.targets.dense import DenseTargets
-from corpus_teacher.targets.mixed import MixedTargets
-from corpus_teacher.targets.soft import SoftTargets
+from corpus_teacher.targets import AnyTargets, DenseTargets, MixedTargets, SoftTargets
 
 COMPONENTS = ("hard", "corpus", "neural", "self", "base")
 """Who may teach; the columns of a blend's weights, in this order."""
@@ -51,7 +50,7 @@ class Reason(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-Targets = SoftTargets | MixedTargets | DenseTargets
+Targets = AnyTargets
 """What a teacher says of a batch."""
 
 CorpusTargets = SoftTargets | MixedTargets
@@ -72,9 +71,12 @@ class Components:
         Of a neural teacher, live or cached (a window that the cache lacks isn't valid), and of the student's own
         average or earlier checkpoint.
     distinct : Tensor of shape (B, T) or (Q,), optional
-        Distinct continuations of each context in the corpus, for policies that ask for them.
+        ``evidence["distinct"]`` by another way.
     student : logits of shape (B, T, V) or (Q, V), optional
         Of the student, for policies that ask how certain it is.
+    evidence : mapping of str to Tensor of shape (B, T) or (Q,), optional
+        What policies ask of the corpus beside its targets (`CorpusTeacher.evidence`): by "distinct" the distinct
+        continuations of each context.
 
     Raises
     ------
@@ -88,16 +90,20 @@ class Components:
     self_teacher: Targets | Tensor | None = None
     distinct: Tensor | None = None
     student: Targets | Tensor | None = None
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = self.labels.reshape(-1)
         object.__setattr__(self, "labels", labels)
         for name in ("neural", "self_teacher", "student"):
             object.__setattr__(self, name, as_targets(getattr(self, name)))
+        evidence = {name: values.reshape(-1) for name, values in self.evidence.items()}
         if self.distinct is not None:
-            object.__setattr__(self, "distinct", self.distinct.reshape(-1))
-        for name in ("corpus", "neural", "self_teacher", "student", "distinct"):
-            value = getattr(self, name)
+            evidence["distinct"] = self.distinct.reshape(-1)
+        object.__setattr__(self, "evidence", evidence)
+        object.__setattr__(self, "distinct", evidence.get("distinct"))
+        names = ("corpus", "neural", "self_teacher", "student")
+        for name, value in [*((name, getattr(self, name)) for name in names), *evidence.items()]:
             if value is None:
                 continue
             positions = value.shape[0] if isinstance(value, Tensor) else value.num_positions

@@ -26,6 +26,10 @@ from corpus_teacher.targets.soft import SoftTargets
 SPEAKERS = ("corpus", "neural", "self", "student")
 """Whose entropy, or whose probability of the label, can be asked for."""
 
+CARRIED = ("distinct",)
+"""Measures that a batch carries beside its targets, as `CorpusTeacher.evidence` makes them: a new one is a word here
+and a row of the teacher's table."""
+
 _OF_ONE = ("entropy", "label_probability")
 _OF_TWO = ("top1_agreement", "overlap", "js_divergence")
 
@@ -107,7 +111,7 @@ class Evidence:
 
     def needs(self, component: str) -> tuple[str, ...]:
         """What has to be given: names as in `Components`."""
-        extra = {"distinct": ("distinct",)}.get(self.by, ("corpus",) if self.by in _OF_TWO else ())
+        extra = (self.by,) if self.by in CARRIED else ("corpus",) if self.by in _OF_TWO else ()
         return (self.source(component), *extra)
 
     def __call__(self, components: Components, component: str) -> Tensor:
@@ -169,16 +173,21 @@ def _of_the_corpus(values: Callable[[Components], Tensor]) -> Callable[[Componen
     return lambda components, of: (values(components), _said(components, "corpus").valid)
 
 
-def _distinct(components: Components) -> Tensor:
-    if components.distinct is None:
-        raise ConfigError("the policy asks for distinct continuations: give distinct, one number a position")
-    return components.distinct
+def carried(name: str) -> Callable[[Components, str], tuple[Tensor, Tensor]]:
+    """The measure that a batch carries by this name."""
+
+    def values(components: Components) -> Tensor:
+        if name not in components.evidence:
+            raise ConfigError(f"the policy asks for {name!r}: give evidence with {name!r}, one number per position")
+        return components.evidence[name]
+
+    return _of_the_corpus(values)
 
 
 MEASURES: dict[str, Callable[[Components, str], tuple[Tensor, Tensor]]] = {
     "match_len": _of_the_corpus(lambda components: components.corpus.match_len),  # type: ignore[union-attr]
     "count": _of_the_corpus(lambda components: components.corpus.context_count),  # type: ignore[union-attr]
-    "distinct": _of_the_corpus(_distinct),
+    **{name: carried(name) for name in CARRIED},
     "entropy": entropy,
     "label_probability": label_probability,
     "top1_agreement": top1_agreement,

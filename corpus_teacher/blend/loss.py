@@ -8,13 +8,14 @@ student (`corpus_teacher.losses.mixture`); a dense teacher costs one pass over i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from corpus_teacher.blend.blending import Blend, blend
-from corpus_teacher.blend.components import COMPONENTS, Components, CorpusTargets, Targets, as_targets
+from corpus_teacher.blend.components import COMPONENTS, Components, CorpusTargets, Targets
 from corpus_teacher.blend.policy import Policy
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import temper_targets
@@ -49,12 +50,13 @@ def apply_policy(
     policy: Policy,
     step: int,
     logits: Tensor,
-    labels: Tensor,
+    labels: Tensor | Components,
     *,
     corpus: CorpusTargets | None = None,
     neural: Targets | Tensor | None = None,
     self_teacher: Targets | Tensor | None = None,
     distinct: Tensor | None = None,
+    evidence: Mapping[str, Tensor] | None = None,
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> TaughtLoss:
@@ -67,7 +69,7 @@ def apply_policy(
         Optimizer step, from 0.
     logits, labels, corpus, neural, self_teacher, temperature, reduction
         As in `blended_loss`.
-    distinct : Tensor of shape (B, T) or (Q,), optional
+    distinct, evidence
         As in `Components`.
 
     Returns
@@ -89,25 +91,16 @@ def apply_policy(
     >>> round(taught.loss.item(), 4), sorted(taught.parts)
     (1.3863, ['hard', 'neural'])
     """
-    neural, self_teacher = as_targets(neural), as_targets(self_teacher)
-    student = logits.detach() if "student" in policy.needs else None
-    components = Components(labels, corpus, neural, self_teacher, distinct, student)
+    components = _components(labels, corpus, neural, self_teacher, distinct, evidence)
+    if "student" in policy.needs:
+        components = replace(components, student=logits.detach())
     made = blend(policy, step, components)
-    return blended_loss(
-        logits,
-        labels,
-        made,
-        corpus=corpus,
-        neural=neural,
-        self_teacher=self_teacher,
-        temperature=temperature,
-        reduction=reduction,
-    )
+    return blended_loss(logits, components, made, temperature=temperature, reduction=reduction)
 
 
 def blended_loss(
     logits: Tensor,
-    labels: Tensor,
+    labels: Tensor | Components,
     made: Blend,
     *,
     corpus: CorpusTargets | None = None,
@@ -122,12 +115,12 @@ def blended_loss(
     ----------
     logits : Tensor of shape (B, T, V) or (Q, V)
         z, of the student; any floating type. V may exceed the teachers' vocabularies: their targets are 0 beyond.
-    labels : Tensor of shape (B, T) or (Q,), int64
-        The token that follows each position; -100 where none counts.
+    labels : Components, or Tensor of shape (B, T) or (Q,), int64
+        What the blend was made of; or only the token that follows each position, -100 where none counts.
     made : Blend
         Of the same batch.
     corpus, neural, self_teacher
-        As they were given to `Components`.
+        Beside labels alone, as they were given to `Components`.
     temperature : float
         T of the neural and the self teacher: their part is ``T² · H(p_T, softmax(z / T))`` with p_T the teacher at T
         (Hinton, Vinyals and Dean 2015, section 2). Label, corpus and base are taken at 1.
@@ -149,10 +142,10 @@ def blended_loss(
     Never a (Q, V) target: one pass over the logits forward and one backward, as `blended_cross_entropy` alone does; a
     temperature other than 1 one more of each.
     """
-    said = {"corpus": corpus, "neural": as_targets(neural), "self": as_targets(self_teacher)}
+    components = _components(labels, corpus, neural, self_teacher)
     shape, flat = logits.shape[:-1], logits.reshape(-1, logits.shape[-1])
-    _check(flat.shape[0], made, said, reduction)
-    mixture, names = _mixture(flat.shape[1], flat.dtype, labels, made, said, temperature)
+    _check(flat.shape[0], made, components, reduction)
+    mixture, names = _mixture(flat.shape[1], flat.dtype, made, components, temperature)
     rows, every = position_losses(flat, mixture)
     scale = made.scale.to(mixture.precision)
     parts = _parts(every, names, made)
@@ -166,7 +159,7 @@ def blended_loss(
 def fused_linear_blended_loss(
     hidden: Tensor,
     weight: Tensor,
-    labels: Tensor,
+    labels: Tensor | Components,
     made: Blend,
     *,
     bias: Tensor | None = None,
@@ -195,30 +188,41 @@ def fused_linear_blended_loss(
     TargetError
         As there.
     """
-    said = {"corpus": corpus, "neural": as_targets(neural), "self": as_targets(self_teacher)}
-    _check(hidden.shape[:-1].numel(), made, said, reduction)
+    components = _components(labels, corpus, neural, self_teacher)
+    _check(hidden.shape[:-1].numel(), made, components, reduction)
     dtype = product_type(hidden, weight, bias, soft_cap, reduction)
-    mixture, names = _mixture(weight.shape[0], dtype, labels, made, said, temperature)
+    mixture, names = _mixture(weight.shape[0], dtype, made, components, temperature)
     scale = made.scale.to(mixture.precision)
     loss, every = fused_linear(hidden, weight, bias, soft_cap, mixture, scale, reduction)
     return _reduced(loss, _parts(every, names, made), made, reduction)
 
 
+def _components(
+    labels: Tensor | Components,
+    corpus: CorpusTargets | None,
+    neural: Targets | Tensor | None,
+    self_teacher: Targets | Tensor | None,
+    distinct: Tensor | None = None,
+    evidence: Mapping[str, Tensor] | None = None,
+) -> Components:
+    """The components themselves, or made of labels and teachers."""
+    if not isinstance(labels, Components):
+        return Components(labels, corpus, neural, self_teacher, distinct, evidence=evidence or {})
+    if any(one is not None for one in (corpus, neural, self_teacher, distinct, evidence)):
+        raise TargetError("components were given, and teachers beside them: put all into the components")
+    return labels
+
+
 def _mixture(
-    vocab_size: int,
-    dtype: torch.dtype,
-    labels: Tensor,
-    made: Blend,
-    said: Mapping[str, Targets | None],
-    temperature: float,
+    vocab_size: int, dtype: torch.dtype, made: Blend, components: Components, temperature: float
 ) -> tuple[Mixture, list[str]]:
     """The loss of a blend, and the names of its parts after the label's."""
     check_temperature(temperature)
     precision = precision_of(dtype)
-    labels, _ = known_labels(labels, made.num_positions, vocab_size)
+    labels, _ = known_labels(components.labels, made.num_positions, vocab_size)
     names, parts = [], []
     for name in COMPONENTS[1:]:
-        targets = said["corpus" if name == "base" else name]
+        targets = components.targets_of("corpus" if name == "base" else name)
         if targets is None or name not in made.used:
             continue
         check_targets(made.num_positions, vocab_size, targets)
@@ -262,7 +266,7 @@ def _reduced(loss: Tensor, parts: dict[str, tuple[Tensor, Tensor]], made: Blend,
     return TaughtLoss(loss, totals, made)
 
 
-def _check(positions: int, made: Blend, said: Mapping[str, Targets | None], reduction: str) -> None:
+def _check(positions: int, made: Blend, components: Components, reduction: str) -> None:
     """Refuse what doesn't fit the blend."""
     if reduction not in ("mean", "sum", "none"):
         raise TargetError(f"reduction {reduction!r} is unknown: give 'mean', 'sum' or 'none'")
@@ -270,12 +274,8 @@ def _check(positions: int, made: Blend, said: Mapping[str, Targets | None], redu
         raise TargetError(
             f"the student has {positions} positions and the blend {made.num_positions}: give both of one batch"
         )
-    for name, targets in said.items():
+    for name in ("corpus", "neural", "self"):
         there = made.used & ({"corpus", "base"} if name == "corpus" else {name})
-        if there and targets is None:
+        if there and components.targets_of(name) is None:
             given = "self_teacher" if name == "self" else name
             raise TargetError(f"the blend has {sorted(there)[0]!r} in it: give {given} to its loss too")
-        if targets is not None and targets.num_positions != positions:
-            raise TargetError(
-                f"{name} has {targets.num_positions} positions and the student {positions}: give both of one batch"
-            )

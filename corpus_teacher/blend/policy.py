@@ -205,6 +205,16 @@ class Policy:
             needed.add("corpus")
         return frozenset("corpus" if name == "base" else name for name in needed)
 
+    @property
+    def soft(self) -> frozenset[str]:
+        """The soft teachers among its `needs`: of "corpus", "neural" and "self"."""
+        return self.needs & frozenset(COMPONENTS) - {"hard"}
+
+    @property
+    def evidence(self) -> frozenset[str]:
+        """What a batch has to carry beside the targets: names of `CorpusTeacher.evidence`."""
+        return self.needs - frozenset(COMPONENTS) - {"student"}
+
     def to_dict(self) -> dict[str, Any]:
         """The whole table that `make_policy` makes this policy of: the resolved configuration.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from corpus_teacher.cli.options import AsJson, print_json
+from corpus_teacher.settings import CACHE_KINDS, PRECISIONS
 
 INTERRUPTED = 130
 
@@ -39,11 +40,11 @@ def teacher_cache(
             help="The folder of the cache; one that was begun is completed.",
         ),
     ],
-    keep: Annotated[str, typer.Option(metavar="KIND", help="top-k, top-p, sample, systematic, or hidden.")] = "top-k",
+    keep: Annotated[str, typer.Option(metavar="KIND", help=f"One of {', '.join(CACHE_KINDS)}.")] = "top-k",
     k: Annotated[int, typer.Option(min=1, help="Tokens a position: of top-k; of top-p at most.")] = 64,
     p: Annotated[float, typer.Option(help="The mass that top-p holds.")] = 0.95,
     draws: Annotated[int, typer.Option(min=1, help="Random draws a position, of sample and systematic.")] = 50,
-    precision: Annotated[str, typer.Option(help="Of stored numbers: fp16, bf16, int8 or fp32.")] = "fp16",
+    precision: Annotated[str, typer.Option(help=f"Of stored numbers: {', '.join(PRECISIONS)}.")] = "fp16",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     length: Annotated[int, typer.Option("--length", "-T", min=1, help="Tokens of a window, as in training.")] = 1024,
     limit: Annotated[

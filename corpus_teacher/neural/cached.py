@@ -26,13 +26,14 @@ from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets
 from corpus_teacher.neural.identity import token_rows, window_keys
 from corpus_teacher.neural.live import LogitChunk, base_distribution, head_chunks, kept_rows
 from corpus_teacher.neural.shards import Shard, check_sum, check_sums, read_manifest
-from corpus_teacher.targets.soft import SoftTargets
+from corpus_teacher.targets import AnyTargets, DenseTargets, SoftTargets
+from corpus_teacher.teaching import ContentTeacher
 
 MISSING = ("refuse", "invalid")
 """What happens to windows that a cache lacks."""
 
 
-class CachedTeacher:
+class CachedTeacher(ContentTeacher):
     """The targets of a neural teacher, out of a cache.
 
     Parameters
@@ -65,6 +66,8 @@ class CachedTeacher:
     -----
     Pickles as its path and settings: each DataLoader worker opens its own memory maps.
     """
+
+    is_stored = True
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class CachedTeacher:
         self.device = torch.device(device)
         self.kept = (kept or TargetFormat("top-k", k=min(64, self.vocab_size))) if self.is_hidden else self.stored
         if self.kept.kind == "hidden":
-            raise ConfigError("hidden states are no target: give top-k, top-p, sample or systematic as kept")
+            raise ConfigError("hidden states are no target: give all, top-k, top-p, sample or systematic as kept")
         self.base = base_distribution(base, self.vocab_size).to(self.device)
         self._codec = RecordCodec(self.stored, self.vocab_size, self.length, int(self.manifest["hidden_size"]))
         self._shards = [Shard(self.path / entry["file"], entry) for entry in self.manifest["shards"]]
@@ -188,26 +191,17 @@ class CachedTeacher:
         """
         return list(check_sums(self.path, self.manifest))
 
-    def __call__(
-        self,
-        input_ids: npt.ArrayLike | Tensor,
-        next_ids: npt.ArrayLike | Tensor | None = None,
-        *,
-        starts_document: bool | npt.ArrayLike = False,
-        positions: npt.ArrayLike | None = None,
-    ) -> SoftTargets:
-        """The cached targets of a batch.
+    def teach(self, input_ids: npt.ArrayLike | Tensor) -> AnyTargets:
+        """The cached targets of windows, as a call gives them.
 
         Parameters
         ----------
         input_ids : array_like or Tensor of shape (B, T) or (T,), integer
             Windows that were cached, in any order.
-        next_ids, starts_document, positions
-            As a `CorpusTeacher` takes them, and not read.
 
         Returns
         -------
-        SoftTargets
+        SoftTargets, or DenseTargets where all is asked of hidden states
             Of Q = B · T positions, row by row.
 
         Raises
@@ -222,6 +216,8 @@ class CachedTeacher:
         rows = token_rows(input_ids, self.vocab_size)
         places = self._places(rows)
         known = torch.tensor([place is not None for place in places]).repeat_interleave(self.length)
+        if self.kept.kind == "all":
+            return self._whole(rows, places, known.to(self.device))
         if self.is_hidden and bool(known.all()):
             kept = kept_rows(self, rows, self.kept)
         elif self.is_hidden:
@@ -283,6 +279,14 @@ class CachedTeacher:
                 (None if bias is None else bias.to(self.device, torch.float32)),
             )
         return self._head
+
+    def _whole(self, rows: npt.NDArray[Any], places: list[tuple[int, int] | None], known: Tensor) -> DenseTargets:
+        """All logits of cached hidden states; those of missing windows are 0 and not valid."""
+        logits = torch.zeros(rows.size, self.vocab_size, device=self.device)
+        found = [number for number, place in enumerate(places) if place is not None]
+        if found:
+            logits[known] = self.logits(rows[found]).reshape(-1, self.vocab_size)
+        return DenseTargets(logits, known)
 
     def _places(self, rows: npt.NDArray[Any], *, refuse: bool = False) -> list[tuple[int, int] | None]:
         """Shard and number of each window."""

@@ -29,6 +29,7 @@ from corpus_teacher.neural.formats import TargetFormat
 from corpus_teacher.neural.identity import window_keys
 from corpus_teacher.neural.live import NeuralTeacher, kept_rows
 from corpus_teacher.neural.shards import MANIFEST, Shard, read_manifest, replace_file, write_manifest, write_shard
+from corpus_teacher.settings import CACHE_KINDS
 
 HEAD = "head.pt"
 """The output embedding beside cached hidden states."""
@@ -124,6 +125,8 @@ def write_cache(
     if min(shard_tokens, rows) < 1:
         raise ConfigError(f"shard_tokens is {shard_tokens} and rows {rows}: give at least 1 of both")
     out, kept, begin = Path(out), kept or teacher.kept, time.perf_counter()
+    if kept.kind not in CACHE_KINDS:
+        raise ConfigError(f"a cache can't keep {kept.kind!r}: give one of {', '.join(CACHE_KINDS)}")
     is_hidden = kept.kind == "hidden"
     if not is_hidden:
         kept.check_vocabulary(teacher.vocab_size)

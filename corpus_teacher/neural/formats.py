@@ -9,6 +9,7 @@ The naive target of a position is ``softmax(logits)``, V numbers. Kept are a few
 | "sample" | n independent draws with replacement, weight count / n (Anshumann et al. 2025) | yes | none |
 | "systematic" | n evenly spaced draws with one random offset, weight count / n | yes | none |
 | "hidden" | the last hidden states instead: all of the distribution | exact | none |
+| "all" | the logits: of live teachers, never of a cache | exact | none |
 
 Systematic draws (as in particle filters; Kitagawa 1996) take a token ⌊n·p⌋ or ⌈n·p⌉ times, so that a token's weight is
 never off by more than 1 / n; each weight is still right on average. Draws depend on the content of the row and on
@@ -26,13 +27,11 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import CACHE_KINDS, PRECISIONS
 from corpus_teacher.targets.soft import SoftTargets
 
-KINDS = ("top-k", "top-p", "sample", "systematic", "hidden")
-"""What can be kept of a distribution."""
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""How a kept number is stored; see `corpus_teacher.neural.coding`."""
+KINDS = (*CACHE_KINDS, "all")
+"""What can be said of a distribution: what a cache can keep, or all of it."""
 
 TAILS = ("base", "renormalize")
 """What becomes of the mass beyond the kept tokens."""
@@ -46,7 +45,7 @@ class TargetFormat:
 
     Parameters
     ----------
-    kind : {"top-k", "top-p", "sample", "systematic", "hidden"}
+    kind : {"top-k", "top-p", "sample", "systematic", "hidden", "all"}
         See the module.
     k : int
         Tokens a position: of "top-k" exactly, of "top-p" at most.
@@ -87,6 +86,11 @@ class TargetFormat:
             raise ConfigError(f"seed is {self.seed}: give 0 or more")
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of a distribution is said, as `DenseTargets`: by logits, or by hidden states."""
+        return self.kind in ("all", "hidden")
+
+    @property
     def is_drawn(self) -> bool:
         """Whether tokens are drawn at random."""
         return self.kind in ("sample", "systematic")
@@ -103,8 +107,8 @@ class TargetFormat:
 
     def describe(self) -> dict[str, object]:
         """The settings that matter to this kind, for manifests and reports."""
-        names = {"top-k": ("k",), "top-p": ("p", "k"), "hidden": ()}.get(self.kind, ("draws", "seed"))
-        precision = {} if self.is_drawn else {"precision": self.precision}
+        names = {"top-k": ("k",), "top-p": ("p", "k"), "hidden": (), "all": ()}.get(self.kind, ("draws", "seed"))
+        precision = {} if self.is_drawn or self.kind == "all" else {"precision": self.precision}
         return {"kind": self.kind, **{name: getattr(self, name) for name in names}, **precision}
 
 
@@ -142,7 +146,7 @@ def sparsify(logits: Tensor, kept: TargetFormat, uniforms: Tensor | None = None)
     logits : Tensor of shape (Q, V)
         Any floating type; read as float32.
     kept : TargetFormat
-        Not "hidden".
+        Neither "hidden" nor "all".
     uniforms : Tensor of shape (Q, n), float64
         Numbers from 0 to below 1 that the draws come from; "systematic" reads the first column. See
         `uniforms_of`.
@@ -168,7 +172,8 @@ def sparsify(logits: Tensor, kept: TargetFormat, uniforms: Tensor | None = None)
     if kept.kind == "top-p":
         return _head(probs, kept.k, kept.p)
     if not kept.is_drawn:
-        raise ConfigError("hidden states are not a sparse target: keep top-k, top-p, sample or systematic")
+        what = "hidden states are" if kept.kind == "hidden" else "a whole distribution is"
+        raise ConfigError(f"{what} not a sparse target: keep top-k, top-p, sample or systematic")
     if uniforms is None:
         raise ConfigError(f"{kept.kind!r} draws at random and has no random numbers: make them with uniforms_of")
     return _drawn(probs, kept, uniforms)

@@ -31,7 +31,8 @@ from corpus_teacher.neural.identity import (
     window_keys,
 )
 from corpus_teacher.neural.pretrained import load_model, load_model_tokenizer
-from corpus_teacher.targets.soft import SoftTargets
+from corpus_teacher.targets import AnyTargets, DenseTargets
+from corpus_teacher.teaching import ContentTeacher
 
 CHUNK_ELEMENTS = 1 << 23
 """Logits that exist at once, about: 32 MB in float32."""
@@ -53,7 +54,7 @@ class LogitSource(Protocol):
         """(lo, hi, logits) over the B · T positions in their order; logits of shape (hi − lo, V)."""
 
 
-class NeuralTeacher:
+class NeuralTeacher(ContentTeacher):
     """A causal language model of transformers as a teacher.
 
     Parameters
@@ -69,7 +70,8 @@ class NeuralTeacher:
     student_tokenizer : Tokenizer, str, Path or CorpusIndex, optional
         The student's, or the index's: refused unless it is the teacher's own.
     kept : TargetFormat
-        What of each distribution becomes the target; not "hidden".
+        What of each distribution becomes the target; all of it with "all", or with "hidden" as a cache of its hidden
+        states would give it back.
     base : array_like of shape (V,), optional
         What the mass beyond the kept tokens is spread as; uniform by default.
     tail : {"base", "renormalize"}
@@ -172,33 +174,24 @@ class NeuralTeacher:
         """The identity of the model and the settings, for reports and checkpoints."""
         return {**self.identity(), **self.kept.describe(), "tail": self.tail}
 
-    def __call__(
-        self,
-        input_ids: npt.ArrayLike | Tensor,
-        next_ids: npt.ArrayLike | Tensor | None = None,
-        *,
-        starts_document: bool | npt.ArrayLike = False,
-        positions: npt.ArrayLike | None = None,
-    ) -> SoftTargets:
-        """Teach every position of a batch.
-
-        Parameters
-        ----------
-        input_ids : array_like or Tensor of shape (B, T) or (T,), integer
-        next_ids, starts_document, positions
-            As a `CorpusTeacher` takes them, and not read: a model is asked for what follows, and knows no corpus.
+    def teach(self, input_ids: npt.ArrayLike | Tensor) -> AnyTargets:
+        """The targets of rows of token ids, as a call gives them.
 
         Returns
         -------
-        SoftTargets
+        SoftTargets, or DenseTargets where `kept` is "all" or "hidden"
             Of Q = B · T positions, row by row, on the model's device.
 
         Raises
         ------
         InputError
             Another shape or type, or a token outside of the vocabulary.
+        ConfigError
+            Hidden states of a model whose logits aren't a linear function of them.
         """
         ids = token_rows(input_ids, self.vocab_size)
+        if self.kept.is_whole:
+            return DenseTargets(self.logits(ids) if self.kept.kind == "all" else self.stored_logits(ids))
         return soft_targets(kept_rows(self, ids, self.kept), self.base, tail=self.tail)
 
     def logit_chunks(self, input_ids: npt.ArrayLike | Tensor) -> Iterator[LogitChunk]:

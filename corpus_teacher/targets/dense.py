@@ -54,6 +54,11 @@ class DenseTargets:
             )
         self.valid = valid.reshape(-1)
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> DenseTargets:
+        """On another device."""
+        logits, valid = (one.to(device, non_blocking=non_blocking) for one in (self.logits, self.valid))
+        return DenseTargets(logits, valid)
+
     @property
     def num_positions(self) -> int:
         """Q."""

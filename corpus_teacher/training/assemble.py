@@ -27,11 +27,11 @@ from corpus_teacher.errors import ConfigError, OutputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.neural.pretrained import quiet
 from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.teaching import Teacher, Teachers
 from corpus_teacher.training.check import check_length, check_places, check_same_tokens
 from corpus_teacher.training.run import TrainingResult, train_student
 from corpus_teacher.training.settings import CorpusSettings, NeuralSettings, RunSettings, SelfSettings
 from corpus_teacher.training.student import load_student, make_student
-from corpus_teacher.training.trainer import AskedTeacher
 
 RUN_FILE, RESULT_FILE, STUDENT_FOLDER = "run.json", "result.json", "student"
 """What a training leaves in its folder, beside the checkpoints."""
@@ -47,8 +47,7 @@ class Parts:
     train, held_out : TokenWindows
     held_out_bytes : int or None
         UTF-8 bytes of the tokens that the held-out windows predict: those of the text in proportion to the tokens.
-    teacher : CorpusTeacher or None
-    neural_teacher, self_teacher : callable or None
+    teachers : Teachers
     tokenizer : Tokenizer or None
     """
 
@@ -56,9 +55,7 @@ class Parts:
     train: TokenWindows
     held_out: TokenWindows
     held_out_bytes: int | None
-    teacher: CorpusTeacher | None
-    neural_teacher: AskedTeacher | None
-    self_teacher: AskedTeacher | None
+    teachers: Teachers
     tokenizer: Tokenizer | None
 
 
@@ -112,9 +109,7 @@ def run_training(
             parts.student,
             parts.train,
             parts.held_out,
-            teacher=parts.teacher,
-            neural_teacher=parts.neural_teacher,
-            self_teacher=parts.self_teacher,
+            teachers=parts.teachers,
             on_policy=settings.on_policy,
             held_out_bytes=parts.held_out_bytes,
             form=form,
@@ -161,9 +156,11 @@ def assembled(settings: RunSettings, reading: Progress = silent) -> Iterator[Par
             train=train,
             held_out=windows,
             held_out_bytes=_predicted_bytes(held_out, windows),
-            teacher=teacher,
-            neural_teacher=None if settings.neural is None else _neural_teacher(settings.neural, index, tokenizer),
-            self_teacher=None if settings.self_ is None else _self_teacher(settings.self_, student, index.vocab_size),
+            teachers=Teachers(
+                teacher,
+                None if settings.neural is None else _neural_teacher(settings.neural, index, tokenizer),
+                None if settings.self_ is None else _self_teacher(settings.self_, student, index.vocab_size),
+            ),
             tokenizer=tokenizer,
         )
         if teacher is not None and teacher.index is not index:
@@ -199,16 +196,14 @@ def _corpus_teacher(said: CorpusSettings, settings: RunSettings, index: Any) -> 
     return teacher
 
 
-def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | None) -> AskedTeacher:
+def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | None) -> Teacher:
     if said.cache is not None:
         return CachedTeacher(
             said.cache, vocab_size=index.vocab_size, student_tokenizer=tokenizer, k=said.k, missing=said.missing
         )
-    kept = TargetFormat(k=1)  # of nothing but the whole is asked below
-    if said.keep != "all":
-        kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws, precision=said.precision)
+    kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws, precision=said.precision)
     dtype = None if said.dtype is None else getattr(torch, said.dtype)
-    model = NeuralTeacher(
+    return NeuralTeacher(
         str(said.model),
         vocab_size=index.vocab_size,
         student_tokenizer=tokenizer,
@@ -216,15 +211,12 @@ def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | Non
         rows=said.rows,
         dtype=dtype,
     )
-    if said.keep == "hidden":
-        return model.stored_logits
-    return model.logits if said.keep == "all" else model
 
 
-def _self_teacher(said: SelfSettings, student: transformers.PreTrainedModel, vocab_size: int) -> AskedTeacher:
+def _self_teacher(said: SelfSettings, student: transformers.PreTrainedModel, vocab_size: int) -> Teacher:
     if said.checkpoint is not None:
-        return NeuralTeacher(load_student(said.checkpoint, vocab_size=vocab_size), kept=TargetFormat(k=1)).logits
-    return EmaTeacher(student, decay=said.decay, warm_up=said.warm_up, kept=TargetFormat(k=1)).logits
+        return NeuralTeacher(load_student(said.checkpoint, vocab_size=vocab_size), kept=TargetFormat("all"))
+    return EmaTeacher(student, decay=said.decay, warm_up=said.warm_up, kept=TargetFormat("all"))
 
 
 def _predicted_bytes(held_out: HeldOut, windows: TokenWindows) -> int | None:
@@ -237,8 +229,6 @@ def _predicted_bytes(held_out: HeldOut, windows: TokenWindows) -> int | None:
 
 def _described(settings: RunSettings, parts: Parts) -> dict[str, Any]:
     """The resolved settings, and everything that they don't say."""
-    teachers = {"corpus": parts.teacher, "neural": parts.neural_teacher, "self": parts.self_teacher}
-    owners = {name: getattr(one, "__self__", one) for name, one in teachers.items() if one is not None}
     packages = ("torch", "transformers", "tokenizers", "numpy", "numba")
     return {
         "settings": settings.to_dict(),
@@ -246,7 +236,7 @@ def _described(settings: RunSettings, parts: Parts) -> dict[str, Any]:
         "student_parameters": parts.student.num_parameters(),
         "train_windows": len(parts.train),
         "held_out_windows": len(parts.held_out),
-        "teachers": {name: one.describe() for name, one in owners.items() if hasattr(one, "describe")},
+        "teachers": parts.teachers.describe(),
         "versions": {
             "corpus-teacher": corpus_teacher.__version__,
             "python": platform.python_version(),

@@ -7,7 +7,7 @@ while the student computes, as long as there is a core, or an accelerator, that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -35,7 +35,9 @@ class DistillationCollator:
     form : {"flat", "mixed"}
         Of the corpus' targets.
     distinct : bool
-        Also tell the distinct continuations of each context, for policies that ask.
+        Also report the distinct continuations of each context, as "distinct".
+    evidence : iterable of str
+        What policies ask for (`CorpusTeacher.evidence`), as "evidence".
     permute : bool
         Give each position the corpus' target of another one of its batch: a control.
     ahead : bool
@@ -55,13 +57,14 @@ class DistillationCollator:
         cached: Callable[[Any], SoftTargets] | None = None,
         form: str = "flat",
         distinct: bool = False,
+        evidence: Iterable[str] = (),
         permute: bool = False,
         ahead: bool = False,
     ) -> None:
         if permute and form != "flat":
             raise ConfigError("permuted targets are flat ones: leave the mixed form")
         self.plain = TeacherCollator()
-        self.taught = TeacherCollator(teacher, form, distinct=distinct)
+        self.taught = TeacherCollator(teacher, form, distinct=distinct, evidence=evidence)
         self.cached = cached
         self.permute = permute
         self.ahead = ahead
@@ -98,7 +101,7 @@ class DistillationCollator:
         told: dict[str, Any] = {"teacher_s": 0.0}
         if self.taught.teacher is not None:
             said = self.taught(windows)
-            told |= {name: said[name] for name in ("soft_targets", "distinct", "teacher_s") if name in said}
+            told |= {name: said[name] for name in ("soft_targets", "distinct", "evidence", "teacher_s") if name in said}
         if self.cached is not None:
             begin = time.perf_counter()
             told["neural_targets"] = self.cached(input_ids)

@@ -121,7 +121,7 @@ class DistillationConfig(transformers.TrainingArguments):
         """
         if self.policy is not None:
             policy = make_policy(self.policy)
-            missing = sorted((policy.needs - {"hard", "student", "distinct"}) - set(soft))
+            missing = sorted(policy.soft - set(soft))
             if missing:
                 raise ConfigError(f"the policy needs the teacher {missing[0]!r}: give it, or a policy without it")
             return policy

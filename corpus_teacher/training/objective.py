@@ -5,9 +5,9 @@ Free of transformers, so that a loop of one's own, or a test, takes the very los
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from corpus_teacher.blend import (
     blended_loss,
     fused_linear_blended_loss,
 )
-from corpus_teacher.blend.components import CorpusTargets, Targets, as_targets
+from corpus_teacher.blend.components import CorpusTargets, Targets
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.losses import (
     IGNORE_INDEX,
@@ -97,12 +97,13 @@ class Objective:
         self,
         step: int,
         student: Tensor | Head,
-        labels: Tensor,
+        labels: Tensor | Components,
         *,
         corpus: CorpusTargets | None = None,
         neural: Targets | Tensor | None = None,
         self_teacher: Targets | Tensor | None = None,
         distinct: Tensor | None = None,
+        evidence: Mapping[str, Tensor] | None = None,
         on_policy: bool = False,
     ) -> Taught:
         """The loss of a batch.
@@ -113,10 +114,10 @@ class Objective:
             Optimizer step, from 0.
         student : Tensor of shape (B, T, V), or Head
             The logits, or what they are made of, for a fused loss.
-        labels : Tensor of shape (B, T), int64
-            The token that follows each position; -100 where none counts.
-        corpus, neural, self_teacher, distinct
-            As in `corpus_teacher.blend.apply_policy`.
+        labels : Components, or Tensor of shape (B, T), int64
+            All that is known of the batch; or only the token that follows each position, -100 where none counts.
+        corpus, neural, self_teacher, distinct, evidence
+            Beside labels alone, as in `Components`.
         on_policy : bool
             The text is the student's own: its tokens are no labels, and the soft teachers share their weight.
 
@@ -131,34 +132,34 @@ class Objective:
         TargetError
             Shapes, vocabularies or labels that don't fit.
         """
-        said = {"corpus": corpus, "neural": as_targets(neural), "self": as_targets(self_teacher)}
+        if isinstance(labels, Components):
+            components = labels
+        else:
+            components = Components(labels, corpus, neural, self_teacher, distinct, evidence=evidence or {})
         if self.config.beta and self.soft:
-            return self._divergence(student, labels, said, on_policy)
-        if self.config.control in ("smoothed-uniform", "smoothed-unigram") and corpus is not None and self.soft:
-            return self._smoothed_control(student, labels, corpus)
+            return self._divergence(student, components, on_policy)
+        if (
+            self.config.control in ("smoothed-uniform", "smoothed-unigram")
+            and components.corpus is not None
+            and self.soft
+        ):
+            return self._smoothed_control(student, components)
         if self.config.label_smoothing_factor and not self.soft:
-            return self._label_smoothing(student, labels)
-        logits = student.detach() if isinstance(student, Tensor) and "student" in self.policy.needs else None
-        components = Components(labels, corpus, said["neural"], said["self"], distinct, logits)
+            return self._label_smoothing(student, components.labels)
+        if isinstance(student, Tensor) and "student" in self.policy.needs:
+            components = replace(components, student=student.detach())
         made = blend(self.policy, step, components)
-        return self._blended(student, labels, _without_labels(made) if on_policy else made, said)
+        return self._blended(student, components, made.without_labels() if on_policy else made)
 
-    def _blended(self, student: Tensor | Head, labels: Tensor, made: Blend, said: dict[str, Targets | None]) -> Taught:
-        teachers = {"corpus": said["corpus"], "neural": said["neural"], "self_teacher": said["self"]}
-        options = {**teachers, "temperature": self.config.temperature, "reduction": "sum"}
+    def _blended(self, student: Tensor | Head, components: Components, made: Blend) -> Taught:
+        options: dict[str, Any] = {"temperature": self.config.temperature, "reduction": "sum"}
         if isinstance(student, Head):
             hidden, weight, bias, soft_cap = student
             taught = fused_linear_blended_loss(
-                hidden,
-                weight,
-                labels,
-                made,
-                bias=bias,
-                soft_cap=soft_cap,
-                **options,  # type: ignore[arg-type]
+                hidden, weight, components, made, bias=bias, soft_cap=soft_cap, **options
             )
         else:
-            taught = blended_loss(student, labels, made, **options)  # type: ignore[arg-type]
+            taught = blended_loss(student, components, made, **options)
         parts = {}
         for name, total in taught.parts.items():
             weight = made.weight_of(name)
@@ -167,12 +168,13 @@ class Objective:
             parts[name] = (total, (weight > 0).sum())
         return Taught(taught.loss, parts, made)
 
-    def _smoothed_control(self, student: Tensor | Head, labels: Tensor, corpus: CorpusTargets) -> Taught:
+    def _smoothed_control(self, student: Tensor | Head, components: Components) -> Taught:
         """In place of the blend of each position a smoothed label of the same entropy."""
+        corpus, flat = components.corpus, components.labels
         if not isinstance(corpus, SoftTargets):
             raise ConfigError(f"control {self.config.control!r} needs flat targets: leave the mixed form")
-        flat = labels.reshape(-1)
-        counted, taught = flat != IGNORE_INDEX, corpus.valid & (flat != IGNORE_INDEX)
+        counted = components.counted
+        taught = corpus.valid & counted
         entropies = corpus.with_labels(flat, 1 - self.config.alpha).entropy()
         if self._matched is None:
             uniform = torch.full_like(corpus.base, 1 / corpus.vocab_size)
@@ -187,12 +189,11 @@ class Objective:
             rest=torch.ones_like(corpus.rest),
             base=self._matched.base,
         )
-        weights = torch.zeros(flat.shape[0], 5, device=flat.device)
-        weights[:, 0], weights[:, 1] = torch.where(counted, 1 - spread, 0), spread
         reasons = torch.where(taught, int(Reason.CORPUS), int(Reason.HARD))
         reasons = torch.where(counted, reasons, int(Reason.NONE))
-        made = Blend(weights, reasons, counted.float(), frozenset({"hard", "corpus"}))
-        return self._blended(student, labels, made, {"corpus": stand_in, "neural": None, "self": None})
+        weights = {"hard": torch.where(counted, 1 - spread, 0), "corpus": spread}
+        made = Blend.of(weights, reasons, counted.float())
+        return self._blended(student, Components(flat, stand_in), made)
 
     def _label_smoothing(self, student: Tensor | Head, labels: Tensor) -> Taught:
         epsilon = float(self.config.label_smoothing_factor)
@@ -208,19 +209,17 @@ class Objective:
             loss = label_smoothing_cross_entropy(student, labels, epsilon, base=base, reduction="sum")
         return Taught(loss, {"smoothed": (loss.detach(), (labels != IGNORE_INDEX).sum())})
 
-    def _divergence(
-        self, student: Tensor | Head, labels: Tensor, said: dict[str, Targets | None], on_policy: bool
-    ) -> Taught:
+    def _divergence(self, student: Tensor | Head, components: Components, on_policy: bool) -> Taught:
         """``(1 − alpha) · H(label, student) + alpha · JSD(beta)(teacher, student)``; the label alone where the
         teacher is silent."""
         (name,) = self.soft
-        targets = said[name]
+        targets = components.targets_of(name)
         if targets is None:
             raise ConfigError(f"the loss needs {name!r}, which isn't given: give it")
         temperature = 1.0 if name == "corpus" else self.config.temperature
         if temperature != 1:
             targets = temper_targets(targets, temperature)
-        counted = labels.reshape(-1) != IGNORE_INDEX
+        counted = components.counted
         taught = (counted & targets.valid).float()
         alpha = 1.0 if on_policy else self.config.alpha
         hard = torch.zeros_like(taught) if on_policy else counted.float() - alpha * taught
@@ -238,21 +237,6 @@ class Objective:
             )
         else:
             soft = generalized_jsd(student, targets, weights=alpha * taught, **options)  # type: ignore[arg-type]
-        weights = torch.zeros(hard.shape[0], 5, device=hard.device)
-        weights[:, 0] = hard
-        made = Blend(weights, torch.zeros_like(labels.reshape(-1)), (hard > 0).float(), frozenset({"hard"}))
-        of_labels = self._blended(student, labels, made, dict.fromkeys(said))
+        made = Blend.of({"hard": hard}, torch.full_like(components.labels, Reason.NONE), (hard > 0).float())
+        of_labels = self._blended(student, Components(components.labels), made)
         return Taught(of_labels.loss + soft, {**of_labels.parts, name: (soft.detach() / alpha, taught.sum())})
-
-
-def _without_labels(made: Blend) -> Blend:
-    """A blend for text that the student wrote: the weight of the label goes to the others, in their proportions."""
-    weights = made.weights.clone()
-    weights[:, 0] = 0
-    total = weights.sum(1)
-    taught = total > 0
-    if made.used == {"hard"}:
-        raise ConfigError("the student's own text has no label and no soft teacher: give it a corpus or neural teacher")
-    weights = torch.where(taught[:, None], weights / torch.where(taught, total, 1)[:, None], 0)
-    reasons = torch.where(taught, made.reasons, int(Reason.NONE))
-    return Blend(weights, reasons, torch.where(taught, made.scale, 0), made.used)

@@ -20,9 +20,10 @@ from corpus_teacher.errors import ConfigError, OutputError, TrainingInterrupted
 from corpus_teacher.neural.pretrained import quiet
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.teaching import Teachers
 from corpus_teacher.training.callbacks import InterruptCallback, ProgressCallback
 from corpus_teacher.training.config import DistillationConfig
-from corpus_teacher.training.trainer import AskedTeacher, DistillationTrainer
+from corpus_teacher.training.trainer import AskedTeacher, DistillationTrainer, one_value
 
 
 class Windows(Protocol):
@@ -82,6 +83,7 @@ def train_student(
     teacher: CorpusTeacher | None = None,
     neural_teacher: AskedTeacher | None = None,
     self_teacher: AskedTeacher | None = None,
+    teachers: Teachers | None = None,
     on_policy: OnPolicy | None = None,
     held_out_bytes: int | None = None,
     form: str = "flat",
@@ -99,7 +101,7 @@ def train_student(
         Trained in place.
     train, held_out : Windows
         Of windows, as `corpus_teacher.data.TokenWindows` gives them; all of one length.
-    teacher, neural_teacher, self_teacher, on_policy, held_out_bytes, form
+    teacher, neural_teacher, self_teacher, teachers, on_policy, held_out_bytes, form
         As in `DistillationTrainer`.
     resume : bool
         Go on from the last checkpoint under output_dir: the rest of the run is as if it had never stopped.
@@ -131,9 +133,7 @@ def train_student(
     trainer = DistillationTrainer(
         student,
         config,
-        teacher=teacher,
-        neural_teacher=neural_teacher,
-        self_teacher=self_teacher,
+        teachers=one_value(teachers, teacher, neural_teacher, self_teacher),
         on_policy=on_policy,
         held_out_bytes=held_out_bytes,
         form=form,

@@ -29,15 +29,13 @@ else:
 
 from corpus_teacher.blend import make_policy
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.neural.formats import KINDS
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
 from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Objective
 from corpus_teacher.training.student import DEFAULT_STUDENT
-
-KEEP = ("all", "top-k", "top-p", "sample", "systematic", "hidden")
-"""What of a live neural teacher's distribution is taught: all of it, or what a cache would keep."""
 
 _OURS = ("output_dir", "seed", "data_seed", "policy")  # of TrainingArguments, what stands elsewhere in the file
 
@@ -127,7 +125,7 @@ class NeuralSettings:
     cache : str, optional
         A folder that `corpus-teacher teacher cache` wrote, of windows of the same length.
     keep : {"all", "top-k", "top-p", "sample", "systematic", "hidden"}
-        Of a live model.
+        What of a live model's distributions is taught: all, or what a cache would keep.
     k, p, draws, precision
         As in `TargetFormat`; k of a cache reads only so many, and precision is that of hidden states.
     rows : int
@@ -152,7 +150,7 @@ class NeuralSettings:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.cache is None):
             raise ConfigError("give either model or cache")
-        check_known(self.keep, KEEP, "keep")
+        check_known(self.keep, KINDS, "keep")
         if self.dtype is not None:
             check_known(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
         check_known(self.missing, ("refuse", "invalid"), "missing")

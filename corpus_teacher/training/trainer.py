@@ -18,21 +18,21 @@ import transformers
 from torch import Tensor
 from transformers.trainer_utils import EvalLoopOutput
 
-from corpus_teacher.blend import BlendReport
+from corpus_teacher.blend import BlendReport, Components
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.losses import IGNORE_INDEX, label_smoothing_cross_entropy, shift_labels
-from corpus_teacher.neural import CachedTeacher, EmaCallback, EmaTeacher
+from corpus_teacher.neural import EmaCallback, EmaTeacher
 from corpus_teacher.on_policy import OnPolicy, continue_rows
-from corpus_teacher.targets.mixed import MixedTargets
-from corpus_teacher.targets.soft import SoftTargets
+from corpus_teacher.targets import MixedTargets, SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
+from corpus_teacher.teaching import Teacher, Teachers
 from corpus_teacher.training.callbacks import ClockCallback, StepClock
 from corpus_teacher.training.collator import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Head, Objective, Taught
 
-AskedTeacher = Callable[[Any], Any]
-"""Input ids, (B, T) → `SoftTargets`, `DenseTargets` or logits: a `NeuralTeacher`, its `logits`, a `CachedTeacher`."""
+AskedTeacher = Teacher | Callable[[Any], Any]
+"""A `Teacher`, or a function of input ids, (B, T) → `SoftTargets`, `DenseTargets` or logits."""
 
 _EMA_FILE = "self_teacher.pt"
 
@@ -48,11 +48,13 @@ class DistillationTrainer(transformers.Trainer):
         How much of what.
     teacher : CorpusTeacher, optional
     neural_teacher : NeuralTeacher, CachedTeacher or callable, optional
-        `NeuralTeacher(…).logits` for all that it says, the teacher itself for what it keeps. A cache of targets is read
-        in the loader's workers, a live model is asked where the student is.
+        A cache is read in the loader's workers, a live model is asked where the student is: for all that it says,
+        ``NeuralTeacher(…, kept=TargetFormat("all"))``, or its `logits`.
     self_teacher : EmaTeacher, NeuralTeacher or callable, optional
         As the neural one: the student's moving average, which is updated after each step and saved with each
         checkpoint; or an earlier checkpoint of it.
+    teachers : Teachers, optional
+        The three as one value, in their place.
     on_policy : OnPolicy, optional
         Some batches are continued by the student itself, and the teachers say what they think of that.
     held_out_bytes : int, optional
@@ -79,53 +81,56 @@ class DistillationTrainer(transformers.Trainer):
         teacher: CorpusTeacher | None = None,
         neural_teacher: AskedTeacher | None = None,
         self_teacher: AskedTeacher | None = None,
+        teachers: Teachers | None = None,
         on_policy: OnPolicy | None = None,
         held_out_bytes: int | None = None,
         form: str = "flat",
         **options: Any,
     ) -> None:
-        given = {"corpus": teacher, "neural": neural_teacher, "self": self_teacher}
-        soft = {name for name, one in given.items() if one is not None}
+        given = one_value(teachers, teacher, neural_teacher, self_teacher)
         unigram = None
-        if teacher is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
-            unigram = torch.from_numpy(teacher.index.base_distribution(teacher.estimator)).float()
-        self.objective = Objective(args, soft, unigram)
-        if not self.objective.soft:
-            soft = set()
-        for name in soft:
-            _check_vocabulary(name, _owner(given[name]), model)
-        if on_policy is not None and not self.objective.soft & {"corpus", "neural"}:
+        if given.corpus is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
+            unigram = torch.from_numpy(given.corpus.index.base_distribution(given.corpus.estimator)).float()
+        self.objective = Objective(args, given.names, unigram)
+        self.teachers = given.only(self.objective.soft)
+        for name, one in self.teachers:
+            _check_vocabulary(name, one, model)
+        if on_policy is not None and not self.teachers.names & {"corpus", "neural"}:
             raise ConfigError(
                 "on-policy training has no teacher to score the student's text: give one, and alpha above 0"
             )
-        self.teacher = teacher if "corpus" in soft else None
-        self.neural_teacher = neural_teacher if "neural" in soft else None
-        self.self_teacher = self_teacher if "self" in soft else None
-        cached = neural_teacher if isinstance(neural_teacher, CachedTeacher) and "neural" in soft else None
-        sizes = [getattr(_owner(given[name]), "vocab_size", None) for name in sorted(soft)]
-        self._teacher_vocab_size = min((size for size in sizes if size is not None), default=None)
-        self._outside = _for_own_text(self.teacher) if on_policy is not None else None
+        neural = self.teachers.neural
+        cached = neural if getattr(neural, "is_stored", False) else None
+        self._outside = _for_own_text(self.teachers.corpus) if on_policy is not None else None
         self.on_policy = on_policy
         self.held_out_bytes = held_out_bytes
         self.clock = StepClock()
         collator = options.pop("data_collator", None) or DistillationCollator(
-            self.teacher,
+            self.teachers.corpus,
             cached=cached,
             form=form,
-            distinct="distinct" in self.objective.policy.needs,
+            evidence=self.objective.policy.evidence,
             permute=args.control == "permuted",
             ahead=not args.dataloader_num_workers,
         )
         super().__init__(model=model, args=args, data_collator=collator, **options)
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, not by the passes
-        self._table = self.teacher.row_table().to(args.device) if self.teacher is not None and form == "mixed" else None
+        self._table = None
+        if self.teachers.corpus is not None and form == "mixed":
+            self._table = self.teachers.corpus.row_table().to(args.device)
         self._held_out = torch.zeros(2, dtype=torch.float64)  # nats and tokens of an evaluation
         self._notes = _Notes()
         self.add_callback(ClockCallback(self.clock))
-        own = _owner(self.self_teacher)
+        own = self.teachers.self_teacher
+        own = getattr(own, "owner", own)  # of a method of an average
         self._average = own if isinstance(own, EmaTeacher) else None
         if self._average is not None:
             self.add_callback(EmaCallback(self._average))
+
+    @property
+    def teacher(self) -> Any:
+        """The corpus teacher, where it teaches."""
+        return self.teachers.corpus
 
     def train(self, *args: Any, **options: Any) -> Any:
         """The Trainer's; no thread of the collator's outlives it."""
@@ -175,7 +180,7 @@ class DistillationTrainer(transformers.Trainer):
             top_k=settings.top_k,
             top_p=settings.top_p,
             generator=generator,
-            vocab_size=self._teacher_vocab_size,
+            vocab_size=self.teachers.vocab_size,
         ).cpu()
         labels = written.clone()
         labels[:, : settings.prompt_len] = IGNORE_INDEX
@@ -183,8 +188,8 @@ class DistillationTrainer(transformers.Trainer):
         if self._outside is not None:
             begin = time.perf_counter()
             own["soft_targets"] = self._outside(written)
-            if "distinct" in self.objective.policy.needs:
-                own["distinct"] = self._outside.distinct(written)
+            if self.objective.policy.evidence:
+                own["evidence"] = self._outside.evidence(self.objective.policy.evidence, written)
             self._note_asked(begin)
         return own
 
@@ -219,20 +224,18 @@ class DistillationTrainer(transformers.Trainer):
         batch = dict(inputs)
         labels = shift_labels(batch.pop("labels"))
         corpus, neural = batch.pop("soft_targets", None), batch.pop("neural_targets", None)
-        distinct, on_policy = batch.pop("distinct", None), batch.pop("on_policy", False)
+        evidence, on_policy = batch.pop("evidence", {}), batch.pop("on_policy", False)
         if not model.training:
             outputs = model(**batch)
             loss = self._note_held_out(outputs.logits, labels)
             return (loss, outputs) if return_outputs else loss
         ids = batch["input_ids"]
-        if neural is None and self.neural_teacher is not None:
-            neural = self._ask(self.neural_teacher, ids)
-        own = None if self.self_teacher is None else self._ask(self.self_teacher, ids)
+        if neural is None and self.teachers.neural is not None:
+            neural = self._ask(self.teachers.neural, ids)
+        own = None if self.teachers.self_teacher is None else self._ask(self.teachers.self_teacher, ids)
         outputs, student = self._run(model, batch)
-        taught = self.objective(
-            self.state.global_step, student, labels, corpus=corpus, neural=neural, self_teacher=own,
-            distinct=distinct, on_policy=on_policy,
-        )  # fmt: skip
+        known = Components(labels, corpus, neural, own, evidence=evidence)
+        taught = self.objective(self.state.global_step, student, known, on_policy=on_policy)
         self._notes.add(taught)
         if corpus is not None and self._logs_after_this_step():
             self._notes.add_entropy(corpus)
@@ -253,11 +256,11 @@ class DistillationTrainer(transformers.Trainer):
         soft_cap = getattr(inner.config, "final_logit_softcapping", None)
         return outputs, Head(outputs.hidden_states[-1], head.weight, getattr(head, "bias", None), soft_cap)
 
-    def _ask(self, teacher: AskedTeacher, ids: Tensor) -> Any:
+    def _ask(self, teacher: Teacher, ids: Tensor) -> Any:
         begin = time.perf_counter()
         said = teacher(ids)
         self._note_asked(begin)
-        return said if isinstance(said, Tensor) or not hasattr(said, "to") else said.to(self.args.device)
+        return said.to(self.args.device)
 
     def _note_asked(self, begin: float) -> None:
         """A live teacher was asked, from `begin` until now."""
@@ -382,13 +385,17 @@ def _for_own_text(teacher: CorpusTeacher | None) -> CorpusTeacher | None:
     )
 
 
-def _owner(teacher: Any) -> Any:
-    """The teacher that a bound method, such as `NeuralTeacher.logits`, is of."""
-    return getattr(teacher, "__self__", teacher)
+def one_value(teachers: Teachers | None, *each: Any) -> Teachers:
+    """The teachers of a training, given as one value or each by itself: corpus, neural, self."""
+    if teachers is None:
+        return Teachers(*each)
+    if any(one is not None for one in each):
+        raise ConfigError("teachers were given, and a teacher beside them: put it into teachers")
+    return teachers
 
 
-def _check_vocabulary(name: str, teacher: Any, model: transformers.PreTrainedModel) -> None:
-    size = getattr(teacher, "vocab_size", None)
+def _check_vocabulary(name: str, teacher: Teacher, model: transformers.PreTrainedModel) -> None:
+    size = teacher.vocab_size
     if size is not None and size > model.config.vocab_size:
         what = "teacher's index" if name == "corpus" else f"{name} teacher"
         raise ConfigError(

@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_refused(random_targets: MakeTargets) -> None:
         blended_loss(logits, labels, made)
     with pytest.raises(TargetError, match="the student has 4 positions and the blend 6"):
         blended_loss(logits[:4], labels, made, corpus=corpus)
-    with pytest.raises(TargetError, match="neural has 5 positions and the student 6"):
+    with pytest.raises(TargetError, match="neural has 5 positions and labels 6"):
         blended_loss(logits, labels, made, corpus=corpus, neural=torch.zeros(5, 3))
     with pytest.raises(TargetError, match="reduction 'median' is unknown"):
         blended_loss(logits, labels, made, corpus=corpus, reduction="median")
