@@ -11,6 +11,7 @@ label: of a context seen once it would say exactly the token that follows. That 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex, EstimatorLike, Recall, fit_recall
+from corpus_index import CorpusIndex, Estimator, EstimatorLike, Recall, fit_recall
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.targets.mixed import MixedTargets, RowTable
+from corpus_teacher.targets.mixed import MixedTargets, RowTable, TableSource
 from corpus_teacher.targets.soft import SoftTargets
 
 FORMS = ("flat", "mixed")
@@ -115,6 +116,9 @@ class CorpusTeacher:
             self.recall = fit_recall(self.index, self.estimator) if recall is True else recall
             self.estimator = self.index.fitted(self.recall.estimator)
             self.max_order = self.estimator.max_order
+        # of estimators only those of the Kneser–Ney family have a table of their own
+        key = f"{self.index.path}/{self.index.fingerprint}/{self.estimator.uses_left_counts}"
+        self._tables = TableSource.of(key, functools.partial(_row_table, self.index, self.estimator))
 
     @property
     def vocab_size(self) -> int:
@@ -199,8 +203,7 @@ class CorpusTeacher:
         Returns
         -------
         MixedTargets
-            Without the table of rows that they refer to: a loss needs ``targets.with_table(teacher.row_table())``,
-            the table made once.
+            They find the table of rows that they refer to by themselves, on the device that they are moved to.
         """
         if self.recall is not None:
             raise ConfigError("recall has no mixed form: ask for flat targets, or make the teacher without it")
@@ -213,6 +216,7 @@ class CorpusTeacher:
             torch.from_numpy(answer.coefficients),
             RowTable.from_arrays(answer.own_offsets, answer.own_token_ids, answer.own_counts),
             self.index.array("row_offsets").size - 1,
+            source=self._tables,
         )
 
     def distinct(
@@ -342,14 +346,19 @@ class CorpusTeacher:
         )
 
     def row_table(self) -> RowTable:
-        """The rows that targets in mixed form refer to, copied from the index: make it once, where the losses are."""
-        table = self.index.row_table(self.estimator)
-        return RowTable.from_arrays(table.offsets, table.token_ids, table.counts, table.left_extensions)
+        """The rows that targets in mixed form refer to, on the CPU: copied from the index, once a process."""
+        return self._tables.on(torch.device("cpu"))
 
 
 EVIDENCE: dict[str, Callable[..., Tensor]] = {"distinct": CorpusTeacher.distinct}
 """By name, methods (input_ids, next_ids, starts_document=…) of a `CorpusTeacher` that give a number per position, (Q,);
 policies read them by the names of `corpus_teacher.blend.evidence.CARRIED`."""
+
+
+def _row_table(index: CorpusIndex, estimator: Estimator) -> RowTable:
+    """The rows of heavy contexts, copied from the index."""
+    table = index.row_table(estimator)
+    return RowTable.from_arrays(table.offsets, table.token_ids, table.counts, table.left_extensions)
 
 
 def _search_rows(

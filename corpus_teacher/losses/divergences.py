@@ -5,6 +5,9 @@ The naive definitions are on dense rows p of the target and q = softmax(z / T) o
     reverse KL      KL(q ‖ p) = Σ q · log(q / p)
     JSD(β)          β · KL(p ‖ m) + (1 − β) · KL(q ‖ m),    m = β · p + (1 − β) · q
 
+q is over the V tokens of the target: of a student with more outputs (padded or added tokens) the first V, renormalised,
+since a target that gives them 0 would make the divergence infinite. The other outputs have no gradient here.
+
 They need log p at every token, so here the target is made dense, but only a few thousand tokens of a few
 positions at a time (`per_position.VOCABULARY_CHUNK`). A target that gives 0 to a token of the student is
 refused: its reverse KL is infinite. (JSD(β) would be finite, at most log 2 for such a token, whatever the
@@ -27,7 +30,7 @@ from corpus_teacher.losses.checks import (
 from corpus_teacher.losses.cross_entropy import forward_kl
 from corpus_teacher.losses.from_logits import position_losses
 from corpus_teacher.losses.per_position import Divergence
-from corpus_teacher.losses.rows import rows_of
+from corpus_teacher.losses.rows import TargetRows, rows_of
 from corpus_teacher.targets.mixed import AnyTargets
 from corpus_teacher.targets.transforms import check_temperature
 
@@ -45,7 +48,7 @@ def reverse_kl(
     Parameters
     ----------
     logits, targets, weights, temperature, reduction
-        As in `soft_cross_entropy`, but that the student has the targets' vocabulary.
+        As in `soft_cross_entropy`; the student's distribution is that over its first V outputs, renormalised.
 
     Returns
     -------
@@ -85,7 +88,8 @@ def generalized_jsd(
     Parameters
     ----------
     logits, targets, weights, temperature, reduction
-        As in `soft_cross_entropy`, but that the student has the targets' vocabulary unless beta is 0.
+        As in `soft_cross_entropy`; unless beta is 0 the student's distribution is that over its first V outputs,
+        renormalised.
     beta : float
         0 to 1. Between them the generalised Jensen–Shannon divergence, 0.5 the symmetric one; 0 is the forward
         KL(targets ‖ student) and 1 the reverse KL(student ‖ targets), which are not its limits (those are 0).
@@ -129,12 +133,18 @@ def divergence_of(
     check_temperature(temperature)
     precision = precision_of(dtype)
     rows = rows_of(targets, precision)
-    missing = torch.where(targets.valid, vocab_size - rows.num_positive(), 0)
+    if not torch.compiler.is_compiling():
+        _check_positive(targets, rows)
+    return Divergence(precision, rows, beta, temperature, targets.vocab_size)
+
+
+def _check_positive(targets: AnyTargets, rows: TargetRows) -> None:
+    """Refuse targets that give 0 to a token."""
+    missing = torch.where(targets.valid, targets.vocab_size - rows.num_positive(), 0)
     if bool((missing > 0).any()):
         first = int((missing > 0).nonzero()[0])
         raise TargetError(
-            f"the target at position {first} gives 0 to {int(missing[first])} of the student's {vocab_size} tokens, "
-            "where this divergence has no finite answer: smooth the targets (rest > 0 on a base without zeros, as "
-            "large as the student's vocabulary), or use forward_kl"
+            f"the target at position {first} gives 0 to {int(missing[first])} of its {targets.vocab_size} tokens, "
+            "where this divergence has no finite answer: smooth the targets (rest > 0 on a base without zeros), or "
+            "use forward_kl"
         )
-    return Divergence(precision, rows, beta, temperature)

@@ -18,7 +18,13 @@ from corpus_teacher.targets.dense import cache_chunks
 
 
 def position_losses(logits: Tensor, loss: PositionLoss) -> tuple[Tensor, Tensor]:
-    """The loss of every position of (Q, V) logits, (Q,), and all that `loss` tells, (parts, Q), detached."""
+    """The loss of every position of (Q, V) logits, (Q,), and all that `loss` reports, (parts, Q), detached.
+
+    Inside of torch.compile the same formula is traced as it is, for the compiler to fuse and differentiate.
+    """
+    if torch.compiler.is_compiling():
+        parts = loss.values(logits, 0, logits.shape[0])
+        return parts[0], parts.detach()
     return _PositionLosses.apply(logits, loss)
 
 

@@ -8,6 +8,9 @@ gradient's size (see `soft_cross_entropy`)::
     reverse KL        Σ q · log(q / p)                                        q · (log(q / p) − value)
     JSD(β)            β · KL(p ‖ m) + (1 − β) · KL(q ‖ m)                     (1 − β) · q · (log(q / m) − KL(q ‖ m))
                       with m = β · p + (1 − β) · q
+
+A student may have more outputs than the target has tokens. The cross-entropy is over all of them, with p = 0 beyond
+V; in a divergence q is over the first V outputs, renormalised, and the others have no gradient.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.losses.rows import TargetRows
+
+_INFINITE = -1e15
+"""An expectation below this had a log-probability of −∞ in it: no logits reach so far."""
 
 VOCABULARY_CHUNK = 1 << 13
 """Tokens of the target that a divergence makes dense at once, for the positions of a chunk."""
@@ -69,13 +75,26 @@ class CrossEntropy:
         if self.rows is not None:
             if self.temperature != 1:
                 log_q = torch.log_softmax(logits.to(self.precision) / self.temperature, 1)
-            soft = self.rows.expectation(log_q, lo, hi).mul_(-(self.temperature**2))
+            soft = self._expectation(self.rows, log_q, lo, hi).mul(-(self.temperature**2))
         if self.labels is None:
             return soft[None]
         if self.rows is None:
             return hard[None]
-        share = 1.0 if self.share is None else self.share[lo:hi]
-        return torch.stack([(1 - share) * hard + share * soft, hard, soft])
+        if self.share is None:
+            return torch.stack([soft, hard, soft])
+        share = self.share[lo:hi]
+        # a part that has no share may be infinite
+        total = torch.where(share < 1, (1 - share) * hard, 0) + torch.where(share > 0, share * soft, 0)
+        return torch.stack([total, hard, soft])
+
+    @staticmethod
+    def _expectation(rows: TargetRows, log_q: Tensor, lo: int, hi: int) -> Tensor:
+        """Σ p · log q, where 0 · log 0 is 0. (An accelerator isn't waited for: there a NaN stays one.)"""
+        found = rows.expectation(log_q, lo, hi)
+        if torch.compiler.is_compiling() or found.device.type != "cpu" or bool(found.isfinite().all()):
+            return found
+        found = rows.expectation(log_q.clamp_min(torch.finfo(log_q.dtype).min), lo, hi)
+        return torch.where(found < _INFINITE, -torch.inf, found)
 
     def gradient(self, logits: Tensor, scale: Tensor, lo: int, hi: int, out: Tensor | None) -> Tensor:
         """As in `PositionLoss`."""
@@ -102,11 +121,14 @@ class Divergence:
 
     num_parts = 1
 
-    def __init__(self, precision: torch.dtype, rows: TargetRows, beta: float, temperature: float = 1.0) -> None:
+    def __init__(
+        self, precision: torch.dtype, rows: TargetRows, beta: float, temperature: float, vocab_size: int
+    ) -> None:
         self.precision = precision
         self.rows = rows
         self.beta = beta
         self.temperature = temperature
+        self.vocab_size = vocab_size  # V of the target: the student's first V outputs, renormalised
 
     def _tiles(self, vocab_size: int) -> list[tuple[int, int]]:
         step = VOCABULARY_CHUNK
@@ -118,12 +140,17 @@ class Divergence:
             return log_p
         return torch.logaddexp(log_q + math.log1p(-self.beta), log_p + math.log(self.beta))
 
+    def _log_q(self, logits: Tensor) -> Tensor:
+        """log q over the first V outputs; the least float where it is −∞, so that 0 · log 0 is 0."""
+        log_q = torch.log_softmax(logits[:, : self.vocab_size].to(self.precision) / self.temperature, 1)
+        return log_q.clamp_min(torch.finfo(self.precision).min)
+
     def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
         """As in `PositionLoss`."""
-        every_log_q = torch.log_softmax(logits.to(self.precision) / self.temperature, 1)
+        every_log_q = self._log_q(logits)
         total = every_log_q.new_zeros(hi - lo)
         weight_of_q = 1.0 if self.beta == 1 else 1 - self.beta
-        for first, last in self._tiles(logits.shape[1]):
+        for first, last in self._tiles(self.vocab_size):
             p, log_q = self.rows.tile(lo, hi, first, last), every_log_q[:, first:last]
             log_p = p.log()
             log_m = self._log_mixture(log_q, log_p)
@@ -134,14 +161,18 @@ class Divergence:
 
     def gradient(self, logits: Tensor, scale: Tensor, lo: int, hi: int, out: Tensor | None) -> Tensor:
         """As in `PositionLoss`."""
-        every_log_q = torch.log_softmax(logits.to(self.precision) / self.temperature, 1)
-        out = torch.empty_like(every_log_q) if out is None else out
+        every_log_q = self._log_q(logits)
+        out = torch.empty_like(logits, dtype=self.precision) if out is None else out
+        out[:, self.vocab_size :] = 0
+        inside = out[:, : self.vocab_size]
         mean = every_log_q.new_zeros(hi - lo, 1)
-        for first, last in self._tiles(logits.shape[1]):
+        for first, last in self._tiles(self.vocab_size):
             log_q = every_log_q[:, first:last]
             log_m = self._log_mixture(log_q, self.rows.tile(lo, hi, first, last).log_())
-            torch.mul(log_q.exp(), log_q - log_m, out=out[:, first:last])
-            mean += out[:, first:last].sum(1, keepdim=True)
-        out.addcmul_(every_log_q.exp_(), mean, value=-1)
+            torch.mul(log_q.exp(), log_q - log_m, out=inside[:, first:last])
+            mean += inside[:, first:last].sum(1, keepdim=True)
+        inside.addcmul_(every_log_q.exp_(), mean, value=-1)
         factor = self.temperature if self.beta == 1 else self.temperature * (1 - self.beta)
-        return out.mul_((scale * factor)[:, None])
+        inside.mul_((scale * factor)[:, None])
+        inside.masked_fill_((scale == 0)[:, None], 0)  # where nothing counts the target may be anything: 0 · ∞ is no 0
+        return out

@@ -26,6 +26,10 @@ class TargetRows(Protocol):
     """The targets p of Q positions over V tokens; chunks of values may have more columns than V, which p
     gives 0."""
 
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+
     def expectation(self, values: Tensor, lo: int, hi: int) -> Tensor:
         """``Σ_w p(w) · values[w]`` of positions lo:hi, (hi − lo,); values are contiguous (hi − lo, ≥ V)."""
 
@@ -74,6 +78,11 @@ class FlatRows:
         self.base = base.to(precision)
         positions = torch.arange(rest.shape[0], device=rest.device)
         self.positions = positions.repeat_interleave(offsets.diff(), output_size=token_ids.shape[0])
+
+    @property
+    def vocab_size(self) -> int:
+        """As in `TargetRows`."""
+        return self.base.shape[0]
 
     @cached_property
     def _edges(self) -> list[int]:
@@ -149,6 +158,11 @@ class DenseRows:
     def __init__(self, targets: DenseTargets, precision: torch.dtype) -> None:
         self.targets = targets
         self.precision = precision
+
+    @property
+    def vocab_size(self) -> int:
+        """As in `TargetRows`."""
+        return self.targets.vocab_size
 
     def _probs(self, lo: int, hi: int) -> Tensor:
         # what isn't valid may hold anything, and counts nowhere

@@ -13,8 +13,8 @@ A record holds the columns of T positions one after the other, little-endian, no
 | precision | a probability | a hidden state |
 |---|---|---|
 | fp32 | itself | itself |
-| fp16 | its logarithm: half a part in a thousand off down to p = 1e-6, where float16 itself loses digits | itself |
-| bf16 | itself: two parts in a thousand off at any size | itself |
+| fp16 | its logarithm: at most 1 part in a thousand off to p = 0.02, 2 to 3.4e-4, 4 to 1.2e-7, 8 to 1.3e-14 | itself |
+| bf16 | itself: at most 4 parts in a thousand off at any size | itself |
 | int8 | its logarithm under the position's largest, in 255 equal steps | in 127 steps of the position's largest |
 
 Counts of draws are uint8 (n ≤ 255) or uint16. Probabilities are read back scaled so that they and the tail sum to 1.

@@ -18,6 +18,7 @@ never off by more than 1 / n; each weight is still right on average. Draws depen
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -222,7 +223,9 @@ def uniforms_of(key: bytes, num_positions: int, kept: TargetFormat) -> Tensor:
         (T, 1) for "systematic". On the CPU.
     """
     width = kept.draws if kept.kind == "sample" else 1
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"), counter=kept.seed))
+    if kept.seed:  # into the key, not the counter: the stream that begins n numbers later is the same stream
+        key = hashlib.blake2b(key + str(kept.seed).encode(), digest_size=len(key)).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
     return torch.from_numpy(generator.random((num_positions, width)))
 
 

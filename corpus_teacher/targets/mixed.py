@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -77,6 +78,52 @@ class RowTable:
         return RowTable(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
+class TableSource:
+    """Where targets find the table that they refer to: made when a loss first asks, once for each device.
+
+    Parameters
+    ----------
+    key : str
+        Equal for equal tables; `of` gives one source for each key of a process.
+    make : callable
+        () → the table, on the CPU.
+
+    Notes
+    -----
+    Targets carry their source with them inside of a process, and its key from a loader's worker to the process that
+    made the worker, where the teacher, and so the source, is as well.
+    """
+
+    _known: ClassVar[WeakValueDictionary[str, TableSource]] = WeakValueDictionary()
+
+    def __init__(self, key: str, make: Callable[[], RowTable]) -> None:
+        self.key = key
+        self.make = make
+        self._tables: dict[torch.device, RowTable] = {}
+
+    @classmethod
+    def of(cls, key: str, make: Callable[[], RowTable]) -> TableSource:
+        """The source of a key: the one that this process has, else a new one."""
+        known = cls._known.get(key)
+        if known is None:
+            known = cls._known[key] = cls(key, make)
+        return known
+
+    @classmethod
+    def find(cls, key: str | None) -> TableSource | None:
+        """The source that this process has of a key."""
+        return None if key is None else cls._known.get(key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TableSource.of, (self.key, self.make)
+
+    def on(self, device: torch.device) -> RowTable:
+        """The table on a device."""
+        if device not in self._tables:
+            self._tables[device] = self.make() if device.type == "cpu" else self.on(torch.device("cpu")).to(device)
+        return self._tables[device]
+
+
 @dataclass(frozen=True, eq=False)
 class MixedTargets:
     """One distribution over the vocabulary at each of Q positions, in mixed form.
@@ -96,7 +143,9 @@ class MixedTargets:
     num_rows : int
         R.
     table : RowTable, optional
-        Isn't pickled or moved with the rest: the receiver puts its own back (`with_table`).
+        Given by `with_table`, in place of the source's; isn't pickled or moved with the rest.
+    source : TableSource, optional
+        The teacher's: gives the table where the targets are.
 
     Raises
     ------
@@ -111,6 +160,7 @@ class MixedTargets:
     own: RowTable
     num_rows: int
     table: RowTable | None = None
+    source: TableSource | None = None
 
     def __post_init__(self) -> None:
         if self.row_offsets.shape != (self.num_positions + 1,):
@@ -125,7 +175,10 @@ class MixedTargets:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "table": None}
+        return {**self.__dict__, "table": None, "source": None if self.source is None else self.source.key}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "source": TableSource.find(state["source"])})
 
     @property
     def num_positions(self) -> int:
@@ -172,7 +225,7 @@ class MixedTargets:
         )
 
     def with_table(self, table: RowTable) -> MixedTargets:
-        """The same targets with the table that they refer to."""
+        """The same targets with the table that they refer to, on their device."""
         return replace(self, table=table)
 
     def entries(self, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,7 +236,7 @@ class MixedTargets:
         Raises
         ------
         TargetError
-            Without a table, or with another teacher's.
+            With another teacher's table, or without one: the targets were pickled, and their teacher isn't here.
 
         Notes
         -----
@@ -248,13 +301,17 @@ class MixedTargets:
         return torch.where(self.valid, torch.cat(parts), 0).float()
 
     def _checked_table(self) -> RowTable:
-        if self.table is None:
-            raise TargetError("these targets came without their row table: give it with targets.with_table(table)")
-        if self.table.num_rows != self.num_rows:
+        table = self.table
+        if table is None and self.source is not None:
+            table = self.source.on(self.device)
+        if table is None:
             raise TargetError(
-                f"a table of {self.table.num_rows} rows for targets over {self.num_rows}: another teacher's"
+                "these targets came without their row table, and no teacher of this process has it: give it with "
+                "targets.with_table(teacher.row_table())"
             )
-        return self.table
+        if table.num_rows != self.num_rows:
+            raise TargetError(f"a table of {table.num_rows} rows for targets over {self.num_rows}: another teacher's")
+        return table
 
     def select(self, mask: Tensor) -> MixedTargets:
         """Keep the positions where the mask, (Q,) bool, is True, in their order."""
@@ -267,7 +324,7 @@ class MixedTargets:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedTargets:
-        """Copy to a device; the table stays where it is."""
+        """Copy to a device; the table is there once for all batches (one given by `with_table` stays where it is)."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> MixedTargets:

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.errors import TargetError
-from corpus_teacher.losses import forward_kl, generalized_jsd, per_position, reverse_kl
+from corpus_teacher.losses import (
+    forward_kl,
+    fused_linear_generalized_jsd,
+    generalized_jsd,
+    per_position,
+    reverse_kl,
+)
 from corpus_teacher.targets import dense as dense_targets
 from corpus_teacher.targets.soft import SoftTargets
 
@@ -104,7 +110,7 @@ ZEROS = {
 def test_targets_with_zeros_are_refused(name: str) -> None:
     logits = torch.zeros(1, 4)
     for beta in (0.5, 1.0):
-        with pytest.raises(TargetError, match=r"target at position 0 gives 0 to 1 of the student's 4 tokens.*smooth"):
+        with pytest.raises(TargetError, match=r"target at position 0 gives 0 to 1 of its 4 tokens.*smooth"):
             generalized_jsd(logits, ZEROS[name], beta=beta)
     assert torch.isfinite(forward_kl(logits, ZEROS[name]))
     masked = replace(ZEROS[name], valid=torch.tensor([False]))
@@ -117,10 +123,55 @@ def test_pairs_may_cover_what_the_base_does_not() -> None:
     torch.testing.assert_close(reverse_kl(logits, full), dense_jsd(logits, full, 1.0)[0], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+def test_a_wider_student_is_read_over_the_targets_vocabulary(random_targets: MakeTargets, beta: float) -> None:
+    """Padded or added outputs: the first V, renormalised; the others have no gradient."""
+    targets = random_targets(6, invalid=True)
+    logits = make_logits(6, 6, 12)
+    with torch.no_grad():
+        logits[:, 7:] += 5  # most of the student's mass
+        logits[1, 9] = -torch.inf
+    inner = logits.detach()[:, :7].clone().requires_grad_()
+    expected = dense_jsd(inner, targets, beta, 2.0) * targets.valid
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), inner)
+    actual = generalized_jsd(logits, targets, beta=beta, temperature=2.0, reduction="none")
+    (gradient,) = torch.autograd.grad(actual.sum(), logits)
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradient[:, :7], expected_gradient, atol=1e-6, rtol=1e-6)
+    assert not gradient[:, 7:].any()
+    hidden, weight = make_logits(7, 6, 3), make_logits(8, 12, 3)
+    fused = fused_linear_generalized_jsd(hidden, weight, targets, beta=beta)
+    plain = generalized_jsd(hidden @ weight.T, targets, beta=beta)
+    torch.testing.assert_close(fused, plain)
+    for mine, other in zip(
+        torch.autograd.grad(fused, (hidden, weight)), torch.autograd.grad(plain, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_tokens_that_the_student_excludes(random_targets: MakeTargets, beta: float) -> None:
+    targets = random_targets(9)
+    masked = make_logits(9, 6, 7, dtype=torch.float32)
+    with torch.no_grad():
+        masked[:, 2] = -torch.inf
+    loss = generalized_jsd(masked, targets, beta=beta)
+    (gradient,) = torch.autograd.grad(loss, masked)
+    torch.testing.assert_close(loss.double(), dense_jsd(masked.detach(), targets, beta).mean(), atol=1e-5, rtol=1e-5)
+    assert gradient.isfinite().all()
+
+
+def test_a_masked_target_with_zeros_has_no_gradient() -> None:
+    masked = replace(ZEROS["no rest"], valid=torch.tensor([False]))
+    logits = make_logits(1, 1, 4)
+    (gradient,) = torch.autograd.grad(reverse_kl(logits, masked), logits)
+    assert not gradient.any()
+
+
 def test_wrong_calls_are_named(random_targets: MakeTargets) -> None:
     targets = random_targets(1)
-    with pytest.raises(TargetError, match="gives 0 to 2 of the student's 9 tokens"):
-        reverse_kl(torch.zeros(6, 9), targets)
+    with pytest.raises(TargetError, match="the student knows 6 tokens and the teacher 7"):
+        reverse_kl(torch.zeros(6, 6), targets)
     for beta in (-0.1, 1.1):
         with pytest.raises(TargetError, match=f"beta is {beta}"):
             generalized_jsd(torch.zeros(6, 7), targets, beta=beta)

@@ -16,6 +16,7 @@ from corpus_teacher.losses import (
     blended_cross_entropy,
     epsilon_of_entropy,
     forward_kl,
+    generalized_jsd,
     label_smoothing_cross_entropy,
     label_smoothing_entropy,
     shift_labels,
@@ -256,3 +257,67 @@ def test_wrong_calls_are_named(random_targets: MakeTargets) -> None:
     for temperature in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(TargetError, match="temperature is"):
             soft_cross_entropy(torch.zeros(6, 7), targets, temperature=temperature)
+
+
+def test_minus_infinity_at_tokens_without_target_is_finite() -> None:
+    targets = SoftTargets.from_arrays([0, 2, 3], [0, 1, 3], [0.5, 0.2, 1.0], [0.3, 0.0], [0.4, 0.3, 0.0, 0.3])
+    labels = torch.tensor([1, 3])
+    logits = make_logits(3, 2, 6, dtype=torch.float32)
+    with torch.no_grad():
+        logits[0, 2] = logits[1, 0] = logits[1, 5] = -torch.inf
+    reference = logits.detach().double()
+    expected = -torch.xlogy(dense_rows(targets, 6), reference.softmax(-1)).sum(-1)
+    rows = soft_cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(rows, expected.float())
+    (gradient,) = torch.autograd.grad(rows.sum(), logits)
+    torch.testing.assert_close(gradient, (reference.softmax(-1) - dense_rows(targets, 6)).float())
+    blend = blended_cross_entropy(logits, labels, targets, corpus_weight=0.25)
+    hard = F.cross_entropy(reference, labels)
+    assert float(blend.loss.detach()) == pytest.approx(float(0.75 * hard + 0.25 * expected.mean()), rel=1e-5)
+
+
+def test_an_infinite_loss_names_the_token() -> None:
+    targets = SoftTargets.from_arrays([0, 0, 1], [1], [0.25], [1.0, 0.75], [0.25] * 4)
+    logits = torch.zeros(2, 5)
+    logits[1, 2] = -torch.inf
+    match = r"logit of token 2 is -inf at position 1, where the target gives it 0.19, so the loss is infinite: mask"
+    with pytest.raises(TargetError, match=match):
+        soft_cross_entropy(logits, targets)
+    with pytest.raises(TargetError, match="logit of token 2 is -inf at position 1"):
+        blended_cross_entropy(logits, torch.tensor([0, 0]), targets)
+    assert soft_cross_entropy(logits, targets, weights=torch.tensor([1.0, 0.0])).isfinite()
+    assert blended_cross_entropy(logits, torch.tensor([0, -100]), targets).loss.isfinite()
+    with pytest.raises(TargetError, match="where the target gives it 1,"):
+        blended_cross_entropy(logits, torch.tensor([0, 2]), targets, corpus_weight=0.0)
+    assert soft_cross_entropy(torch.full((2, 4), torch.nan), targets).isnan()  # a student that has diverged
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler
+def test_model_and_loss_in_one_graph(random_targets: MakeTargets) -> None:
+    torch.manual_seed(0)
+    student = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 9))
+
+    def loss_of(ids: torch.Tensor, labels: torch.Tensor, targets: SoftTargets) -> torch.Tensor:
+        logits = student(ids)
+        blend = blended_cross_entropy(logits, labels, targets, corpus_weight=0.3, temperature=2.0)
+        return (
+            blend.loss
+            + soft_cross_entropy(logits, targets)
+            + generalized_jsd(logits, targets, beta=0.3)
+            + label_smoothing_cross_entropy(logits, labels, 0.1)
+        )
+
+    compiled = torch.compile(loss_of, fullgraph=True, backend="aot_eager")
+    for seed in (1, 2):
+        ids = torch.randint(0, 7, (2, 3))
+        labels = torch.randint(0, 9, (2, 3))
+        labels[0, 0] = -100
+        targets = random_targets(seed)
+        actual, expected = compiled(ids, labels, targets), loss_of(ids, labels, targets)
+        torch.testing.assert_close(actual, expected)
+        for mine, other in zip(
+            torch.autograd.grad(actual, student.parameters()),
+            torch.autograd.grad(expected, student.parameters()),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, other)

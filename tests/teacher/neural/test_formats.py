@@ -8,6 +8,7 @@ import torch
 
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.neural import SparseRows, TargetFormat, soft_targets, sparsify
+from corpus_teacher.neural.coding import narrow_floats, wide_floats
 from corpus_teacher.neural.formats import uniforms_of
 from corpus_teacher.neural.identity import window_keys
 
@@ -150,3 +151,35 @@ def test_refusals(logits: torch.Tensor) -> None:
         sparsify(logits, TargetFormat("sample"))
     with pytest.raises(ConfigError, match="tail is 'zero'"):
         soft_targets(sparsify(logits, TargetFormat("top-k", k=1)), torch.full((VOCAB,), 1 / VOCAB), tail="zero")
+
+
+def test_seeds_are_independent_streams() -> None:
+    """Once the seed was the counter of the stream: of 50 draws 46 were shared by seeds 0 and 1."""
+    key, positions, draws = bytes(range(16)), 400, 50
+    first, second = (uniforms_of(key, positions, TargetFormat("sample", draws=draws, seed=seed)) for seed in (0, 1))
+    assert not np.isin(first.numpy(), second.numpy()).any()
+
+    def mean_square(seeds: range) -> float:
+        kept = [TargetFormat("sample", draws=draws, seed=seed) for seed in seeds]
+        rows = [sparsify(torch.zeros(positions, 40), one, uniforms_of(key, positions, one)) for one in kept]
+        uniform = torch.full((40,), 1 / 40)
+        dense = torch.stack([soft_targets(one, uniform).dense() for one in rows]).mean(0)
+        return float((dense - 1 / 40).square().mean())
+
+    assert mean_square(range(8)) / mean_square(range(1)) == pytest.approx(1 / 8, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "least", "most", "bound"),
+    [("fp16", 0.0184, 1.0, 1e-3), ("fp16", 3.4e-4, 0.0183, 2e-3), ("fp16", 1.2e-7, 3.3e-4, 4e-3),
+     ("fp16", 1.3e-14, 1.1e-7, 8e-3), ("bf16", 1e-14, 1.0, 4e-3)],
+)  # fmt: skip
+def test_stated_precisions(precision: str, least: float, most: float, bound: float) -> None:
+    """What the table of `corpus_teacher.neural.coding` says holds, and is nearly reached."""
+    probs = np.geomspace(least, most, 20001).astype(np.float32)
+    if precision == "fp16":
+        stored = np.exp(wide_floats(narrow_floats(np.log(probs), precision).view(np.uint8), precision))
+    else:
+        stored = wide_floats(narrow_floats(probs, precision).view(np.uint8), precision)
+    worst = float(np.abs(stored / probs - 1).max())
+    assert 0.9 * bound < worst <= bound

@@ -197,6 +197,30 @@ def test_moving_average() -> None:
         teacher.update(make_model("gpt2"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_average_of_a_student_in_half_precision(dtype: torch.dtype) -> None:
+    """A step of (1 − decay) · difference is below bfloat16's last place: averaged in it, nothing moves."""
+    student = make_model(seed=1).to(dtype)
+    weight = student.lm_head.weight
+    with torch.no_grad():
+        weight.fill_(1.0)
+        teacher = EmaTeacher(student, decay=0.999, warm_up=False, kept=TargetFormat(k=4))
+        weight.fill_(1.25)
+    for _ in range(700):
+        teacher.update(student)
+    kept = teacher.state_dict()["model"]["lm_head.weight"]
+    way = (kept.double().mean() - 1) / 0.25
+    assert kept.dtype == torch.float32
+    assert float(way) == pytest.approx(1 - 0.999**700, rel=1e-4)
+    assert teacher.model.lm_head.weight.dtype == dtype
+    torch.testing.assert_close(teacher.model.lm_head.weight, kept.to(dtype))
+    again = EmaTeacher(student, decay=0.999, warm_up=False, kept=TargetFormat(k=4))
+    again.load_state_dict(teacher.state_dict())
+    again.update(student)
+    teacher.update(student)
+    assert torch.equal(again.state_dict()["model"]["lm_head.weight"], teacher.state_dict()["model"]["lm_head.weight"])
+
+
 def test_a_student_learns_from_its_own_average(tmp_path: Path) -> None:
     student = make_model(seed=1)
     teacher = EmaTeacher(student, decay=0.5, kept=TargetFormat(k=8))

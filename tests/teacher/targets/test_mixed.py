@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,21 +112,22 @@ def test_divergences_and_the_fused_loss_take_mixed_targets(index: CorpusIndex) -
     assert torch.allclose(fused, soft_cross_entropy(hidden @ weight.T, mixed), atol=1e-5)
 
 
-def test_a_batch_comes_without_its_table(index: CorpusIndex, tmp_path: Path) -> None:
-    teacher = CorpusTeacher(index, max_order=3)
+def test_a_batch_finds_its_table(index: CorpusIndex, tmp_path: Path) -> None:
+    teacher = CorpusTeacher(index, max_order=3, leave_out="self")
     windows = TokenWindows(index.tokens, LENGTH, shuffle=False)
     plain = next(iter(DataLoader(windows, 4, collate_fn=TeacherCollator(teacher, form="mixed"))))["soft_targets"]
     worker = next(iter(DataLoader(windows, 4, num_workers=1, collate_fn=TeacherCollator(teacher, form="mixed"))))[
         "soft_targets"
     ]
     table = teacher.row_table()
-    assert torch.equal(plain.with_table(table).dense(), worker.with_table(table).dense())
+    assert teacher.row_table() is table  # made once
+    assert CorpusTeacher(index, leave_out="self").row_table() is table
+    for batch in (plain, worker, plain.to("cpu"), pickle.loads(pickle.dumps(plain))):
+        assert batch.table is None
+        assert batch.rows.shape[0] > 0
+        assert torch.equal(batch.dense(), plain.with_table(table).dense())
     assert pickle.loads(pickle.dumps(plain.with_table(table))).table is None
     assert "references=" in repr(plain)
-    moved = plain.with_table(table).to("cpu")
-    assert torch.equal(moved.dense(), plain.with_table(table).dense())
-    with pytest.raises(TargetError, match=r"came without their row table"):
-        plain.dense()
     other = CorpusTeacher(
         build_index(np.arange(9, dtype=np.uint16) % 3, tmp_path / "other", vocab_size=VOCAB), max_order=3
     )
@@ -133,6 +135,14 @@ def test_a_batch_comes_without_its_table(index: CorpusIndex, tmp_path: Path) -> 
         plain.with_table(other.row_table()).dense()
     with pytest.raises(ConfigError, match=r"form is 'dense'"):
         TeacherCollator(teacher, form="dense")
+
+
+def test_targets_whose_teacher_is_gone(index: CorpusIndex) -> None:
+    targets = CorpusTeacher(index, max_order=3, leave_out="self").mixed(index.tokens[:LENGTH].astype(np.int64))
+    assert targets.dense().shape == (LENGTH, VOCAB)  # the targets hold on to what they need
+    alone = replace(targets, source=None)
+    with pytest.raises(TargetError, match=r"came without their row table, and no teacher of this process has it"):
+        alone.dense()
 
 
 @pytest.mark.parametrize("leave_out", ["self", "document"])
