@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -45,9 +45,10 @@ from corpus_teacher.study.plans import DataPlan
 from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Study
 
 MANIFEST = "data.json"
-_FORMAT = 2
+_FORMAT = 3
 _TOKENIZER_BYTES = 50_000_000  # more text hardly changes a small vocabulary
 _BUCKETS = 1 << 32
+_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def study_data(study: Study, out: Path, progress: Progress = silent) -> StudyDat
         Fewer tokens than an index asks for, or no document left to hold out.
     """
     plan = study.data
-    fingerprint = _fingerprint(plan, study.domains)
+    texts = {name: list(_read(specs, plan, progress)) for name, specs in study.domains.items()}
+    documents = list(_read(plan.sources, plan, progress))
+    hashes = {name: _hash(found) for name, found in {IN_DOMAIN: documents, **texts}.items()}
+    fingerprint = _fingerprint(plan, study.domains, json.dumps(hashes))
     folder = out / "data" / fingerprint[:12]
     if (folder / MANIFEST).is_file():
         return StudyData(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
@@ -98,7 +102,7 @@ def study_data(study: Study, out: Path, progress: Progress = silent) -> StudyDat
     except OSError as error:
         raise OutputError(f"the folder {folder.parent} can't be made: {error.strerror or error}") from error
     try:
-        manifest = _make(plan, study.domains, scratch, progress)
+        manifest = _make(plan, documents, texts, scratch, progress) | {"text_sha256": hashes}
         manifest["fingerprint"] = fingerprint
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(scratch, folder)
@@ -109,13 +113,20 @@ def study_data(study: Study, out: Path, progress: Progress = silent) -> StudyDat
     return StudyData(folder, manifest)
 
 
-def _make(plan: DataPlan, domains: dict[str, tuple[str, ...]], folder: Path, progress: Progress) -> dict[str, Any]:
+def _make(
+    plan: DataPlan,
+    documents: list[Document],
+    others: dict[str, list[Document]],
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
     """Everything, into an empty folder."""
-    documents = list(_read(plan.sources, plan, progress))
     train, tune, held_out = split_documents(documents, plan.held_out_share, plan.tune_share)
     tokenizer = _tokenizer(plan, train)
     if tokenizer.end_of_document is None:
         raise ConfigError(f"data.tokenizer {plan.tokenizer!r} names no end of a document: choose another one")
+    if plan.piece_characters is not None:
+        train = list(cut_in_pieces(train, plan.piece_characters))
     whole = tokenize_documents(train, tokenizer, folder=folder, progress=progress, total=None)
     sizes = {name: _cut(whole, size, name) for name, size in plan.indexes.items()}
     for name, stop in sizes.items():
@@ -131,8 +142,8 @@ def _make(plan: DataPlan, domains: dict[str, tuple[str, ...]], folder: Path, pro
     largest = max(sizes, key=lambda name: sizes[name])
     described: dict[str, Any] = {}
     texts = {IN_DOMAIN: held_out, TUNE: tune}
-    for name, specs in domains.items():
-        texts[name] = [document for document in _read(specs, plan, progress) if document.text.strip()]
+    for name, found in others.items():
+        texts[name] = [document for document in found if document.text.strip()]
     with open_index(folder / f"index-{largest}") as index:
         for name, found in texts.items():
             limit = plan.tune_tokens if name == TUNE else plan.held_out_tokens
@@ -274,13 +285,30 @@ def _cut(whole: TokenFile, size: int | str, name: str) -> int:
     return int(np.searchsorted(whole.doc_starts, size))
 
 
-def _fingerprint(plan: DataPlan, domains: dict[str, tuple[str, ...]]) -> str:
-    """What the data depend on: settings, and the sources by their sizes (the standard library by its version)."""
-    files: list[Any] = []
-    for specs in (plan.sources, *domains.values()):
-        others = [spec for spec in specs if spec.partition(":")[0] != "stdlib"]
-        files += [platform.python_version()] if len(others) < len(specs) else []
-        if others:
-            files += [[Path(one.name).name, one.size_bytes] for one in find_sources(others).sources]
-    said = json.dumps([_FORMAT, asdict(plan), domains, files], sort_keys=True)
+def _fingerprint(plan: DataPlan, domains: dict[str, tuple[str, ...]], texts: str) -> str:
+    """What the data depend on: settings, and the texts themselves."""
+    said = json.dumps([_FORMAT, asdict(plan), domains, texts], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _hash(documents: Iterable[Document]) -> str:
+    """Of the texts, whatever files they came from."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(hashlib.sha256(document.text.encode()).digest())
+    return digest.hexdigest()
+
+
+def cut_in_pieces(documents: Iterable[Document], length: int) -> Iterator[Document]:
+    """Each document as consecutive ones of about `length` characters, cut behind white space; nothing is lost.
+
+    >>> [piece.text for piece in cut_in_pieces([Document("ab cd ef", "x")], 4)]
+    ['ab cd ', 'ef']
+    """
+    for document in documents:
+        text, begin = document.text, 0
+        while begin < len(text):
+            found = _SPACE.search(text, min(begin + length, len(text)))
+            end = found.end() if found else len(text)
+            yield Document(text[begin:end], document.origin)
+            begin = end

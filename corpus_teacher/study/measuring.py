@@ -50,8 +50,10 @@ class Job:
         Of all that decides what comes of it.
     cell, role, seed, learning_rate
         Its place in the study; role is "tune" or "run".
+    tuned : dict
+        Values of what else is tuned, by "table.key".
     at_end_of_grid : bool
-        Whether its learning rate is the first or the last of several.
+        Whether the learning rate that was chosen is the first or the last of several.
     settings : RunSettings
     config : dict
         The same as tables, free of the study's folder.
@@ -71,6 +73,7 @@ class Job:
     role: str
     seed: int
     learning_rate: float
+    tuned: dict[str, Any]
     at_end_of_grid: bool
     settings: RunSettings
     config: dict[str, Any]
@@ -100,7 +103,7 @@ def measure(job: Job) -> dict[str, Any]:
         settings = replace(settings, data=replace(settings.data, train=(str(text),)))
     with tempfile.TemporaryDirectory() as scratch, assembled(replace(settings, out=scratch)) as parts:
         began, cpu_began = time.perf_counter(), time.process_time()
-        result = _trained(replace(settings, out=scratch), parts)
+        result = train_parts(replace(settings, out=scratch), parts)
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
         peak = _peak() if has_peak else peak_memory_bytes()
         if job.keep is not None:
@@ -114,6 +117,7 @@ def measure(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "role": job.role,
         "learning_rate": job.learning_rate,
+        "tuned": job.tuned,
         "at_end_of_grid": job.at_end_of_grid,
         "fingerprint": job.fingerprint,
         "config": job.config,
@@ -141,7 +145,8 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def _trained(settings: RunSettings, parts: Parts) -> TrainingResult:
+def train_parts(settings: RunSettings, parts: Parts) -> TrainingResult:
+    """Train what was assembled."""
     return train_student(
         settings.config(),
         parts.student,

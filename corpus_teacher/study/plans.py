@@ -35,6 +35,9 @@ class DataPlan:
         Read no more than about so many bytes.
     text_field : str
         Of .jsonl and .parquet files.
+    piece_characters : int, optional
+        Cut the documents to train on into pieces of about that many characters, each a document of the indexes: what
+        leaving a document out then leaves out. Documents that are evaluated on stay whole.
     """
 
     sources: tuple[str, ...] = ("stdlib",)
@@ -47,6 +50,7 @@ class DataPlan:
     max_overlap: float = 0.3
     max_bytes: int | None = None
     text_field: str = "text"
+    piece_characters: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", texts_of(self.sources, "sources"))
@@ -54,6 +58,8 @@ class DataPlan:
             check_share(getattr(self, name), name)
         for name in ("held_out_tokens", "tune_tokens"):
             check_whole(getattr(self, name), name, 1)
+        if self.piece_characters is not None:
+            check_whole(self.piece_characters, "piece_characters", 1)
         if not 0 < self.held_out_share + self.tune_share < 1:
             raise ConfigError(
                 f"held_out_share and tune_share are {self.held_out_share} and {self.tune_share}: leave documents for "

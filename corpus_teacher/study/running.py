@@ -1,9 +1,9 @@
 """Runs a study: what of its grid has no row yet is trained, measured and written down.
 
 The rule of the learning rates, the same for every arm: at each size and budget the whole training is run with each rate
-of the grid on the tuning seed, and judged by the primary metric on the tuning documents, which are not those of the
-report. The best is taken for all seeds; whether it lies at an end of the grid is told in every row. One rate: nothing
-is tuned.
+of the grid (and each value of what else is tuned) on the tuning seeds, and judged by the primary metric on the tuning
+documents, which are not those of the report. A grid whose best lies at an end grows (`corpus_teacher.study.tuning`).
+The best is taken for all seeds; every row says whether it still lies at an end. One rate: nothing is tuned.
 
 Pairing: a seed decides the first weights and the order of the data, and nothing else does.
 """
@@ -27,13 +27,14 @@ from typing import Any, NamedTuple
 from corpus_teacher.data import Progress, available_cores
 from corpus_teacher.data.documents import silent
 from corpus_teacher.errors import ConfigError, OutputError, StudyError
+from corpus_teacher.study.costs import read_costs
 from corpus_teacher.study.data import StudyData, study_data
 from corpus_teacher.study.measuring import Job, measure
 from corpus_teacher.study.reuse import STUDENTS, Done
 from corpus_teacher.study.rows import RowWriter, finite, read_rows
 from corpus_teacher.study.settings import TUNE, Cell, Study
-
-STUDY_FILE = "study.json"
+from corpus_teacher.study.shares import STUDY_FILE, cells_of_share
+from corpus_teacher.study.tuning import Choice, Grid, grid
 
 
 class _Asked(NamedTuple):
@@ -42,7 +43,7 @@ class _Asked(NamedTuple):
     cell: Cell
     role: str
     seed: int
-    learning_rate: float
+    choice: Choice
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def run_study(
     out: str | Path,
     *,
     jobs: int = 1,
+    share: tuple[int, int] = (1, 1),
     reuse: Sequence[str | Path] = (),
     reading: Progress = silent,
     progress: Callable[[StudyProgress], None] | None = None,
@@ -83,6 +85,8 @@ def run_study(
         A folder: study.json, rows.jsonl, data/, and students/ where arms learn from others.
     jobs : int
         Trainings at a time, in processes that share out the cores. 1: in this process.
+    share : tuple of int
+        (k, n): only the k-th of n shares of the cells, for one of n machines; `join_studies` puts them together.
     reuse : sequence of path
         Folders of other studies: a training that one of them has done, by its fingerprint, is taken from there.
     reading : callable, optional
@@ -110,13 +114,17 @@ def run_study(
     _begin(study, out)
     data = study_data(study, out, reading)
     writer, rows = RowWriter(out), {row["fingerprint"]: row for row in read_rows(out)}
-    plan, done = _Plan(study, data, out, rows), Done(reuse)
+    plan, done = _Plan(study, data, out, rows, share), Done(reuse)
+    costs = read_costs(out)
     with _workers(jobs) as submit:
         for stage in plan.stages():
             missing = [job for job in stage if plan.row_of(job) is None]
             taken = [row for job in missing if (row := done.take(job)) is not None]
             found = {row["fingerprint"] for row in taken}
             for row in chain(taken, submit([job for job in missing if job.fingerprint not in found])):
+                if (cost := costs.get(row["arm"])) is not None:
+                    row["cost_s_per_step"] = cost["cost_s_per_step"]
+                    row["baseline_s_per_step"] = cost["baseline_s_per_step"]
                 writer.append(row)
                 rows[row["fingerprint"]] = finite(row)
                 if progress is not None:
@@ -128,53 +136,82 @@ def run_study(
 class _Plan:
     """The trainings of a study, in the order in which they can be done."""
 
-    def __init__(self, study: Study, data: StudyData, out: Path, rows: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        data: StudyData,
+        out: Path,
+        rows: dict[str, dict[str, Any]],
+        share: tuple[int, int] = (1, 1),
+    ) -> None:
         self.study, self.data, self.out, self.rows = study, data, out, rows
         self.needed = {other for cell in study.cells() for other in study.references(cell).values()}
+        self.cells = cells_of_share(study, *share)
+        self._jobs: dict[_Asked, Job] = {}
 
     def stages(self) -> Iterator[list[Job]]:
         """Lists of jobs that don't wait for one another; a list is made when the one before is done."""
         study = self.study
-        for level in sorted({study.level(arm) for arm in study.arms}):
-            cells = [cell for cell in study.cells() if study.level(cell.arm) == level]
-            yield [self.job(asked) for cell in cells for asked in self._tunings(cell)]
+        for level in sorted({study.level(cell.arm) for cell in self.cells}):
+            cells = [cell for cell in self.cells if study.level(cell.arm) == level]
+            tunings = [asked for cell in cells for asked in self._tunings(cell)]
+            while tunings:  # a grid may grow by what came of it
+                yield [self.job(asked) for asked in tunings]
+                before, tunings = tunings, [asked for cell in cells for asked in self._tunings(cell)]
+                tunings = [] if tunings == before else tunings
             runs = [_Asked(cell, "run", seed, self.chosen(cell)) for seed in range(study.seeds) for cell in cells]
             yield [self.job(asked) for asked in runs]
 
     def asked(self) -> list[_Asked]:
-        """All trainings, when the learning rates are known."""
-        runs = [_Asked(c, "run", seed, self.chosen(c)) for c in self.study.cells() for seed in range(self.study.seeds)]
-        return [asked for cell in self.study.cells() for asked in self._tunings(cell)] + runs
+        """All trainings, when the settings are known."""
+        runs = [_Asked(c, "run", seed, self.chosen(c)) for c in self.cells for seed in range(self.study.seeds)]
+        return [asked for cell in self.cells for asked in self._tunings(cell)] + runs
 
     def _tunings(self, cell: Cell) -> list[_Asked]:
-        rates = self.study.learning_rates
-        return [_Asked(cell, "tune", self.study.tuning_seed, rate) for rate in rates] if len(rates) > 1 else []
+        choices = self._grid(cell).choices
+        seeds = range(self.study.tuning_seed, self.study.tuning_seed + self.study.tuning_seeds)
+        return [_Asked(cell, "tune", seed, choice) for choice in choices for seed in seeds] if len(choices) > 1 else []
 
-    def chosen(self, cell: Cell) -> float:
-        """The learning rate of a cell: the best primary metric on the tuning documents; of equals the lower rate."""
-        rates = self.study.learning_rates
-        if len(rates) == 1:
-            return rates[0]
-        return min(self._tunings(cell), key=lambda asked: (self._judged(asked), asked.learning_rate)).learning_rate
+    def _grid(self, cell: Cell) -> Grid:
+        study = self.study
+        return grid(study.learning_rates, study.tune, study.grow_rates, lambda choice: self._judged(cell, choice))
 
-    def _judged(self, asked: _Asked) -> float:
-        row = self.rows[self.job(asked).fingerprint]
-        value = row["metrics"][TUNE][self.study.primary_metric]
-        if value is None:  # it diverged
-            return math.inf
-        return -value if self.study.primary_metric == "top1" else value
+    def chosen(self, cell: Cell) -> Choice:
+        """The settings of a cell: the best primary metric on the tuning documents; of equals the lower rate."""
+        found = self._grid(cell)
+        assert found.best is not None
+        return found.best
+
+    def _judged(self, cell: Cell, choice: Choice) -> float | None:
+        """The mean tuning loss of a choice; None where one of its trainings is still to be done."""
+        if any(self._grid(other).best is None for other in self.study.references(cell).values()):
+            return None
+        values = []
+        for seed in range(self.study.tuning_seed, self.study.tuning_seed + self.study.tuning_seeds):
+            row = self.rows.get(self.job(_Asked(cell, "tune", seed, choice)).fingerprint)
+            if row is None:
+                return None
+            value = row["metrics"][TUNE][self.study.primary_metric]
+            value = math.inf if value is None else value  # it diverged
+            values.append(-value if self.study.primary_metric == "top1" else value)
+        return sum(values) / len(values)
 
     def job(self, asked: _Asked) -> Job:
-        """Everything that a process needs to know of a training."""
-        study, tuning, rates = self.study, asked.role == "tune", self.study.learning_rates
+        """Everything that a process needs to know of a training; what it learns from has been chosen."""
+        if asked not in self._jobs:
+            self._jobs[asked] = self._made(asked)
+        return self._jobs[asked]
+
+    def _made(self, asked: _Asked) -> Job:
+        study, tuning = self.study, asked.role == "tune"
         students, taught_by = {}, {}
         for place, other in study.references(asked.cell).items():
             needed = self.job(_Asked(other, asked.role, asked.seed, self.chosen(other)))
             students[place] = self.out / STUDENTS / needed.fingerprint
             taught_by[".".join(place)] = needed.fingerprint
         settings = study.training(
-            asked.cell, seed=asked.seed, learning_rate=asked.learning_rate, folder=self.data.folder, students=students,
-            tuning=tuning,
+            asked.cell, seed=asked.seed, learning_rate=asked.choice.learning_rate, folder=self.data.folder,
+            students=students, tuning=tuning, tuned=dict(asked.choice.tuned),
         )  # fmt: skip
         config = _portable(settings.to_dict(), self.out)
         identity = [
@@ -193,8 +230,9 @@ class _Plan:
             cell=asked.cell,
             role=asked.role,
             seed=asked.seed,
-            learning_rate=asked.learning_rate,
-            at_end_of_grid=len(rates) > 1 and asked.learning_rate in (rates[0], rates[-1]),
+            learning_rate=asked.choice.learning_rate,
+            tuned=dict(asked.choice.tuned),
+            at_end_of_grid=not tuning and self._grid(asked.cell).at_end,
             settings=settings,
             config=config,
             data=self.data,
@@ -212,7 +250,7 @@ class _Plan:
     def progress(self, row: dict[str, Any], jobs: int) -> StudyProgress:
         """How far all is, and how long the rest will take: trainings of an arm not seen yet take the mean of all."""
         study = self.study
-        counts = {cell: (len(self._tunings(cell)), study.seeds) for cell in study.cells()}
+        counts = {cell: (len(self._tunings(cell)), study.seeds) for cell in self.cells}
         total = sum(sum(pair) for pair in counts.values())
         seconds: dict[Cell, list[float]] = {}
         for one in self.rows.values():

@@ -70,8 +70,14 @@ class Study:
         Paired seeds 0, 1, …: the same first weights and order of the data for every arm.
     tuning_seed : int
         Of the trainings that choose learning rates; none of the seeds.
+    tuning_seeds : int
+        Tune on that many seeds: tuning_seed, tuning_seed + 1, …; the mean decides.
     learning_rates : tuple of float
-        The grid. One: nothing is tuned.
+        The grid. One: no rate is tuned.
+    grow_rates : int
+        Rates that are added, at most, while the best one is the lowest or the highest.
+    tune : dict of str to list
+        What else is tuned in the same way, by "table.key" of a training, with the values to try.
     data : DataPlan
     domains : dict of str to tuple of str
         Other texts to evaluate on, by name.
@@ -81,6 +87,8 @@ class Study:
     contrasts : tuple of dict
         What else is compared, said before the run: arm, size and budget with against, against_size and against_budget.
         Sizes and budgets are the headline's by default, those of the second the first one's.
+    core_hours : float, optional
+        What all of it is expected to take on idle cores; said before it starts.
     form : str
         Which of the file's forms this is.
     """
@@ -95,12 +103,16 @@ class Study:
     primary: str = "in.nats"
     seeds: int = 5
     tuning_seed: int = 1000
+    tuning_seeds: int = 1
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    grow_rates: int = 3
+    tune: dict[str, Any] = field(default_factory=dict)
     data: DataPlan = field(default_factory=DataPlan)
     domains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     metrics: MetricPlan = field(default_factory=MetricPlan)
     headline: dict[str, str] = field(default_factory=dict)
     contrasts: tuple[dict[str, str], ...] = ()
+    core_hours: float | None = None
     form: str = "standard"
 
     def __post_init__(self) -> None:
@@ -110,6 +122,11 @@ class Study:
             raise ConfigError(
                 f"tuning_seed is {self.tuning_seed}, one of the {self.seeds} seeds that are reported: give another one"
             )
+        check_whole(self.tuning_seeds, "tuning_seeds", 1)
+        check_whole(self.grow_rates, "grow_rates", 0)
+        if self.core_hours is not None and not (is_number(self.core_hours) and self.core_hours > 0):
+            raise ConfigError(f"core_hours is {self.core_hours!r}: give a positive number of core-hours")
+        self._check_tune()
         rates = self.learning_rates
         if not isinstance(rates, (list, tuple)) or not rates or not all(is_number(rate) and rate > 0 for rate in rates):
             raise ConfigError(f"learning_rates is {rates!r}: give a list of positive numbers")
@@ -223,6 +240,19 @@ class Study:
                 raise ConfigError(f"a contrast names {cell}, which its size or budget leaves out")
         return one
 
+    def _check_tune(self) -> None:
+        """What is tuned beside the rate: settings of a training that no arm, size or budget sets, with their values."""
+        if not isinstance(self.tune, Mapping):
+            raise ConfigError(f'tune is {self.tune!r}: give a table, as {{ "training.weight_decay" = [0.0, 0.1] }}')
+        for name, values in self.tune.items():
+            place = tuple(name.split("."))
+            if len(place) != 2 or place in _OF_THE_STUDY:
+                raise ConfigError(
+                    f"tune has {name!r}: name one setting of a training's table, as training.warmup_ratio"
+                )
+            if not isinstance(values, (list, tuple)) or not values:
+                raise ConfigError(f"tune.{name} is {values!r}: give a list of values")
+
     def _check_arms(self, names: Any, where: str) -> None:
         """Arms that a size or a budget has: known ones, the baseline among them."""
         if not isinstance(names, (list, tuple)):
@@ -241,6 +271,7 @@ class Study:
         folder: Path,
         students: Mapping[tuple[str, str], Path],
         tuning: bool,
+        tuned: Mapping[str, Any] | None = None,
     ) -> RunSettings:
         """The settings of one training.
 
@@ -254,6 +285,8 @@ class Study:
             The folder of the student behind each of `references`.
         tuning : bool
             Evaluate on the tuning documents: the held-out ones are not looked at.
+        tuned : mapping of str to value, optional
+            Values of what `tune` names.
 
         Raises
         ------
@@ -277,6 +310,9 @@ class Study:
                 made["corpus"] = {"index": str(folder / f"index-{corpus['index']}")}
                 if "leave_out" not in corpus:
                     raise ConfigError("corpus.leave_out isn't given beside corpus.index: say 'self' or 'document'")
+            for name, value in (tuned or {}).items():
+                table, _, key = name.partition(".")
+                made.setdefault(table, {})[key] = value
             for (table, key), _ in self.references(cell).items():
                 made.setdefault(table, {})[key] = str(students.get((table, key), folder / "student"))
             whole = merged(tables, {"out": str(folder / "run"), "seed": seed, **made})

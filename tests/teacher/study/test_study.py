@@ -17,7 +17,7 @@ from corpus_teacher.cli.main import app
 from corpus_teacher.data import Document
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.study import data as study_data_module
-from corpus_teacher.study import make_study, read_rows, run_study, running
+from corpus_teacher.study import join_studies, make_study, read_rows, run_study, running, step_costs
 from corpus_teacher.study.checks import label_invariance, overlap_shares
 from corpus_teacher.study.data import split_documents, study_data
 from corpus_teacher.study.measuring import measure
@@ -54,6 +54,7 @@ def table(texts: Path, **changes: Any) -> dict[str, Any]:
         "baseline": "hard",
         "seeds": 2,
         "learning_rates": [1e-2, 1e-3],
+        "grow_rates": 0,
         "data": {
             "sources": [str(texts / "texts.jsonl")], "tokenizer": "train:280", "held_out_share": 0.2, "tune_share": 0.1,
             "max_overlap": 1.0, "indexes": {"train": 2000, "larger": "all"},
@@ -130,8 +131,8 @@ def test_seeds_are_paired(texts: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
     from corpus_teacher.study import measuring
 
-    trained = measuring._trained
-    monkeypatch.setattr(measuring, "_trained", train)
+    trained = measuring.train_parts
+    monkeypatch.setattr(measuring, "train_parts", train)
     run_study(make_study(table(texts, learning_rates=[1e-2])), tmp_path)
     assert len(seen["hard", 0][1]) == 4
     for seed in (0, 1):
@@ -368,3 +369,87 @@ def test_the_command(texts: Path, tmp_path: Path) -> None:
     assert "in.nats" in ran.stdout
     again = runner.invoke(app, ["study", "run", str(file), "--out", str(tmp_path / "out"), "--json"])
     assert json.loads(again.stdout) == {"out": str(tmp_path / "out"), "rows": 1}
+
+
+def test_a_grid_grows_where_its_best_is_at_an_end(texts: Path, tmp_path: Path) -> None:
+    study = make_study(table(texts, learning_rates=[1e-5, 2e-5], grow_rates=2, tuning_seeds=2, seeds=1))
+    rows = run_study(study, tmp_path)
+    for arm in ("hard", "corpus"):
+        tuned = [row for row in rows if row["arm"] == arm and row["role"] == "tune"]
+        rates = sorted({row["learning_rate"] for row in tuned})
+        assert rates == [1e-5, 2e-5, 4e-5, 8e-5]  # so few steps learn the more, the higher the rate
+        assert {row["seed"] for row in tuned} == {1000, 1001}
+        (run,) = [row for row in rows if row["arm"] == arm and row["role"] == "run"]
+        assert (run["learning_rate"], run["at_end_of_grid"]) == (8e-5, True)
+    assert run_study(study, tmp_path) == rows  # nothing is missing
+
+
+def test_other_settings_are_tuned_too(texts: Path, tmp_path: Path) -> None:
+    changes = {"tune": {"training.weight_decay": [0.0, 0.5]}, "learning_rates": [1e-2], "seeds": 1}
+    rows = run_study(make_study(table(texts, **changes)), tmp_path)
+    tuned = [row for row in rows if row["role"] == "tune" and row["arm"] == "hard"]
+    assert [row["tuned"] for row in tuned] == [{"training.weight_decay": 0.0}, {"training.weight_decay": 0.5}]
+    best = min(tuned, key=lambda row: row["metrics"]["tune"]["nats"])
+    (run,) = [row for row in rows if row["role"] == "run" and row["arm"] == "hard"]
+    assert run["tuned"] == best["tuned"]
+    assert run["config"]["training"]["weight_decay"] == best["tuned"]["training.weight_decay"]
+
+
+def test_shares_join_to_the_whole(texts: Path, tmp_path: Path, finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    study = make_study(table(texts))
+    for number in (1, 2):
+        assert len(run_study(study, tmp_path / str(number), share=(number, 2))) == 4
+    assert join_studies(tmp_path / "whole", [tmp_path / "1", tmp_path / "2"]) == 8
+    assert join_studies(tmp_path / "whole", [tmp_path / "1"]) == 0
+    assert untimed(read_rows(tmp_path / "whole")) == untimed(finished[1])
+    other = make_study(table(texts, name="another", seeds=1, learning_rates=[1e-2]))
+    run_study(other, tmp_path / "other", share=(1, 2))
+    with pytest.raises(ConfigError, match="join the shares of one study"):
+        join_studies(tmp_path / "whole", [tmp_path / "other"])
+    with pytest.raises(InputError, match=r"no readable study\.json"):
+        join_studies(tmp_path / "whole", [tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="share is 3/2"):
+        run_study(study, tmp_path / "3", share=(3, 2))
+
+
+def test_steps_are_timed_in_turns_and_kept_with_rows(texts: Path, tmp_path: Path) -> None:
+    study = make_study(table(texts, seeds=1, learning_rates=[1e-2]))
+    costs = step_costs(study, tmp_path, steps=2, rounds=3)
+    assert [cost.arm for cost in costs] == ["hard", "corpus"]
+    assert all(len(cost.cost_s_per_step) == len(cost.baseline_s_per_step) == 3 for cost in costs)
+    assert all(min(cost.cost_s_per_step) > 0 and cost.ratio > 0 for cost in costs)
+    for row in run_study(study, tmp_path):
+        assert row["cost_s_per_step"] == list(next(cost for cost in costs if cost.arm == row["arm"]).cost_s_per_step)
+    (tmp_path / "costs.json").write_text("[1]")
+    with pytest.raises(InputError, match="time the steps again"):
+        run_study(study, tmp_path)
+
+
+def test_data_are_known_by_their_text(texts: Path, tmp_path: Path) -> None:
+    """The same texts in another file are the same data; another text of the same length is other data."""
+    sources = tmp_path / "again.jsonl"
+    content = (texts / "texts.jsonl").read_text()
+    sources.write_text(content)
+
+    def data_of(file: Path) -> str:
+        changed = table(texts)
+        changed["data"]["sources"] = [str(texts / "texts.jsonl")]
+        return str(study_data_module._hash(study_data_module._documents((str(file),), "text")))
+
+    assert data_of(sources) == data_of(texts / "texts.jsonl")
+    first = json.loads(content.splitlines()[0])["text"]
+    swapped = first.swapcase()
+    assert swapped != first
+    sources.write_text(content.replace(json.dumps(first)[1:-1], json.dumps(swapped)[1:-1], 1))
+    assert data_of(sources) != data_of(texts / "texts.jsonl")
+
+
+def test_pieces_are_documents_of_the_index(texts: Path, tmp_path: Path) -> None:
+    changed = table(texts, seeds=1, learning_rates=[1e-2])
+    whole = study_data_module.study_data(make_study(changed), tmp_path / "whole")
+    changed["data"]["piece_characters"] = 40
+    cut = study_data_module.study_data(make_study(changed), tmp_path / "cut")
+    assert cut.manifest["documents"]["train"] > whole.manifest["documents"]["train"]
+    assert cut.manifest["domains"]["in"] == whole.manifest["domains"]["in"] | {
+        key: cut.manifest["domains"]["in"][key] for key in ("with_overlap", "mean_overlap")
+    }
