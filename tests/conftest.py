@@ -26,6 +26,8 @@ os.environ.setdefault(
 )  # a fork after use of its threads warns, and warnings are errors
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+os.fsync = lambda descriptor: None  # no test loses its power, and thousands of small files would wait for the disk
+
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the cache that this run made."""

@@ -49,6 +49,8 @@ class _Group(TyperGroup):
             sentence = _sentence(error)
             if sentence is None or os.environ.get("CORPUS_TEACHER_DEBUG") == "1":
                 raise
+            option = "--force" if ctx.invoked_subcommand == "index" else "--overwrite"
+            sentence = sentence.replace("ask to overwrite it", f"ask to overwrite it ({option})")
             typer.echo(f"error: {sentence}", err=True)
             raise typer.Exit(_FAILED) from None
 

@@ -5,12 +5,15 @@ The naive definition: cut the corpus into pieces of T tokens, drop the rest, and
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from corpus_index.files import stamp_of
 
-from corpus_teacher.errors import ConfigError
+from corpus_teacher.errors import ConfigError, InputError
 
 
 class TokenWindows:
@@ -39,6 +42,8 @@ class TokenWindows:
     ------
     ConfigError
         If the length is below 1, or the corpus is shorter than one window.
+    InputError
+        When unpickled: the file of the tokens was replaced.
 
     Examples
     --------
@@ -63,6 +68,7 @@ class TokenWindows:
         if count == 0:
             raise ConfigError(f"{len(tokens)} tokens don't fill one window of {length}: shorten the window")
         self.tokens = tokens
+        self._stamp = _stamp_of(tokens)
         self.length = length
         begins = np.arange(count, dtype=np.int64) * length
         if shuffle:
@@ -94,8 +100,25 @@ class TokenWindows:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(state["tokens"], tuple):
             filename, dtype, offset, shape = state["tokens"]
-            state["tokens"] = np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape)
+            try:
+                with open(filename, "rb") as file:
+                    if state.get("_stamp") not in (None, stamp_of(os.fstat(file.fileno()))):
+                        raise InputError(f"{filename} was replaced since the windows were cut: cut them again")
+                    state["tokens"] = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
+            except OSError as error:
+                reason = error.strerror or error
+                raise InputError(f"{filename} can't be read ({reason}): cut the windows again") from error
         self.__dict__.update(state)
+
+
+def _stamp_of(tokens: npt.NDArray[Any]) -> tuple[int, ...] | None:
+    """What tells a mapped file from its successor: of an index the file that is mapped, of others the one there now."""
+    if not isinstance(tokens, np.memmap) or tokens.filename is None:
+        return None
+    stamp: tuple[int, ...] | None = getattr(tokens, "stamp", None)
+    with contextlib.suppress(OSError):
+        stamp = stamp or stamp_of(os.stat(tokens.filename))
+    return stamp
 
 
 def _is_whole(tokens: np.memmap[Any, Any]) -> bool:

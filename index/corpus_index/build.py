@@ -99,7 +99,7 @@ def build_index(
     ...     index.count([1, 2])
     2
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # the working folder itself may be replaced
     metadata = dict(metadata or {})
     if end_of_document is None:
         end_of_document = metadata.get("end_of_document")

@@ -116,13 +116,18 @@ def _open_partial(target: Path) -> tuple[Path, int]:
                 partial.unlink()
             partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
             return partial, os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | _CLOEXEC, 0o666)
-        if _is_at(descriptor, partial):
+        if is_at(descriptor, partial):
             os.ftruncate(descriptor, 0)
             return partial, descriptor
         os.close(descriptor)  # whoever held it has given the file its name, or removed it
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def stamp_of(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What tells a file from its successor under the same name: device, inode, size, time of change (ns)."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file or folder still has this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
@@ -231,7 +236,7 @@ class Lock:
 
     def is_at(self, path: Path) -> bool:
         """Whether what is locked still has this name."""
-        return self._descriptor is not None and _is_at(self._descriptor, path)
+        return self._descriptor is not None and is_at(self._descriptor, path)
 
     def __enter__(self) -> Lock:
         return self
@@ -289,7 +294,7 @@ def lock_file(path: Path, content: bytes = b"") -> Lock | None:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | _CLOEXEC | _NOFOLLOW, 0o666)
         if not _locked(descriptor, path):
             return None
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, content)
             return Lock(descriptor, path)
@@ -483,6 +488,11 @@ def recover(path: Path, is_whole: Callable[[Path], bool]) -> None:
                 shutil.rmtree(old, ignore_errors=True)
             with contextlib.suppress(OSError):
                 old.rmdir()  # where nothing is left in it
+
+
+def is_being_replaced(path: Path) -> bool:
+    """Whether nothing stands at path for the moment only: a folder that was there waits beside it."""
+    return not os.path.lexists(path) and bool(_leftovers(path.parent, _old_prefix(path)))
 
 
 @contextlib.contextmanager

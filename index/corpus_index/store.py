@@ -1,8 +1,9 @@
 """An index on disk: a folder of flat little-endian arrays and a manifest that describes and seals them.
 
-A folder is written beside its final place under another name and renamed when it is whole, so a build that is killed
-leaves nothing that opens. The manifest holds the size and the SHA-256 of every file, and its own; sizes and the
-manifest's seal are checked at every opening, the rest by `verify`. index/README.md specifies the format byte by byte.
+A folder is written beside its final place under another name and takes the place when it is whole and on the disk: a
+build that is killed leaves nothing that opens, and an index that is replaced is exchanged in one step. Only a folder
+that is an index by its own word is ever replaced, and only the files that it names are removed. A reader opens all
+files at once, from one folder, and keeps them. index/README.md specifies the format byte by byte.
 """
 
 from __future__ import annotations
@@ -13,36 +14,51 @@ import hashlib
 import json
 import mmap
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from corpus_index import files
 from corpus_index.errors import CorpusIndexError, IndexExistsError, IndexFormatError, IndexWriteError
+from corpus_index.manifest import (
+    DEEPEST,
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    check_manifest,
+    file_names,
+    is_plain_name,
+    load_manifest,
+    open_regular,
+    read_json,
+    seal,
+)
 
-FORMAT = "corpus-index"
-VERSION = 2  # of indexes that name `deepest`; others are of version 1
-DEEPEST = 65_534  # build counts shared symbols up to 65,535
-MANIFEST = "manifest.json"
+__all__ = ["DEEPEST", "MANIFEST", "IndexWriter", "OpenFiles", "check_target", "file_sha256", "index_writer", "seal"]
+
 _CHUNK_BYTES = 1 << 24
-
-
-def seal(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a manifest's canonical JSON, its own `fingerprint` left out."""
-    content = {key: value for key, value in manifest.items() if key != "fingerprint"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+_TRIES = 200  # to open one version while others replace it
+_PAUSE_S = 0.005
+_T = TypeVar("_T")
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+        return _sha256(file.fileno())
+
+
+def _sha256(descriptor: int) -> str:
+    digest = hashlib.sha256()
+    while chunk := os.read(descriptor, _CHUNK_BYTES):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -70,7 +86,7 @@ class IndexWriter:
 
     def attach(self, name: str, content: bytes) -> None:
         """Write an extra file that travels with the index, such as a tokenizer."""
-        if Path(name).name != name or name == MANIFEST or name.endswith(".bin"):
+        if not is_plain_name(name):
             raise IndexWriteError(f"{name!r} can't be attached: give a plain file name that doesn't end in .bin")
         entry: dict[str, Any] = {}
         self._attachments[name] = entry
@@ -84,6 +100,8 @@ class IndexWriter:
                 chunk = view[start : start + _CHUNK_BYTES]
                 digest.update(chunk)
                 file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
         entry["bytes"] = view.nbytes
         entry["sha256"] = digest.hexdigest()
 
@@ -104,10 +122,8 @@ class IndexWriter:
         manifest["arrays"] = self._arrays
         manifest["attachments"] = self._attachments
         manifest["fingerprint"] = seal(manifest)
-        with (self.folder / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        check_manifest(manifest, self.folder / MANIFEST)
+        files.write_file(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 @contextlib.contextmanager
@@ -125,52 +141,105 @@ def index_writer(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
     check_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.building-", dir=path.parent))
-    except OSError as error:
-        raise _write_error(path, error) from error
-    writer = IndexWriter(folder, path)
-    try:
-        try:
-            yield writer
-            writer.wait()
-            folder.chmod(0o777 & ~_umask())
-            if path.exists():
-                check_target(path, overwrite=overwrite)
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-                path.rename(old / path.name)
-                try:
-                    folder.rename(path)
-                except BaseException:
-                    (old / path.name).rename(path)
-                    raise
-                finally:
-                    shutil.rmtree(old, ignore_errors=True)
-            else:
-                folder.rename(path)
-        finally:
-            writer.close()
+        with files.scratch_folder(path.parent, f".{path.name}.building-") as folder:
+            writer = IndexWriter(folder, path)
+            try:
+                yield writer
+                writer.wait()
+            finally:
+                writer.close()
+            files.place_folder(folder, path, check=_check_replaceable if overwrite else None, remove=_remove_index)
     except OSError as error:
         if isinstance(error, CorpusIndexError):
             raise
+        if isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise _exists(path) from error
         raise _write_error(path, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise IndexExistsError where a new index must not be written."""
+    """Refuse a path where a new index must not be written.
+
+    What a process that was killed amid a replacement had taken away from there is put back before.
+
+    Raises
+    ------
+    IndexExistsError
+        Something stands there and overwrite is False; or it is neither an index by its own word nor an empty folder,
+        or holds files that aren't the index's.
+    """
+    path = Path(os.path.abspath(path))
+    with contextlib.suppress(OSError):
+        files.recover(path, _is_whole)
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise IndexExistsError(f"{path} exists already: choose another folder, or ask to overwrite it (--force)")
-    if not path.is_dir() or (any(path.iterdir()) and not (path / MANIFEST).is_file()):
+        raise _exists(path)
+    _check_replaceable(path)
+
+
+def _exists(path: Path) -> IndexExistsError:
+    return IndexExistsError(f"{path} exists already: choose another folder, or ask to overwrite it")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise IndexExistsError unless a folder is an index by its own word, or empty, and holds nothing else."""
+    if path.is_symlink():
+        raise IndexExistsError(
+            f"{path} is a link to {os.readlink(path)}, so it is not overwritten: name the index's own folder"
+        )
+    if not path.is_dir():
         raise IndexExistsError(f"{path} is not an index, so it is not overwritten: choose another folder")
+    found = set(os.listdir(path))
+    if not found:
+        return
+    named = _named_files(path)
+    if named is None:
+        raise IndexExistsError(f"{path} is not an index, so it is not overwritten: choose another folder")
+    for name in sorted(found):
+        if name not in named or not stat.S_ISREG((path / name).lstat().st_mode):
+            raise IndexExistsError(
+                f"{path} holds {name!r}, which is not the index's, so it is not overwritten: move that away, or choose "
+                "another folder"
+            )
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _named_files(path: Path) -> set[str] | None:
+    """The files that a folder's manifest names, itself included; None where it isn't an index by its own word."""
+    try:
+        manifest = read_json(path / MANIFEST)
+        if manifest["format"] != FORMAT:
+            return None
+        return {MANIFEST, *(name for name, _ in file_names(manifest))}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_manifest(path)
+    except IndexFormatError:
+        return False
+    return not path.is_symlink()
+
+
+def _remove_index(folder: Path) -> None:
+    """Remove an index that was replaced: the files that it names, the manifest last, and nothing else."""
+    for name in sorted(_named_files(folder) or (), key=lambda name: name == MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        kept = folder.with_name(f"kept-{secrets.token_hex(4)}")  # somebody put a file there in this very moment
+        folder.rename(kept)
+        raise IndexWriteError(
+            f"the new index is in place; the old one's folder, {kept}, holds a file that was not the index's, "
+            f"{os.listdir(kept)[0]!r}: take it from there"
+        ) from error
 
 
 def _write_error(path: Path, error: OSError) -> IndexWriteError:
@@ -184,64 +253,148 @@ def _write_error(path: Path, error: OSError) -> IndexWriteError:
     return IndexWriteError(f"{path} can't be written ({reason}): choose a folder that you may write to")
 
 
+class OpenFiles(NamedTuple):
+    """All files of one version of an index, mapped read-only.
+
+    arrays: by name. attachments: their bytes, by name. stamps: device, inode, size and time of change of each array's
+    file, for who opens it again by its path.
+    """
+
+    manifest: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    attachments: dict[str, mmap.mmap | bytes]
+    stamps: dict[str, tuple[int, int, int, int]]
+
+
+def open_files(path: Path) -> OpenFiles:
+    """Open all files of an index: those of one version, though it be replaced meanwhile.
+
+    Raises
+    ------
+    IndexFormatError
+        If there is no such index, it is damaged, or of a newer version.
+
+    Notes
+    -----
+    The folder is opened once and every file by way of it, so no file of a successor can be among them; the manifest's
+    seal binds names, sizes and checksums. Where the folder is being removed, the one that has its name now is opened.
+    """
+    return _of_one_version(path, _map_all)
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of an index, its seal and the sizes of all files checked.
+    """The manifest of an index; its seal, its fields and the sizes of all files checked.
 
     Raises
     ------
     IndexFormatError
         If there is no such index, it is damaged, or of a newer version.
     """
-    if not path.is_dir():
-        raise IndexFormatError(f"there is no index at {path}: give the folder that `index build` wrote")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IndexFormatError(f"{path} is not an index: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
-        raise IndexFormatError(f"{path / MANIFEST} can't be read ({error}): build the index again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise IndexFormatError(f"{path / MANIFEST} describes no {FORMAT}: give the folder that `index build` wrote")
-    if not isinstance(manifest.get("version"), int) or manifest["version"] > VERSION:
-        raise IndexFormatError(
-            f"{path} has format version {manifest.get('version')}, this program reads up to {VERSION}: "
-            "upgrade corpus-teacher, or build the index again"
-        )
-    if manifest.get("fingerprint") != seal(manifest):
-        raise IndexFormatError(f"{path / MANIFEST} was changed after it was written: build the index again")
-    for name, entry in files_of(manifest):
+
+    def sizes_fit(path: Path, folder: int, manifest: dict[str, Any]) -> dict[str, Any]:
+        for name, entry in file_names(manifest):
+            os.close(_open_sized(path, folder, name, entry))
+        return manifest
+
+    return _of_one_version(path, sizes_fit)
+
+
+def check_files(path: Path) -> str:
+    """Compare every file with its SHA-256; returns the fingerprint of the index whose files these are.
+
+    Raises
+    ------
+    IndexFormatError
+        At the first that differs.
+    """
+
+    def compare(path: Path, folder: int, manifest: dict[str, Any]) -> str:
+        for name, entry in file_names(manifest):
+            descriptor = _open_sized(path, folder, name, entry)
+            try:
+                same = _sha256(descriptor) == entry["sha256"]
+            except OSError as error:
+                raise _unreadable(path / name, error) from error
+            finally:
+                os.close(descriptor)
+            if not same:
+                raise IndexFormatError(f"{path / name} was changed after it was written: build the index again")
+        return str(manifest["fingerprint"])
+
+    return _of_one_version(path, compare)
+
+
+def _of_one_version(path: Path, use: Callable[[Path, int, dict[str, Any]], _T]) -> _T:
+    """Call use(path, descriptor of the folder, manifest); again where the folder was replaced meanwhile."""
+    for _ in range(_TRIES):
         try:
-            size = (path / name).stat().st_size
-        except OSError:
-            raise IndexFormatError(f"{path / name} is missing: build the index again") from None
-        if size != entry["bytes"]:
-            raise IndexFormatError(
-                f"{path / name} has {size:,} bytes instead of {entry['bytes']:,}: build the index again"
-            )
-    return manifest
+            folder = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            if files.is_being_replaced(path):
+                time.sleep(_PAUSE_S)
+                continue
+            raise _no_index(path) from None
+        except NotADirectoryError:
+            raise _no_index(path) from None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        try:
+            return use(path, folder, load_manifest(path, folder))
+        except FileNotFoundError as error:
+            if files.is_at(folder, path):
+                if error.filename in (None, MANIFEST):
+                    raise IndexFormatError(f"{path} is not an index: it has no {MANIFEST}") from None
+                raise IndexFormatError(f"{path / error.filename} is missing: build the index again") from None
+        finally:
+            os.close(folder)
+    raise IndexFormatError(
+        f"{path} is being replaced, or was when a build was killed: open it later, or start the build again"
+    )
 
 
-def files_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """File name and entry of everything that a manifest names."""
-    for name, entry in manifest["arrays"].items():
-        yield f"{name}.bin", entry
-    yield from manifest["attachments"].items()
+def _no_index(path: Path) -> IndexFormatError:
+    return IndexFormatError(f"there is no index at {path}: give the folder that `index build` wrote")
 
 
-def map_array(path: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+def _unreadable(path: Path, error: OSError) -> IndexFormatError:
+    way_out = "close other files, or raise the limit" if error.errno == errno.EMFILE else "build the index again"
+    return IndexFormatError(f"{path} can't be read ({error.strerror or error}): {way_out}")
+
+
+def _open_sized(path: Path, folder: int, name: str, entry: Mapping[str, Any]) -> int:
+    """A descriptor of one file of an index, of the size that the manifest says."""
+    try:
+        descriptor = open_regular(name, folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path / name, error) from error
+    size = os.fstat(descriptor).st_size
+    if size != entry["bytes"]:
+        os.close(descriptor)
+        raise IndexFormatError(f"{path / name} has {size:,} bytes instead of {entry['bytes']:,}: build the index again")
+    return descriptor
+
+
+def _map_all(path: Path, folder: int, manifest: dict[str, Any]) -> OpenFiles:
+    with contextlib.ExitStack() as stack:
+        opened: dict[str, int] = {}
+        for name, entry in file_names(manifest):
+            opened[name] = _open_sized(path, folder, name, entry)
+            stack.callback(os.close, opened[name])
+        try:
+            arrays = {name: _array(opened[f"{name}.bin"], entry) for name, entry in manifest["arrays"].items()}
+            attachments = {name: _map(opened[name], entry) for name, entry in manifest["attachments"].items()}
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        stamps = {name: files.stamp_of(os.fstat(opened[f"{name}.bin"])) for name in arrays}
+    return OpenFiles(manifest, arrays, attachments, stamps)
+
+
+def _map(descriptor: int, entry: Mapping[str, Any]) -> mmap.mmap | bytes:
+    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if entry["bytes"] else b""
+
+
+def _array(descriptor: int, entry: Mapping[str, Any]) -> np.ndarray:
     """A read-only array over the file (its pages are read when touched)."""
-    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
-    if entry["bytes"] == 0:
-        array = np.empty(shape, dtype)
-        array.flags.writeable = False
-        return array
-    with (path / f"{name}.bin").open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(mapped, dtype).reshape(shape)
-
-
-def check_files(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Compare every file with its SHA-256; raises IndexFormatError on the first that differs."""
-    for name, entry in files_of(manifest):
-        if file_sha256(path / name) != entry["sha256"]:
-            raise IndexFormatError(f"{path / name} was changed after it was written: build the index again")
+    return np.frombuffer(_map(descriptor, entry), np.dtype(entry["dtype"])).reshape(entry["shape"])

@@ -12,7 +12,7 @@ from corpus_index._kernels import companions, walk
 from corpus_index.core.mapped import BLOCK
 from corpus_index.errors import IndexFormatError
 from corpus_index.index import CorpusIndex
-from corpus_index.store import check_files, read_manifest
+from corpus_index.store import check_files
 
 _SAMPLE = 100_000
 _ROW_SAMPLE = 1_000
@@ -44,10 +44,12 @@ def verify_index(path: str | os.PathLike[str], *, full: bool = False, seed: int 
     -----
     Reads every file once; beyond that O(sample), or with full O(N · shared length).
     """
-    path = Path(path)
-    check_files(path, read_manifest(path))
+    path = Path(os.path.abspath(path))
+    fingerprint = check_files(path)
     passed = ["checksums of all files"]
     with CorpusIndex.open(path) as index:
+        if index.fingerprint != fingerprint:
+            raise IndexFormatError(f"{path} was replaced while it was checked: check it again")
         checks: list[Callable[[CorpusIndex, np.random.Generator, bool], str]] = [
             _documents,
             _symbols,

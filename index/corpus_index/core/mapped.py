@@ -13,9 +13,10 @@ import numpy as np
 
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index.errors import IndexFormatError, QueryError
-from corpus_index.store import DEEPEST, map_array, read_manifest
+from corpus_index.manifest import BLOCK, DEEPEST, levels_of
+from corpus_index.store import open_files
 
-BLOCK = 64  # ranks, or blocks of them, to a minimum of the level above
+__all__ = ["BLOCK", "OpenedIndex"]
 
 
 class OpenedIndex:
@@ -23,17 +24,17 @@ class OpenedIndex:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(path))
-        self._manifest = read_manifest(self.path)
-        manifest = self._manifest
+        opened = open_files(self.path)
+        self._manifest = manifest = opened.manifest
         self.num_tokens: int = manifest["num_tokens"]
         self.num_documents: int = manifest["num_documents"]
         self.vocab_size: int = manifest["vocab_size"]
         self.metadata: dict[str, Any] = manifest["metadata"]
         self.end_of_document: int | None = self.metadata.get("end_of_document")
         self.fingerprint: str = manifest["fingerprint"]
-        self._arrays: dict[str, np.ndarray] = {
-            name: map_array(self.path, name, entry) for name, entry in manifest["arrays"].items()
-        }
+        self._arrays = opened.arrays
+        self._attachments = opened.attachments
+        self._tokens_stamp = opened.stamps["tokens"]
         array = self.array
         self._index: IndexArrays | None = IndexArrays(
             TextArrays(
@@ -43,7 +44,7 @@ class OpenedIndex:
                 array("doc_directory"),
                 manifest["document_shift"],
             ),
-            NodeArrays(array("common"), array("minima"), _levels(self.num_tokens)),
+            NodeArrays(array("common"), array("minima"), levels_of(self.num_tokens)),
             StepArrays(array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")),
             manifest["num_starts"],
         )
@@ -72,6 +73,7 @@ class OpenedIndex:
     def close(self) -> None:
         """Let go of the files; the index can't be asked any more."""
         self._arrays = {}
+        self._attachments = {}
         self._index = None
 
     def __exit__(
@@ -130,12 +132,19 @@ class OpenedIndex:
         """The corpus: shape (N,), uint16 or uint32 ids, read-only.
 
         A `numpy.memmap` of its file, so that datasets over it can be pickled as a path (an array in memory where the
-        vocabulary is far larger than the corpus).
+        vocabulary is far larger than the corpus). Its attribute `stamp` tells that file from a successor's.
         """
         symbols = self.array("tokens")
         if "alphabet" in self._arrays:
             return self.ids_of(symbols)
-        return np.memmap(self.path / "tokens.bin", symbols.dtype, "r", shape=symbols.shape)
+        base: Any = symbols
+        while isinstance(base, np.ndarray):
+            base = base.base
+        mapped: Any = base.obj if isinstance(base, memoryview) else base
+        tokens: Any = np.ndarray.__new__(np.memmap, symbols.shape, symbols.dtype, mapped)
+        tokens._mmap, tokens.offset, tokens.mode = mapped, 0, "r"
+        tokens.filename, tokens.stamp = self.path / "tokens.bin", self._tokens_stamp
+        return tokens
 
     @property
     def doc_starts(self) -> np.ndarray:
@@ -153,7 +162,9 @@ class OpenedIndex:
         if name not in self._manifest["attachments"]:
             known = ", ".join(self._manifest["attachments"]) or "none"
             raise IndexFormatError(f"{self.path} holds no {name!r}; its attachments: {known}")
-        return (self.path / name).read_bytes()
+        if not self._arrays:
+            raise QueryError(f"the index at {self.path} is closed: open it again")
+        return bytes(self._attachments[name])
 
     def kernel_arrays(self) -> IndexArrays:
         """The arrays as kernels take them."""
@@ -173,12 +184,3 @@ class OpenedIndex:
         symbols = np.searchsorted(alphabet, ids)
         known = alphabet[np.minimum(symbols, alphabet.size - 1)] == ids
         return np.where(known, symbols, self.num_symbols)
-
-
-def _levels(num_tokens: int) -> np.ndarray:
-    """Where each level of block minima begins in `minima`, and the end."""
-    starts, size = [0], num_tokens
-    while len(starts) == 1 or size > BLOCK:
-        size = -(-size // BLOCK)
-        starts.append(starts[-1] + size)
-    return np.array(starts, np.int64)
