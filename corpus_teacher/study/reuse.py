@@ -11,7 +11,7 @@ from typing import Any
 
 from corpus_teacher.errors import InputError, OutputError
 from corpus_teacher.study.measuring import Job
-from corpus_teacher.study.rows import ROWS_FILE, read_rows
+from corpus_teacher.study.rows import ROWS_FILE, has_rows, read_rows
 
 STUDENTS = "students"
 
@@ -28,7 +28,7 @@ class Done:
     def __init__(self, folders: Sequence[str | Path]) -> None:
         self.found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
         for folder in map(Path, folders):
-            if not (folder / ROWS_FILE).is_file():
+            if not has_rows(folder):
                 raise InputError(f"{folder} has no {ROWS_FILE}: give folders of `study run` to reuse")
             for row in read_rows(folder):
                 self.found.setdefault(row["fingerprint"], []).append((folder, row))

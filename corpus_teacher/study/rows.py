@@ -1,8 +1,12 @@
-"""rows.jsonl: one finished training a line, appended and forced to the disk, so that a killed study loses none."""
+"""rows.jsonl: one line per finished training, appended and forced to the disk, so that a killed study loses none.
+
+The rows of a finished study can be packed into rows.jsonl.xz (`pack_rows`), a tenth of the size. `read_rows` reads both.
+"""
 
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
 from pathlib import Path
@@ -10,29 +14,93 @@ from typing import Any
 
 from corpus_teacher.errors import InputError, OutputError
 
-ROWS_FILE = "rows.jsonl"
+ROWS_FILE, PACKED_FILE = "rows.jsonl", "rows.jsonl.xz"
+
+
+def has_rows(folder: str | Path) -> bool:
+    """Whether a folder has rows, packed or not."""
+    return any(Path(folder, name).is_file() for name in (ROWS_FILE, PACKED_FILE))
 
 
 def read_rows(folder: str | Path) -> list[dict[str, Any]]:
-    """The rows of a study's folder, in the order in which they were finished; a line that a kill cut off is left out.
+    """Read the rows of a study's folder: those of rows.jsonl.xz first, then those of rows.jsonl.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    list of dict
+        In the order in which the trainings were finished. A last line of rows.jsonl that a kill cut off is left out, and
+        so is a line of rows.jsonl that rows.jsonl.xz has already. Empty where the folder has neither file.
 
     Raises
     ------
     InputError
-        A line in the middle that is no JSON.
+        A file that can't be read; a line in the middle that is not valid JSON.
     """
-    path = Path(folder, ROWS_FILE)
-    try:
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}, is no JSON: take the line out") from error
+    rows, seen = [], set()
+    for path in (Path(folder, PACKED_FILE), Path(folder, ROWS_FILE)):
+        for number, line in enumerate(_content(path).split(b"\n")[:-1], start=1):
+            if path.name == ROWS_FILE and line in seen:
+                continue
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}, is not valid JSON: take the line out") from error
+            if path.name == PACKED_FILE:
+                seen.add(line)
     return rows
+
+
+def pack_rows(folder: str | Path) -> Path:
+    """Pack rows.jsonl into rows.jsonl.xz, beside the rows that are packed already, and remove it.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    Path
+        Of rows.jsonl.xz: the same bytes for the same rows. A kill loses no row, and running it again finishes the job.
+
+    Raises
+    ------
+    InputError
+        A folder without rows.jsonl.
+    OutputError
+        A file that can't be written.
+    """
+    plain, packed = Path(folder, ROWS_FILE), Path(folder, PACKED_FILE)
+    if not plain.is_file():
+        raise InputError(f"{folder} has no {ROWS_FILE}: give a folder of `study run`")
+    before = _content(packed)
+    seen = set(before.split(b"\n"))
+    new = [line for line in _content(plain).split(b"\n")[:-1] if line not in seen]
+    content = before + b"".join(line + b"\n" for line in new)
+    scratch = packed.with_name(f".{packed.name}.{os.getpid()}")
+    try:
+        with open(scratch, "wb") as file:
+            file.write(lzma.compress(content, preset=9))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, packed)
+        plain.unlink()
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise OutputError(f"{packed} can't be written: {error.strerror or error}") from error
+    return packed
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file of rows, unpacked; none where there is no file."""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+        return lzma.decompress(content) if path.name == PACKED_FILE and content else content
+    except (OSError, lzma.LZMAError) as error:
+        raise InputError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 class RowWriter:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, within
+from corpus_teacher.study.report.contrasts import CONTRAST_KEYS
 from corpus_teacher.study.plans import DataPlan, MetricPlan, texts_of
 from corpus_teacher.training.settings import RunSettings, make_run, merged
 
@@ -31,7 +32,6 @@ DOMAIN_METRICS = ("nats", "bits_per_byte", "ece", "brier", "top1")
 
 _REFERENCES = (("neural", "model"), ("self", "checkpoint"), ("student", "checkpoint"), ("data", "train"))
 _ARMS = "arms"
-CONTRAST_KEYS = ("arm", "size", "budget", "against", "against_size", "against_budget")
 _OF_THE_STUDY = {
     ("out",): "the study has a folder",
     ("seed",): "say at the top how many seeds",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from corpus_teacher.study.report.matching import INSIDE, Matched, equal_compute, token_speed_up
+from corpus_teacher.study.report.matching import Matched, equal_compute, token_speed_up
 from corpus_teacher.study.report.numbers import interval, number, p_text, plural, ratio, signed, unit_of
 from corpus_teacher.study.report.results import Place, Results, lower_is_better
 from corpus_teacher.study.report.statistics import Estimate, difference, holm
@@ -165,7 +165,7 @@ def _answer(results: Results, family: Sequence[Comparison]) -> str:
         verb = "lowers" if best.lower_is_better else "raises"
         gained = f"{number(best.gain)}{unit_of(metric)} {interval(best.difference, turned=best.lower_is_better)}"
         text = f"{arm} {verb} {metric} by {gained} against {baseline}{where} ({basis})"
-        if best.speed_up.estimate is not None and best.speed_up.how != INSIDE:
+        if best.speed_up.estimate is not None:
             text += f"; {baseline} needs {ratio(best.speed_up.estimate)} times its tokens for the same loss"
         return text + "."
     said = f"{arm}, has {metric} {change} against it ({basis})."

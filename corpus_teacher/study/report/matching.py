@@ -2,10 +2,13 @@
 
 Both read a loss between runs of several budgets, each finished under its own learning-rate schedule. The inside of one
 run is not such a curve: before the learning rate has come down the loss is too high, so that reading there makes every
-saving look larger. Where there is one budget only, that is all there is, and the result says so.
+saving look larger (1.83 where finished runs say 1.30). So with one budget nothing is read, and the result says why.
 
 Between two runs the loss is taken as linear in the logarithm of the cost. How wrong that is, is estimated by what other
 curves through the same points would give (linear in the cost; a power law), and by leaving inner points out.
+
+CPU time is compared only where the machine did nothing else: two arms that do the same work took 60 and 68 seconds when
+they were timed under different load.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from corpus_teacher.study.report.results import Place, Results, Row
 from corpus_teacher.study.report.statistics import Estimate, Floats, draw_values, estimate
 
 FINISHED, FINISHED_ARM = "between finished runs", "between the arm’s finished runs"
-BEYOND, INSIDE = "beyond the last finished run", "inside of one run"
+BEYOND = "beyond the last finished run"
+ONE_BUDGET = "not read: one budget"
+LOADED = "not known: the machine did other work while the runs were timed"
 
-_LATE = 0.75  # of the tokens: a run that had its last loss before that has come back to it
+_BUSY = 1.15  # seconds over CPU seconds: above that a process waited for others
 _FAR = 0.5  # of the last step between budgets: so far a compute-matched reading may go beyond it
 
 
@@ -37,9 +42,9 @@ class Matched:
     estimate : Estimate, optional
         A speed-up (the baseline's tokens over the arm's) or a difference of losses; None where it can't be read.
     how : str
-        `FINISHED`, `FINISHED_ARM`, `BEYOND` or `INSIDE`; or why there is none.
+        `FINISHED`, `FINISHED_ARM` or `BEYOND`; or why there is none.
     error : float
-        Of the interpolation: of the speed-up's logarithm, or of the loss. NaN inside of one run.
+        Of the interpolation: of the speed-up's logarithm, or of the loss. NaN where there is no estimate.
     """
 
     estimate: Estimate | None
@@ -68,12 +73,10 @@ def token_speed_up(results: Results, place: Place) -> Matched:
     """
     base = (results.baseline, *place[1:])
     found = _between_runs(results, results.baseline, place)
-    if found is None:
-        found = _inside_speed_up(results, place)
-    if found.estimate is None:
+    if found is None or found.estimate is None:
         turned = _between_runs(results, place[0], base, turned=True)
         found = turned if turned is not None and turned.estimate is not None else found
-    return found
+    return found or Matched(None, ONE_BUDGET)
 
 
 def _between_runs(results: Results, runner: str, place: Place, *, turned: bool = False) -> Matched | None:
@@ -110,10 +113,14 @@ def equal_compute(results: Results, place: Place) -> Matched:
     own = results.mean(place, results.cost)
     if own is None or not points:
         return Matched(None, "the rows lack costs")
+    if results.cost == "cpu_s" and any(_is_loaded(results, one) for one in [place, *(point for point, _ in points)]):
+        return Matched(None, LOADED)
     costs = [cost for _, cost in points]
-    far = len(costs) > 1 and own <= costs[-1] * (costs[-1] / costs[-2]) ** _FAR
-    if len(costs) < 2 or own < costs[0] or not far or not (np.diff(costs) > 0).all():
-        return _inside_compute(results, place)
+    if len(costs) < 2:
+        return Matched(None, ONE_BUDGET)
+    far = own <= costs[-1] * (costs[-1] / costs[-2]) ** _FAR
+    if own < costs[0] or not far or not (np.diff(costs) > 0).all():
+        return Matched(None, f"no finished runs of {results.baseline} around that cost")
     draws = results.draws([point for point, _ in points] + [place], loss_metric(results))
     if draws is None:
         return Matched(None, "no seed is common to this run and all budgets of the baseline")
@@ -144,61 +151,10 @@ def mean_curves(results: Results, place: Place, seeds: Sequence[int]) -> tuple[F
     return (shared, np.array([nats[np.isin(tokens, shared)] for tokens, nats in curves])) if len(shared) else None
 
 
-def _inside_speed_up(results: Results, place: Place) -> Matched:
-    """The same along the curves of one budget: of the better run, where it first had the other's last loss."""
-    found = _curves_of_both(results, place)
-    if found is None:
-        return Matched(None, "one budget, no learning curves")
-    tokens, base, arm = found
-    arm_leads = arm[:, -1].mean() <= base[:, -1].mean()
-    leader, behind = (arm, base) if arm_leads else (base, arm)
-    target = behind[:, -1]
-    mean, goal = leader.mean(axis=0), target.mean()
-    if tokens[np.argmax(behind.mean(axis=0) <= goal)] <= _LATE * tokens[-1]:
-        risen = results.baseline if arm_leads else place[0]
-        return Matched(None, f"inside of one run: the loss of {risen} fell, and rose again to where it ends")
-    reached = np.flatnonzero(mean <= goal)
-    at = int(reached[0]) if len(reached) else len(mean) - 1
-    if at == 0:
-        return Matched(None, "inside of one run: reached before the first evaluation")
-    step, start = math.log(tokens[at] / tokens[at - 1]), math.log(tokens[at - 1] / tokens[-1])
-
-    def log_speed_up(values: Floats) -> Any:
-        share = (values[..., 0] - values[..., 2]) / (values[..., 0] - values[..., 1])
-        return -(start + share * step) if arm_leads else start + share * step
-
-    draws = draw_values(np.stack([leader[:, at - 1], leader[:, at], target]))
-    return Matched(estimate(draws, log_speed_up, ratio=True), INSIDE)
-
-
-def _inside_compute(results: Results, place: Place) -> Matched:
-    """The same where the baseline has no run of that cost: the dearer run is read inside, at the other's whole cost."""
-    base_place = (results.baseline, *place[1:])
-    own, base_cost = results.mean(place, results.cost), results.mean(base_place, results.cost)
-    found = _curves_of_both(results, place)
-    if found is None or not own or not base_cost:
-        return Matched(None, "no run of that cost, no learning curves")
-    tokens, base, arm = found
-    dearer, ratio = (arm, base_cost / own) if own >= base_cost else (base, own / base_cost)
-    at = tokens[-1] * ratio
-    if at < tokens[0]:
-        return Matched(None, "inside of one run: before the first evaluation")
-    read = np.array([np.interp(math.log(at), np.log(tokens), nats) for nats in dearer])
-    pair = np.stack([base[:, -1], read] if own >= base_cost else [read, arm[:, -1]])
-    return Matched(estimate(draw_values(pair), lambda values: values[..., 1] - values[..., 0]), INSIDE)
-
-
-def _curves_of_both(results: Results, place: Place) -> tuple[Floats, Floats, Floats] | None:
-    """Tokens (P,), the baseline's and the arm's nats (S, P) at the evaluations that both made."""
-    base_place = (results.baseline, *place[1:])
-    seeds = results.common_seeds([base_place, place])
-    base, arm = mean_curves(results, base_place, seeds), mean_curves(results, place, seeds)
-    if base is None or arm is None:
-        return None
-    shared = np.intersect1d(base[0], arm[0])
-    if len(shared) < 2 or shared[-1] != max(base[0][-1], arm[0][-1]):
-        return None
-    return shared, base[1][:, np.isin(base[0], shared)], arm[1][:, np.isin(arm[0], shared)]
+def _is_loaded(results: Results, place: Place) -> bool:
+    """Whether a run of a place waited for other work: its seconds exceed its CPU seconds."""
+    times = [(row.get("seconds"), row.get("cpu_s")) for row in results.runs.get(place, {}).values()]
+    return any(seconds and cpu_s and seconds > _BUSY * cpu_s for seconds, cpu_s in times)
 
 
 def _points(results: Results, arm: str, place: Place, field: str) -> list[tuple[Place, float]]:

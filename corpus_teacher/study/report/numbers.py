@@ -10,12 +10,12 @@ NOTHING = "–"
 UNITS = {"nats": "nats per token", "bits_per_byte": "bits per byte"}
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def number(value: float | None, digits: int = 3) -> str:
     """A number, or a dash."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
-def signed(value: float, digits: int = 4) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """A number with its sign.
 
     >>> signed(-0.25, 2), signed(0.25, 2), signed(-0.001, 2)
@@ -25,7 +25,7 @@ def signed(value: float, digits: int = 4) -> str:
     return text.replace("-", "−") if float(text) else text[1:]
 
 
-def interval(one: Estimate, digits: int = 4, *, turned: bool = False) -> str:
+def interval(one: Estimate, digits: int = 3, *, turned: bool = False) -> str:
     """[low, high] of a difference; turned, of its negative, which is a gain."""
     low, high = (-one.high, -one.low) if turned else (one.low, one.high)
     if math.isnan(low):

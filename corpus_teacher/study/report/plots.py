@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from corpus_teacher.pages.page import INK, PALETTE, plain_axes, plot
 from corpus_teacher.study.report.analysis import Analysis, Comparison
-from corpus_teacher.study.report.matching import INSIDE, mean_curves
+from corpus_teacher.study.report.matching import mean_curves
 from corpus_teacher.study.report.numbers import unit_of
 from corpus_teacher.study.report.results import Place, Results, Row
 from corpus_teacher.study.report.statistics import Estimate, Floats, draw_values, estimate, t_quantile
@@ -85,22 +85,22 @@ def learning_curves(results: Results, size: str, budget: str) -> Figure | None:
 
 
 def speed_up_bars(results: Results, analysis: Analysis, size: str) -> Figure | None:
-    """Speed-up over the baseline with its interval, a bar an arm and budget; pale where read inside of one run."""
+    """Speed-up over the baseline with its interval, a bar for each arm and budget."""
     found = [
-        (one.place[0], one.place[2], one.speed_up.estimate, one.speed_up.how)
+        (one.place[0], one.place[2], one.speed_up.estimate)
         for one in analysis.comparisons
         if one.place[1] == size and one.speed_up.estimate is not None
     ]
     if not found:
         return None
     found.sort(key=lambda one: (results.arms.index(one[0]), results.budgets.index(one[1])), reverse=True)
-    several = len({budget for _, budget, _, _ in found}) > 1
+    several = len({budget for _, budget, _ in found}) > 1
     figure, axes = plot(height=1.3 + 0.36 * max(len(found), 2))
-    _sideways(axes, [f"{arm}, {budget}" if several else arm for arm, budget, _, _ in found])
+    _sideways(axes, [f"{arm}, {budget}" if several else arm for arm, budget, _ in found])
     axes.axvline(1, color=_LINE, linewidth=1.2)
-    for row, (arm, _, value, how) in enumerate(found):
-        colour, alpha = _style(results, arm)["color"], 0.1 if how == INSIDE else 0.4
-        axes.barh(row, value.value - 1, left=1, height=0.6, color=colour, alpha=alpha, linewidth=0)
+    for row, (arm, _, value) in enumerate(found):
+        colour = _style(results, arm)["color"]
+        axes.barh(row, value.value - 1, left=1, height=0.6, color=colour, alpha=0.4, linewidth=0)
         _whisker(axes, row, value, colour)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -147,8 +147,8 @@ def gain_by(results: Results, analysis: Analysis, axis: str) -> Figure | None:
     axis : {"parameters", "tokens", "passes"}
         The other of size and budget stays at the headline's. None where there are fewer than two values.
     """
-    if analysis.headline is None:
-        return None
+    if analysis.headline is None or (axis == "parameters" and len(results.sizes) < 2):
+        return None  # an arm may be a larger student, such as one that teaches others: that is no size of the study
     size, budget = analysis.headline
     fixed = 2 if axis == "parameters" else 1
     found = [one for one in analysis.comparisons if one.place[fixed] == (budget if fixed == 2 else size)]

@@ -10,7 +10,9 @@ Five seeds are few: a percentile interval of five values covers about 83 % where
 the standard error only, with seeds' deviations stretched by √(S/(S−1)), and Student's t gives the width. Its degrees of
 freedom are Satterthwaite's, of the seeds' and the documents' shares of the variance: near S − 1 where seeds rule, near
 D − 1 where documents do. A draw of seeds *and* documents counts what is neither's own (the interaction) about three
-times, which makes intervals of few documents wider, never narrower.
+times. Documents' deviations are not stretched, so where documents rule, and they are few or of very different lengths,
+an interval is a little narrow: with 16 documents of 262 to 27,524 tokens (as many as 7 equal ones) it covers 90 to 91 %
+where it says 95 % (simulated).
 """
 
 from __future__ import annotations
@@ -117,6 +119,8 @@ def draw_losses(sums: npt.ArrayLike, tokens: npt.ArrayLike) -> Draws:
         raise InputError("a loss is not a finite number: leave diverged runs out of the comparison")
     if not tokens.sum() > 0:
         raise InputError("the documents hold no tokens: evaluate on text")
+    scored = tokens > 0  # a document without tokens says nothing, and a draw of such documents alone would be 0 / 0
+    sums, tokens = sums[:, :, scored], tokens[scored]
     num_seeds, num_documents = sums.shape[1:]
     of_seeds, of_documents = _multiplicities(num_seeds, num_documents)
     means = sums.sum(axis=2) / tokens.sum()  # (K, S)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from corpus_teacher.study.report.analysis import BETTER, Analysis
 from corpus_teacher.study.report.contrasts import Contrast
-from corpus_teacher.study.report.matching import INSIDE, Matched, loss_metric
+from corpus_teacher.study.report.matching import Matched, loss_metric
 from corpus_teacher.study.report.numbers import NOTHING, interval, number, p_text, plural, ratio, signed
 from corpus_teacher.study.report.results import Place, Results, Row, metric_of
 from corpus_teacher.study.report.statistics import difference
@@ -125,7 +125,7 @@ def compute(results: Results, analysis: Analysis) -> Table:
         draws = results.draws([base, one.place], loss_metric(results))
         plain = difference(draws) if draws is not None else None
         at_tokens = f"{signed(plain.value)} {interval(plain)}" if plain else NOTHING
-        off = NOTHING if math.isnan(error) else f"±{error:.4f}"
+        off = NOTHING if math.isnan(error) else f"±{error:.3f}"
         names = tuple(one.place[column] for column in columns)
         rows.append((*names, cost, times, at_tokens, shift, off, one.compute.how))
     head = (
@@ -235,7 +235,7 @@ def _measures(results: Results, size: str, budget: str, columns: Mapping[str, st
         cells = []
         for metric, head in present.items():
             values = results.values(place, metric)
-            scale, digits = (100, 2) if head.endswith("%") else (1, 4)
+            scale, digits = (100, 2) if head.endswith("%") else (1, 3)
             text = number(scale * sum(values) / len(values), digits) if values else NOTHING
             draws = results.draws([base, place], metric) if place != base and values else None
             if draws is not None:
@@ -249,7 +249,7 @@ def _measures(results: Results, size: str, budget: str, columns: Mapping[str, st
 
 
 def _speed(found: Matched) -> str:
-    return NOTHING if found.estimate is None else ratio(found.estimate) + ("\u00a0*" if found.how == INSIDE else "")
+    return NOTHING if found.estimate is None else ratio(found.estimate)
 
 
 def _columns(results: Results) -> tuple[int, ...]:

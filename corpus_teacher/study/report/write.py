@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from corpus_teacher.errors import OutputError
+from corpus_teacher.errors import InputError, OutputError
 from corpus_teacher.pages.page import card, facts, inline, page, svg, table
 from corpus_teacher.study.report import plots, tables
 from corpus_teacher.study.report.analysis import (
@@ -28,11 +29,10 @@ from corpus_teacher.study.report.analysis import (
     passed,
 )
 from corpus_teacher.study.report.contrasts import contrasts, sentence
-from corpus_teacher.study.report.matching import INSIDE
 from corpus_teacher.study.report.numbers import plural
 from corpus_teacher.study.report.results import Results, domains_of, read_results
 
-FIGURES = "figures"
+FIGURES, NOTES = "figures", "notes.md"
 
 _STYLE = """
 main { max-width: 1180px; } p.note { max-width: 104ch; }
@@ -116,8 +116,9 @@ def write_study_report(folder: str | Path) -> StudySummary:
     parts = list(study_parts(results, analysis))
     figures = {part.file: svg(part.figure, transparent=False) for part in parts if part.figure is not None}
     texts = {f"{FIGURES}/{name}.svg": text for name, text in figures.items()}
-    texts["report.html"] = _page(results, analysis, parts, figures)
-    texts["findings.md"] = _markdown(results, analysis, parts)
+    notes = _notes(folder)
+    texts["report.html"] = _page(results, analysis, parts, figures, notes)
+    texts["findings.md"] = _markdown(results, analysis, parts, notes)
     for name, text in texts.items():
         _write(folder / name, text)
     return StudySummary(
@@ -155,10 +156,9 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
     """The primary metric at the headline, then learning curves, then everywhere else."""
     size, budget = analysis.headline or ("", "")
     found, where = analysis.at(size, budget), _where(results, size, budget)
-    star = "* read inside of one run, which flatters the arm that leads." if any(map(_is_inside, found)) else ""
     lead = f"Primary metric: {results.primary}, {_direction(results)}, named before the run. {_WHAT_INTERVALS_ARE}"
     arms = tables.arms(results, analysis, [(size, budget)])
-    yield Part(f"The arms{where}", (lead, _many(analysis, found), star), arms)
+    yield Part(f"The arms{where}", (lead, _many(analysis, found)), arms)
     if found:
         yield Part("", figure=plots.differences(results, analysis, size, budget), file="differences")
     named = contrasts(results)
@@ -192,20 +192,18 @@ def _of_cost(results: Results, analysis: Analysis) -> Iterator[Part]:
         f"read between finished runs of {base} at several budgets, the loss taken as linear in the logarithm of the "
         "tokens; where none lie around that loss, between the arm’s own, at the loss that the baseline ends with. "
         "“Interpolation” is the largest change that another curve through the same runs, or leaving one out, would "
-        "make. With one budget it is read inside of one run, and said: under a learning-rate schedule that overstates "
-        "it."
+        "make. With one budget nothing is read: inside of one run, before its learning rate has come down, every "
+        "saving looks larger than it is."
     )
     yield Part("Tokens to the same loss", (text,), tables.speed_ups(results, analysis))
     bars = plots.speed_up_bars(results, analysis, size)
     if bars is not None:
-        pale = "Pale: read inside of one run." if any(map(_is_inside, analysis.comparisons)) else ""
-        yield Part("", (pale,), figure=bars, file="speed-up")
+        yield Part("", figure=bars, file="speed-up")
     unit = "CPU time" if results.cost == "cpu_s" else "time on the device"
     text = (
         f"Each arm against {base} at equal tokens, and at the {unit} that the arm’s training took, its teacher’s "
-        f"look-ups included. The loss of {base} at that time is read between its finished runs; where it has none so "
-        "long, the longer of the two runs is read inside, to that run’s disadvantage. The building of the index is "
-        "not counted."
+        f"look-ups included. The loss of {base} at that time is read between its finished runs, and only where the "
+        "machine did nothing else. The building of the index is not counted."
     )
     yield Part("Equal tokens and equal compute", (text,), tables.compute(results, analysis))
 
@@ -327,10 +325,6 @@ def _many(analysis: Analysis, family: list[Comparison]) -> str:
     return text
 
 
-def _is_inside(one: Comparison) -> bool:
-    return one.speed_up.how == INSIDE
-
-
 def _direction(results: Results) -> str:
     return "higher is better" if results.primary.endswith("top1") else "lower is better"
 
@@ -340,7 +334,18 @@ def _where(results: Results, size: str, budget: str) -> str:
     return f" at {', '.join(said)}" if said else ""
 
 
-def _page(results: Results, analysis: Analysis, parts: list[Part], figures: Mapping[str, str]) -> str:
+def _notes(folder: Path) -> list[str]:
+    """The points of notes.md, which people write by hand: what the numbers don't show, one per line that begins "- "."""
+    try:
+        text = (folder / NOTES).read_text(encoding="utf-8") if (folder / NOTES).is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder / NOTES} can't be read: {error}") from error
+    return [" ".join(point.split()) for point in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
+
+
+def _page(
+    results: Results, analysis: Analysis, parts: list[Part], figures: Mapping[str, str], notes: Sequence[str]
+) -> str:
     failed = "".join(f"<p><strong>{html.escape(text)}</strong></p>" for text in analysis.checks_failed)
     named = "".join(f"<p>{html.escape(sentence(one, results.primary))}</p>" for one in contrasts(results))
     status = "" if not results.missing else f"<p><strong>{html.escape(_unfinished(results)[0])}</strong></p>"
@@ -349,6 +354,9 @@ def _page(results: Results, analysis: Analysis, parts: list[Part], figures: Mapp
         f'<p class="lead">{html.escape(str(results.settings["question"]))}</p>',
         card(f"<p><strong>{html.escape(analysis.answer)}</strong></p>{named}{failed}{status}"),
     ]
+    if notes:
+        points = "".join(f"<li>{html.escape(point)}</li>" for point in notes)
+        sections += ["<h2>Read with this in mind</h2>", f"<ul>{points}</ul>"]
     for part in parts:
         sections.append(f"<h2>{html.escape(part.title)}</h2>" if part.title else "")
         sections += [f'<p class="note">{html.escape(text)}</p>' for text in part.paragraphs if text]
@@ -361,11 +369,18 @@ def _page(results: Results, analysis: Analysis, parts: list[Part], figures: Mapp
     return page(f"corpus-teacher: {results.settings['name']}", sections, dark=True, style=_STYLE)
 
 
-def _markdown(results: Results, analysis: Analysis, parts: list[Part]) -> str:
+def _markdown(results: Results, analysis: Analysis, parts: list[Part], notes: Sequence[str]) -> str:
+    """The answer, the notes, one table and one figure; all else is folded away."""
     lines = [f"# {results.settings['name']}", str(results.settings["question"]), f"**{analysis.answer}**"]
     lines += [f"- {sentence(one, results.primary)}" for one in contrasts(results)]
     lines += [f"**{text}**" for text in analysis.checks_failed]
+    lines += ["## Read with this in mind", *(f"- {point}" for point in notes)] if notes else []
+    shown, opened = 0, False
     for part in parts:
+        shown += part.title != "What is missing"
+        if shown > 2 and not opened:  # after the arms and their figure
+            lines.append("<details><summary>All tables and figures, checks, costs, and how it was made</summary>")
+            opened = True
         lines += [f"## {part.title}"] if part.title else []
         lines += [text for text in part.paragraphs if text]
         if part.entries:
@@ -374,6 +389,7 @@ def _markdown(results: Results, analysis: Analysis, parts: list[Part]) -> str:
             lines.append(tables.markdown(part.table).rstrip())
         if part.figure is not None:
             lines.append(f"![{part.title or part.file}]({FIGURES}/{part.file}.svg)")
+    lines += ["</details>"] if opened else []
     return "\n\n".join(lines) + "\n"
 
 

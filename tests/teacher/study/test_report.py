@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,14 @@ from corpus_teacher.study.report.contrasts import contrasts
 from corpus_teacher.study.report.plots import gain_by_bucket
 from corpus_teacher.study.report.results import Place, Results, read_results, sort_rows
 from corpus_teacher.study.report.write import StudySummary, write_study_report
+from corpus_teacher.study.rows import pack_rows, read_rows
 
 from ..study_rows import GAINS, make_rows, make_settings, write_study
 
 SMALL, ONCE = {"small": 300_000}, {"once": 1_000_000}
 TWO = {"hard": 0.0, "corpus": 0.12}
+ROOT = Path(__file__).parents[3]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "index")])}
 
 
 class Checker(HTMLParser):
@@ -184,7 +190,7 @@ def test_contrasts_are_gains_against_gains(tmp_path: Path) -> None:
     assert (three.difference, three.verdict) == (None, "no interval")
     folder = write_study(tmp_path, make_rows(tuning=False), contrasts=named[:2])
     summary = write_study_report(folder)
-    assert summary.contrasts[0].startswith(f"corpus against permuted: −{-one.difference.value:.4f} nats per token [−")
+    assert summary.contrasts[0].startswith(f"corpus against permuted: −{-one.difference.value:.3f} nats per token [−")
     for name in ("report.html", "findings.md"):
         assert summary.contrasts[1] in (folder / name).read_text(encoding="utf-8")
 
@@ -291,7 +297,7 @@ def test_a_metric_that_is_better_when_higher(tmp_path: Path) -> None:
         if row["role"] == "run":
             row["metrics"]["in"]["top1"] += 0.001 * row["seed"] * (row["arm"] == "corpus")
     summary = write_study_report(small_study(tmp_path, rows, primary="in.top1"))
-    assert summary.answer.startswith("corpus raises in.top1 by 0.0260 [0.0")
+    assert summary.answer.startswith("corpus raises in.top1 by 0.026 [0.0")
     assert "5 paired seeds;" in summary.answer
 
 
@@ -373,6 +379,52 @@ def test_other_documents_cannot_be_paired(tmp_path: Path) -> None:
     rows[-1]["metrics"]["in"]["documents"] = rows[-1]["metrics"]["in"]["documents"][1:]
     with pytest.raises(InputError, match="different documents of 'in'"):
         write_study_report(small_study(tmp_path, rows))
+
+
+def test_packed_rows_make_the_same_report(tmp_path: Path) -> None:
+    rows = small_rows()
+    plain, packed = small_study(tmp_path / "plain", rows), small_study(tmp_path / "packed", rows[:5])
+    pack_rows(packed)
+    with open(packed / "rows.jsonl", "w", encoding="utf-8") as file:  # one that is packed already counts once
+        file.writelines(json.dumps(row) + "\n" for row in rows[4:])
+    assert read_rows(packed) == rows
+    pack_rows(packed)
+    assert not (packed / "rows.jsonl").exists()
+    assert read_rows(packed) == rows
+    for folder in (plain, packed):
+        write_study_report(folder)
+    assert (plain / "report.html").read_bytes() == (packed / "report.html").read_bytes()
+
+
+def test_packed_rows_that_are_cut_or_absent_are_refused(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, small_rows())
+    packed = pack_rows(folder)
+    with pytest.raises(InputError, match=r"has no rows\.jsonl"):
+        pack_rows(folder)
+    packed.write_bytes(packed.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"rows\.jsonl\.xz can't be read"):
+        read_rows(folder)
+
+
+def test_notes_stand_before_the_tables(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, bare(small_rows()))
+    (folder / "notes.md").write_text("# Notes\n\n- One <point>,\n  over two lines.\n- Another.\n", encoding="utf-8")
+    summary = write_study_report(folder)
+    text, page = (path.read_text(encoding="utf-8") for path in (summary.findings, summary.page))
+    assert text.index("- One <point>, over two lines.\n\n- Another.") < text.index("## The arms") < text.index("<details>")
+    assert text.rstrip().endswith("</details>")
+    assert "<li>One &lt;point&gt;, over two lines.</li>" in page
+
+
+def test_a_report_is_made_without_torch(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, bare(small_rows(seeds=[0, 1])))
+    code = (
+        "import sys; from corpus_teacher.study.report.write import write_study_report; "
+        f"write_study_report({str(folder)!r}); heavy = ('torch', 'transformers', 'corpus_teacher.training'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.errors import InputError
-from corpus_teacher.study.report.matching import BEYOND, FINISHED, FINISHED_ARM, INSIDE, equal_compute, token_speed_up
+from corpus_teacher.study.report.matching import (
+    BEYOND,
+    FINISHED,
+    FINISHED_ARM,
+    LOADED,
+    ONE_BUDGET,
+    equal_compute,
+    token_speed_up,
+)
 from corpus_teacher.study.report.plots import passes_of
 from corpus_teacher.study.report.results import Results, sort_rows
 from corpus_teacher.study.report.statistics import (
@@ -238,28 +246,31 @@ def test_speed_up_of_the_pilot() -> None:
     assert abs(math.log(linear / found.estimate.value)) <= found.error + 1e-9
 
 
-def test_inside_of_one_run_is_said_and_is_larger() -> None:
-    found = token_speed_up(exact({"hard": 0.0, "corpus": 0.1}, {"once": 10**6}), PLACE)
-    assert found.how == INSIDE
-    assert math.isnan(found.error)
-    assert found.estimate is not None
-    assert found.estimate.value > 2 ** (0.1 / 0.25)
-    worse = token_speed_up(exact({"hard": 0.0, "corpus": -0.1}, {"once": 10**6}), PLACE)
-    assert worse.estimate is not None
-    assert worse.estimate.value < 1
+def test_nothing_is_read_inside_of_one_run() -> None:
+    """Before the learning rate has come down every saving looks larger than it is."""
+    results = exact({"hard": 0.0, "corpus": 0.1}, {"once": 10**6})
+    for found in (token_speed_up(results, PLACE), equal_compute(results, PLACE)):
+        assert found.estimate is None
+        assert found.how == ONE_BUDGET
 
 
-def test_no_speed_up_is_read_where_the_baseline_overfits() -> None:
-    """It stood at its last loss early on: to be there as early, or lower at last, is no saving."""
-    rows = make_rows({"hard": 0.0, "corpus": 0.1}, {"small": 300_000}, {"once": 10**6}, range(2), tuning=False)
-    assert token_speed_up(study(rows), PLACE).how == INSIDE
-    for row in rows:
-        if row["arm"] == "hard":
-            last = row["history"][-1]["nats"]
-            row["history"][len(row["history"]) // 2]["nats"] = last - 0.3
-    found = token_speed_up(study(rows), PLACE)
-    assert found.estimate is None
-    assert "the loss of hard fell, and rose again" in found.how
+def test_cpu_time_of_a_loaded_machine_is_not_compared() -> None:
+    budgets = {"once": 10**6, "twice": 2 * 10**6}
+    rows = make_rows({"hard": 0.0, "corpus": 0.1}, {"small": 300_000}, budgets, range(2), noise=0.0, tuning=False)
+    assert equal_compute(study(rows), PLACE).how == FINISHED
+    rows[0]["seconds"] = 1.3 * rows[0]["cpu_s"]
+    found = equal_compute(study(rows), PLACE)
+    assert (found.estimate, found.how) == (None, LOADED)
+
+
+def test_a_document_without_tokens_changes_nothing() -> None:
+    """A draw that held such documents alone would be 0 / 0, and the interval NaN."""
+    rng = np.random.default_rng(5)
+    sums, tokens = rng.normal(4, 1, (2, 3, 2)), np.array([1.0, 1.0])
+    padded = np.concatenate([sums, np.zeros((2, 3, 6))], axis=2)
+    expected = difference(draw_losses(sums, tokens))
+    assert difference(draw_losses(padded, np.concatenate([tokens, np.zeros(6)]))) == expected
+    assert math.isfinite(expected.low)
 
 
 def test_speed_up_that_cannot_be_read_says_why() -> None:
@@ -282,12 +293,12 @@ def test_budgets_that_read_other_texts_are_no_curve() -> None:
     for row in rows:
         if row["role"] == "run":
             row["config"] = {"data": {"index": f"data/index-{row['budget']}"}}
-    assert token_speed_up(study(rows), PLACE).how == INSIDE
-    assert equal_compute(study(rows), PLACE).how == INSIDE
+    assert token_speed_up(study(rows), PLACE).how == ONE_BUDGET
+    assert equal_compute(study(rows), PLACE).how == ONE_BUDGET
     for row in rows:
         row["tokens"], row["cpu_s"] = 10**6, 10.0
         row["config"] = {}
-    assert token_speed_up(study(rows), PLACE).how == INSIDE
+    assert token_speed_up(study(rows), PLACE).how == ONE_BUDGET
     by_index = study(rows, data={"indexes": {"once": 10**6, "four": 250_000, "all": "all"}})
     passes = [
         passes_of(by_index, {"tokens": 10**6, "config": {"data": {"index": f"data/index-{name}"}}})
@@ -305,10 +316,6 @@ def test_equal_compute_of_a_known_law() -> None:
         assert found.how == how
         assert found.estimate is not None
         assert found.estimate.value == pytest.approx(expected)
-    alone = equal_compute(exact({"hard": 0.0, "corpus": 0.1}, {"once": 10**6}), PLACE)
-    assert alone.how == INSIDE
-    assert alone.estimate is not None
-    assert alone.estimate.value > -0.1
 
 
 def test_rows_in_any_order_are_the_same_results() -> None:

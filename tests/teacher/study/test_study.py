@@ -337,7 +337,7 @@ def test_rows_are_whole(tmp_path: Path) -> None:
     RowWriter(tmp_path).append({"nats": 1})
     assert [row["nats"] for row in read_rows(tmp_path)] == [None, 1]
     (tmp_path / "rows.jsonl").write_text('{"cut\n{"nats": 1}\n')
-    with pytest.raises(InputError, match="line 1, is no JSON"):
+    with pytest.raises(InputError, match="line 1, is not valid JSON"):
         read_rows(tmp_path)
     assert read_rows(tmp_path / "none") == []
 
