@@ -1,6 +1,6 @@
 """What counts alone reach on the held-out tokens of the studies: the losses that every student is compared with.
 
-    python studies/yardsticks.py RUN          # a folder of `corpus-teacher study run` on the index of 2.58 million tokens
+    python studies/yardsticks.py RUN          # a folder of `study run` on the index of 2.58 million tokens
 
 writes studies/results/yardsticks.json. Each held-out document is one row, its first token is not predicted, and nothing
 is left out: held-out text is not in the index.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ OUT = Path(__file__).parent / "results" / "yardsticks.json"
 def nats_per_token(index: CorpusIndex, estimator: object, tokens: np.ndarray, starts: np.ndarray) -> float:
     """The mean loss of an estimator on whole documents."""
     total, counted = 0.0, 0
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts.tolist()):
         document = tokens[begin:end].astype(np.int64)[None]
         found = index.next_probabilities(document[:, :-1], document[:, 1:], estimator=estimator, starts_document=True)
         total -= float(np.log(np.asarray(found, dtype=np.float64)).sum())
@@ -37,7 +38,9 @@ def main(run: str) -> None:
     with CorpusIndex.open(data / "index-train") as index:
         made["tokens_in_index"] = index.num_tokens
         nats = {
-            f"witten-bell {order}": nats_per_token(index, make_estimator("witten-bell", order).fit(index), tokens, starts)
+            f"witten-bell {order}": nats_per_token(
+                index, make_estimator("witten-bell", order).fit(index), tokens, starts
+            )
             for order in range(6)
         }
         nats["modified-kneser-ney 5"] = nats_per_token(

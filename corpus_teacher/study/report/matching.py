@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from corpus_teacher.study.report.results import Place, Results, Row
-from corpus_teacher.study.report.statistics import Estimate, Floats, draw_values, estimate
+from corpus_teacher.study.report.statistics import Estimate, Floats, estimate
 
 FINISHED, FINISHED_ARM = "between finished runs", "between the arm’s finished runs"
 BEYOND = "beyond the last finished run"

@@ -7,7 +7,6 @@ the arms, equal tokens beside equal compute, where a gain lies, and how all of i
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from corpus_teacher.errors import InputError, OutputError
+from corpus_teacher.files import write_text
 from corpus_teacher.pages.page import card, facts, inline, page, svg, table
 from corpus_teacher.study.report import plots, tables
 from corpus_teacher.study.report.analysis import (
@@ -335,7 +335,7 @@ def _where(results: Results, size: str, budget: str) -> str:
 
 
 def _notes(folder: Path) -> list[str]:
-    """The points of notes.md, which people write by hand: what the numbers don't show, one per line that begins "- "."""
+    """The points of notes.md, written by hand: what the numbers don't show, one per line that begins "- "."""
     try:
         text = (folder / NOTES).read_text(encoding="utf-8") if (folder / NOTES).is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -397,8 +397,6 @@ def _write(path: Path, text: str) -> None:
     """A whole file or none: a report may be read while it is written anew."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    write_text(path, text)

@@ -9,7 +9,7 @@ import json
 import lzma
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ DRAWS = 20_000
 Run = tuple[str, ...]  # study, arm, and where there are several: size, budget
 
 
-@lru_cache(maxsize=None)
+@cache
 def rows(study: str) -> tuple[dict[str, Any], ...]:
     """All rows of a study."""
     return tuple(json.loads(line) for line in lzma.open(RESULTS / study / "rows.jsonl.xz", "rt", encoding="utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def runs(study: str, arm: str, size: str = "", budget: str = "") -> tuple[dict[str, Any], ...]:
     """The finished runs of an arm by seed; the first size, and budget "base", where none is named."""
     found = [row for row in rows(study) if row["role"] == "run" and row["arm"] == arm]
@@ -97,7 +97,9 @@ def speed_up(study: str, arm: str) -> tuple[float, float, float]:
 
 def lead(run: Run, baseline: Run) -> dict[int, float]:
     """How far a run is ahead of another along the curve, by step."""
-    curves = [np.mean([[one["nats"] for one in row["history"]] for row in runs(*each)], axis=0) for each in (baseline, run)]
+    curves = [
+        np.mean([[one["nats"] for one in row["history"]] for row in runs(*each)], axis=0) for each in (baseline, run)
+    ]
     steps = [one["step"] for one in runs(*run)[0]["history"]]
     return dict(zip(steps, (curves[0] - curves[1]).tolist(), strict=True))
 
@@ -121,7 +123,7 @@ def bucket(run: Run, baseline: Run, kind: str, labels: Sequence[str]) -> tuple[f
 
 
 def at_end_of_grid() -> tuple[int, int]:
-    """Of the different cells whose rate was tuned on three rates: how many took the first or the last, and how many there are."""
+    """Of the different cells that were tuned on three rates: how many took the first or the last, and all of them."""
     cells: dict[tuple[str, ...], bool] = {}
     for folder in sorted(RESULTS.glob("*/rows.jsonl.xz")):
         places: dict[tuple[str, str, str], list[dict[str, Any]]] = {}

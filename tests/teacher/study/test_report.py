@@ -411,7 +411,9 @@ def test_notes_stand_before_the_tables(tmp_path: Path) -> None:
     (folder / "notes.md").write_text("# Notes\n\n- One <point>,\n  over two lines.\n- Another.\n", encoding="utf-8")
     summary = write_study_report(folder)
     text, page = (path.read_text(encoding="utf-8") for path in (summary.findings, summary.page))
-    assert text.index("- One <point>, over two lines.\n\n- Another.") < text.index("## The arms") < text.index("<details>")
+    assert (
+        text.index("- One <point>, over two lines.\n\n- Another.") < text.index("## The arms") < text.index("<details>")
+    )
     assert text.rstrip().endswith("</details>")
     assert "<li>One &lt;point&gt;, over two lines.</li>" in page
 
