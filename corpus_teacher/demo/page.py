@@ -72,9 +72,10 @@ def render_report(answer: Mapping[str, Any]) -> str:
         "<h2>Learning curves</h2>",
         f'<div class="card">{image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
         "<h2>What each of them says</h2>",
-        "<p>Places in the held-out files, drawn by chance: two where the corpus knows little of the context, "
-        "two where it knows some of it, two where it knows as much as the teacher looks at. The token that "
-        "truly follows is marked. ␣ is a space, ↵ a new line.</p>",
+        "<p>Places in the held-out files, drawn by chance among those where the corpus knows at least two tokens of "
+        "the context and its teacher is undecided (0.5 to 2 nats): three where it knows less of the context than the "
+        "teacher looks at, three where it knows all of that. Whether anybody is right plays no part in the choice. "
+        "The token that truly follows is marked. ␣ is a space, ↵ a new line.</p>",
         *(_context(context) for context in answer["contexts"]),
         "<h2>How it was made</h2>",
         _facts(answer, corpus, settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,27 @@ def test_arms_are_comparable(ran: tuple[Path, dict[str, Any], str]) -> None:
     epsilon = answer["settings"]["epsilon"]
     assert label_smoothing_entropy(epsilon, 512) == pytest.approx(answer["teacher"]["blend_entropy_nats"])
     assert 0 < answer["teacher"]["blend_entropy_nats"] < answer["teacher"]["entropy_nats"] + 0.7
+
+
+def test_the_number_of_steps_is_fixed_unless_time_is_given(
+    ran: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    _, answer, _ = ran
+    assert answer["settings"]["steps"] == answer["settings"]["max_steps"] == 30
+    assert "time a step" not in answer["stage_s"]
+    with open(os.devnull, "w") as nowhere:
+        short = run_demo(tmp_path / "short", quick=True, seconds=0.1, console=Console(file=nowhere))
+    assert short["settings"]["steps"] < 30
+
+
+def test_contexts_are_chosen_by_the_rule(ran: tuple[Path, dict[str, Any], str]) -> None:
+    _, answer, _ = ran
+    longest = answer["teacher"]["max_order"]
+    kinds = [context["match_len"] >= longest for context in answer["contexts"]]
+    assert kinds == sorted(kinds)
+    for context in answer["contexts"]:
+        assert context["match_len"] >= 2
+        assert 0.5 <= context["entropy_nats"] <= 2.0
 
 
 def test_contexts_hold_three_answers(ran: tuple[Path, dict[str, Any], str]) -> None:
