@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, SparseTargets, measure
+from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, measure
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, HeldOutBatch, read_held_out
@@ -222,57 +222,6 @@ def _coverage(index: CorpusIndex, held_out: HeldOut) -> list[float]:
     return shares
 
 
-def top_tokens(targets: SparseTargets) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The most probable token of each of Q targets and its probability; the smaller id where explicit ones tie.
-
-    Among the other tokens only the base's largest can win: if that one is explicit, its own probability is larger yet.
-    """
-    size = targets.rest.size
-    rows, full = _explicit(targets)
-    top = int(np.argmax(targets.base))
-    best = targets.rest.astype(np.float64) * float(targets.base[top])
-    token = np.full(size, top, np.int64)
-    largest = np.full(size, -1.0)
-    filled = np.flatnonzero(np.diff(targets.offsets))
-    if filled.size:
-        largest[filled] = np.maximum.reduceat(full, targets.offsets[filled])
-        places = np.flatnonzero(full == largest[rows])[::-1]
-        explicit = np.zeros(size, np.int64)
-        explicit[rows[places]] = targets.token_ids[places]  # the last write is the first place
-        wins = largest >= best
-        token[wins], best[wins] = explicit[wins], largest[wins]
-    return token, best
-
-
-def entropies(targets: SparseTargets) -> npt.NDArray[np.float64]:
-    """The entropy of each of Q targets in nats, exact, from sparse + rest · base.
-
-    −Σ p log p over the explicit tokens; over the others, with p = r b, it is −r (log r · Σ b + Σ b log b), where both
-    sums are those over V less those over the explicit tokens.
-    """
-    size = targets.rest.size
-    rows, full = _explicit(targets)
-    base = targets.base.astype(np.float64)
-    logs = _p_log_p(base)
-    rest = targets.rest.astype(np.float64)
-    tokens = targets.token_ids
-    mass = np.maximum(base.sum() - np.bincount(rows, base[tokens], size), 0.0)
-    inner = logs.sum() - np.bincount(rows, logs[tokens], size)
-    explicit = np.bincount(rows, _p_log_p(np.maximum(full, 0.0)), size)
-    return np.asarray(-(explicit + _p_log_p(rest) * mass + rest * inner), np.float64)
-
-
-def _explicit(targets: SparseTargets) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Of each explicit pair, its position and the token's whole probability."""
-    rows = np.repeat(np.arange(targets.rest.size), np.diff(targets.offsets))
-    full = targets.probs.astype(np.float64) + targets.rest[rows] * targets.base[targets.token_ids].astype(np.float64)
-    return rows, full
-
-
-def _p_log_p(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(p * np.log(p, out=np.zeros(p.shape), where=p > 0), np.float64)
-
-
 def _measured(
     index: CorpusIndex, batch: HeldOutBatch, options: dict[str, Any], top_k: int | None
 ) -> tuple[npt.NDArray[Any], ...]:
@@ -281,7 +230,7 @@ def _measured(
         found = measure(index, batch.input_ids, **options)
         return found.top_token, found.top_prob, found.entropy, np.zeros(found.entropy.size), found.context_count
     targets = index.smoothed_targets(batch.input_ids, **options, top_k=top_k)
-    return *top_tokens(targets), entropies(targets), targets.cut_mass, targets.context_count
+    return *targets.top_tokens(), targets.entropy(), targets.cut_mass, targets.context_count
 
 
 class _Tally:

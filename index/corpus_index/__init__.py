@@ -17,15 +17,10 @@ from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
 from corpus_index.targets.explain import Explanation, OrderShare
-from corpus_index.targets.interpolated import (
-    MixedTargets,
-    RowTable,
-    SparseTargets,
-    next_probabilities,
-    smoothed_targets,
-)
+from corpus_index.targets.interpolated import next_probabilities, smoothed_targets
 from corpus_index.targets.measures import Measures, measure
 from corpus_index.targets.recall import Recall, fit_recall
+from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 from corpus_index.verify import verify_index
 
 __all__ = [

@@ -23,9 +23,10 @@ from typing import BinaryIO
 import numpy as np
 
 from corpus_index._kernels import ngrams, walk
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexExistsError, IndexWriteError, QueryError
 from corpus_index.estimators.estimator import Estimator
-from corpus_index.index import CorpusIndex
+from corpus_index.estimators.resolving import fitted
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 _RESERVED = (START, END, UNKNOWN, "<UNK>")
@@ -35,7 +36,7 @@ _NUMBERS = 48  # bytes of a line that aren't words, at most
 
 
 def write_arpa(
-    index: CorpusIndex,
+    index: Matcher,
     estimator: Estimator,
     file: str | os.PathLike[str] | BinaryIO,
     *,
@@ -47,7 +48,7 @@ def write_arpa(
 
     Parameters
     ----------
-    index : CorpusIndex
+    index : Matcher
     estimator : Estimator
         kneser-ney or modified-kneser-ney with a max_order; fitted here if it isn't.
     file : path or binary file
@@ -98,7 +99,7 @@ def write_arpa(
     if estimator.max_order is None:
         raise QueryError("an ARPA file needs a bound on its n-grams: give the estimator a max_order")
     names = _names(index, words)
-    writer = _Writer(index, index.fitted(estimator), names, progress or (lambda order, share: None))
+    writer = _Writer(index, fitted(index, estimator), names, progress or (lambda order, share: None))
     if isinstance(file, (str, os.PathLike)):
         with _whole_file(Path(os.path.abspath(file)), overwrite) as out:
             return writer.write(out)
@@ -109,7 +110,7 @@ class _Writer:
     """One export: what all orders need."""
 
     def __init__(
-        self, index: CorpusIndex, estimator: Estimator, names: list[str | None], progress: Callable[[int, float], None]
+        self, index: Matcher, estimator: Estimator, names: list[str | None], progress: Callable[[int, float], None]
     ) -> None:
         self.index, self.estimator, self.names, self.progress = index, estimator, names, progress
         self.max_order = estimator.max_order or 0
@@ -218,7 +219,7 @@ class _Writer:
             self.progress(order + 1, begin / total)
 
 
-def _end_symbol(index: CorpusIndex) -> int | None:
+def _end_symbol(index: Matcher) -> int | None:
     """The symbol of the end-of-document token, None where the corpus lacks it."""
     if index.end_of_document is None:
         return None
@@ -226,7 +227,7 @@ def _end_symbol(index: CorpusIndex) -> int | None:
     return symbol if symbol < index.num_symbols and index.symbol_counts[symbol] > 0 else None
 
 
-def _names(index: CorpusIndex, words: Sequence[str] | None) -> list[str | None]:
+def _names(index: Matcher, words: Sequence[str] | None) -> list[str | None]:
     """What each symbol is called; None for those that the corpus lacks.
 
     Raises

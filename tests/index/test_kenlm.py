@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, Estimator, make_estimator, write_arpa
-from corpus_index.estimators.estimator import counts_of_counts
-from corpus_index.estimators.kenlm_counts import kenlm_shift
+from corpus_index.estimators.counts_of_counts import counts_of_counts, kenlm_shift
 from corpus_index.reference.counts import kenlm_counts_of_counts, kneser_ney_discounts
 from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import example, given

@@ -10,8 +10,8 @@ import pytest
 import torch
 from corpus_index import CorpusIndex, build_index
 from corpus_index.errors import IndexFormatError, QueryError
-from corpus_index.reference.engine import ReferenceIndex, witten_bell
-from corpus_index.reference.estimators import witten_bell as naive_witten_bell
+from corpus_index.reference.engine import ReferenceIndex
+from corpus_index.reference.estimators import witten_bell
 from torch.utils.data import DataLoader
 
 from corpus_teacher.data import TokenWindows
@@ -52,10 +52,9 @@ def test_equals_the_reference(
             label = int(batch[row, t + 1]) if t < 6 else None
             expected = witten_bell(
                 reference,
-                batch[row, : t + 1].tolist(),
+                reference.known_symbols(batch[row, : t + 1].tolist(), bool(starts[row])),
                 max_order=max_order,
-                starts_document=bool(starts[row]),
-                leave_out=label if leave_out else None,
+                leave_out=("self", label) if leave_out and label is not None else None,
             )
             np.testing.assert_allclose(dense[row, t], expected, atol=1e-6)
     last_known = actual.valid.reshape(2, 7)[:, -1]
@@ -168,7 +167,7 @@ def test_leaves_the_document_out(index: CorpusIndex, reference: ReferenceIndex) 
         for t in range(3):
             left = ("document", reference.document_of(start + t + 1))
             known = reference.known_symbols(row[: t + 1], windows[i]["starts_document"])
-            expected = naive_witten_bell(reference, known, max_order=3, leave_out=left)
+            expected = witten_bell(reference, known, max_order=3, leave_out=left)
             label = row[t + 1]
             assert dense[i, t, label].item() == pytest.approx(expected[label], abs=1e-6)
     with pytest.raises(QueryError, match="needs positions"):

@@ -51,21 +51,6 @@ def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, ro
 
 
 @kernel()
-def own_left_extensions(next_tokens, common, num_symbols, chains, numbers, num_stored, offsets, symbols, out):
-    """Left extensions of the rows that a batch made for itself."""
-    tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
-    for node in range(numbers.size):
-        row = numbers[node] - num_stored
-        if row >= 0:
-            a, e = offsets[row], offsets[row + 1]
-            lo, hi, depth = chains.lo[node], chains.hi[node], chains.depth[node]
-            if hi - lo == 1:
-                out[a] = 1
-            else:
-                left_extensions(next_tokens, common, lo, hi, depth, symbols, a, e, out, tally, seen)
-
-
-@kernel()
 def row_classes(offsets, counts, out):
     """out (R, 3): of each row, how many counts are 1, how many 2, and the sum."""
     for row in range(offsets.size - 1):
@@ -74,43 +59,6 @@ def row_classes(offsets, counts, out):
             out[row, 0] += c == 1
             out[row, 1] += c == 2
             out[row, 2] += c
-
-
-@kernel()
-def top_entries(offsets, counts, most, longest, out_offsets, out):
-    """For each row longer than `longest`, the places of its `most` largest counts; returns how many were written."""
-    used = 0
-    for row in range(offsets.size - 1):
-        a, e = offsets[row], offsets[row + 1]
-        if e - a > longest:
-            # a heap of the largest so far, the least of them on top
-            heap = np.empty(most, np.int64)
-            size = 0
-            for k in range(a, e):
-                if size < most:
-                    i = size
-                    size += 1
-                    while i > 0 and counts[heap[(i - 1) >> 1]] > counts[k]:
-                        heap[i] = heap[(i - 1) >> 1]
-                        i = (i - 1) >> 1
-                    heap[i] = k
-                elif counts[k] > counts[heap[0]]:
-                    i = 0
-                    while True:
-                        child = 2 * i + 1
-                        if child >= most:
-                            break
-                        if child + 1 < most and counts[heap[child + 1]] < counts[heap[child]]:
-                            child += 1
-                        if counts[heap[child]] >= counts[k]:
-                            break
-                        heap[i] = heap[child]
-                        i = child
-                    heap[i] = k
-            out[used : used + size] = np.sort(heap[:size])
-            used += size
-        out_offsets[row + 1] = used
-    return used
 
 
 @kernel()

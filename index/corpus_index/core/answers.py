@@ -93,16 +93,3 @@ class NodeRows(NamedTuple):
     stored_offsets: np.ndarray
     stored_symbols: np.ndarray
     stored_counts: np.ndarray
-
-
-class Chains(NamedTuple):
-    """Backoff chains of Q positions: position q's nodes, deepest first, are offsets[q] : offsets[q + 1].
-
-    A node stands for the orders from its depth down to the next node's plus one (1 for the last): its range of ranks
-    is theirs. The root, all ranks, ends every chain and is left out.
-    """
-
-    offsets: np.ndarray
-    lo: np.ndarray
-    hi: np.ndarray
-    depth: np.ndarray

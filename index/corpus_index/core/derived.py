@@ -9,14 +9,15 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import counting, exclusion_sums, target_arrays, walk
 from corpus_index._kernels.target_arrays import HeavyNodes
-from corpus_index.core.heavy import HeavyRows, ThreadMemory, heavy_nodes
+from corpus_index.core.heavy import heavy_nodes
 from corpus_index.core.mapped import OpenedIndex
+from corpus_index.core.scratch import ThreadMemory
 
 LANES = 32  # rows, or pieces of documents, that step together
 _SAMPLE_SHIFT = 5  # ranks of every 32nd position are kept for `document_ranks`: an eighth of a byte a token
 
 
-class IndexTables(OpenedIndex):
+class Derived(OpenedIndex):
     """An opened index with its symbols counted, its positions ranked, and its stored rows made ready for targets."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -28,7 +29,6 @@ class IndexTables(OpenedIndex):
         self._first_ranks: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._left: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy_nodes: dict[bool, HeavyNodes] = {}
-        self._heavy: dict[tuple[bool, int | None], HeavyRows] = {}
         self._row_sums: np.ndarray | None = None
 
     @property
@@ -112,7 +112,7 @@ class IndexTables(OpenedIndex):
     def heavy_nodes(self, left: bool) -> HeavyNodes:
         """The stored rows, made ready for targets at the first use; left: with left extensions."""
         if left not in self._heavy_nodes:
-            self._heavy_nodes[left] = heavy_nodes(self, left)
+            self._heavy_nodes[left] = heavy_nodes(self, self.stored_left_extensions()[0] if left else None)
         return self._heavy_nodes[left]
 
     def row_sums(self) -> np.ndarray:
@@ -125,21 +125,3 @@ class IndexTables(OpenedIndex):
             exclusion_sums.fill_row_sums(self.heavy_nodes(False), self.symbol_counts, sums)
             self._row_sums = sums
         return self._row_sums
-
-    def heavy_rows(self, left: bool, shortlist: int | None) -> HeavyRows:
-        """Totals of the stored rows, and the places of their largest counts; made at the first use, O(entries)."""
-        key = (left, shortlist)
-        if key not in self._heavy:
-            offsets, counts = self.array("row_offsets"), self.array("row_counts")
-            num_rows = offsets.size - 1
-            classes, left_classes = np.zeros((num_rows, 3), np.int64), np.zeros((num_rows, 3), np.int64)
-            counting.row_classes(offsets, counts, classes)
-            if left:
-                counting.row_classes(offsets, self.stored_left_extensions()[0], left_classes)
-            top_offsets, top_places = np.zeros(num_rows + 1, np.int64), np.empty(0, np.int64)
-            if shortlist is not None:
-                longest = 4 * shortlist
-                top_places = np.empty(shortlist * int((np.diff(offsets) > longest).sum()), np.int64)
-                counting.top_entries(offsets, counts, shortlist, longest, top_offsets, top_places)
-            self._heavy[key] = HeavyRows(classes, left_classes, top_offsets, top_places)
-        return self._heavy[key]

@@ -14,15 +14,13 @@ document is the document's own style and is what leave_out="document" takes away
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from corpus_index._kernels import duplicates
+from corpus_index.core.mapped import OpenedIndex
 from corpus_index.errors import QueryError
-
-if TYPE_CHECKING:
-    from corpus_index.index import CorpusIndex
 
 LONGEST = 255
 """Longer matches are counted as this long."""
@@ -61,7 +59,7 @@ class NearDuplicates(NamedTuple):
     pairs: np.ndarray
 
 
-def shared_across_documents(index: CorpusIndex) -> tuple[np.ndarray, np.ndarray]:
+def shared_across_documents(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]:
     """For every position, the longest end of its context that stands in another document too, and which one.
 
     Returns
@@ -93,7 +91,7 @@ def shared_across_documents(index: CorpusIndex) -> tuple[np.ndarray, np.ndarray]
     return shared, partner
 
 
-def copied_shares(index: CorpusIndex, length: int) -> np.ndarray:
+def copied_shares(index: OpenedIndex, length: int) -> np.ndarray:
     """Of each document, the share of positions that follow so many tokens of another one: shape (D,), float64; O(N)."""
     counts = np.zeros(index.num_documents, np.int64)
     duplicates.count_by_document(index.doc_starts, shared_across_documents(index)[0], length, counts)
@@ -101,7 +99,7 @@ def copied_shares(index: CorpusIndex, length: int) -> np.ndarray:
 
 
 def near_duplicates(
-    index: CorpusIndex,
+    index: OpenedIndex,
     lengths: Sequence[int] = (16, 32, 64, 128),
     *,
     top: int = 10,
@@ -155,7 +153,7 @@ def near_duplicates(
     )
 
 
-def _pairs(index: CorpusIndex, shared: np.ndarray, partner: np.ndarray, length: int, top: int) -> np.ndarray:
+def _pairs(index: OpenedIndex, shared: np.ndarray, partner: np.ndarray, length: int, top: int) -> np.ndarray:
     """The (document, other) with most positions; see `NearDuplicates`."""
     none = np.empty(0, np.int64)
     runs = duplicates.partner_runs(index.doc_starts, shared, partner, length, none, none, none)

@@ -13,18 +13,23 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from corpus_index._kernels import counting, rules, walk
+from corpus_index._kernels import rules
+from corpus_index._kernels.exclusion_sums import CLASSES
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, IndexWriteError, QueryError
 from corpus_index.estimators import fitting
-from corpus_index.estimators.good_turing import check_parameters, fit_ratios
-from corpus_index.estimators.kenlm_counts import kenlm_shift
-
-if TYPE_CHECKING:
-    from corpus_index.index import CorpusIndex
+from corpus_index.estimators.counts_of_counts import (
+    MOST_ORDERS,
+    absolute_discount,
+    counts_of_counts,
+    kenlm_shift,
+    modified_discounts,
+)
+from corpus_index.estimators.good_turing import fit_ratios
 
 _RULES = {
     "mle": rules.MAXIMUM,
@@ -49,7 +54,6 @@ _BY_LEFT_COUNTS = {"kneser-ney", "modified-kneser-ney", "pitman-yor", "auto"}
 _BY_EVIDENCE = {"jelinek-mercer", "dirichlet", "pitman-yor", "auto"}
 _FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "katz", *_BY_EVIDENCE}
 _FIT_ORDERS = 8  # without a bound, discounts are fitted up to here, and the last one goes on
-_MOST_ORDERS = 254  # of Kneser–Ney: shared lengths are stored up to 255
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,13 @@ class Estimator:
             return bool(self.strengths)
         return self.name not in _FITTED or bool(self.discounts)
 
-    def fit(self, index: CorpusIndex) -> Estimator:
+    def fit(self, index: Matcher) -> Estimator:
         """A copy with the parameters that the counts of an index give; itself where there is nothing to fit.
 
         Notes
         -----
         Discounts are D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or the three of Chen & Goodman (1998), of each
-        order's own counts of counts; with convention="kenlm", of KenLM's (`kenlm_counts`). katz: Good–Turing, see
+        order's own counts of counts; with convention="kenlm", of KenLM's (`counts_of_counts`). katz: Good–Turing, see
         `good_turing`. O(N) an order. The others are fitted on leave-document-out evidence: see `fitting`.
         """
         if self.name not in _FITTED:
@@ -137,7 +141,7 @@ class Estimator:
             counts += kenlm_shift(index, highest)
         three = self.name == "modified-kneser-ney"
         zero = self.convention == "kenlm"
-        discounts = [_modified(row, zero) if three else _absolute(row) for row in counts.tolist()]
+        discounts = [modified_discounts(row, zero) if three else absolute_discount(row) for row in counts.tolist()]
         fallback = [order for order, found in enumerate(discounts) if found is None]
         return replace(
             self,
@@ -148,17 +152,17 @@ class Estimator:
             facts={"fallback_orders": fallback, "counts_of_counts": counts.tolist()},
         )
 
-    def _fit_on_evidence(self, index: CorpusIndex) -> Estimator:
+    def _fit_on_evidence(self, index: Matcher) -> Estimator:
         discounts: tuple[tuple[float, float, float], ...] = ()
         strengths: tuple[tuple[float, ...], ...]
         if self.uses_left_counts:
             counts = index.symbol_counts if self.max_order == 0 else index.left_counts
             histogram = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
             if self.name == "auto":
-                discounts = (_modified(histogram, False) or (0.5, 1.0, 1.5),)
+                discounts = (modified_discounts(histogram, False) or (0.5, 1.0, 1.5),)
                 strengths, facts = fitting.fit_auto(index, self.max_order, discounts[0])
             else:
-                root = _absolute(histogram) or (0.5, 0.5, 0.5)
+                root = absolute_discount(histogram) or (0.5, 0.5, 0.5)
                 discounts, strengths, facts = fitting.fit_pitman_yor(index, self.max_order, root)
         elif self.name == "jelinek-mercer":
             strengths, facts = fitting.fit_jelinek_mercer(index, self.max_order)
@@ -166,7 +170,7 @@ class Estimator:
             strengths, facts = fitting.fit_dirichlet(index, self.max_order)
         return replace(self, discounts=discounts, strengths=strengths, fingerprint=index.fingerprint, facts=facts)
 
-    def base(self, index: CorpusIndex) -> np.ndarray:
+    def base(self, index: Matcher) -> np.ndarray:
         """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
 
         Estimators that use left counts: the unigrams' left extensions, discounted, over the uniform distribution. mle:
@@ -189,7 +193,7 @@ class Estimator:
         seen = np.append(index.symbol_counts > 0, False)
         return np.where(seen, np.append((counts - cuts) / total, 0.0) + rest, rest / unseen)
 
-    def root(self, index: CorpusIndex) -> tuple[np.ndarray, np.ndarray, float]:
+    def root(self, index: Matcher) -> tuple[np.ndarray, np.ndarray, float]:
         """Kneser–Ney's counts of the empty context and their cuts, by symbol, and the uniform probability below."""
         counts = index.symbol_counts
         words = index.vocab_size
@@ -249,9 +253,8 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     estimator = Estimator(name, max_order, **parameters)
     if estimator.convention not in ("plain", "kenlm"):
         raise QueryError(f"convention {estimator.convention!r} is unknown: choose 'plain' or 'kenlm'")
-    if estimator.uses_left_counts and max_order is not None and max_order > _MOST_ORDERS:
-        raise QueryError(f"{name} takes a max_order up to {_MOST_ORDERS}, not {max_order}")
-    check_parameters(estimator)
+    if estimator.uses_left_counts and max_order is not None and max_order > MOST_ORDERS:
+        raise QueryError(f"{name} takes a max_order up to {MOST_ORDERS}, not {max_order}")
     _check_ranges(estimator)
     if name == "auto" and estimator.strengths:
         fitting.check_table(estimator.strengths)
@@ -267,7 +270,14 @@ def nearest(word: object, known: Collection[str]) -> str:
 
 
 def _check_ranges(estimator: Estimator) -> None:
-    """Refuse discounts and strengths that give no probabilities."""
+    """Refuse parameters that give no probabilities."""
+    if not 0 < estimator.alpha <= 1:
+        raise QueryError(f"alpha {estimator.alpha} must be above 0 and at most 1")
+    if not 0 < estimator.k < float("inf"):
+        raise QueryError(f"k {estimator.k} must be above 0")
+    for row in estimator.ratios:
+        if not row or len(row) > CLASSES or not all(0 < ratio <= 1 for ratio in row):
+            raise QueryError(f"ratios {row} must be 1 to {CLASSES} numbers above 0 and at most 1 for each order")
     for row in estimator.discounts:
         if len(row) != 3 or not all(0 <= cut <= count for cut, count in zip(row, (1, 2, 3), strict=True)):
             raise QueryError(f"discounts {row} must be three numbers 0 ≤ D_i ≤ i for each order")
@@ -280,7 +290,7 @@ def _check_ranges(estimator: Estimator) -> None:
         raise QueryError(f"strengths of pitman-yor must be 0 or more, not {min(values)}")
 
 
-def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimator:
+def load_estimator(path: str | os.PathLike[str], index: Matcher) -> Estimator:
     """Read an estimator that was fitted on this index.
 
     Raises
@@ -301,46 +311,3 @@ def load_estimator(path: str | os.PathLike[str], index: CorpusIndex) -> Estimato
     if estimator.fingerprint != index.fingerprint:
         raise IndexFormatError(f"{path} was fitted on another index than {index.path}: fit it again")
     return estimator
-
-
-def counts_of_counts(index: CorpusIndex, highest: int, *, left: bool, most: int = 4) -> np.ndarray:
-    """How many (h, w) have a count of 1, 2, …, most: shape (highest + 1, most), by the order of h.
-
-    left: below the highest order, the count is that of distinct left extensions (raw where h begins with the start).
-    """
-    next_tokens, common = index.array("next_tokens"), index.array("common")
-    known = np.full(index.num_tokens, 255, np.uint8)
-    walk.mark_short_contexts(index.kernel_arrays(), next_tokens, min(highest + 1, _MOST_ORDERS), known)
-    table = np.zeros((highest + 1, most + 1), np.int64)
-    for order in range(highest + 1):
-        counting.count_counts(
-            next_tokens,
-            common,
-            known,
-            index.num_symbols,
-            order,
-            left and order < highest,
-            0,
-            index.num_tokens,
-            table[order],
-        )
-    return table[:, 1:]
-
-
-def _absolute(counts: list[int]) -> tuple[float, float, float] | None:
-    n1, n2 = counts[:2]
-    if n1 == 0:
-        return None
-    discount = n1 / (n1 + 2 * n2)
-    return discount, discount, discount
-
-
-def _modified(counts: list[int], zero: bool) -> tuple[float, float, float] | None:
-    """The three discounts of Chen & Goodman (1998), or None where one isn't in (0, its count] (zero: or is 0)."""
-    n = [0, *counts]
-    if not all(counts[:3]):
-        return None
-    y = n[1] / (n[1] + 2 * n[2])
-    one, two, three = (i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))
-    least = min(one, two, three)
-    return (one, two, three) if one <= 1 and two <= 2 and three <= 3 and (least > 0 or (zero and least == 0)) else None

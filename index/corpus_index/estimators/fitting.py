@@ -13,17 +13,16 @@ orders answer to each other. Nothing but the index is looked at, and a fit is th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from corpus_index._kernels import chains
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.held_out_evidence import Evidence, leave_documents_out
-
-if TYPE_CHECKING:
-    from corpus_index.index import CorpusIndex
+from corpus_index.estimators.lbfgs import minimise
 
 DEEPEST = 24
 """Symbols of the longest context that a fit looks at; the parameters of the last order go on for deeper ones."""
@@ -39,7 +38,7 @@ _START = np.array([0.0, 0.8, 0.3, 0.0])
 _LEAST_BACK = 1e-4  # an order leaves at least so much to the shorter ones
 _FIXED = 1e-3  # of a discount, kept away from 0 and 1
 
-_kept: WeakKeyDictionary[CorpusIndex, Evidence] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Matcher, Evidence] = WeakKeyDictionary()
 
 
 class Entries(NamedTuple):
@@ -50,7 +49,7 @@ class Entries(NamedTuple):
     counts: np.ndarray
 
 
-def evidence_of(index: CorpusIndex) -> Evidence:
+def evidence_of(index: Matcher) -> Evidence:
     """The evidence that fits on this index share; gathered at the first use and kept as long as the index."""
     if index not in _kept:
         _kept[index] = leave_documents_out(index, DEEPEST)
@@ -92,7 +91,7 @@ def bucket_of(orders: np.ndarray, counts: np.ndarray, most_orders: int) -> tuple
 
 
 def fit_auto(
-    index: CorpusIndex, max_order: int | None, root: tuple[float, float, float]
+    index: Matcher, max_order: int | None, root: tuple[float, float, float]
 ) -> tuple[tuple[tuple[float, ...], ...], dict[str, float]]:
     """The table of `auto`, its first line the numbers of orders, counts and shares; and what the fit promises.
 
@@ -136,9 +135,7 @@ def fit_auto(
     return tuple(table), _facts(evidence, loss)
 
 
-def fit_jelinek_mercer(
-    index: CorpusIndex, max_order: int | None
-) -> tuple[tuple[tuple[float, ...], ...], dict[str, float]]:
+def fit_jelinek_mercer(index: Matcher, max_order: int | None) -> tuple[tuple[tuple[float, ...], ...], dict[str, float]]:
     """Weights by order (from 0, where none is used) and bit length of the count, and what the fit promises."""
     evidence = evidence_of(index)
     entries = all_entries(evidence, max_order)
@@ -159,7 +156,7 @@ def fit_jelinek_mercer(
     return (tuple(rows[0]), *(tuple(row) for row in rows)), _facts(evidence, losses.sum())
 
 
-def fit_dirichlet(index: CorpusIndex, max_order: int | None) -> tuple[tuple[tuple[float, ...], ...], dict[str, float]]:
+def fit_dirichlet(index: Matcher, max_order: int | None) -> tuple[tuple[tuple[float, ...], ...], dict[str, float]]:
     """A mass an order (from 0, where none is used), and what the fit promises."""
 
     def shares(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -178,7 +175,7 @@ def fit_dirichlet(index: CorpusIndex, max_order: int | None) -> tuple[tuple[tupl
 
 
 def fit_pitman_yor(
-    index: CorpusIndex, max_order: int | None, root: tuple[float, float, float]
+    index: Matcher, max_order: int | None, root: tuple[float, float, float]
 ) -> tuple[tuple[tuple[float, float, float], ...], tuple[tuple[float, ...], ...], dict[str, float]]:
     """Discounts and strengths θ an order, the first of them root's and 0, and what the fit promises."""
 
@@ -255,68 +252,10 @@ def left_base(evidence: Evidence, discounts: tuple[float, float, float], words: 
     return np.asarray((count - cut + rest / words) / total)
 
 
-def raw_base(index: CorpusIndex, evidence: Evidence) -> np.ndarray:
+def raw_base(index: Matcher, evidence: Evidence) -> np.ndarray:
     """The probability of each position's label that all others end in, (c(w) + T / V) / (N + T), likewise."""
     distinct = int((index.symbol_counts > 0).sum())
     return np.asarray((evidence.root_raw[:, 0] + distinct / index.vocab_size) / (evidence.root_raw[:, 1] + distinct))
-
-
-def minimise(
-    loss_of: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, rounds: int, memory: int = 10
-) -> np.ndarray:
-    """L-BFGS with a backtracking line search (Nocedal 1980; Nocedal & Wright 2006, algorithm 7.4).
-
-    Parameters
-    ----------
-    loss_of : callable
-        Loss and gradient at a point.
-    start : ndarray of shape (n,), float64
-    rounds : int
-        Steps at most; it ends before where a step gains less than 10⁻⁷ of the loss.
-    memory : int
-        Steps that the curvature is estimated from.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-    """
-    point = start
-    loss, slope = loss_of(point)
-    steps: list[tuple[np.ndarray, np.ndarray]] = []
-    for _ in range(rounds):
-        direction = -slope
-        kept = []
-        for step, bend in reversed(steps):
-            part = (step @ direction) / (step @ bend)
-            kept.append(part)
-            direction = direction - part * bend
-        if steps:
-            step, bend = steps[-1]
-            direction = direction * ((step @ bend) / (bend @ bend))
-        else:
-            direction = direction / max(1e-12, float(np.abs(slope).max()))
-        for (step, bend), part in zip(steps, reversed(kept), strict=True):
-            direction = direction + step * (part - (bend @ direction) / (step @ bend))
-        descent = float(slope @ direction)
-        if descent >= 0.0:
-            break
-        length = 1.0
-        while True:
-            new_point = point + length * direction
-            new_loss, new_slope = loss_of(new_point)
-            if new_loss <= loss + 1e-4 * length * descent or length < 1e-8:
-                break
-            length /= 2
-        if not new_loss < loss:
-            break
-        step, bend = new_point - point, new_slope - slope
-        if step @ bend > 1e-14:
-            steps = [*steps[1 - memory :], (step, bend)]
-        gained = loss - new_loss
-        point, loss, slope = new_point, new_loss, new_slope
-        if gained < 1e-7 * abs(loss):
-            break
-    return point
 
 
 def _bounded(share: np.ndarray) -> np.ndarray:

@@ -7,14 +7,9 @@ d_r = (r* / r − m) / (1 − m), m = (k + 1) · n_{k+1} / n_1 (Katz 1987, equat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from corpus_index._kernels.exclusion_sums import CLASSES
-from corpus_index.errors import QueryError
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.estimator import Estimator
-    from corpus_index.index import CorpusIndex
+from corpus_index.core.matching import Matcher
+from corpus_index.estimators.counts_of_counts import counts_of_counts
 
 
 def good_turing_ratios(counts: list[int]) -> list[float]:
@@ -37,26 +32,8 @@ def good_turing_ratios(counts: list[int]) -> list[float]:
     return ratios
 
 
-def check_parameters(estimator: Estimator) -> None:
-    """Refuse parameters of the estimators with exclusion that give no probabilities.
-
-    Raises
-    ------
-    QueryError
-    """
-    if not 0 < estimator.alpha <= 1:
-        raise QueryError(f"alpha {estimator.alpha} must be above 0 and at most 1")
-    if not 0 < estimator.k < float("inf"):
-        raise QueryError(f"k {estimator.k} must be above 0")
-    for row in estimator.ratios:
-        if not row or len(row) > CLASSES or not all(0 < ratio <= 1 for ratio in row):
-            raise QueryError(f"ratios {row} must be 1 to {CLASSES} numbers above 0 and at most 1 for each order")
-
-
-def fit_ratios(index: CorpusIndex, highest: int) -> tuple[tuple[tuple[float, ...], ...], dict[str, object]]:
+def fit_ratios(index: Matcher, highest: int) -> tuple[tuple[tuple[float, ...], ...], dict[str, object]]:
     """The discounts of orders 0 … highest, and the facts that they stand on; O(N) an order."""
-    from corpus_index.estimators.estimator import counts_of_counts
-
     counts = counts_of_counts(index, highest, left=False, most=CLASSES + 1)
     ratios = tuple(tuple(good_turing_ratios(row)) for row in counts.tolist())
     fallback = [order for order, row in enumerate(ratios) if 1.0 in row]

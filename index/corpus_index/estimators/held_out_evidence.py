@@ -10,16 +10,14 @@ as text that lies apart differs as much as documents do.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from corpus_index._kernels import evidence as kernel
 from corpus_index._kernels import left_out as gone
 from corpus_index.core.duplicates import copied_shares
-
-if TYPE_CHECKING:
-    from corpus_index.index import CorpusIndex
+from corpus_index.core.matching import Matcher
 
 _POSITIONS = 200_000
 _WALKED = 6_000_000  # tokens of the documents that the positions come from, unless one document is longer
@@ -67,13 +65,13 @@ class Evidence(NamedTuple):
 
 
 def leave_documents_out(
-    index: CorpusIndex, max_order: int, *, positions: int = _POSITIONS, walked: int = _WALKED, seed: int = 0
+    index: Matcher, max_order: int, *, positions: int = _POSITIONS, walked: int = _WALKED, seed: int = 0
 ) -> Evidence:
     """The evidence at a seeded sample of an index's positions.
 
     Parameters
     ----------
-    index : CorpusIndex
+    index : Matcher
     max_order : int
         Symbols of the longest context looked at, 0 … 254.
     positions : int
@@ -119,7 +117,7 @@ def leave_documents_out(
     )
 
 
-def originals(index: CorpusIndex) -> tuple[np.ndarray, int]:
+def originals(index: Matcher) -> tuple[np.ndarray, int]:
     """The documents that hold a token and don't mostly copy others, ascending, and how many do; O(N).
 
     All of them where there are few, or nearly all are copies: then so will be what comes.
@@ -132,7 +130,7 @@ def originals(index: CorpusIndex) -> tuple[np.ndarray, int]:
 
 
 def _units(
-    index: CorpusIndex, rng: np.random.Generator, walked: int, documents: np.ndarray, by_blocks: bool
+    index: Matcher, rng: np.random.Generator, walked: int, documents: np.ndarray, by_blocks: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Drawn documents, or blocks: corpus positions of their begins, offsets, the ranks in the order of the text."""
     starts = index.doc_starts
@@ -150,7 +148,7 @@ def _units(
 
 
 def _nodes(
-    index: CorpusIndex,
+    index: Matcher,
     lo: np.ndarray,
     hi: np.ndarray,
     depths: np.ndarray,
@@ -206,7 +204,7 @@ def _nodes(
 
 
 def _roots(
-    index: CorpusIndex, labels: np.ndarray, units: np.ndarray, offsets: np.ndarray, ranks: np.ndarray
+    index: Matcher, labels: np.ndarray, units: np.ndarray, offsets: np.ndarray, ranks: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The empty context's five numbers at each position: of occurrences, and of left extensions."""
     answers = []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakKeyDictionary
 
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import ESTIMATORS, Estimator, load_estimator, make_estimator, nearest
-
-if TYPE_CHECKING:
-    from corpus_index.index import CorpusIndex
 
 EstimatorLike = str | os.PathLike[str] | Mapping[str, Any] | Estimator
 """What names an estimator; see `resolve_estimator`."""
@@ -29,8 +28,10 @@ _TAKEN_BY = {
 }
 _BY_ORDER = {"discounts": 3, "strengths": 1, "ratios": 1}  # and how often one number stands in the line of an order
 
+_remembered: WeakKeyDictionary[Matcher, dict[Any, Estimator]] = WeakKeyDictionary()
 
-def resolve_estimator(spec: EstimatorLike, index: CorpusIndex, max_order: int | None = None) -> Estimator:
+
+def resolve_estimator(spec: EstimatorLike, index: Matcher, max_order: int | None = None) -> Estimator:
     """The estimator that is meant; not fitted, unless it comes so.
 
     Parameters
@@ -39,7 +40,7 @@ def resolve_estimator(spec: EstimatorLike, index: CorpusIndex, max_order: int | 
         A name of `ESTIMATORS`; a file that `Estimator.save` (or `corpus-teacher teacher fit`) wrote; a table with
         "name" and, as it likes, "max_order" ("none": no bound), "convention", "alpha", "k", "discounts", "strengths"
         and "ratios", the last three a number for all orders, or a list with a number or a list for each; or the object.
-    index : CorpusIndex
+    index : Matcher
         What it is to be used on.
     max_order : int, optional
         Symbols of the longest context where the spec doesn't say; None: no bound. A file and an object always do.
@@ -70,6 +71,29 @@ def resolve_estimator(spec: EstimatorLike, index: CorpusIndex, max_order: int | 
     if names_a_file(spec):
         return load_estimator(spec, index)
     return make_estimator(str(spec), max_order)
+
+
+def fitted(index: Matcher, spec: EstimatorLike, max_order: int | None = None) -> Estimator:
+    """An estimator (see `resolve_estimator`), fitted on an index at its first use if need be, then remembered with it.
+
+    Raises
+    ------
+    QueryError
+        If there is no such estimator, or it was fitted on another index.
+    IndexFormatError
+        If a file holds none, or one of another index.
+    """
+    known = _remembered.setdefault(index, {})
+    name = (spec, max_order) if isinstance(spec, str) and spec in ESTIMATORS else None
+    if name in known:
+        return known[name]
+    made = resolve_estimator(spec, index, max_order)
+    if made.is_fitted and name is None:
+        return made
+    if made not in known:
+        known[made] = made.fit(index)
+    known[name or made] = known[made]
+    return known[made]
 
 
 def names_a_file(spec: object) -> bool:

@@ -130,36 +130,3 @@ class ReferenceIndex:
             ranks = [r for r, c in enumerate(self.sorted_contexts) if c[: len(backwards)] == backwards]
             answers.append((ranks[0], ranks[-1] + 1, sum(symbol != START for symbol in suffix)))
         return answers
-
-
-def witten_bell(
-    index: ReferenceIndex,
-    context: Sequence[int],
-    *,
-    max_order: int | None = None,
-    starts_document: bool = False,
-    leave_out: int | None = None,
-) -> list[float]:
-    """Interpolated Witten–Bell probabilities of every token after a context (Bell, Cleary & Witten 1990).
-
-    p_n(w) = (c_n(w) + T_n · p_{n−1}(w)) / (c_n + T_n) with T_n the number of distinct continuations, from the longest
-    match down; p_0 interpolates the unigrams with the uniform distribution 1/V in the same way. leave_out names the
-    token that truly follows: one occurrence of it is taken away at every order before the longest match is chosen.
-    T_0, the number of distinct tokens in the corpus, is a constant of the corpus, so that all positions share one p_0.
-    """
-    symbols = index.known_symbols(context, starts_document)
-    longest = len(symbols) if max_order is None else min(len(symbols), max_order)
-    probabilities = [1.0 / index.vocab_size] * index.vocab_size
-    for length in range(longest + 1):
-        counts = index.continuations(symbols[len(symbols) - length :] if length else ())
-        distinct = len(counts)
-        if leave_out is not None and counts[leave_out] > 0:
-            counts[leave_out] -= 1
-        counts = +counts
-        if length > 0:
-            distinct = len(counts)
-        if not counts and length > 0:
-            break
-        total = counts.total()
-        probabilities = [(counts[w] + distinct * p) / (total + distinct) for w, p in enumerate(probabilities)]
-    return probabilities

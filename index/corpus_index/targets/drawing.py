@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import drawing
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
-from corpus_index.targets.interpolated import SparseTargets
+from corpus_index.estimators.resolving import EstimatorLike
 from corpus_index.targets.request import Asked
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.resolving import EstimatorLike
-    from corpus_index.index import CorpusIndex
+from corpus_index.targets.types import SparseTargets
 
 
 class Drawn(NamedTuple):
@@ -46,7 +44,7 @@ class SortedBase(NamedTuple):
 
 
 def draw_tokens(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     generator: np.random.Generator,
     *,

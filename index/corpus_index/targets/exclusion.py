@@ -1,8 +1,8 @@
 """Targets of the estimators with exclusion: Katz's backoff, stupid backoff, PPM-C, and add-k at the longest match.
 
-What `smoothing` is for the estimators that add all orders up. Here a token's probability comes from the longest context
-that has seen it, so nearly all tokens of a row differ from what a shorter context's row says, and there is nothing to
-share: targets are explicit tokens, largest first, and a rest on the base.
+What `interpolated` is for the estimators that add all orders up. Here a token's probability comes from the longest
+context that has seen it, so nearly all tokens of a row differ from what a shorter context's row says, and there is
+nothing to share: targets are explicit tokens, largest first, and a rest on the base.
 
 The tokens that no context has seen share what is left in the base's proportions. Written as sparse + rest · base, the
 rest is that share for all of V, and an explicit pair is p(w) − rest · base(w), often below 0; p(w) itself is exact.
@@ -11,19 +11,16 @@ With top_k or top_p the tokens that are cut join those that share; all that stay
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import exclusion
 from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import CLASSES, SUMS, ExclusionArrays, ExclusionScratch
+from corpus_index.core.matching import Matcher
+from corpus_index.estimators.estimator import Estimator, make_estimator
 from corpus_index.targets.request import Asked
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.estimator import Estimator
-    from corpus_index.index import CorpusIndex
+from corpus_index.targets.types import SparseTargets
 
 _CHUNK = 1 << 13  # positions at a time
 _ROOM = 1 << 20  # pairs at a time at least
@@ -31,20 +28,7 @@ _MEMO = 4096  # stored rows whose sums without a document are remembered
 _AHEAD = 8
 
 
-class Excluded(NamedTuple):
-    """Targets by exclusion; each array as in `SparseTargets`."""
-
-    offsets: np.ndarray
-    token_ids: np.ndarray
-    probs: np.ndarray
-    rest: np.ndarray
-    base: np.ndarray
-    match_len: np.ndarray
-    context_count: np.ndarray
-    cut_mass: np.ndarray
-
-
-def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> Excluded:
+def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> SparseTargets:
     """The targets of a batch.
 
     Notes
@@ -80,19 +64,19 @@ def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> Excluded:
         tokens.append(index.ids_of(part.tokens[:used]).astype(np.int64))
         probs.append(part.probs[:used].copy())
         begin += done
-    return Excluded(
+    return SparseTargets(
         whole.offsets,
         np.concatenate(tokens),
         np.concatenate(probs),
         whole.rest,
-        index.base_distribution(asked.estimator),
+        asked.base_distribution,
         whole.match_len,
         asked.counted(whole.context_count),
         whole.cut,
     )
 
 
-def exclusion_samples(asked: Asked, draws: int, seed: int) -> Excluded:
+def exclusion_samples(asked: Asked, draws: int, seed: int) -> SparseTargets:
     """Each token's share of `draws` draws from the exact targets; see `interpolated.sampled_targets`.
 
     O(whole rows of the chain + V) time a position.
@@ -139,7 +123,7 @@ def exclusion_probabilities(asked: Asked, *, raw: bool = False) -> np.ndarray:
 
 
 def backoff_scores(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     next_ids: ArrayLike,
     *,
@@ -157,7 +141,7 @@ def backoff_scores(
 
     Parameters
     ----------
-    index : CorpusIndex
+    index : Matcher
     input_ids, next_ids : array_like of shape (B, T) or (T,), integer
         Token ids below V, and the token that follows each position, −1 where unknown.
     alpha : float
@@ -179,8 +163,6 @@ def backoff_scores(
     -----
     Brants et al. start at the full context, which multiplies all scores of a position by the same power of α.
     """
-    from corpus_index.estimators.estimator import make_estimator
-
     estimator = make_estimator("stupid-backoff", max_order, alpha=alpha)
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
     scores = exclusion_probabilities(asked, raw=True)
@@ -188,7 +170,7 @@ def backoff_scores(
     return scores
 
 
-def added_count(estimator: Estimator, index: CorpusIndex) -> float:
+def added_count(estimator: Estimator, index: Matcher) -> float:
     """What each id of the vocabulary counts on top in the base: k, or T / V of Witten–Bell's unigrams."""
     if estimator.name == "add-k":
         return estimator.k
@@ -240,7 +222,7 @@ def _fill(asked: Asked, begin: int, end: int, out: Flat, top_k: int, top_p: floa
     )
 
 
-def _scratch(index: CorpusIndex) -> ExclusionScratch:
+def _scratch(index: Matcher) -> ExclusionScratch:
     """Scratch memory, kept for each thread."""
     memory, size = index.thread_memory, index.num_symbols
     if memory.exclusion is None:

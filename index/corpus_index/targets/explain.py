@@ -7,32 +7,18 @@ parts add up to the probability that `smoothed_targets` gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
 from corpus_index._kernels.rules import AUTO, LEAST_MASS, PITMAN_YOR, weigh
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.estimator import Estimator
-    from corpus_index.estimators.resolving import EstimatorLike
-    from corpus_index.index import CorpusIndex
-
-_INTERPOLATED = {
-    "mle",
-    "jelinek-mercer",
-    "dirichlet",
-    "witten-bell",
-    "absolute-discounting",
-    "pitman-yor",
-    "auto",
-    "kneser-ney",
-    "modified-kneser-ney",
-}
+from corpus_index.estimators.estimator import Estimator
+from corpus_index.estimators.resolving import EstimatorLike, fitted
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,7 @@ _Part = tuple[np.ndarray, np.ndarray]  # token ids, and what an order adds to th
 
 
 def explain(
-    index: CorpusIndex,
+    index: Matcher,
     context: ArrayLike,
     *,
     estimator: EstimatorLike = "witten-bell",
@@ -106,7 +92,7 @@ def explain(
 
     Parameters
     ----------
-    index : CorpusIndex
+    index : Matcher
     context : array_like of shape (n,), integer
         Token ids below V; may be empty.
     estimator, max_order
@@ -125,7 +111,6 @@ def explain(
     -----
     O(orders · continuations + V) time. Of the estimators that add their orders up, an order's part is what it adds
     times the weight that the longer ones pass on; of those with exclusion, a token has its probability from one order.
-    Of an estimator that isn't known here, a part is by how much the order changes the probability, and may be negative.
 
     Examples
     --------
@@ -138,14 +123,9 @@ def explain(
     """
     if top < 1:
         raise QueryError(f"top {top} must be at least 1")
-    fitted = index.fitted(estimator, max_order)
-    levels = _levels(index, context, fitted.max_order, starts_document)
-    if fitted.excludes:
-        parts = _excluding(index, fitted, levels)
-    elif fitted.name in _INTERPOLATED:
-        parts = _interpolated(index, fitted, levels)
-    else:
-        parts = _changes(index, fitted, levels, context, starts_document)
+    made = fitted(index, estimator, max_order)
+    levels = _levels(index, context, made.max_order, starts_document)
+    parts = _excluding(index, made, levels) if made.excludes else _interpolated(index, made, levels)
     probs = np.zeros(index.vocab_size)
     for ids, added in parts:
         probs[ids] += added
@@ -156,10 +136,10 @@ def explain(
         one[ids] = added
         contributions[:, column] = one[tokens]
         one[ids] = 0.0
-    return Explanation(fitted.name, _shares(index, levels, parts), tokens, probs[tokens], contributions)
+    return Explanation(made.name, _shares(index, levels, parts), tokens, probs[tokens], contributions)
 
 
-def _shares(index: CorpusIndex, levels: list[_Level], parts: list[_Part]) -> list[OrderShare]:
+def _shares(index: Matcher, levels: list[_Level], parts: list[_Part]) -> list[OrderShare]:
     """What each order keeps of the mass that reaches it."""
     masses = np.array([added.sum() for _, added in parts])
     reaching = np.cumsum(masses)
@@ -169,7 +149,7 @@ def _shares(index: CorpusIndex, levels: list[_Level], parts: list[_Part]) -> lis
     return [OrderShare(*fact, float(share), float(1 - share)) for fact, share in zip(facts, kept, strict=True)]
 
 
-def _levels(index: CorpusIndex, context: ArrayLike, max_order: int | None, starts_document: bool) -> list[_Level]:
+def _levels(index: Matcher, context: ArrayLike, max_order: int | None, starts_document: bool) -> list[_Level]:
     """The suffixes of a context that something follows, from order 1 up."""
     levels: list[_Level] = []
     if np.size(context) == 0:
@@ -186,7 +166,7 @@ def _levels(index: CorpusIndex, context: ArrayLike, max_order: int | None, start
     return levels
 
 
-def _level(index: CorpusIndex, order: int, lo: int, hi: int, from_start: bool) -> _Level:
+def _level(index: Matcher, order: int, lo: int, hi: int, from_start: bool) -> _Level:
     """One suffix, with its row."""
     rows = index.rows_of_nodes(np.array([lo]), np.array([hi]), np.array([order]))
     number, stored = int(rows.numbers[0]), rows.stored_offsets.size - 1
@@ -197,7 +177,7 @@ def _level(index: CorpusIndex, order: int, lo: int, hi: int, from_start: bool) -
     return _Level(order, lo, hi, from_start, index.ids_of(symbols).astype(np.int64), counts.astype(np.int64))
 
 
-def _base(index: CorpusIndex, estimator: Estimator) -> np.ndarray:
+def _base(index: Matcher, estimator: Estimator) -> np.ndarray:
     """The base distribution over V, float64."""
     of_symbols = estimator.base(index)
     base = np.full(index.vocab_size, of_symbols[-1])
@@ -205,7 +185,7 @@ def _base(index: CorpusIndex, estimator: Estimator) -> np.ndarray:
     return base
 
 
-def _interpolated(index: CorpusIndex, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
+def _interpolated(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
     """p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), from the longest match down; see `rules`."""
     discounts = np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64)
     strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
@@ -230,7 +210,7 @@ def _interpolated(index: CorpusIndex, estimator: Estimator, levels: list[_Level]
     return [(np.arange(index.vocab_size), reaching * _base(index, estimator)), *reversed(parts)]
 
 
-def _left_extensions(index: CorpusIndex, level: _Level) -> np.ndarray:
+def _left_extensions(index: Matcher, level: _Level) -> np.ndarray:
     """After how many distinct symbols each continuation stands: the runs of ranks that share one symbol more."""
     ranks = np.arange(level.lo, level.hi)
     shared = index.array("common")[level.lo : level.hi].astype(np.int64)
@@ -245,7 +225,7 @@ def _left_extensions(index: CorpusIndex, level: _Level) -> np.ndarray:
     return np.unique(distinct, return_counts=True)[1]
 
 
-def _excluding(index: CorpusIndex, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
+def _excluding(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
     """Each token from the longest context that has seen it; see `_kernels.exclusion` for the rules."""
     everything, base = np.arange(index.vocab_size), _base(index, estimator)
     if estimator.name == "add-k":
@@ -284,7 +264,7 @@ def _excluding(index: CorpusIndex, estimator: Estimator, levels: list[_Level]) -
     return [(ids, added / total) for ids, added in reversed(parts)]
 
 
-def _add_k(index: CorpusIndex, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
+def _add_k(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
     """(c(w) + k) / (c + k V) at the longest match; the orders between it and the uniform base are passed by."""
     everything = np.arange(index.vocab_size)
     if not levels:
@@ -295,25 +275,3 @@ def _add_k(index: CorpusIndex, estimator: Estimator, levels: list[_Level]) -> li
     total = longest.counts.sum() + estimator.k * index.vocab_size
     parts = [(level.ids, np.zeros(level.ids.size)) for level in levels[:-1]]
     return [(everything, np.full(index.vocab_size, estimator.k / total)), *parts, (longest.ids, longest.counts / total)]
-
-
-def _changes(
-    index: CorpusIndex, estimator: Estimator, levels: list[_Level], context: ArrayLike, starts_document: bool
-) -> list[_Part]:
-    """By how much each order changes what the shorter ones say."""
-    everything = np.arange(index.vocab_size)
-    before, parts = _base(index, estimator), [(everything, _base(index, estimator))]
-    for order in range(1, len(levels) + 1):
-        targets = index.smoothed_targets(
-            np.reshape(context, (1, -1)),
-            estimator=replace(estimator, max_order=order),
-            starts_document=starts_document,
-            top_k=index.vocab_size,
-            shortlist=None,
-            only_last=True,
-        )
-        probs = float(targets.rest[0]) * targets.base.astype(np.float64)
-        probs[targets.token_ids] += targets.probs
-        parts.append((everything, probs - before))
-        before = probs
-    return parts

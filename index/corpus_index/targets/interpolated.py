@@ -6,22 +6,18 @@ have seen, explicitly, and the remaining mass on one base distribution that all 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import flatten
 from corpus_index._kernels.target_arrays import GoneRows
-from corpus_index.core.heavy import MOST_LEVELS
+from corpus_index.core.matching import Matcher
+from corpus_index.core.scratch import MOST_LEVELS
 from corpus_index.errors import QueryError
+from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.targets.exclusion import exclusion_probabilities, exclusion_samples, exclusion_targets
 from corpus_index.targets.request import Asked
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.resolving import EstimatorLike
-    from corpus_index.index import CorpusIndex
-
+from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 _OWN_KINDS = 4
 
@@ -41,111 +37,14 @@ class _Pairs:
             symbols[: self.used], probs[: self.used] = self.symbols[: self.used], self.probs[: self.used]
             self.symbols, self.probs = symbols, probs
 
-    def of(self, index: CorpusIndex) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, index: Matcher) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and probabilities, without the spare room where that is large."""
         ids, probs = index.ids_of(self.symbols[: self.used]).astype(np.int64, copy=False), self.probs[: self.used]
         return (ids, probs) if 2 * self.used > self.probs.size else (ids.copy(), probs.copy())
 
 
-class SparseTargets(NamedTuple):
-    """Distributions of Q positions: p(w) = Σ sparse(w) + rest · base(w), each summing to 1 over V.
-
-    Attributes
-    ----------
-    offsets : ndarray of shape (Q + 1,), int64
-        Position q's pairs are entries offsets[q] : offsets[q + 1] of the next two.
-    token_ids : ndarray of shape (E,), int64
-        Ascending within a position.
-    probs : ndarray of shape (E,), float32
-        May be a little below 0 at a token whose own occurrence was left out, and far below under estimators with
-        exclusion (`backing_off`), whose pairs are p(w) − rest · base(w): p isn't.
-    rest : ndarray of shape (Q,), float32
-        The mass on the base.
-    base : ndarray of shape (V,), float32
-        The estimator's distribution of the empty context; see `Estimator.base`.
-    match_len : ndarray of shape (Q,), int32
-        Tokens of the longest context that counted.
-    context_count : ndarray of shape (Q,), int64
-        Its occurrences, after leaving out.
-    cut_mass : ndarray of shape (Q,), float32
-        What top_k moved from explicit tokens to the base; under estimators with exclusion, what the cut tokens had.
-    """
-
-    offsets: np.ndarray
-    token_ids: np.ndarray
-    probs: np.ndarray
-    rest: np.ndarray
-    base: np.ndarray
-    match_len: np.ndarray
-    context_count: np.ndarray
-    cut_mass: np.ndarray
-
-
-class RowTable(NamedTuple):
-    """The continuation rows of heavy contexts, kept once for all: what `MixedTargets` refer to.
-
-    Attributes
-    ----------
-    offsets : ndarray of shape (R + 1,), int64
-        Row r's entries are offsets[r] : offsets[r + 1] of the next arrays.
-    token_ids : ndarray of shape (E,), uint16 or uint32
-        Ascending within a row.
-    counts : ndarray of shape (E,), uint32
-        How often each token follows the row's context.
-    left_extensions : ndarray of shape (E,), uint32, or None
-        After how many distinct symbols it does, for estimators of the Kneser–Ney family.
-    """
-
-    offsets: np.ndarray
-    token_ids: np.ndarray
-    counts: np.ndarray
-    left_extensions: np.ndarray | None
-
-
-class MixedTargets(NamedTuple):
-    """Distributions of Q positions, exact: p(w) = pairs(w) + Σ rows(w) + rest · base(w), each summing to 1 over V.
-
-    A reference to a row adds s · x − k(x) to each of the row's tokens, x being its count, and k the second, third or
-    fourth of the coefficients for x = 1, 2, 3 and more.
-
-    Attributes
-    ----------
-    offsets : ndarray of shape (Q + 1,), int64
-        Position q's pairs are entries offsets[q] : offsets[q + 1] of the next two.
-    token_ids : ndarray of shape (E,), int64
-        Ascending within a position.
-    probs : ndarray of shape (E,), float32
-        Below 0 where something was left out of what the rows say.
-    row_offsets : ndarray of shape (Q + 1,), int64
-        Position q's references are entries row_offsets[q] : row_offsets[q + 1] of the next two.
-    rows : ndarray of shape (F,), int64
-        Rows of `CorpusIndex.row_table`; from R on row − R, with left extensions for x; from 2 R on own rows.
-    coefficients : ndarray of shape (F, 4), float32
-        s, k1, k2, k3.
-    own_offsets, own_token_ids, own_counts : ndarrays of shape (own rows + 1,), (G,), (G,), int64
-        The batch's own rows: what leaving documents out changes in the others, as it was (with the coefficients
-        negated) and as it is.
-    rest, base, match_len, context_count
-        As in `SparseTargets`.
-    """
-
-    offsets: np.ndarray
-    token_ids: np.ndarray
-    probs: np.ndarray
-    row_offsets: np.ndarray
-    rows: np.ndarray
-    coefficients: np.ndarray
-    own_offsets: np.ndarray
-    own_token_ids: np.ndarray
-    own_counts: np.ndarray
-    rest: np.ndarray
-    base: np.ndarray
-    match_len: np.ndarray
-    context_count: np.ndarray
-
-
 def smoothed_targets(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     next_ids: ArrayLike | None = None,
     *,
@@ -163,7 +62,7 @@ def smoothed_targets(
 
     Parameters
     ----------
-    index : CorpusIndex
+    index : Matcher
     input_ids : array_like of shape (B, T) or (T,), integer
         Token ids below V.
     next_ids : array_like of the same shape, integer, optional
@@ -216,8 +115,8 @@ def smoothed_targets(
         raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
     if asked.estimator.excludes:
-        return SparseTargets(*exclusion_targets(asked, top_k, top_p))
-    fitted, nodes, memory = asked.estimator, asked.heavy, index.thread_memory
+        return exclusion_targets(asked, top_k, top_p)
+    nodes, memory = asked.heavy, index.thread_memory
     top_k = min(top_k, index.num_symbols)
     size = asked.labels.size
     offsets = np.zeros(size + 1, np.int64)
@@ -232,7 +131,7 @@ def smoothed_targets(
             dense = memory.dense_of(index.num_symbols)
             pairs.used = flatten.whole_targets(nodes, part, asked.gone, *dense, work, *options, *outputs)
         else:
-            lists = memory.lists_of(fitted, nodes, shortlist)
+            lists = memory.lists_of(asked.estimator, asked.kinds, nodes, shortlist)
             ancestors = memory.ancestors_of(nodes)
             pairs.used = flatten.flat_targets(
                 asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options, *outputs
@@ -250,7 +149,7 @@ def smoothed_targets(
 
 
 def sampled_targets(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     next_ids: ArrayLike | None = None,
     *,
@@ -283,7 +182,7 @@ def sampled_targets(
         raise QueryError(f"draws {draws} must be at least 1")
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions)
     if asked.estimator.excludes:
-        return SparseTargets(*exclusion_samples(asked, draws, seed))
+        return exclusion_samples(asked, draws, seed)
     size, memory = asked.labels.size, index.thread_memory
     generator = np.random.default_rng(seed)
     base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
@@ -305,7 +204,7 @@ def sampled_targets(
 
 
 def mixed_targets(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     next_ids: ArrayLike | None = None,
     *,
@@ -367,7 +266,7 @@ def mixed_targets(
     )
 
 
-def _own_rows(index: CorpusIndex, gone: GoneRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _own_rows(index: Matcher, gone: GoneRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Four rows for each heavy row without a document: counts before and after, left extensions before and after."""
     used = int(gone.used[0])
     lengths = np.diff(gone.offsets[: used + 1])
@@ -389,8 +288,16 @@ def _own_rows(index: CorpusIndex, gone: GoneRows) -> tuple[np.ndarray, np.ndarra
     return offsets, tokens[entry[order]], values[entry[order], kind[order]]
 
 
+def row_table(index: Matcher, estimator: EstimatorLike = "witten-bell") -> RowTable:
+    """The rows that an estimator's mixed targets refer to: memory maps, and left extensions if it counts them."""
+    left = index.stored_left_extensions()[0] if fitted(index, estimator).uses_left_counts else None
+    return RowTable(
+        index.array("row_offsets"), index.ids_of(index.array("row_tokens")), index.array("row_counts"), left
+    )
+
+
 def next_probabilities(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     next_ids: ArrayLike,
     *,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import measures as kernel
-from corpus_index.targets.interpolated import RowTable, mixed_targets
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.resolving import EstimatorLike
-    from corpus_index.index import CorpusIndex
+from corpus_index.core.matching import Matcher
+from corpus_index.estimators.resolving import EstimatorLike, fitted
+from corpus_index.targets.interpolated import mixed_targets, row_table
+from corpus_index.targets.request import base_distribution
+from corpus_index.targets.types import RowTable
 
 _POSITIONS = 1024  # at a time, or one row: estimators with exclusion list all that their contexts have seen
 
@@ -40,7 +40,7 @@ class Measures(NamedTuple):
 
 
 def measure(
-    index: CorpusIndex,
+    index: Matcher,
     input_ids: ArrayLike,
     *,
     estimator: EstimatorLike = "witten-bell",
@@ -73,21 +73,21 @@ def measure(
     >>> answer.top_token.tolist(), answer.top_prob.round(3).tolist(), answer.entropy.round(3).tolist()
     ([2, 1], [0.781, 0.422], [0.74, 1.178])
     """
-    fitted = index.fitted(estimator, max_order)
+    made = fitted(index, estimator, max_order)
     ids = np.atleast_2d(np.asarray(input_ids))
     starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1])
-    base = index.base_distribution(fitted)
+    base = base_distribution(index, made)
     logs = base.astype(np.float64)
     logs *= np.log(logs, out=np.zeros(logs.size), where=logs > 0)
     descending = np.argsort(-base, kind="stable")
-    table = index.row_table(fitted)
+    table = row_table(index, made)
     table = RowTable(*table[:3], table.counts if table.left_extensions is None else table.left_extensions)
     mass, seen = np.zeros(base.size), np.full(base.size, -1, np.int64)
     step = max(1, _POSITIONS // max(1, ids.shape[1]))
     parts = []
     for begin in range(0, ids.shape[0], step):
         rows = slice(begin, begin + step)
-        found = mixed_targets(index, ids[rows], estimator=fitted, starts_document=starts[rows])
+        found = mixed_targets(index, ids[rows], estimator=made, starts_document=starts[rows])
         size = found.rest.size
         entropy, token, prob = np.empty(size), np.empty(size, np.int64), np.empty(size)
         num_rows = table.offsets.size - 1

@@ -13,21 +13,19 @@ index with their documents left out. The label itself is never in its past, so n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import chains
 from corpus_index._kernels import recall as kernel
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.held_out_evidence import originals
-from corpus_index.targets.interpolated import SparseTargets, next_probabilities, smoothed_targets
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.resolving import EstimatorLike
-    from corpus_index.index import CorpusIndex
+from corpus_index.estimators.resolving import EstimatorLike, fitted
+from corpus_index.targets.interpolated import next_probabilities, smoothed_targets
+from corpus_index.targets.types import SparseTargets
 
 ORDERS, LENGTHS = 4, 12  # contexts of 0 … 3 tokens; bit lengths of counts
 _ROUNDS = 60
@@ -54,20 +52,31 @@ class Recall:
 
     def next_probabilities(
         self,
-        index: CorpusIndex,
+        index: Matcher,
         input_ids: ArrayLike,
         next_ids: ArrayLike,
-        **options: Any,
+        *,
+        leave_out: str | None = None,
+        starts_document: bool | ArrayLike = False,
+        positions: ArrayLike | None = None,
     ) -> np.ndarray:
         """The probability of the token that follows each position: shape (Q,), float64; NaN where it is unknown.
 
-        options: leave_out, starts_document, positions, as in `corpus_index.targets.interpolated.next_probabilities`.
+        Parameters as in `corpus_index.targets.interpolated.next_probabilities`.
 
         Notes
         -----
         O(T) time a position for the row's past, beside the estimator's.
         """
-        p = next_probabilities(index, input_ids, next_ids, estimator=self.estimator, **options)
+        p = next_probabilities(
+            index,
+            input_ids,
+            next_ids,
+            estimator=self.estimator,
+            leave_out=leave_out,
+            starts_document=starts_document,
+            positions=positions,
+        )
         rows, labels = _rows(index, input_ids), np.atleast_2d(np.asarray(next_ids)).astype(np.int64)
         buckets, shares = _shares(index, rows, labels)
         for k in range(ORDERS):
@@ -76,17 +85,44 @@ class Recall:
         return p
 
     def smoothed_targets(
-        self, index: CorpusIndex, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any
+        self,
+        index: Matcher,
+        input_ids: ArrayLike,
+        next_ids: ArrayLike | None = None,
+        *,
+        leave_out: str | None = None,
+        top_k: int = 64,
+        top_p: float = 1.0,
+        shortlist: int | None = 64,
+        starts_document: bool | ArrayLike = False,
+        positions: ArrayLike | None = None,
+        only_last: bool = False,
     ) -> SparseTargets:
         """The distribution at every position, sparse + rest · base, summing to 1 over V.
 
-        options: as in `interpolated.smoothed_targets`. top_k, top_p and the shortlist are of the index's part; the
+        Parameters as in `interpolated.smoothed_targets`. top_k, top_p and the shortlist bound the index's part; the
         tokens of the row's past are all explicit beside it.
+
+        Raises
+        ------
+        QueryError
+            As there; and for only_last, since the past is counted along whole rows.
         """
-        rows = _rows(index, input_ids)
-        found = smoothed_targets(index, rows, next_ids, estimator=self.estimator, **options)
-        if found.rest.size != rows.size:
+        if only_last:
             raise QueryError("recall reads whole rows: leave only_last out")
+        rows = _rows(index, input_ids)
+        found = smoothed_targets(
+            index,
+            rows,
+            next_ids,
+            estimator=self.estimator,
+            leave_out=leave_out,
+            top_k=top_k,
+            top_p=top_p,
+            shortlist=shortlist,
+            starts_document=starts_document,
+            positions=positions,
+        )
         deepest, mass = np.full(index.vocab_size, -1, np.int64), np.zeros(index.vocab_size)
         offsets, kept = np.zeros(rows.size + 1, np.int64), np.ones(rows.size)
         arguments = (rows, _end(index), self.weights, ORDERS, LENGTHS, deepest, mass, kept, offsets)
@@ -106,7 +142,7 @@ class Recall:
         )
 
 
-def fit_recall(index: CorpusIndex, estimator: EstimatorLike = "auto", max_order: int | None = None) -> Recall:
+def fit_recall(index: Matcher, estimator: EstimatorLike = "auto", max_order: int | None = None) -> Recall:
     """Fit the mixture on rows of the index, each with its document left out; the same at every run.
 
     Parameters
@@ -125,7 +161,7 @@ def fit_recall(index: CorpusIndex, estimator: EstimatorLike = "auto", max_order:
     -----
     About 200,000 positions in rows of 1,024 tokens, or whole documents that are shorter.
     """
-    fitted = index.fitted(estimator, max_order)
+    made = fitted(index, estimator, max_order)
     documents, _ = originals(index)
     documents = documents[np.diff(index.doc_starts)[documents] > 1]
     if documents.size < 2:
@@ -140,7 +176,7 @@ def fit_recall(index: CorpusIndex, estimator: EstimatorLike = "auto", max_order:
             begin += int(rng.integers(0, end - begin - _ROW - 1))
         ids = index.ids_of(index.array("tokens")[begin : min(end, begin + _ROW + 1)]).astype(np.int64)
         row, labels = ids[None, :-1], ids[None, 1:]
-        p = next_probabilities(index, row, labels, estimator=fitted, leave_out="document", positions=np.array([begin]))
+        p = next_probabilities(index, row, labels, estimator=made, leave_out="document", positions=np.array([begin]))
         parts.append((p, *_shares(index, row, labels)))
         asked += labels.size
         if asked >= _POSITIONS:
@@ -157,10 +193,10 @@ def fit_recall(index: CorpusIndex, estimator: EstimatorLike = "auto", max_order:
         weights = used / reached
     losses = np.empty(base.size)
     chains.chain_losses(offsets, weights[bucket] * share, 1.0 - weights[bucket], base, losses)
-    return Recall(fitted, weights, float(losses.mean()))
+    return Recall(made, weights, float(losses.mean()))
 
 
-def _rows(index: CorpusIndex, input_ids: ArrayLike) -> np.ndarray:
+def _rows(index: Matcher, input_ids: ArrayLike) -> np.ndarray:
     """Rows of ids (B, T), int64, below V."""
     rows = np.atleast_2d(np.asarray(input_ids))
     if rows.ndim != 2 or rows.dtype.kind not in "ui":
@@ -171,7 +207,7 @@ def _rows(index: CorpusIndex, input_ids: ArrayLike) -> np.ndarray:
     return rows
 
 
-def _shares(index: CorpusIndex, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shares(index: Matcher, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Buckets and the labels' shares, (Q, ORDERS)."""
     buckets, shares = np.full((rows.size, ORDERS), -1, np.int64), np.zeros((rows.size, ORDERS))
     deepest = np.full(index.vocab_size, -1, np.int64)
@@ -179,5 +215,5 @@ def _shares(index: CorpusIndex, rows: np.ndarray, labels: np.ndarray) -> tuple[n
     return buckets, shares
 
 
-def _end(index: CorpusIndex) -> int:
+def _end(index: Matcher) -> int:
     return -1 if index.end_of_document is None else index.end_of_document

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,12 +14,10 @@ from corpus_index._kernels import left_out as gone
 from corpus_index._kernels import mixed
 from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.core.answers import Match
+from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator
-
-if TYPE_CHECKING:
-    from corpus_index.estimators.resolving import EstimatorLike
-    from corpus_index.index import CorpusIndex
+from corpus_index.estimators.resolving import EstimatorLike, fitted
 
 LEAVE_OUT = (None, "self", "document")
 
@@ -34,7 +33,7 @@ class Asked:
 
     def __init__(
         self,
-        index: CorpusIndex,
+        index: Matcher,
         input_ids: ArrayLike,
         next_ids: ArrayLike | None,
         estimator: EstimatorLike,
@@ -45,12 +44,12 @@ class Asked:
         only_last: bool = False,
         unseen: bool = False,
     ) -> None:
-        self.index, self.estimator = index, index.fitted(estimator, max_order)
+        self.index, self.estimator = index, fitted(index, estimator, max_order)
         ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
         self.leaves = leave_out is not None
         self.documents = _documents(index, self.estimator, ids, leave_out, positions)
-        fitted = self.estimator
-        match, depths = index.match_nodes(ids, max_order=fitted.max_order, starts_document=starts_document)
+        made = self.estimator
+        match, depths = index.match_nodes(ids, max_order=made.max_order, starts_document=starts_document)
         if only_last:
             match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
             self.labels = self.labels.reshape(ids.shape)[:, -1].copy()  # contiguous, as the kernels know them
@@ -58,17 +57,22 @@ class Asked:
         self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
         # 1 where the match includes the document's start, WHOLE where what precedes it isn't known
         self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
-        if leave_out is not None and fitted.uses_left_counts:
+        if leave_out is not None and made.uses_left_counts:
             held = np.arange(1, ids.shape[1] + 1)[-depths.shape[1] :]
             starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1])
             whole = (depths == held) & ~starts[:, None]
             self.started[whole.reshape(-1) & (self.started == 0)] = WHOLE
-        self.heavy = index.heavy_nodes(fitted.uses_left_counts)
-        prepared = prepare(index, fitted)
+        self.heavy = index.heavy_nodes(made.uses_left_counts)
+        prepared = prepare(index, made)
         self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
         if leave_out == "document" and self.base.pull > 0.0:  # what is left of N is counted by the kernel
             self.base = self.base._replace(pull=self.base.pull / (1.0 + self.base.pull))
-        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, fitted.uses_left_counts)
+        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, made.uses_left_counts)
+
+    @property
+    def kinds(self) -> int:
+        """Of counts that the estimator reads: occurrences, and left extensions."""
+        return 1 + self.estimator.uses_left_counts
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
         """The targets in mixed form, so many positions at a time: (targets, first position, end).
@@ -170,14 +174,17 @@ class Prepared(NamedTuple):
     base_distribution: np.ndarray
 
 
-def prepare(index: CorpusIndex, estimator: Estimator) -> Prepared:
+_prepared: WeakKeyDictionary[Matcher, dict[int, Prepared]] = WeakKeyDictionary()
+
+
+def prepare(index: Matcher, estimator: Estimator) -> Prepared:
     """An estimator made ready; remembered for the last few."""
-    known = index.prepared.get(
-        id(estimator)
-    )  # estimators may be large to compare; each is kept, so its id stays its own
+    known_here = _prepared.setdefault(index, {})
+    # by id: estimators may be large to compare; each is kept with its preparation, so its id stays its own
+    known = known_here.get(id(estimator))
     if known is None:
-        while len(index.prepared) >= _MOST_PREPARED:
-            index.prepared.pop(next(iter(index.prepared)), None)
+        while len(known_here) >= _MOST_PREPARED:
+            known_here.pop(next(iter(known_here)), None)
         arrays = EstimatorArrays(
             estimator.rule,
             np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64),
@@ -189,11 +196,16 @@ def prepare(index: CorpusIndex, estimator: Estimator) -> Prepared:
         dense = np.full(index.vocab_size, base.probs[-1])
         dense[index.ids_of(np.arange(index.num_symbols))] = base.probs[:-1]
         known = Prepared(estimator, arrays, base, dense.astype(np.float32))
-        index.prepared[id(estimator)] = known
+        known_here[id(estimator)] = known
     return known
 
 
-def _base(index: CorpusIndex, estimator: Estimator) -> BaseArrays:
+def base_distribution(index: Matcher, estimator: EstimatorLike = "witten-bell") -> np.ndarray:
+    """The distribution of an estimator's empty context: shape (V,), float32; see `Estimator.base`."""
+    return prepare(index, fitted(index, estimator)).base_distribution
+
+
+def _base(index: Matcher, estimator: Estimator) -> BaseArrays:
     unigrams = index.symbol_counts
     probs = estimator.base(index)
     if estimator.uses_left_counts:
@@ -205,7 +217,7 @@ def _base(index: CorpusIndex, estimator: Estimator) -> BaseArrays:
 
 
 def _labelled(
-    index: CorpusIndex, input_ids: ArrayLike, next_ids: ArrayLike | None, leave_out: str | None, unseen: bool = False
+    index: Matcher, input_ids: ArrayLike, next_ids: ArrayLike | None, leave_out: str | None, unseen: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""
     if leave_out not in LEAVE_OUT:
@@ -230,7 +242,7 @@ def _labelled(
 
 
 def _documents(
-    index: CorpusIndex,
+    index: Matcher,
     estimator: Estimator,
     ids: np.ndarray,
     leave_out: str | None,
@@ -274,7 +286,7 @@ def _documents(
 
 
 def _losses(
-    index: CorpusIndex, estimator: Estimator, offsets: np.ndarray, ranks: np.ndarray, following: np.ndarray
+    index: Matcher, estimator: Estimator, offsets: np.ndarray, ranks: np.ndarray, following: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """What the base's counts lose with each document; see `Documents`."""
     token_offsets = np.zeros(offsets.size, np.int64)

@@ -10,7 +10,8 @@ import corpus_index.targets.request as asked_module
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, QueryError, SparseTargets
-from corpus_index.reference.engine import ReferenceIndex, witten_bell
+from corpus_index.reference.engine import ReferenceIndex
+from corpus_index.reference.estimators import witten_bell
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,8 +60,9 @@ def test_witten_bell(
             actual = dense(targets, q)
             assert actual.sum() == pytest.approx(1, abs=1e-6)
             assert actual.min() >= (0 if not leave else -1e-7)
-            label = int(following[b, t]) if leave and following[b, t] >= 0 else None
-            expected = witten_bell(reference, row[: t + 1], max_order=order, starts_document=starts, leave_out=label)
+            left_out = ("self", int(following[b, t])) if leave and following[b, t] >= 0 else None
+            known = reference.known_symbols(row[: t + 1], starts)
+            expected = witten_bell(reference, known, max_order=order, leave_out=left_out)
             kept = targets.offsets[q + 1] - targets.offsets[q]
             assert kept <= top_k
             assert np.abs(actual - expected).sum() <= 2 * targets.cut_mass[q] + 2e-6

@@ -16,7 +16,6 @@ import corpus_index.reference.counts as counting
 import corpus_index.reference.estimators as naive
 import pytest
 from corpus_index.reference.engine import START, ReferenceIndex
-from corpus_index.reference.engine import witten_bell as first_witten_bell
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -294,19 +293,6 @@ def test_left_one_out_they_average_to_all(corpus: dict[str, Any], order: int) ->
             left = [naive.mle(index, suffix, leave_out=("self", token)) for token in counts.elements()]
             mean = [sum(column) / len(left) for column in zip(*left, strict=True)]
             assert mean == pytest.approx(naive.mle(index, suffix))
-
-
-@given(corpora(), st.data())
-def test_witten_bell_equals_the_first_one(corpus: dict[str, Any], data: st.DataObject) -> None:
-    index = small(corpus)
-    token = st.integers(0, index.vocab_size - 1)
-    context, label = data.draw(st.lists(token, max_size=6)), data.draw(st.none() | token)
-    starts, max_order = data.draw(st.booleans()), data.draw(st.sampled_from([None, 0, 1, 3]))
-    expected = first_witten_bell(index, context, max_order=max_order, starts_document=starts, leave_out=label)
-    leave_out = None if label is None else ("self", label)
-    known = index.known_symbols(context, starts)
-    actual = naive.witten_bell(index, known, max_order=max_order, leave_out=leave_out)
-    assert actual == pytest.approx(expected, rel=1e-12, abs=1e-14)
 
 
 # witnesses

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import corpus_index.targets.explain as explain_module
 import numpy as np
 import pytest
 from corpus_index import ESTIMATORS, CorpusIndex, OrderShare, QueryError, make_estimator
@@ -50,22 +49,6 @@ def test_parts_sum_to_the_target(
         assert answer.contributions[:, place].sum() == pytest.approx(reaching * one.kept, abs=1e-7)
         reaching *= one.passed
     assert reaching == pytest.approx(0, abs=1e-7)
-
-
-@given(data=st.data(), corpus=corpora())
-def test_an_estimator_whose_formula_is_not_known(make_both: Both, data: st.DataObject, corpus: dict[str, Any]) -> None:
-    corpus["vocab_size"] = min(corpus["vocab_size"], 6)
-    index, _ = make_both(corpus)
-    row = draw_rows(data, corpus, 1)[0].tolist()
-    known = explain_module._INTERPOLATED
-    explain_module._INTERPOLATED = set()
-    try:
-        answer = index.explain(row, estimator="witten-bell", max_order=2, top=index.vocab_size)
-    finally:
-        explain_module._INTERPOLATED = known
-    expected = target(index, row, estimator="witten-bell", max_order=2)
-    assert answer.probs == pytest.approx(expected[answer.token_ids], abs=1e-6)
-    assert answer.contributions.sum(1) == pytest.approx(answer.probs)
 
 
 def test_witten_bell_by_hand(make_index: Make) -> None:

@@ -353,7 +353,7 @@ def test_leaving_the_document_out(
 
 @given(corpora(), st.integers(0, 3))
 def test_counts_of_counts(make_both: Both, corpus: dict[str, Any], order: int) -> None:
-    from corpus_index.estimators.estimator import counts_of_counts as fast
+    from corpus_index.estimators.counts_of_counts import counts_of_counts as fast
 
     index, reference = make_both(corpus)
     raw = fast(index, order, left=False)

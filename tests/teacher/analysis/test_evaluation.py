@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from corpus_index import CorpusIndex, SparseTargets
 
-from corpus_teacher.analysis.evaluation import NUM_BINS, Evaluation, entropies, evaluate_index, top_tokens
+from corpus_teacher.analysis.evaluation import NUM_BINS, Evaluation, evaluate_index
 from corpus_teacher.data.indexing import build_index_from_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer
 from corpus_teacher.errors import ConfigError, QueryError
@@ -53,8 +53,8 @@ def test_entropy_and_top_1_equal_the_dense_ones(path: Path, estimator: str, top_
     dense = spread(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = -np.where(dense > 0, dense * np.log(dense), 0).sum(axis=1)
-    np.testing.assert_allclose(entropies(targets), expected, atol=1e-9)
-    tokens, best = top_tokens(targets)
+    np.testing.assert_allclose(targets.entropy(), expected, atol=1e-9)
+    tokens, best = targets.top_tokens()
     np.testing.assert_allclose(best, dense.max(axis=1), rtol=1e-12)
     np.testing.assert_allclose(dense[np.arange(len(dense)), tokens], best, rtol=1e-12)
 
