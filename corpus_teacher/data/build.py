@@ -205,7 +205,7 @@ def build_index_from_sources(
             notes.append(
                 "the tokenizer names no end-of-document token, so none was appended; pass --end-of-document to name it"
             )
-    notes.extend(log.examples)
+    notes.extend(log.sentences)
     with clock.stage("build"):
         index = build_token_index(
             corpus,

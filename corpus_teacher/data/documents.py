@@ -1,22 +1,27 @@
 """What a source yields: documents, long ones in parts, and how far the reading has come.
 
 A document goes through the pipeline as text. One that is longer than `PART_CHARS` travels in parts, so that a
-corpus that is one huge file is never whole in memory. Parts end after the newline of a `x\\nY` (no other
-white space around it), where tokenizers that split text into words cut anyway; the pipeline checks each cut
-with the tokenizer itself and joins the parts again where it would change a token.
+corpus that is one huge file is never whole in memory. A reader cuts where it can, at the end of a line if
+there is one near; `parts` moves such a cut to where it changes no token.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 PART_CHARS = 1 << 20
 """Characters of a part, about; long enough that the cuts cost nothing."""
 
-_CUT = re.compile(r"(?<=\w\n)(?=\w)")
+_SEARCH_CHARS = 1 << 12  # how far before the end of a part a good place for the cut is looked for
+_PLACES = (
+    re.compile(r"(?<=\w\n)(?=\w)"),  # between lines of words: tokenizers that split text into words cut there anyway
+    re.compile(r"(?<=\n)(?=\S)"),  # after a line that ends in something else
+    re.compile(r"(?<=\S)(?=\s)"),  # before a white space, which most tokenizers keep with the word after it
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,17 @@ class Document:
         Where it stands, for messages: "book.txt", or "news.jsonl, line 7".
     ends : bool
         False for a part that another part of the same document follows.
+    name : str, optional
+        What the index calls it; its origin by default.
+    fields : mapping, optional
+        More about it that the index keeps: values that JSON can hold.
     """
 
     text: str
     origin: str = ""
     ends: bool = True
+    name: str | None = None
+    fields: Mapping[str, Any] | None = None
 
 
 class Progress(Protocol):
@@ -61,12 +72,18 @@ class ReadLog:
         Documents whose broken bytes were replaced, and documents left out, under `errors`.
     examples : list of str
         The first few reasons, as sentences.
+    notices : list of str
+        What the user should know besides, as sentences, each once.
+    specials : Counter of str
+        How often the text of a special token occurred in documents that were tokenized as plain text.
     """
 
     done: float = 0.0
     num_replaced: int = 0
     num_skipped: int = 0
     examples: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    specials: Counter[str] = field(default_factory=Counter)
 
     def note(self, sentence: str, *, skipped: bool) -> None:
         """Count a broken document and keep its reason, without the way out, if it is among the first five."""
@@ -77,33 +94,51 @@ class ReadLog:
         if len(self.examples) < 5:
             self.examples.append(f"{sentence.partition('; ')[0]}; {'left out' if skipped else 'mended'}")
 
+    def notice(self, sentence: str) -> None:
+        """Keep a sentence, once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
 
-def last_cut(text: str, after: int = 0) -> int:
-    """The last place at or after `after` where a text may be cut, or 0 where there is none.
+    @property
+    def sentences(self) -> list[str]:
+        """Notices and examples, and a word about special tokens in the text."""
+        found = []
+        if self.specials:
+            shown = ", ".join(f"{text} ({count:,} times)" for text, count in self.specials.most_common(4))
+            more = f" and {len(self.specials) - 4} others" if len(self.specials) > 4 else ""
+            found.append(
+                f"the text contains special tokens, read as ordinary text: {shown}{more}; where a trainer reads them "
+                "as single tokens, choose special tokens as ids"
+            )
+        return [*self.notices, *found, *self.examples]
 
-    >>> last_cut("one\\ntwo\\nthree")
+
+def places_to_cut(text: str, begin: int, end: int, *, of_a_kind: int = 1) -> Iterator[int]:
+    """Places in begin .. end where `text` may be cut: between lines first, then between words; the last of each kind.
+
+    >>> list(places_to_cut("one two.\\nthree", 1, 13, of_a_kind=2))
+    [9, 8, 3]
+    """
+    for pattern in _PLACES:
+        found = [match.start() for match in pattern.finditer(text, max(0, begin - 2), min(len(text), end + 2))]
+        yield from [place for place in reversed(found) if begin <= place <= end][:of_a_kind]
+
+
+def best_cut(text: str, end: int) -> int:
+    """The best place for a cut at or a little before `end`; `end` itself where no place is better.
+
+    >>> best_cut("one\\ntwo\\nthree", 10)
     8
     """
-    end = len(text)
-    while end > after:  # from the back, block by block: the last cut is near
-        begin = max(after, end - 4096)
-        places = [match.start() for match in _CUT.finditer(text, max(0, begin - 2), min(len(text), end + 1))]
-        if places and places[-1] >= after:
-            return places[-1]
-        end = begin
-    return 0
+    return next(places_to_cut(text, max(1, end - _SEARCH_CHARS), end), end)
 
 
 def split_document(document: Document, part_chars: int = PART_CHARS) -> Iterator[Document]:
-    """A document in parts of at most about `part_chars` characters; a short one as it is."""
-    text = document.text
-    while len(text) > part_chars:
-        cut = last_cut(text[: part_chars + 1], after=part_chars // 2)
-        if cut == 0:
-            found = _CUT.search(text, part_chars)
-            if found is None:
-                break
-            cut = found.start()
-        yield Document(text[:cut], document.origin, ends=False)
-        text = text[cut:]
-    yield Document(text, document.origin, document.ends)
+    """A document in parts of at most `part_chars` characters; a short one as it is."""
+    text, begin = document.text, 0
+    while len(text) - begin > part_chars:
+        around = text[max(begin, begin + part_chars - _SEARCH_CHARS) : begin + part_chars + 1]
+        end = begin + part_chars - (len(around) - 1 - best_cut(around, len(around) - 1))
+        yield replace(document, text=text[begin:end], ends=False)
+        begin = end
+    yield replace(document, text=text[begin:]) if begin else document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -66,3 +67,28 @@ def is_saved_dataset(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (
         (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
     )
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name that isn't there was meant as a file or folder, and not as a name on the model hub.
+
+    >>> looks_like_path("./gpt2"), looks_like_path("a/b/c"), looks_like_path("openai/gpt2")
+    (True, True, False)
+    """
+    if name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
+        return True
+    return "/" in name and Path(name).parent.is_dir()
+
+
+def special_file(path: Path) -> str | None:
+    """What a path is that isn't a file or folder and could be waited for without end: a pipe, a device, a socket."""
+    mode = path.stat().st_mode
+    for test, kind in (
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if test(mode):
+            return kind
+    return None

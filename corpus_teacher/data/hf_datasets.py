@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus_teacher.data.documents import Document, ReadLog
-from corpus_teacher.data.file_kinds import kind_of_file
-from corpus_teacher.data.readers import ReadOptions, document_of, one_line
+from corpus_teacher.data.file_kinds import kind_of_file, looks_like_path
+from corpus_teacher.data.records import ReadOptions, document_of, missing_field, one_line
 from corpus_teacher.errors import InputError
 
 
@@ -26,7 +26,7 @@ def read_rows(rows: Any, name: str, options: ReadOptions, log: ReadLog) -> Itera
         yield from document_of(row, f"{name}, row {number}", options, log)
 
 
-def load_saved(name: str, options: ReadOptions) -> Any:
+def load_saved(name: str, options: ReadOptions, log: ReadLog) -> Any:
     """The rows of a data set that `save_to_disk` wrote, mapped.
 
     Raises
@@ -41,22 +41,43 @@ def load_saved(name: str, options: ReadOptions) -> Any:
     except Exception as error:
         raise InputError(f"the data set in {name} can't be loaded: {one_line(error)}") from error
     if isinstance(loaded, datasets.DatasetDict):
-        loaded = _choose_split(loaded, name, options.split)
-    if options.text_field in loaded.column_names:
-        loaded = loaded.select_columns([options.text_field])
-    return loaded
+        loaded = _choose_split(loaded, name, options.split, log)
+    return _with_fields(loaded, name, options)
 
 
-def _choose_split(splits: Any, name: str, split: str | None) -> Any:
+def _with_fields(rows: Any, name: str, options: ReadOptions) -> Any:
+    """Rows with the columns that are read, and no others."""
+    present = rows.column_names
+    if present is None:  # a stream that doesn't know them
+        return rows
+    wanted = [field if field in present else field.partition(".")[0] for field in options.fields]
+    for field, column in zip(options.fields, wanted, strict=True):
+        if column not in present:
+            raise missing_field(name, field, present)
+    return rows.select_columns(list(dict.fromkeys(wanted)))
+
+
+def _choose_split(splits: Any, name: str, split: str | None, log: ReadLog) -> Any:
     names = list(splits)
     wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
     if wanted not in names:
         problem = f"has no split {wanted!r}" if wanted else "has several splits and none is called train"
-        raise InputError(f"the data set in {name} {problem}; pass --split with one of: {', '.join(names)}")
+        raise InputError(f"the data set in {name} {problem}; name a split, one of: {', '.join(names)}")
+    if split is None:
+        _say_left_out(name, wanted, names, log)
     return splits[wanted]
 
 
-def load_hub(spec: str, options: ReadOptions) -> Any:
+def _say_left_out(name: str, taken: str | None, names: list[str], log: ReadLog) -> None:
+    """Say which other splits there are; a user who named one knows."""
+    others = [other for other in names if other != taken]
+    if others:
+        log.notice(
+            f"{name}: only its split {taken!r} is read, not {', '.join(map(repr, others))}; name a split to choose"
+        )
+
+
+def load_hub(spec: str, options: ReadOptions, log: ReadLog) -> Any:
     """The rows of `name[:config[:split]]` through `datasets.load_dataset`, streamed.
 
     Raises
@@ -76,9 +97,13 @@ def load_hub(spec: str, options: ReadOptions) -> Any:
         if known is None and plain is None:
             raise InputError(f"hf:{spec}: datasets has no loader for the suffix {path.suffix!r}")
         loader = {"path": known or plain, "data_files": str(path)}
-    elif not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
+    elif not path.exists() and (not name or looks_like_path(name)):
         raise InputError(f"hf:{spec}: there is no file or folder {name!r}")
     try:
-        return datasets.load_dataset(**loader, split=split or options.split or "train", streaming=True)
+        rows = datasets.load_dataset(**loader, split=split or options.split or "train", streaming=True)
     except Exception as error:
-        raise InputError(f"hf:{spec} can't be loaded: {one_line(error)}") from error
+        missing = "" if path.exists() else f"there is no file or folder {name!r} here, and "
+        raise InputError(f"hf:{spec} can't be loaded: {missing}the library says: {one_line(error)}") from error
+    if not split and options.split is None:
+        _say_left_out(f"hf:{spec}", "train", list(getattr(rows.info, "splits", None) or ()), log)
+    return _with_fields(rows, f"hf:{spec}", options)

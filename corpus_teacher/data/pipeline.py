@@ -13,25 +13,24 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from corpus_teacher.data.documents import Document, Progress, ReadLog, silent, split_document
+from corpus_teacher.data.documents import Document, Progress, ReadLog, silent
+from corpus_teacher.data.parts import Part, sound_parts
 from corpus_teacher.data.tokenizers import TokenIds, Tokenizer
 from corpus_teacher.errors import CorpusError, OutputError
 
 BATCH_CHARS = 1 << 20
 """Characters that one task of a worker holds, about."""
-
-_JOIN_CHARS = 256  # what a cut between two parts is judged by, on either side
 
 
 @dataclass(frozen=True)
@@ -182,19 +181,22 @@ def tokenize_documents(
     """
     writer = TokenWriter(tokenizer.dtype, Path(path) if path is not None else None, folder=folder)
     num_workers = workers or available_cores()
+    log = log if log is not None else ReadLog()
     with writer, ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool:
-        waiting: deque[Future[tuple[TokenIds, list[int], int]]] = deque()
-        num_bytes = 0
+        waiting: deque[Future[_Encoded]] = deque()
+        num_bytes = num_inner_ends = 0
 
         def write_one() -> None:
-            nonlocal num_bytes
-            tokens, ends, size = waiting.popleft().result()
-            writer.append(tokens, ends)
-            num_bytes += size
-            progress("tokenize", log.done if log else writer.num_tokens, total, writer.num_tokens)
+            nonlocal num_bytes, num_inner_ends
+            done = waiting.popleft().result()
+            writer.append(done.tokens, done.ends)
+            num_bytes += done.num_bytes
+            num_inner_ends += done.num_inner_ends
+            log.specials.update(done.specials)
+            progress("tokenize", log.done or writer.num_tokens, total, writer.num_tokens)
 
         try:
-            for batch in _batches(_sound_parts(documents, tokenizer)):
+            for batch in _batches(sound_parts(documents, tokenizer)):
                 waiting.append(pool.submit(_encode, batch, tokenizer))
                 while len(waiting) > 2 * num_workers:
                     write_one()
@@ -204,10 +206,15 @@ def tokenize_documents(
             pool.shutdown(cancel_futures=True)
             raise
         if num_bytes == 0:
-            raise CorpusError(
-                f"the corpus is empty: {writer.num_documents} documents hold no text"
-                if writer.num_documents
-                else "the corpus is empty: the sources hold no document"
+            some = writer.num_documents
+            found = f"{some} documents hold no text" if some else "the sources hold no document"
+            if log.num_skipped:
+                found += f"; {log.num_skipped:,} were left out, the first because {log.examples[0]}"
+            raise CorpusError(f"the corpus is empty: {found}")
+        if num_inner_ends:
+            log.notice(
+                f"{num_inner_ends:,} times the text itself contains the end-of-document token, and the document is "
+                "split there; name another token that ends documents to keep them whole"
             )
         return writer.finish(num_bytes)
 
@@ -220,58 +227,53 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _encode(batch: list[Document], tokenizer: Tokenizer) -> tuple[TokenIds, list[int], int]:
-    """The tokens of a batch in one array, after how many of them documents end, and the bytes of the text."""
-    texts = [document.text for document in batch]
+class _Encoded(NamedTuple):
+    """A batch: its tokens in one array, after how many of them documents end, and what was met on the way."""
+
+    tokens: TokenIds
+    ends: list[int]
+    num_bytes: int
+    num_inner_ends: int
+    specials: Counter[str]
+
+
+def _encode(batch: list[Part], tokenizer: Tokenizer) -> _Encoded:
     end = tokenizer.end_of_document
     tail = np.array([] if end is None else [end], dtype=tokenizer.dtype)
     pieces: list[TokenIds] = []
     ends: list[int] = []
-    length = 0
-    for document, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+    length = num_inner_ends = 0
+    specials: Counter[str] = Counter()
+    encoded = iter(tokenizer.encode_batch([part.before + part.text for part in batch if part.ids is None]))
+    for part in batch:
+        ids = part.ids
+        if ids is None:
+            ids = next(encoded)
+            if part.before:
+                ids = ids[len(tokenizer.encode(part.before)) :]
+        if tokenizer.special_tokens == "text":
+            specials.update(tokenizer.specials_in(part.text))
         pieces.append(ids)
         if end is not None:  # a tokenizer may read its own end token in a text: the document ends there
-            ends.extend(length + int(place) + 1 for place in np.flatnonzero(ids == end))
+            inner = np.flatnonzero(ids == end)
+            num_inner_ends += len(inner)
+            ends.extend(length + int(place) + 1 for place in inner)
         length += len(ids)
-        if document.ends:
+        if part.ends:
             pieces.append(tail)
             length += len(tail)
             ends.append(length)
-    return np.concatenate(pieces), ends, sum(len(text.encode()) for text in texts)
+    num_bytes = sum(len(part.text.encode()) for part in batch)
+    return _Encoded(np.concatenate(pieces), ends, num_bytes, num_inner_ends, specials)
 
 
-def _sound_parts(documents: Iterable[Document | str], tokenizer: Tokenizer) -> Iterator[Document]:
-    """Documents, long ones in parts; two parts whose cut would change a token are joined again."""
-    held: Document | None = None
-    for given in documents:
-        document = given if isinstance(given, Document) else Document(given)
-        for part in split_document(document):
-            if held is not None and not _cut_is_sound(held.text, part.text, tokenizer):
-                part = Document(held.text + part.text, part.origin, part.ends)
-            elif held is not None:
-                yield held
-            held = part
-            if part.ends:
-                yield part
-                held = None
-    if held is not None:
-        yield held
-
-
-def _cut_is_sound(before: str, after: str, tokenizer: Tokenizer) -> bool:
-    """Whether the tokens around a cut are those of the uncut text, judged by a few hundred characters."""
-    left, right = before[-_JOIN_CHARS:], after[:_JOIN_CHARS]
-    whole, first, second = tokenizer.encode_batch([left + right, left, right])
-    return np.array_equal(whole, np.concatenate([first, second]))
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Lists of documents of about `BATCH_CHARS` characters together, never empty."""
-    batch: list[Document] = []
+def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Lists of parts of about `BATCH_CHARS` characters together, never empty."""
+    batch: list[Part] = []
     size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text) + 1
+    for part in parts:
+        batch.append(part)
+        size += len(part.text) + 1
         if size >= BATCH_CHARS:
             yield batch
             batch, size = [], 0

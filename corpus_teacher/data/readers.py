@@ -14,43 +14,33 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import zstandard
 
-from corpus_teacher.data.documents import PART_CHARS, Document, ReadLog, last_cut
+from corpus_teacher.data.documents import PART_CHARS, Document, ReadLog, best_cut
+from corpus_teacher.data.records import (
+    OnErrors,
+    ReadOptions,
+    document_of,
+    invalid_utf8,
+    missing_field,
+    one_line,
+)
 from corpus_teacher.errors import EncodingError, InputError
 
-OnErrors = Literal["fail", "replace", "skip"]
+__all__ = ["OnErrors", "ReadOptions", "opened", "read_json_lines", "read_parquet", "read_text"]
 
 _BLOCK_BYTES = 1 << 20
 _PARQUET_ROWS = 256
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """How to read.
-
-    Parameters
-    ----------
-    errors : {"fail", "replace", "skip"}
-        A document that is broken: stop; put U+FFFD in the place of bytes that are no UTF-8 (a broken line of
-        JSON still stops); leave the document out.
-    text_field : str
-        The key or column that holds the text.
-    split : str, optional
-        Of a data set that has several.
-    """
-
-    errors: OnErrors = "fail"
-    text_field: str = "text"
-    split: str | None = None
-
-
 def read_text(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
-    """A plain text file: one document, in parts where it is long; byte for byte, no newline is touched."""
+    """A plain text file: one document, in parts where it is long; no newline is touched.
+
+    A byte order mark in front is no part of the text.
+    """
     begin = log.done
     if options.errors == "skip":
         try:
@@ -63,18 +53,25 @@ def read_text(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Docume
     held = ""
     for text in _decoded(path, "replace" if options.errors == "replace" else "strict", log):
         held += text
-        if len(held) >= PART_CHARS:
-            cut = last_cut(held)
-            if cut:
-                yield Document(held[:cut], str(path), ends=False)
-                held = held[cut:]
+        while len(held) >= PART_CHARS:
+            cut = best_cut(held, PART_CHARS)
+            yield Document(held[:cut], str(path), ends=False)
+            held = held[cut:]
     yield Document(held, str(path))
 
 
 def read_json_lines(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
-    """One JSON object a line; empty lines are passed over."""
+    """One JSON object a line; empty lines are passed over, and a byte order mark in front."""
     with opened(path, log) as file:
         for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+                wide = _wide_encoding(line)
+                if wide and options.errors == "fail":
+                    raise wide_text(path, wide)
+                if wide:
+                    log.note(str(wide_text(path, wide)), skipped=True)
+                    return
             if not line.strip():
                 continue
             origin = f"{path}, line {number}"
@@ -91,23 +88,52 @@ def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Doc
     size, begin = path.stat().st_size, log.done
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if options.text_field not in names:
-                raise missing_field(str(path), options.text_field, names)
-            kind = file.schema_arrow.field(options.text_field).type
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if not any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, _is_view)):
-                raise InputError(f"{path}: the column {options.text_field!r} holds {kind}, not text")
+            schema = file.schema_arrow
+            kinds = [_column_type(schema, field, path) for field in options.fields]
+            text = kinds[0].value_type if pa.types.is_dictionary(kinds[0]) else kinds[0]
+            is_text = any(test(text) for test in (pa.types.is_string, pa.types.is_large_string, _is_view))
+            if not is_text and options.render is None:
+                hint = "; ask for chat to make text of messages" if pa.types.is_list(text) else ""
+                raise InputError(f"{path}: the column {options.text_field!r} holds {kinds[0]}, not text{hint}")
+            in_bytes = is_text and options.text_field in schema.names  # so that broken UTF-8 can be named with its row
             rows, number = max(1, file.metadata.num_rows), 0
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=[options.text_field]):
-                for value in batch.column(0).cast(pa.large_binary()).to_pylist():
-                    number += 1
-                    origin = f"{path}, row {number}"
-                    yield from document_of({options.text_field: value}, origin, options, log)
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=options.fields):
+                if in_bytes:
+                    place = batch.schema.names.index(options.text_field)
+                    column = batch.column(place).cast(pa.large_binary())
+                    batch = batch.set_column(place, options.text_field, column)
+                try:
+                    records = batch.to_pylist()
+                except UnicodeDecodeError as error:
+                    where = f"{path}, rows {number + 1} to {number + batch.num_rows}"
+                    if options.errors != "skip":
+                        raise invalid_utf8(where, error) from error
+                    log.note(str(invalid_utf8(where, error)), skipped=True)
+                    records = []
+                for offset, record in enumerate(records, start=1):
+                    yield from document_of(record, f"{path}, row {number + offset}", options, log)
+                number += batch.num_rows
                 log.done = begin + size * number / rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
+
+
+def _column_type(schema: Any, field: str, path: Path) -> Any:
+    """The type of a column, or of one inside a column of structs ("a.b")."""
+    import pyarrow as pa
+
+    if field in schema.names:
+        return schema.field(field).type
+    first, *others = field.split(".")
+    if first not in schema.names:
+        raise missing_field(str(path), field, schema.names)
+    kind = schema.field(first).type
+    for name in others:
+        present = [kind.field(place).name for place in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+        if name not in present:
+            raise missing_field(str(path), field, schema.names)
+        kind = kind.field(name).type
+    return kind
 
 
 @contextmanager
@@ -192,11 +218,16 @@ def _decoded(path: Path, errors: str, log: ReadLog) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     lines_before = 1
     replaced = False
+    begins = True
     with opened(path, log) as file:
         pending = b""
         while True:
             block = file.read(_BLOCK_BYTES)
             data = pending + block
+            if begins and len(data) >= 2:
+                wide = _wide_encoding(data)
+                if wide:
+                    raise wide_text(path, wide)
             try:
                 text = decoder.decode(data, final=not block)
                 pending = decoder.getstate()[0]
@@ -215,7 +246,8 @@ def _decoded(path: Path, errors: str, log: ReadLog) -> Iterator[str]:
                 decoder.reset()
             lines_before += text.count("\n")
             if text:
-                yield text
+                yield text.removeprefix("\ufeff") if begins else text
+                begins = False
             if not block:
                 return
 
@@ -247,9 +279,9 @@ def _record(line: bytes, origin: str, options: ReadOptions, log: ReadLog) -> dic
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         problem = InputError(
-            f"{origin} is not JSON ({one_line(error)}); mend it, or pass --errors skip to leave such lines out"
+            f"{origin} is not JSON ({one_line(error)}); mend it, or set errors to skip to leave such lines out"
         )
-        if options.errors == "skip":
+        if options.errors != "fail":
             log.note(str(problem), skipped=True)
             return None
         raise problem from error
@@ -257,70 +289,35 @@ def _record(line: bytes, origin: str, options: ReadOptions, log: ReadLog) -> dic
         problem = InputError(
             f"{origin} holds a JSON {type(record).__name__}, not an object with a key {options.text_field!r}"
         )
-        if options.errors == "skip":
+        if options.errors != "fail":
             log.note(str(problem), skipped=True)
             return None
         raise problem
     return record
 
 
-def document_of(record: Any, origin: str, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
-    """The document of a record: its text field, checked to be text that UTF-8 can hold."""
-    try:
-        if options.text_field not in record:
-            raise missing_field(origin, options.text_field, list(record))
-        value = record[options.text_field]
-        if isinstance(value, bytes):
-            try:
-                value = value.decode()
-            except UnicodeDecodeError as error:
-                if options.errors != "replace":
-                    raise invalid_utf8(origin, error) from error
-                log.note(f"{origin}: invalid UTF-8", skipped=False)
-                value = value.decode(errors="replace")
-        if not isinstance(value, str):
-            raise InputError(
-                f"{origin}: {options.text_field!r} holds {_kind(value)}, not text; pass --errors skip to "
-                "leave "
-                "such documents out"
-            )
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:  # JSON may hold half of a surrogate pair: "\ud800"
-            if options.errors != "replace":
-                raise EncodingError(
-                    f"{origin}: the text holds half of a surrogate pair, which UTF-8 can't; pass --errors "
-                    "replace "
-                    "or --errors skip"
-                ) from error
-            log.note(f"{origin}: half of a surrogate pair", skipped=False)
-            value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    except InputError as error:
-        if options.errors != "skip":
-            raise
-        log.note(str(error), skipped=True)
-        return
-    yield Document(value, origin)
+def _wide_encoding(head: bytes) -> str | None:
+    """The name of the encoding of a text that isn't UTF-8 but UTF-16 or UTF-32, judged by its first bytes."""
+    for mark, name in (
+        (codecs.BOM_UTF32_LE, "UTF-32"),
+        (codecs.BOM_UTF32_BE, "UTF-32"),
+        (codecs.BOM_UTF16_LE, "UTF-16"),
+        (codecs.BOM_UTF16_BE, "UTF-16"),
+    ):
+        if head.startswith(mark):
+            return name
+    sample = head[:4096]
+    zeros = sample[0::2].count(0), sample[1::2].count(0)
+    if len(sample) >= 16 and min(zeros) == 0 and max(zeros) > len(sample) // 3:
+        return "UTF-16"  # without a mark: every second byte of most letters is 0
+    return None
 
 
-def invalid_utf8(origin: str, error: UnicodeDecodeError) -> EncodingError:
-    """The sentence about bytes that are no text."""
-    shown = error.object[error.start : error.start + 1].hex()
+def wide_text(path: Path, encoding: str) -> EncodingError:
+    """The sentence about a text in another encoding."""
     return EncodingError(
-        f"{origin}: invalid UTF-8 (byte 0x{shown}, {error.reason}); pass --errors replace to put U+FFFD "
-        "there, "
-        "or --errors skip to leave such documents out"
+        f"{path} is {encoding}, not UTF-8; convert it first, for example with iconv -f {encoding} -t UTF-8"
     )
-
-
-def missing_field(origin: str, field: str, present: list[str]) -> InputError:
-    """The sentence about a record without the text field."""
-    names = ", ".join(map(repr, sorted(map(str, present))[:8])) or "none"
-    return InputError(f"{origin}: there is no field {field!r}; pass --text-field with one of: {names}")
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
 
 
 def _is_view(kind: Any) -> bool:
@@ -328,8 +325,3 @@ def _is_view(kind: Any) -> bool:
 
     test = getattr(pa.types, "is_string_view", None)
     return bool(test and test(kind))
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of a library's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

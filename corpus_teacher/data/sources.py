@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpus_teacher.data.documents import Document, ReadLog
-from corpus_teacher.data.file_kinds import Kind, holds_lines, is_saved_dataset, kind_of_file
+from corpus_teacher.data.file_kinds import Kind, holds_lines, is_saved_dataset, kind_of_file, special_file
 from corpus_teacher.data.hf_datasets import load_hub, load_saved, read_rows
 from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
 from corpus_teacher.errors import InputError
@@ -61,7 +61,7 @@ class Source:
         else:
             begin = log.done
             load = load_saved if self.kind == "dataset" else load_hub
-            rows = load(self.name, options)
+            rows = load(self.name, options, log)
             num_rows = len(rows) if self.kind == "dataset" else 0
             for number, document in enumerate(read_rows(rows, self.name, options, log), start=1):
                 if num_rows:
@@ -163,12 +163,14 @@ def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Sou
 
 
 def _file(path: Path, kind: Kind | None) -> Source:
+    special = special_file(path)
+    if special is not None:
+        raise InputError(f"{path} is {special}, not a file; save what it yields to a file first, and name that one")
     found = kind_of_file(path) or kind
     if found is None:
         raise InputError(
-            f"{path}: the suffix {path.suffix!r} says nothing about what the file holds; pass --format text "
-            "(or jsonl, "
-            "parquet, tokens) to say it"
+            f"{path}: the suffix {path.suffix!r} says nothing about what the file holds; set the format to text, "
+            "jsonl, parquet or tokens"
         )
     if found == "tokens" and path.suffix == ".idx":
         path = path.with_suffix(".bin")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import tokenizers
 
+from corpus_teacher.data.file_kinds import looks_like_path
 from corpus_teacher.data.tokenizers import END_OF_DOCUMENT, ByteTokenizer, Tokenizer, parse_vocab_size
 from corpus_teacher.errors import TokenizerError
 
@@ -50,7 +51,9 @@ def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: 
         tokenizer = _of_folder(path, spec)
     elif path.is_file():
         tokenizer = _of_file(path, spec)
-    elif path.suffix == ".json" or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+    elif path.exists():
+        raise TokenizerError(f"the tokenizer {spec!r} is neither a file nor a folder")
+    elif path.suffix == ".json" or looks_like_path(spec):
         raise TokenizerError(f"there is no tokenizer file or folder {spec!r}")
     else:
         tokenizer = _of_name(spec)
@@ -151,5 +154,5 @@ def _no_tokenizer(spec: str, who: str, error: Exception) -> TokenizerError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return TokenizerError(
         f"there is no tokenizer {spec!r}: it is neither 'bytes', train:VOCAB, a tokenizer.json nor a folder "
-        f"that holds one, and {who} says: {reason}"
+        f"here that holds one, and {who} says: {reason}"
     )

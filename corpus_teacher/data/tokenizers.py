@@ -2,9 +2,11 @@
 
 One small class wraps a fast tokenizer of the `tokenizers` library and settles what matters for a corpus:
 
-- text is *ordinary*: a document that happens to contain `<|endoftext|>` gets the tokens of these characters,
-  never the end-of-document id, and nothing (no BOS, no padding, no truncation that a tokenizer.json may ask
-  for) is added;
+- text is *ordinary*: a document that happens to contain `<|endoftext|>` gets the tokens of these characters, never
+  the end-of-document id, whether the tokenizer.json calls that token special or not; and nothing (no BOS, no
+  padding, no truncation that a tokenizer.json may ask for) is added. Other added tokens that aren't special are read
+  as single tokens, as by everybody. With `special_tokens="ids"` special tokens are too: for text that was rendered
+  with a chat template;
 - the end-of-document id is known, since it is appended to every document;
 - it has a fingerprint, so that an index can tell whether a text was tokenised in its own way.
 """
@@ -13,9 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,7 @@ _SMALLEST_VOCAB = 257  # every byte, and the end of a document
 _NUM_BYTES = 256
 
 TokenIds = npt.NDArray[np.unsignedinteger[Any]]
+SpecialTokens = Literal["text", "ids"]
 
 
 class Tokenizer:
@@ -43,6 +47,8 @@ class Tokenizer:
         How the user named it, for messages and metadata.
     end_of_document : int, optional
         The id that ends a document.
+    special_tokens : {"text", "ids"}
+        How a text is read that contains the name of a special token: as ordinary text, or as that token.
 
     Examples
     --------
@@ -51,12 +57,23 @@ class Tokenizer:
     ([97, 98], 256, 257)
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, spec: str, end_of_document: int | None = None) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        spec: str,
+        end_of_document: int | None = None,
+        special_tokens: SpecialTokens = "text",
+    ) -> None:
+        if special_tokens not in ("text", "ids"):
+            raise TokenizerError(f"special tokens are read as 'text' or as 'ids', not as {special_tokens!r}")
         backend.no_padding()
         backend.no_truncation()
-        backend.encode_special_tokens = True
+        backend.encode_special_tokens = special_tokens == "text"
         self.backend = backend
         self.spec = spec
+        self.special_tokens: SpecialTokens = special_tokens
+        self._saved: bytes | None = None  # the tokenizer.json, where the backend no longer writes it
         vocab = backend.get_vocab(with_added_tokens=True)
         if not vocab:
             raise TokenizerError(f"the tokenizer {spec!r} has an empty vocabulary")
@@ -66,7 +83,21 @@ class Tokenizer:
                 f"end-of-document id {end_of_document} is not an id of the tokenizer {spec!r}, "
                 f"whose ids are 0 to {self.vocab_size - 1}"
             )
+        self._end_of_document: int | None = None
         self.end_of_document = end_of_document
+
+    @property
+    def end_of_document(self) -> int | None:
+        """The id that ends a document; a text never yields it as long as special tokens are text."""
+        return self._end_of_document
+
+    @end_of_document.setter
+    def end_of_document(self, token: int | None) -> None:
+        self._end_of_document = token
+        added = None if token is None else self.backend.get_added_tokens_decoder().get(token)
+        if added is not None and not added.special:  # else it would be matched in every text
+            self._saved = self.to_bytes()
+            self.backend.add_special_tokens([tokenizers.AddedToken(added.content, special=True)])
 
     def __repr__(self) -> str:
         return (
@@ -87,7 +118,7 @@ class Tokenizer:
 
     def to_bytes(self) -> bytes:
         """The tokenizer as the bytes of a tokenizer.json, which `tokenizers` and `transformers` can load."""
-        return self.backend.to_str().encode()
+        return self.backend.to_str().encode() if self._saved is None else self._saved
 
     def encode(self, text: str) -> TokenIds:
         """Token ids of a text, shape (tokens,), uint16 or uint32; nothing is appended."""
@@ -106,6 +137,34 @@ class Tokenizer:
         except Exception as error:
             raise TokenizerError(f"the tokenizer {self.spec!r} could not encode a document: {error}") from error
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+    def encode_with_offsets(self, text: str) -> tuple[TokenIds, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Token ids of a text, and the characters where each begins and ends: three arrays of shape (tokens,)."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        return np.array(encoding.ids, dtype=self.dtype), offsets[:, 0], offsets[:, 1]
+
+    def specials_in(self, text: str) -> Counter[str]:
+        """How often the name of each special token stands in a text."""
+        found: Counter[str] = Counter()
+        for beginning, names in self._specials.items():
+            if beginning in text:
+                found.update({name: text.count(name) for name in names if name in text})
+        return found
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the longest name of a token."""
+        return max(map(len, self.backend.get_vocab(with_added_tokens=True)))
+
+    @cached_property
+    def _specials(self) -> dict[str, list[str]]:
+        """Names of special tokens by their first two characters, which most texts don't contain at all."""
+        specials: dict[str, list[str]] = {}
+        for token in self.backend.get_added_tokens_decoder().values():
+            if token.special and token.content:
+                specials.setdefault(token.content[:2], []).append(token.content)
+        return specials
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
         """The text of token ids, special tokens included; bytes that are no UTF-8 become U+FFFD."""
@@ -137,7 +196,14 @@ class Tokenizer:
         return token
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, spec: str, end_of_document: int | None = None) -> Tokenizer:
+    def from_bytes(
+        cls,
+        data: bytes,
+        *,
+        spec: str,
+        end_of_document: int | None = None,
+        special_tokens: SpecialTokens = "text",
+    ) -> Tokenizer:
         """The inverse of `to_bytes`.
 
         Raises
@@ -150,22 +216,24 @@ class Tokenizer:
         except Exception as error:
             raise TokenizerError(f"{spec!r} is not a tokenizer.json: {error}") from error
         if backend.get_vocab(with_added_tokens=False) == _byte_vocab():
-            return ByteTokenizer(spec=spec)
-        return Tokenizer(backend, spec=spec, end_of_document=end_of_document)
+            return ByteTokenizer(spec=spec, special_tokens=special_tokens)
+        return Tokenizer(backend, spec=spec, end_of_document=end_of_document, special_tokens=special_tokens)
 
 
 class ByteTokenizer(Tokenizer):
     """The 256 bytes of UTF-8, and 256 for the end of a document; a tokenizer.json describes it as well."""
 
-    def __init__(self, *, spec: str = "bytes") -> None:
+    def __init__(self, *, spec: str = "bytes", special_tokens: SpecialTokens = "text") -> None:
         backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_byte_vocab(), merges=[]))
         backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.decoder = tokenizers.decoders.ByteLevel()
         backend.add_special_tokens([END_OF_DOCUMENT])
-        super().__init__(backend, spec=spec, end_of_document=_NUM_BYTES)
+        super().__init__(backend, spec=spec, end_of_document=_NUM_BYTES, special_tokens=special_tokens)
 
     def encode_batch(self, texts: list[str]) -> list[TokenIds]:
         """UTF-8 bytes as uint16; a thousand times as fast as the library."""
+        if self.special_tokens == "ids":
+            return super().encode_batch(texts)
         try:
             return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16) for text in texts]
         except UnicodeEncodeError as error:

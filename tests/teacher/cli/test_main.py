@@ -201,7 +201,7 @@ def test_json_lines_with_another_field_and_broken_lines(tmp_path: Path) -> None:
 
 WRONG: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "missing file": (lambda f: [f / "nowhere.txt", "-t", "bytes"], "there is no file or folder"),
-    "unknown suffix": (lambda f: [f / "photo.jpg", "-t", "bytes"], "pass --format text"),
+    "unknown suffix": (lambda f: [f / "photo.jpg", "-t", "bytes"], "set the format to text"),
     "no tokenizer": (lambda f: [f / "a.txt"], "text needs a tokenizer"),
     "small vocabulary": (lambda f: [f / "a.txt", "-t", "train:20"], "a vocabulary of 20 is too small"),
     "wrong vocabulary": (lambda f: [f / "a.txt", "-t", "train:x"], "write train:VOCAB"),

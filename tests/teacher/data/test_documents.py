@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus_teacher.data.documents import Document, ReadLog, last_cut, split_document
+from corpus_teacher.data.documents import Document, ReadLog, best_cut, places_to_cut, split_document
 
-TEXTS = st.text(alphabet="ab \n", max_size=60)
+TEXTS = st.text(alphabet="ab. \n", max_size=60)
 
 
 @given(text=TEXTS, part_chars=st.integers(2, 20))
@@ -15,36 +15,33 @@ def test_parts_put_together_are_the_document(text: str, part_chars: int) -> None
     parts = list(split_document(Document(text, "x"), part_chars))
     assert "".join(part.text for part in parts) == text
     assert [part.ends for part in parts] == [False] * (len(parts) - 1) + [True]
-    for part in parts[:-1]:
-        assert part.text[-1] == "\n"
-        assert not part.text[-2].isspace()
-    for part in parts[1:]:
-        assert not part.text[0].isspace()
+    assert all(0 < len(part.text) <= part_chars for part in parts[:-1])
 
 
-@given(text=TEXTS)
-def test_last_cut_is_the_last_newline_between_words(text: str) -> None:
-    expected = max(
-        (
-            place
-            for place in range(2, len(text))
-            if text[place - 1] == "\n" and text[place - 2].isalnum() and text[place].isalnum()
-        ),
-        default=0,
-    )
-    actual = last_cut(text)
-    assert actual == expected
+@given(text=TEXTS, end=st.integers(1, 60))
+def test_the_best_cut_is_between_lines_of_words_then_lines_then_words(text: str, end: int) -> None:
+    end = min(end, len(text))
+    if end == 0:
+        return
+    places = range(1, min(end, len(text) - 1) + 1)
+    kinds = [
+        [p for p in places if p > 1 and text[p - 1] == "\n" and text[p - 2].isalpha() and text[p].isalpha()],
+        [p for p in places if text[p - 1] == "\n" and not text[p].isspace()],
+        [p for p in places if not text[p - 1].isspace() and text[p].isspace()],
+        [end],
+    ]
+    assert best_cut(text, end) == next(kind[-1] for kind in kinds if kind)
 
 
-def test_last_cut_across_search_blocks() -> None:
-    text = "a\nb" + " " * 10_000
-    assert last_cut(text) == 2
-    assert last_cut("x" * 4094 + "\n" + "y" * 4096) == 4095
+def test_a_cut_is_looked_for_near_the_end_only() -> None:
+    assert best_cut("a\nb" + "c" * 10_000, 9_000) == 9_000
+    assert best_cut("x" * 4094 + "\n" + "y" * 4096, 8_000) == 4095
+    assert list(places_to_cut("a b c", 1, 4, of_a_kind=2)) == [3, 1]
 
 
-def test_a_document_without_a_place_to_cut_stays_whole() -> None:
-    (part,) = split_document(Document("x" * 100), 10)
-    assert part.text == "x" * 100
+def test_a_document_without_a_good_place_is_cut_anywhere() -> None:
+    parts = list(split_document(Document("x" * 100), 30))
+    assert [len(part.text) for part in parts] == [30, 30, 30, 10]
 
 
 def test_the_log_keeps_five_examples() -> None:

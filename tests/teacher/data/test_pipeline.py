@@ -13,8 +13,9 @@ import pytest
 import tokenizers
 
 from corpus_teacher.data import documents as documents_module
+from corpus_teacher.data import parts as parts_module
 from corpus_teacher.data import pipeline
-from corpus_teacher.data.documents import Document, split_document
+from corpus_teacher.data.documents import Document, ReadLog, split_document
 from corpus_teacher.data.pipeline import TokenWriter, tokenize_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, train_tokenizer
 from corpus_teacher.errors import CorpusError, OutputError
@@ -80,7 +81,7 @@ def test_parts_do_not_change_a_token(make: Any, monkeypatch: pytest.MonkeyPatch)
     actual = tokenize_documents([*parts, "a"], tokenizer)
     np.testing.assert_array_equal(actual.tokens, tokens)
     np.testing.assert_array_equal(actual.doc_starts, starts)
-    monkeypatch.setattr(pipeline, "split_document", lambda document: split_document(document, 40))
+    monkeypatch.setattr(parts_module, "split_document", lambda document: split_document(document, 40))
     again = tokenize_documents([text, "a"], tokenizer)
     np.testing.assert_array_equal(again.tokens, tokens)
     assert documents_module.PART_CHARS > 40
@@ -89,9 +90,27 @@ def test_parts_do_not_change_a_token(make: Any, monkeypatch: pytest.MonkeyPatch)
 def test_an_end_token_that_a_text_produces_ends_a_document() -> None:
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    actual = tokenize_documents(["a </s> a a"], Tokenizer(backend, spec="words", end_of_document=1))
+    log = ReadLog()
+    actual = tokenize_documents(["a </s> a a"], Tokenizer(backend, spec="words", end_of_document=1), log=log)
     np.testing.assert_array_equal(actual.tokens, [0, 1, 0, 0, 1])
     np.testing.assert_array_equal(actual.doc_starts, [0, 2, 5])
+    assert "1 times the text itself contains the end-of-document token" in log.sentences[0]
+
+
+def test_special_tokens_in_the_text_are_noticed() -> None:
+    tokenizer = train_tokenizer(TEXTS, 290)
+    tokenize_documents(["a<|endoftext|>", "b <|endoftext|>"], tokenizer, log=(log := ReadLog()))
+    assert log.specials == {"<|endoftext|>": 2}
+    assert "read as ordinary text: <|endoftext|> (2 times)" in log.sentences[0]
+    tokenize_documents(["a", "b"], tokenizer, log=(log := ReadLog()))
+    assert log.sentences == []
+
+
+def test_an_empty_corpus_says_why_documents_were_left_out() -> None:
+    log = ReadLog()
+    log.note("a.jsonl, line 1: there is no field 'text'; name one of: 'body'", skipped=True)
+    with pytest.raises(CorpusError, match=r"1 were left out, the first because a\.jsonl, line 1: there is no field"):
+        tokenize_documents([], ByteTokenizer(), log=log)
 
 
 @pytest.mark.parametrize(("texts", "sentence"), [([], "no document"), (["", ""], "2 documents hold no text")])

@@ -61,12 +61,19 @@ def test_named_files_keep_the_order_of_the_user(tree: Path) -> None:
     assert [source.name for source in find_sources(files).sources] == files
 
 
+def test_a_pipe_or_a_device_is_refused_at_once(tree: Path) -> None:
+    os.mkfifo(tree / "pipe.txt")
+    for name, kind in ((str(tree / "pipe.txt"), "a pipe"), ("/dev/zero", "a device")):
+        with pytest.raises(InputError, match=f"is {kind}, not a file; save what it yields"):
+            find_sources([name], kind="text")
+
+
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
         ("nowhere.txt", r"there is no file or folder .*nowhere\.txt"),
         ("*.nothing", "no file matches"),
-        ("photo.jpg", "suffix '.jpg' says nothing .*--format text"),
+        ("photo.jpg", "suffix '.jpg' says nothing .*set the format to text"),
         ("README", "suffix '' says nothing"),
         ("empty", "holds nothing that can be read"),
         ("*.jpg", "holds nothing that can be read .*left out: 1 .jpg"),
@@ -120,9 +127,15 @@ def test_a_saved_dataset(tmp_path: Path, rows: list[dict[str, Any]], capfd: pyte
     assert log.done == pytest.approx(one.size_bytes)
     assert texts(two) == wanted
     assert texts(two, split="test") == ["text 3", "text 1"]
-    with pytest.raises(InputError, match="no split 'dev'; pass --split with one of: train, test"):
+    list(two.documents(ReadOptions(), log := ReadLog()))
+    assert log.notices == [f"{tmp_path / 'two'}: only its split 'train' is read, not 'test'; name a split to choose"]
+    list(two.documents(ReadOptions(split="train"), log := ReadLog()))
+    assert log.notices == []
+    options = ReadOptions(name_field="id", split="test")
+    assert [document.name for document in two.documents(options, ReadLog())] == ["3", "1"]
+    with pytest.raises(InputError, match="no split 'dev'; name a split, one of: train, test"):
         texts(two, split="dev")
-    with pytest.raises(InputError, match="row 1: there is no field 'body'; pass --text-field with one of"):
+    with pytest.raises(InputError, match="there is no field 'body'; name one of: 'id', 'text'"):
         texts(one, text_field="body")
     both = find_sources([str(tmp_path)])  # a folder that holds data sets
     assert [source.kind for source in both.sources] == ["dataset", "dataset"]
@@ -154,9 +167,12 @@ def test_hf_failures_are_one_sentence(tmp_path: Path) -> None:
     write(tmp_path / "data" / "train.jsonl", '{"text": "x"}\n')
     for spec, sentence in (
         (f"hf:{tmp_path}/nowhere", "there is no file or folder"),
-        (f"hf:{tmp_path / 'data'}::nope", "can't be loaded: Bad split: nope"),
-        (f"hf:{tmp_path / 'data'}:config", "can't be loaded: BuilderConfig 'config' not found"),
-        ("hf:no-such-data-set-at-all", "can't be loaded"),
+        (f"hf:{tmp_path / 'data'}::nope", "can't be loaded: the library says: Bad split: nope"),
+        (f"hf:{tmp_path / 'data'}:config", "can't be loaded: the library says: BuilderConfig 'config' not found"),
+        (
+            "hf:no-such-data-set-at-all",
+            "can't be loaded: there is no file or folder 'no-such-data-set-at-all' here, and",
+        ),
     ):
         with pytest.raises(InputError, match=sentence) as caught:
             texts(find_sources([spec]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,52 @@ def test_names_and_sizes() -> None:
     assert (token_dtype(1 << 16), token_dtype((1 << 16) + 1)) == (np.uint16, np.uint32)
     with pytest.raises(TokenizerError, match="257"):
         train_tokenizer(["x"], 256)
+
+
+def chatty() -> Tokenizer:
+    """A tokenizer whose end of a document is an added token that isn't special, among others."""
+    backend = train_tokenizer(["a b <tool> <|im_start|>user"] * 9, 280).backend
+    backend.add_special_tokens(["<|im_start|>"])
+    backend.add_tokens(["<tool>", "</doc>"])
+    return Tokenizer.from_bytes(backend.to_str().encode(), spec="chatty", end_of_document=backend.token_to_id("</doc>"))
+
+
+def test_a_text_never_holds_the_end_of_a_document_even_where_it_is_not_special() -> None:
+    tokenizer = chatty()
+    ids = tokenizer.encode("a</doc>b").tolist()
+    assert tokenizer.end_of_document not in ids
+    assert tokenizer.decode(ids) == "a</doc>b"
+    tool = tokenizer.find_token("<tool>")
+    assert tool in tokenizer.encode("a<tool>b").tolist()  # as everybody reads it
+    again = Tokenizer.from_bytes(tokenizer.to_bytes(), spec="again")
+    assert again.fingerprint == tokenizer.fingerprint
+    assert again.end_of_document is None
+    again.end_of_document = tokenizer.end_of_document
+    assert again.encode("a</doc>b").tolist() == ids
+    assert again.fingerprint == tokenizer.fingerprint
+
+
+def test_special_tokens_as_text_or_as_ids() -> None:
+    plain = chatty()
+    start, text = plain.find_token("<|im_start|>"), "<|im_start|>a<|im_start|>"
+    assert start not in plain.encode(text).tolist()
+    assert plain.specials_in(text + "<|x|>") == {"<|im_start|>": 2}
+    as_ids = Tokenizer.from_bytes(plain.to_bytes(), spec="x", special_tokens="ids")
+    assert as_ids.encode(text).tolist() == [start, *plain.encode("a"), start]
+    assert ByteTokenizer(special_tokens="ids").encode("a<|endoftext|>").tolist() == [97, 256]
+    with pytest.raises(TokenizerError, match="not as 'letters'"):
+        ByteTokenizer(special_tokens="letters")  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_not_there_is_missing_before_the_hub_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("the hub was asked"))
+    for spec in ("models/mine", "./mine", "mine/", "a/b/c"):
+        with pytest.raises(TokenizerError, match="there is no tokenizer file or folder"):
+            load_tokenizer(spec)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TokenizerError, match="neither a file nor a folder"):
+        load_tokenizer("pipe")
