@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
@@ -20,10 +22,24 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _Made = TypeVar("_Made")
 
 
+_FEW = 16
+
+
 def nearest(word: object, known: Collection[str]) -> str:
-    """What to do instead: the nearest known word, or all of them."""
+    """What to do instead: the nearest known word, or all of them, or of many the few that are least far.
+
+    Examples
+    --------
+    >>> nearest("lenght", ["length", "limit"])
+    "did you mean 'length'?"
+    """
     close = difflib.get_close_matches(str(word), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"give one of {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if len(known) <= _FEW:
+        return f"give one of {', '.join(known)}"
+    least_far = difflib.get_close_matches(str(word), known, n=3, cutoff=0)
+    return f"the nearest are {', '.join(least_far)}"
 
 
 def check_known(word: object, known: Collection[str], what: str) -> None:
@@ -78,3 +94,45 @@ def make_from(kind: type[_Made], table: Mapping[str, Any], where: str) -> _Made:
         raise ConfigError(f"{where} has no {missing[0]}: give it")
     with within(where):
         return kind(**table)
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Tables as the text of a TOML file that reads back as the same; what is None is left out.
+
+    Tables of the first level get headers, what lies deeper stands in braces.
+
+    Examples
+    --------
+    >>> print(to_toml({"out": "runs/a", "data": {"length": 8, "train": ("a", "b")}}), end="")
+    out = "runs/a"
+    <BLANKLINE>
+    [data]
+    length = 8
+    train = ["a", "b"]
+    """
+    top = {key: value for key, value in table.items() if not isinstance(value, Mapping) and value is not None}
+    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in top.items()]
+    for name, inner in table.items():
+        if isinstance(inner, Mapping):
+            lines += ["", f"[{_toml_key(name)}]"]
+            lines += [f"{_toml_key(key)} = {_toml_value(one)}" for key, one in inner.items() if one is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        inner = ", ".join(
+            f"{_toml_key(str(key))} = {_toml_value(one)}" for key, one in value.items() if one is not None
+        )
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return f"[{', '.join(_toml_value(one) for one in value)}]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 
 from corpus_teacher.cli.console import console
+from corpus_teacher.settings import to_toml
 from corpus_teacher.training import TrainingResult
+from corpus_teacher.training.assemble import Plan
 from corpus_teacher.training.settings import RunSettings
+
+
+def checked(resolved: Mapping[str, Any], plan: Plan) -> str:
+    """A checked training as a TOML file that runs, headed by what it will be."""
+    lines = [f"# student: {plan.parameters:,} parameters"]
+    if plan.windows is not None:
+        lines.append(f"# text: {plan.windows:,} windows of {resolved['data']['length']:,} tokens")
+    if plan.steps is not None and plan.tokens is not None:
+        lines.append(f"# training: {plan.steps:,} steps, {plan.tokens:,} tokens")
+    if plan.seconds is not None:
+        lines.append(f"# time: about {_duration(plan.seconds)} on this machine, without teachers and evaluations")
+    return "\n".join([*lines, "", to_toml(resolved)])
+
+
+def _duration(seconds: float) -> str:
+    """A rough span of time: "40 s", "12 min", "3.5 h", "2 days"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def show_result(result: TrainingResult, settings: RunSettings) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,43 +21,87 @@ def train(
         str | None, typer.Option("--out", "-o", metavar="DIR", help="In place of the file's out.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="In place of the file's seed.", show_default=False)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Check the file, and print it with all defaults.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TABLE.KEY=VALUE",
+            help="In place of a setting of the file, such as training.max_steps=100; may be given often.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint, or from the beginning.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look whether all is there and fits, and print the whole file as TOML.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a student on labels, on what a corpus says, and on what models say."""
     from corpus_teacher.cli import console as display
     from corpus_teacher.cli import show_training as display_training
     from corpus_teacher.errors import TrainingInterrupted
-    from corpus_teacher.training.assemble import is_main_process, run_training
-    from corpus_teacher.training.check import check_places
-    from corpus_teacher.training.settings import read_run
+    from corpus_teacher.training.assemble import open_training
+    from corpus_teacher.training.command import run_opened
+    from corpus_teacher.training.run import is_main_process
+    from corpus_teacher.training.settings import merged, read_run
 
-    changes = {name: value for name, value in (("out", out), ("seed", seed)) if value is not None}
-    settings = read_run(config, changes)
-    if check:
-        check_places(settings)
-        print_json(settings.to_dict())
-        return
-    try:
-        with display.progress() as bars:
-            steps, tokens = settings.training["max_steps"], settings.tokens_a_step()
-            result = run_training(
-                settings,
-                resume=resume,
-                reading=bars,
-                progress=lambda step, _: bars("train the student", step, steps, step * tokens),
+    said = {name: value for name, value in (("out", out), ("seed", seed)) if value is not None}
+    settings = read_run(config, merged(_tables(changes or ()), said))
+    with open_training(settings) as opened:
+        if check:
+            plan = opened.plan()
+            resolved = settings.resolved(plan.windows)
+            if as_json:
+                print_json({**resolved, "plan": plan})
+            else:
+                typer.echo(display_training.checked(resolved, plan), nl=False)
+            return
+        try:
+            with display.progress() as bars:
+                steps, tokens = opened.plan_steps(), settings.tokens_a_step()
+                result = run_opened(
+                    opened,
+                    resume=resume,
+                    reading=bars,
+                    progress=lambda step, _: bars("train the student", step, steps, step * tokens),
+                    notices=lambda notice: typer.echo(f"note: {notice}", err=True),
+                )
+        except TrainingInterrupted as stopped:
+            typer.echo(
+                f"interrupted after step {stopped.step}: {stopped.checkpoint} is saved, "
+                "the same command with --resume goes on from it",
+                err=True,
             )
-    except TrainingInterrupted as stopped:
-        typer.echo(
-            f"interrupted after step {stopped.step}: {stopped.checkpoint} is saved, "
-            "the same command with --resume goes on from it",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
     if not is_main_process():
         return
     if as_json:
         print_json(result)
     else:
         display_training.show_result(result, settings)
+
+
+def _tables(changes: Iterable[str]) -> dict[str, Any]:
+    """The tables of ``table.key=value``; a value that isn't TOML is a text."""
+    from corpus_teacher.errors import ConfigError
+    from corpus_teacher.training.settings import tomllib
+
+    made: dict[str, Any] = {}
+    for change in changes:
+        name, sign, text = change.partition("=")
+        if not sign or not all(name.strip().split(".")):
+            raise ConfigError(f"{change!r} sets nothing: write TABLE.KEY=VALUE, such as training.max_steps=100")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        *tables, key = name.strip().split(".")
+        place = made
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{change!r} and another change set one name: leave one of them out")
+        place[key] = value
+    return made

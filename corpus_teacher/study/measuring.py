@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -35,6 +34,7 @@ from corpus_teacher.study.settings import IN_DOMAIN, Cell
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training import TrainingResult, load_student, train_student
 from corpus_teacher.training.assemble import Parts, assembled
+from corpus_teacher.training.model_folder import save_student
 from corpus_teacher.training.settings import RunSettings
 
 _WRITTEN_ROWS = 64
@@ -107,7 +107,7 @@ def measure(job: Job) -> dict[str, Any]:
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
         peak = _peak() if has_peak else peak_memory_bytes()
         if job.keep is not None:
-            _save(parts, job.keep)
+            save_student(parts.student, job.keep, parts.index, parts.tokenizer)
         metrics = _metrics(job, parts)
         parameters = parts.student.num_parameters()
     return {
@@ -220,20 +220,6 @@ def written_text(folder: Path, settings: RunSettings, data: StudyData) -> tuple[
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
     return path, seconds
-
-
-def _save(parts: Parts, folder: Path) -> None:
-    """The student for other arms, with its tokenizer; the folder appears when it is whole."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
-        parts.student.save_pretrained(scratch)
-        if parts.tokenizer is not None:
-            (scratch / "tokenizer.json").write_bytes(parts.tokenizer.to_bytes())
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch, folder)
-    except OSError as error:
-        raise OutputError(f"the student can't be saved to {folder}: {error.strerror or error}") from error
 
 
 @cache

@@ -1,40 +1,39 @@
-"""From the settings of a training to its parts, and through it: what `corpus-teacher train` does."""
+"""From the tables of a training's file to its parts: each table is opened once, by a function of its own.
+
+`open_training` opens them and looks whether they go together: indexes and caches are opened, sources are looked up, and
+the student is made without weights, on torch's "meta" device, which shows what its configuration can't be. No text is
+read and no weight is made or loaded: a mere check stops there. `Opened.make` goes on with the very same.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-import corpus_teacher
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, read_held_out
-from corpus_teacher.data.opening import index_tokenizer, open_index
+from corpus_teacher.data.opening import check_estimator, index_tokenizer, open_index
 from corpus_teacher.data.readers import ReadOptions
+from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizers import Tokenizer
-from corpus_teacher.errors import ConfigError, OutputError
+from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
-from corpus_teacher.neural.pretrained import quiet
+from corpus_teacher.neural.pretrained import check_model
+from corpus_teacher.quantization import check_torchao
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teacher, Teachers
-from corpus_teacher.training.check import check_length, check_places, check_same_tokens
-from corpus_teacher.training.run import TrainingResult, train_student
-from corpus_teacher.training.settings import CorpusSettings, NeuralSettings, RunSettings, SelfSettings
+from corpus_teacher.training.settings import CorpusSettings, DataSettings, NeuralSettings, RunSettings, SelfSettings
 from corpus_teacher.training.student import load_student, make_student
 
-RUN_FILE, RESULT_FILE, STUDENT_FOLDER = "run.json", "result.json", "student"
-"""What a training leaves in its folder, beside the checkpoints."""
+_PROBE_SIZE, _PROBE_S, _USED = 1024, 0.1, 0.4  # a student reaches some 40 % of the speed of a plain product
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Parts:
         UTF-8 bytes of the tokens that the held-out windows predict: those of the text in proportion to the tokens.
     teachers : Teachers
     tokenizer : Tokenizer or None
+    index : CorpusIndex
+        Of the data.
     """
 
     student: transformers.PreTrainedModel
@@ -57,166 +58,182 @@ class Parts:
     held_out_bytes: int | None
     teachers: Teachers
     tokenizer: Tokenizer | None
+    index: Any
 
 
-def run_training(
-    settings: RunSettings,
-    *,
-    resume: bool = False,
-    reading: Progress = silent,
-    progress: Callable[[int, float | None], None] | None = None,
-    callbacks: list[transformers.TrainerCallback] | None = None,
-) -> TrainingResult:
-    """Train what the settings say.
+@dataclass(frozen=True)
+class Plan:
+    """What a training will be, as far as it is known before anything is read.
 
-    Parameters
+    Attributes
+    ----------
+    parameters : int
+        Of the student; tied weights count once.
+    windows : int or None
+        That there are to train on; None where a text has yet to be read for it.
+    steps, tokens : int or None
+        Of the whole training, all processes together.
+    seconds : float or None
+        About, on this machine, without teachers and evaluations: 6 operations per parameter and token, by the speed of
+        a product of matrices measured now.
+    """
+
+    parameters: int
+    windows: int | None
+    steps: int | None
+    tokens: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A training whose tables are open; made by `open_training`.
+
+    Attributes
     ----------
     settings : RunSettings
-        Of `read_run` or `make_run`.
-    resume : bool
-        Go on from the last checkpoint in the folder.
-    reading : callable, optional
-        Told how far texts are read.
-    progress, callbacks
-        As in `train_student`.
+    data : OpenData
+    student : OpenStudent
+    corpus, neural : callable or None
+        Make the teacher.
+    self_teacher : callable or None
+        Makes it of the student.
+    """
 
-    Returns
-    -------
-    TrainingResult
-        Also written to ``out/result.json``; ``out/run.json`` has the resolved settings, versions and identities of the
-        teachers, ``out/student`` the student and its tokenizer.
+    settings: RunSettings
+    data: OpenData
+    student: OpenStudent
+    corpus: Callable[[], CorpusTeacher] | None = None
+    neural: Callable[[], Teacher] | None = None
+    self_teacher: Callable[[transformers.PreTrainedModel], Teacher] | None = None
+
+    def make(self, reading: Progress = silent) -> Parts:
+        """Read the text, and make or load student and teachers.
+
+        Parameters
+        ----------
+        reading : callable, optional
+            Called with how far texts are read.
+
+        Raises
+        ------
+        InputError, TokenizerError, ConfigError, IndexFormatError, CacheError
+            What only shows when it is read or made.
+        """
+        train, held_out, num_bytes = self.data.read(self.settings.seed, reading)
+        student = self.student.make()
+        teachers = Teachers(
+            None if self.corpus is None else self.corpus(),
+            None if self.neural is None else self.neural(),
+            None if self.self_teacher is None else self.self_teacher(student),
+        )
+        return Parts(student, train, held_out, num_bytes, teachers, self.data.tokenizer, self.data.index)
+
+    def plan_steps(self) -> int | None:
+        """Steps of the whole training; None where a text has yet to be read for it."""
+        return self.settings.num_steps(self.data.num_windows)
+
+    def plan(self) -> Plan:
+        """What the training will be; a tenth of a second is spent on the machine's speed."""
+        windows, steps = self.data.num_windows, self.plan_steps()
+        tokens = None if steps is None else steps * self.settings.tokens_a_step() * self.settings.num_processes()
+        seconds = None
+        if tokens is not None:
+            seconds = 6 * self.student.parameters * tokens / (_USED * _flops(self.settings.config(windows).device))
+        return Plan(self.student.parameters, windows, steps, tokens, seconds)
+
+
+@contextmanager
+def open_training(settings: RunSettings) -> Iterator[Opened]:
+    """Open all tables of a training; indexes are closed at the end.
 
     Raises
     ------
-    ConfigError
-        A folder that holds another training, settings that have changed since a run was begun.
-    TrainingInterrupted
-        Ctrl-C; a checkpoint has been written.
-    InputError, TokenizerError, IndexFormatError, CacheError, OutputError
-        Texts, indexes, models and folders that can't be used.
+    ConfigError, InputError, IndexFormatError, QueryError, TokenizerError, CacheError
+        What isn't there or doesn't fit, by the table that names it.
     """
-    out = Path(settings.out)
-    check_places(settings)
-    if is_main_process():
-        _check_folder(out, settings, resume)
-    with assembled(settings, reading) as parts:
-        if is_main_process():
-            _write(out / RUN_FILE, _described(settings, parts))
-        form = settings.corpus.form if settings.corpus else "flat"
-        began = time.perf_counter()
-        result = train_student(
-            settings.config(),
-            parts.student,
-            parts.train,
-            parts.held_out,
-            teachers=parts.teachers,
-            on_policy=settings.on_policy,
-            held_out_bytes=parts.held_out_bytes,
-            form=form,
-            resume=resume,
-            progress=progress,
-            callbacks=callbacks,
-        )
-        if is_main_process():
-            _write(out / RESULT_FILE, {**asdict(result), "total_s": time.perf_counter() - began})
-            _save(parts, settings, out / STUDENT_FOLDER)
-        return result
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that writes and prints: the first of torchrun's, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
+    with ExitStack() as stack:
+        data = open_data(settings.data, stack)
+        index = data.index
+        student = open_student(settings, index.vocab_size)
+        corpus = neural = own = None
+        if settings.corpus is not None:
+            corpus = open_corpus(settings.corpus, settings.data.index, index, stack)
+        if settings.neural is not None:
+            neural = open_neural(settings.neural, index.vocab_size, data.tokenizer)
+        if settings.self_ is not None:
+            own = open_self(settings.self_, index.vocab_size)
+        yield Opened(settings, data, student, corpus, neural, own)
 
 
 @contextmanager
 def assembled(settings: RunSettings, reading: Progress = silent) -> Iterator[Parts]:
-    """Make all parts of a training; the indexes are closed at the end."""
-    data = settings.data
-    with open_index(data.index) as index:
-        tokenizer = index_tokenizer(index) if index.metadata.get("tokenizer") else None
+    """All parts of a training; the indexes are closed at the end."""
+    with open_training(settings) as opened:
+        yield opened.make(reading)
+
+
+# [data]
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """The text of a training, found and not yet read.
+
+    Attributes
+    ----------
+    settings : DataSettings
+    index : CorpusIndex
+    tokenizer : Tokenizer or None
+        The index's, where it has one.
+    """
+
+    settings: DataSettings
+    index: Any
+    tokenizer: Tokenizer | None
+
+    @property
+    def num_windows(self) -> int | None:
+        """Windows to train on; None where a text has yet to be read for it."""
+        said = self.settings
+        limit = None if said.train_tokens is None else said.train_tokens // said.length
+        if said.train:
+            return limit
+        there = int(self.index.num_tokens) // said.length
+        return there if limit is None else min(there, limit)
+
+    def read(self, seed: int, reading: Progress) -> tuple[TokenWindows, TokenWindows, int | None]:
+        """Windows to train on and to evaluate on, and the bytes that the latter predict, where they are known."""
+        said, index = self.settings, self.index
         options: dict[str, Any] = {
-            "read": ReadOptions(text_field=data.text_field),
-            "dtype": data.token_dtype,
+            "read": ReadOptions(text_field=said.text_field),
+            "dtype": said.token_dtype,
             "progress": reading,
         }
-        held_out = read_held_out(index, list(data.held_out), tokenizer, limit=data.held_out_tokens, **options)
+        held_out = read_held_out(index, list(said.held_out), self.tokenizer, limit=said.held_out_tokens, **options)
         tokens, starts = index.tokens, index.doc_starts
-        if data.train:
-            corpus = read_held_out(index, list(data.train), tokenizer, **options).corpus
+        if said.train:
+            corpus = read_held_out(index, list(said.train), self.tokenizer, **options).corpus
             tokens, starts = corpus.tokens, corpus.doc_starts
-        limit = None if data.train_tokens is None else data.train_tokens // data.length
-        train = TokenWindows(tokens, data.length, seed=settings.seed, doc_starts=starts, limit=limit)
+        limit = None if said.train_tokens is None else said.train_tokens // said.length
+        train = TokenWindows(tokens, said.length, seed=seed, doc_starts=starts, limit=limit)
         windows = TokenWindows(
-            held_out.corpus.tokens, data.length, doc_starts=held_out.corpus.doc_starts, shuffle=False
+            held_out.corpus.tokens, said.length, doc_starts=held_out.corpus.doc_starts, shuffle=False
         )
-        student = _student(settings, index.vocab_size)
-        teacher = None if settings.corpus is None else _corpus_teacher(settings.corpus, settings, index)
-        yield Parts(
-            student=student,
-            train=train,
-            held_out=windows,
-            held_out_bytes=_predicted_bytes(held_out, windows),
-            teachers=Teachers(
-                teacher,
-                None if settings.neural is None else _neural_teacher(settings.neural, index, tokenizer),
-                None if settings.self_ is None else _self_teacher(settings.self_, student, index.vocab_size),
-            ),
-            tokenizer=tokenizer,
-        )
-        if teacher is not None and teacher.index is not index:
-            teacher.index.close()
+        return train, windows, _predicted_bytes(held_out, windows)
 
 
-def _student(settings: RunSettings, vocab_size: int) -> transformers.PreTrainedModel:
-    if "checkpoint" in settings.student:
-        student = load_student(settings.student["checkpoint"], vocab_size=vocab_size)
-    else:
-        student = make_student(settings.student, vocab_size=vocab_size, seed=settings.seed)
-    check_length(student, settings.data.length)
-    if settings.quantization is not None:
-        from corpus_teacher.quantization import fake_quantize
-
-        fake_quantize(student, **asdict(settings.quantization))
-    return student
-
-
-def _corpus_teacher(said: CorpusSettings, settings: RunSettings, index: Any) -> CorpusTeacher:
-    other = said.index is not None and Path(said.index).resolve() != Path(settings.data.index).resolve()
-    options = {name: getattr(said, name) for name in ("estimator", "max_order", "top_k", "top_p")}
-    if said.leave_out is not None:
-        options["leave_out"] = None if said.leave_out == "none" else said.leave_out
-    teacher = CorpusTeacher(said.index if other and said.index is not None else index, **options)
-    if other:
-        check_same_tokens(teacher.index, index)
-        if said.leave_out is None:
-            raise ConfigError(
-                "corpus.leave_out isn't given and corpus.index is another index than data.index: say 'self' if the "
-                "training text is in it too, 'none' if it isn't"
-            )
-    return teacher
-
-
-def _neural_teacher(said: NeuralSettings, index: Any, tokenizer: Tokenizer | None) -> Teacher:
-    if said.cache is not None:
-        return CachedTeacher(
-            said.cache, vocab_size=index.vocab_size, student_tokenizer=tokenizer, k=said.k, missing=said.missing
-        )
-    kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws, precision=said.precision)
-    dtype = None if said.dtype is None else getattr(torch, said.dtype)
-    return NeuralTeacher(
-        str(said.model),
-        vocab_size=index.vocab_size,
-        student_tokenizer=tokenizer,
-        kept=kept,
-        rows=said.rows,
-        dtype=dtype,
-    )
-
-
-def _self_teacher(said: SelfSettings, student: transformers.PreTrainedModel, vocab_size: int) -> Teacher:
-    if said.checkpoint is not None:
-        return NeuralTeacher(load_student(said.checkpoint, vocab_size=vocab_size), kept=TargetFormat("all"))
-    return EmaTeacher(student, decay=said.decay, warm_up=said.warm_up, kept=TargetFormat("all"))
+def open_data(said: DataSettings, stack: ExitStack) -> OpenData:
+    """[data]: the index is opened, sources are found."""
+    with _within("data.index"):
+        index = stack.enter_context(open_index(said.index))
+        tokenizer = index_tokenizer(index) if index.metadata.get("tokenizer") else None
+    for name in ("train", "held_out"):
+        sources = list(getattr(said, name))
+        if sources:
+            with _within(f"data.{name}"):
+                find_sources(sources)
+    return OpenData(said, index, tokenizer)
 
 
 def _predicted_bytes(held_out: HeldOut, windows: TokenWindows) -> int | None:
@@ -227,63 +244,167 @@ def _predicted_bytes(held_out: HeldOut, windows: TokenWindows) -> int | None:
     return round(held_out.corpus.num_bytes * predicted / len(held_out.corpus.tokens))
 
 
-def _described(settings: RunSettings, parts: Parts) -> dict[str, Any]:
-    """The resolved settings, and everything that they don't say."""
-    packages = ("torch", "transformers", "tokenizers", "numpy", "numba")
-    return {
-        "settings": settings.to_dict(),
-        "seed": settings.seed,
-        "student_parameters": parts.student.num_parameters(),
-        "train_windows": len(parts.train),
-        "held_out_windows": len(parts.held_out),
-        "teachers": parts.teachers.describe(),
-        "versions": {
-            "corpus-teacher": corpus_teacher.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
-        "system": platform.platform(),
-    }
+# [student], [quantization]
 
 
-def _check_folder(out: Path, settings: RunSettings, resume: bool) -> None:
-    """Refuse a folder with another training, or with other settings than the training that is resumed."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        begun = json.loads((out / RUN_FILE).read_text(encoding="utf-8")) if (out / RUN_FILE).is_file() else None
-    except OSError as error:
-        raise OutputError(f"the folder {out} can't be made: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{out / RUN_FILE} is no JSON: choose another out") from error
-    if begun is None:
-        if resume:
-            raise ConfigError(f"{out} holds no training to resume: train without --resume")
-        return
-    if not resume:
-        raise ConfigError(f"{out} holds a training already: give --resume to go on with it, or choose another out")
-    now = json.loads(json.dumps(settings.to_dict(), default=str))
-    changed = [
-        key for key in sorted(now.keys() | begun["settings"].keys()) if now.get(key) != begun["settings"].get(key)
-    ]
-    if changed:
-        raise ConfigError(f"{changed[0]} isn't what the training in {out} was begun with: choose another out")
+@dataclass(frozen=True)
+class OpenStudent:
+    """A student without its weights.
+
+    Attributes
+    ----------
+    make : callable
+        Gives it with its weights.
+    config : PretrainedConfig
+    parameters : int
+        Tied weights count once.
+    """
+
+    make: Callable[[], transformers.PreTrainedModel]
+    config: Any
+    parameters: int
 
 
-def _write(path: Path, answer: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(answer, indent=1, default=str) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
-
-
-def _save(parts: Parts, settings: RunSettings, folder: Path) -> None:
-    """The finished student, as transformers loads it, with its tokenizer."""
+def open_student(settings: RunSettings, vocab_size: int) -> OpenStudent:
+    """[student], and [quantization] of it: made without weights, or the folder that it goes on from looked up."""
+    with _within("student"):
+        checkpoint = settings.student.get("checkpoint")
+        if checkpoint is not None:
+            _check_model_folder(checkpoint)
+            with torch.device("meta"):
+                config = transformers.AutoConfig.from_pretrained(checkpoint)
+                outline = transformers.AutoModelForCausalLM.from_config(config)
+        else:
+            with torch.device("meta"):
+                outline = make_student(settings.student, vocab_size=vocab_size)
+        _check_length(outline.config, settings.data.length)
     if settings.quantization is not None:
-        return  # its weights are those of the training; corpus_teacher.quantization.convert makes the small ones
+        with _within("quantization"):
+            check_torchao()
+
+    def make() -> transformers.PreTrainedModel:
+        if checkpoint is not None:
+            student = load_student(checkpoint, vocab_size=vocab_size)
+        else:
+            student = make_student(settings.student, vocab_size=vocab_size, seed=settings.seed)
+        if settings.quantization is not None:
+            from corpus_teacher.quantization import fake_quantize
+
+            fake_quantize(student, **asdict(settings.quantization))
+        return student
+
+    return OpenStudent(make, outline.config, outline.num_parameters())
+
+
+def _check_length(config: Any, length: int) -> None:
+    """Refuse windows that are longer than the student reads."""
+    longest = getattr(config, "max_position_embeddings", None) or length
+    if length > longest:
+        raise ConfigError(
+            f"data.length is {length} and the student reads at most {longest} tokens: "
+            "shorten the windows, or raise max_position_embeddings"
+        )
+
+
+def _check_model_folder(path: str) -> None:
+    if not (Path(path) / "config.json").is_file():
+        raise InputError(f"{path!r} is no folder with a model of transformers (config.json): name one")
+
+
+# [corpus]
+
+
+def open_corpus(said: CorpusSettings, data_index: str, index: Any, stack: ExitStack) -> Callable[[], CorpusTeacher]:
+    """[corpus]: its own index, if it has one, is opened, and the estimator looked up."""
+    own = index
+    other = said.index is not None and Path(said.index).resolve() != Path(data_index).resolve()
+    if other and said.leave_out is None:
+        raise ConfigError(
+            "corpus.leave_out isn't given and corpus.index is another index than data.index: say 'self' if the "
+            "training text is in it too, 'none' if it isn't"
+        )
+    with _within("corpus"):
+        if other:
+            own = stack.enter_context(open_index(str(said.index)))
+            _check_same_tokens(own, index)
+        check_estimator(own, said.estimator, said.max_order)
+    options = {name: getattr(said, name) for name in ("estimator", "max_order", "top_k", "top_p")}
+    if said.leave_out is not None:
+        options["leave_out"] = None if said.leave_out == "none" else said.leave_out
+    return lambda: CorpusTeacher(own, **options)
+
+
+def _check_same_tokens(other: Any, index: Any) -> None:
+    """Refuse a larger index with another vocabulary or tokenizer."""
+    if other.vocab_size != index.vocab_size:
+        raise ConfigError(
+            f"corpus.index has {other.vocab_size} tokens and data.index {index.vocab_size}: "
+            "build both with one tokenizer"
+        )
+    ours, theirs = (one.metadata.get("tokenizer") or {} for one in (index, other))
+    if ours.get("fingerprint") != theirs.get("fingerprint"):
+        raise ConfigError("corpus.index and data.index have different tokenizers: build both with one")
+
+
+# [neural]
+
+
+def open_neural(said: NeuralSettings, vocab_size: int, tokenizer: Tokenizer | None) -> Callable[[], Teacher]:
+    """[neural]: a cache is opened; of a live model the configuration is read."""
+    with _within("neural"):
+        if said.cache is not None:
+            cached = CachedTeacher(
+                said.cache, vocab_size=vocab_size, student_tokenizer=tokenizer, k=said.k, missing=said.missing
+            )
+            return lambda: cached
+        check_model(str(said.model))
+    kept = TargetFormat(said.keep, k=said.k or 64, p=said.p, draws=said.draws, precision=said.precision)
+    dtype = None if said.dtype is None else getattr(torch, said.dtype)
+
+    def make() -> Teacher:
+        with _within("neural"):
+            return NeuralTeacher(
+                str(said.model),
+                vocab_size=vocab_size,
+                student_tokenizer=tokenizer,
+                kept=kept,
+                rows=said.rows,
+                dtype=dtype,
+            )
+
+    return make
+
+
+# [self]
+
+
+def open_self(said: SelfSettings, vocab_size: int) -> Callable[[transformers.PreTrainedModel], Teacher]:
+    """[self]: the folder of an earlier checkpoint is looked up; an average is made of the student."""
+    whole = TargetFormat("all")
+    if said.checkpoint is None:
+        return lambda student: EmaTeacher(student, decay=said.decay, warm_up=said.warm_up, kept=whole)
+    path = said.checkpoint
+    with _within("self"):
+        _check_model_folder(path)
+    return lambda student: NeuralTeacher(load_student(path, vocab_size=vocab_size), kept=whole)
+
+
+@contextmanager
+def _within(where: str) -> Iterator[None]:
+    """Say which table of the file an error is about."""
     try:
-        with quiet():
-            parts.student.save_pretrained(folder)
-        if parts.tokenizer is not None:
-            (folder / "tokenizer.json").write_bytes(parts.tokenizer.to_bytes())
-    except OSError as error:
-        raise OutputError(f"the student can't be saved to {folder}: {error.strerror or error}") from error
+        yield
+    except CorpusIndexError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _flops(device: torch.device) -> float:
+    """Operations per second of a product of float32 matrices here."""
+    one = torch.ones(_PROBE_SIZE, _PROBE_SIZE, device=device)
+    began, products = time.perf_counter(), 0
+    while time.perf_counter() - began < _PROBE_S:
+        one @ one
+        products += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return products * 2 * _PROBE_SIZE**3 / (time.perf_counter() - began)

@@ -54,6 +54,18 @@ class ClockCallback(transformers.TrainerCallback):
         self.clock.steps += 1
 
 
+class BeginCallback(transformers.TrainerCallback):
+    """Calls a function when the training begins, in the main process only: all that can be refused was by then."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See the class."""
+        if state.is_world_process_zero:
+            self.begin()
+
+
 class ProgressCallback(transformers.TrainerCallback):
     """Tells a function of (step, last held-out loss or None) how far the training is."""
 

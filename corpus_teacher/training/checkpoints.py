@@ -120,7 +120,7 @@ def remove_oldest(out: Path, keep: int | None, best: str | None) -> None:
     whole = [folder for folder in checkpoints_in(out) if is_sealed(folder)]
     spared = {whole[-1].name, Path(best).name if best else ""} if whole else set()
     others = [folder for folder in whole if folder.name not in spared]
-    for folder in others[: max(0, len(whole) - max(keep, len(whole) - len(others)))]:
+    for folder in others[: max(0, len(whole) - keep)]:
         unseal(folder)
         shutil.rmtree(folder, ignore_errors=True)
 

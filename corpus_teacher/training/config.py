@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from corpus_teacher.blend import Policy, Share, make_policy
 from corpus_teacher.errors import ConfigError
@@ -19,6 +20,10 @@ from corpus_teacher.settings import check_known, check_share, is_number
 
 CONTROLS = ("permuted", "smoothed-uniform", "smoothed-unigram")
 """What may stand in for the corpus' targets, to tell what of them helps."""
+
+_LOGGERS = ("clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard",
+            "trackio", "wandb")  # fmt: skip
+"""Loggers of transformers that are packages of these names."""
 
 SOFT = ("corpus", "neural", "self")
 """The soft teachers, by the names that policies know."""
@@ -107,9 +112,34 @@ class DistillationConfig(transformers.TrainingArguments):
                 )
         if self.beta and self.control in CONTROLS[1:]:
             raise ConfigError(f"beta is {self.beta} and control {self.control!r}: leave one of them out")
-        if not torch.accelerator.is_available():  # torch warns of it
-            self.dataloader_pin_memory = False
+        if self.remove_unused_columns:
+            raise ConfigError(
+                "remove_unused_columns is True: batches would lose where their rows stand in the corpus; leave it False"
+            )
+        self._check_machine()
         super().__post_init__()
+
+    def _check_machine(self) -> None:
+        """Refuse what isn't here: accelerators, and the packages of loggers."""
+        accelerated = torch.accelerator.is_available()
+        if not accelerated:  # torch warns of it
+            self.dataloader_pin_memory = False
+        for name in ("bf16", "fp16"):
+            if getattr(self, name) and not (accelerated or self.use_cpu):
+                raise ConfigError(f"{name} is set and this machine has no accelerator: leave it out, or set use_cpu")
+        if self.fsdp:
+            if self.use_cpu or not accelerated:
+                raise ConfigError(
+                    "fsdp is set and the training runs on CPUs, where transformers shards nothing: leave it out"
+                )
+            if self.fused:
+                raise ConfigError("fsdp shards the lm_head that fused reads: set fused to false")
+        given = self.report_to if isinstance(self.report_to, (list, tuple)) else [self.report_to]
+        missing = [name for name in given if name in _LOGGERS and name not in get_available_reporting_integrations()]
+        if missing:
+            raise ConfigError(
+                f"report_to is {missing[0]!r}, which isn't installed: pip install {missing[0]}, or leave it out"
+            )
 
     def make_policy(self, soft: Collection[str]) -> Policy:
         """The policy of these settings, for a training with these soft teachers ("corpus", "neural", "self").

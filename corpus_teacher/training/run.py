@@ -6,7 +6,8 @@ alone decides both.
 
 from __future__ import annotations
 
-import json
+import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import transformers
-from transformers.trainer_utils import get_last_checkpoint
 
-from corpus_teacher.errors import ConfigError, OutputError, TrainingInterrupted
+from corpus_teacher.errors import ConfigError, TrainingInterrupted
+from corpus_teacher.files import held_folder, write_json
 from corpus_teacher.neural.pretrained import quiet
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teachers
-from corpus_teacher.training.callbacks import InterruptCallback, ProgressCallback
+from corpus_teacher.training.callbacks import BeginCallback, InterruptCallback, ProgressCallback
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.trainer import AskedTeacher, DistillationTrainer, one_value
 
@@ -74,6 +75,16 @@ class TrainingResult:
     teacher_share: float
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that writes and prints: the first of torchrun's, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def warn(notice: str) -> None:
+    """A notice as a warning of Python's."""
+    warnings.warn(notice, stacklevel=3)
+
+
 def train_student(
     config: DistillationConfig,
     student: transformers.PreTrainedModel,
@@ -90,6 +101,7 @@ def train_student(
     resume: bool = False,
     progress: Callable[[int, float | None], None] | None = None,
     callbacks: list[transformers.TrainerCallback] | None = None,
+    notices: Callable[[str], None] = warn,
 ) -> TrainingResult:
     """Train a student and evaluate it on held-out text.
 
@@ -104,11 +116,15 @@ def train_student(
     teacher, neural_teacher, self_teacher, teachers, on_policy, held_out_bytes, form
         As in `DistillationTrainer`.
     resume : bool
-        Go on from the last checkpoint under output_dir: the rest of the run is as if it had never stopped.
+        Go on from the newest whole checkpoint under output_dir, or from the beginning where there is none yet: the rest
+        of the run is as if it had never stopped. Where the last step is done, nothing is trained.
     progress : callable, optional
         Called after every step with its number and the last held-out loss.
     callbacks : list of TrainerCallback, optional
         Of transformers.
+    notices : callable, optional
+        Takes sentences about what isn't as one may think: a checkpoint that was passed over. They are warnings by
+        default.
 
     Returns
     -------
@@ -117,23 +133,60 @@ def train_student(
     Raises
     ------
     ConfigError
-        Settings that don't fit together, or nothing to resume.
+        Settings that don't fit together, a damaged checkpoint.
+    FolderInUseError
+        Another process trains in output_dir.
     OutputError
         An output_dir that can't be written to.
     TrainingInterrupted
         Ctrl-C; a checkpoint has been written.
     """
-    if config.max_steps < 1:
-        raise ConfigError(f"max_steps is {config.max_steps}: say how many steps to train")
+    held = held_folder(str(config.output_dir), "being trained in") if is_main_process() else nullcontext()
+    with held:
+        return train_here(
+            config,
+            student,
+            train,
+            held_out,
+            teachers=one_value(teachers, teacher, neural_teacher, self_teacher),
+            on_policy=on_policy,
+            held_out_bytes=held_out_bytes,
+            form=form,
+            resume=resume,
+            progress=progress,
+            callbacks=callbacks,
+            notices=notices,
+        )
+
+
+def train_here(
+    config: DistillationConfig,
+    student: transformers.PreTrainedModel,
+    train: Windows,
+    held_out: Windows,
+    *,
+    teachers: Teachers,
+    on_policy: OnPolicy | None,
+    held_out_bytes: int | None,
+    form: str,
+    resume: bool,
+    progress: Callable[[int, float | None], None] | None,
+    callbacks: list[transformers.TrainerCallback] | None,
+    notices: Callable[[str], None],
+) -> TrainingResult:
+    """`train_student` in a folder that the caller holds."""
     out = Path(str(config.output_dir))
-    checkpoint = get_last_checkpoint(str(out)) if resume and out.is_dir() else None
-    if resume and checkpoint is None:
-        raise ConfigError(f"there is no checkpoint under {out}: train without resume, with save_strategy = 'steps'")
     interrupt = InterruptCallback()
+    rows = config.per_device_train_batch_size * max(1, config.world_size)
+    if len(train) < rows:
+        raise ConfigError(
+            f"there are {len(train)} windows to train on and a batch takes {rows}: give more text, shorter windows, or "
+            "a smaller per_device_train_batch_size"
+        )
     trainer = DistillationTrainer(
         student,
         config,
-        teachers=one_value(teachers, teacher, neural_teacher, self_teacher),
+        teachers=teachers,
         on_policy=on_policy,
         held_out_bytes=held_out_bytes,
         form=form,
@@ -141,17 +194,13 @@ def train_student(
         eval_dataset=held_out,
         callbacks=[*(callbacks or []), *([ProgressCallback(progress)] if progress else []), interrupt],
     )
+    described = {**trainer.args.to_dict(), "teacher": trainer.teacher.describe() if trainer.teacher else None}
+    trainer.add_callback(BeginCallback(lambda: write_json(out / "training.json", described, indent=2, default=str)))
     for printer in (transformers.PrinterCallback, transformers.ProgressCallback):
         trainer.remove_callback(printer)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        described = {**trainer.args.to_dict(), "teacher": trainer.teacher.describe() if trainer.teacher else None}
-        (out / "training.json").write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{out} can't be written to: {error.strerror or error}") from error
-    try:
         with quiet() if config.disable_tqdm else nullcontext():
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=trainer.newest_checkpoint(notices) if resume else None)
     finally:
         interrupt.release()
     if interrupt.interrupted:

@@ -8,11 +8,14 @@ the settings of `DistillationConfig`, ``[policy]`` those of `corpus_teacher.blen
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +38,28 @@ from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
 from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Objective
-from corpus_teacher.training.student import DEFAULT_STUDENT
+from corpus_teacher.training.student import DEFAULT_STUDENT, complete_student
 
 _OURS = ("output_dir", "seed", "data_seed", "policy")  # of TrainingArguments, what stands elsewhere in the file
+
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "batch_size": "per_device_train_batch_size",
+    "micro_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "num_steps": "max_steps",
+    "scheduler": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+    "grad_clip": "max_grad_norm",
+    "clip": "max_grad_norm",
+    "optimizer": "optim",
+    "num_workers": "dataloader_num_workers",
+    "label_smoothing": "label_smoothing_factor",
+}
+"""What other trainers call some of the settings."""
 
 
 @dataclass(frozen=True)
@@ -234,11 +256,81 @@ class RunSettings:
         made = {"self" if name == "self_" else name: value for name, value in asdict(self).items()}
         return {name: value for name, value in made.items() if value is not None}
 
-    def config(self) -> DistillationConfig:
-        """The settings of the trainer."""
-        steps = self.training.get("max_steps")
+    def num_steps(self, num_windows: int | None = None) -> int | None:
+        """Steps of the whole training: max_steps, or those of the epochs.
+
+        Parameters
+        ----------
+        num_windows : int, optional
+            Windows that there are to train on; without it the steps of epochs aren't known: None.
+
+        Raises
+        ------
+        ConfigError
+            Neither is given, or out of range.
+        """
+        steps, epochs = self.training.get("max_steps", -1), self.training.get("num_train_epochs")
+        if steps == -1 and epochs is not None:
+            if not is_number(epochs) or epochs <= 0:
+                raise ConfigError(f"training.num_train_epochs is {epochs!r}: give a number above 0")
+            if num_windows is None:
+                return None
+            rows, accumulated = self._rows_of_a_pass(), int(self.training.get("gradient_accumulation_steps", 1))
+            batches = num_windows // rows // self.num_processes()
+            return math.ceil(epochs * max(1, math.ceil(batches / accumulated)))
+        if steps == -1:
+            raise ConfigError("training has neither max_steps nor num_train_epochs: say how many steps to train")
         if not isinstance(steps, int) or steps < 1:
             raise ConfigError(f"training.max_steps is {steps!r}: say how many steps to train")
+        return steps
+
+    def _rows_of_a_pass(self) -> int:
+        default = next(one.default for one in fields(DistillationConfig) if one.name == "per_device_train_batch_size")
+        return int(self.training.get("per_device_train_batch_size", default))
+
+    @staticmethod
+    def num_processes() -> int:
+        """Processes of this training, as torchrun says."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    def resolved(self, num_windows: int | None = None) -> dict[str, Any]:
+        """The tables with all that they leave out and that decides what comes of a training: of the student every
+        setting of its model, of ``[training]`` what is ours, given, or another default than transformers'.
+
+        `make_run` makes the same training of it.
+        """
+        made = self.to_dict()
+        if "checkpoint" not in self.student:
+            made["student"] = _whole_student(self.student)
+        if self.policy is not None:
+            made["policy"] = make_policy(self.policy).to_dict()
+        config = self.config(num_windows)
+        theirs = {one.name: one.default for one in fields(transformers.TrainingArguments)}
+        names = [
+            one.name
+            for one in fields(DistillationConfig)
+            if one.init and one.name not in _OURS and (
+                one.name in self.training or one.name not in theirs or one.name in _ALWAYS
+                or one.default != theirs[one.name]
+            )
+        ]  # fmt: skip
+        made["training"] = {name: _plain(self.training.get(name, getattr(config, name))) for name in names}
+        if self.training.get("max_steps", -1) == -1:
+            made["training"].pop("max_steps", None)
+        else:
+            made["training"].pop("num_train_epochs", None)
+        order = ("out", "seed", "data", "student", *_TABLES, "policy", "training")
+        return {name: made[name] for name in dict.fromkeys(order) if made.get(name) is not None}
+
+    def config(self, num_windows: int | None = None) -> DistillationConfig:
+        """The settings of the trainer.
+
+        Parameters
+        ----------
+        num_windows : int, optional
+            Windows that there are to train on: what is given in parts of the training where it is given in epochs.
+        """
+        steps = self.num_steps(num_windows) or 1
         every = max(1, steps // 10)
         defaults = {"eval_strategy": "steps", "eval_steps": every, "logging_steps": every, "warmup_steps": steps // 20}
         settings = {**defaults, **self.training, "seed": self.seed, "data_seed": self.seed, "policy": self.policy}
@@ -350,11 +442,42 @@ def _student(table: Any) -> dict[str, Any]:
     made = {**({} if "model_type" in table else {"model_type": DEFAULT_STUDENT["model_type"]}), **table}
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     check_known(made["model_type"], known, "student.model_type")
-    defaults = transformers.AutoConfig.for_model(made["model_type"]).to_dict()
+    config = transformers.AutoConfig.for_model(made["model_type"])
+    defaults = {*config.to_dict(), *config.attribute_map}
     for key in made:
         if key not in defaults:
-            raise ConfigError(f"student has no key {key!r} for a {made['model_type']}: {nearest(key, list(defaults))}")
-    return made
+            raise ConfigError(f"student has no key {key!r} for a {made['model_type']}: {nearest(key, defaults)}")
+    return complete_student(made)
+
+
+def _whole_student(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A student's table with every setting of its model that a file may hold."""
+    settings = {key: value for key, value in table.items() if key != "model_type"}
+    try:
+        told = transformers.AutoConfig.for_model(table["model_type"], **settings).to_dict()
+    except Exception:  # told by who makes the model
+        return dict(table)
+    names = [name for name in told if name not in _NO_SETTING and not name.endswith("_token_id")]
+    return {**table, **{name: told[name] for name in names if told[name] is not None}}
+
+
+_NO_SETTING = {
+    "transformers_version", "architectures", "dtype", "torch_dtype", "return_dict", "id2label", "label2id",
+    "problem_type", "_name_or_path", "vocab_size", "use_cache", "is_encoder_decoder", "chunk_size_feed_forward",
+    "output_attentions", "output_hidden_states", "model_type",
+}  # fmt: skip
+"""What a configuration says beside the model's own settings."""
+
+_ALWAYS = (
+    "max_steps", "num_train_epochs", "gradient_accumulation_steps", "max_grad_norm", "optim", "adam_beta1",
+    "adam_epsilon", "bf16", "use_cpu", "dataloader_num_workers", "eval_strategy", "eval_steps", "logging_steps",
+    "warmup_steps",
+)  # fmt: skip
+"""Settings of transformers that are shown even where they are its defaults."""
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _training(table: Any) -> dict[str, Any]:
@@ -364,6 +487,9 @@ def _training(table: Any) -> dict[str, Any]:
             if key in _OURS:
                 where = "the table [policy]" if key == "policy" else "out" if key == "output_dir" else "seed"
                 raise ConfigError(f"training has no key {key!r}: it is {where}, at the top of the file")
+        for key in table:
+            if key not in kinds and key in _OTHER_NAMES:
+                raise ConfigError(f"training has no key {key!r}: did you mean {_OTHER_NAMES[key]!r}?")
     check_keys(table, list(kinds), "training")
     typed(table, kinds, DistillationConfig, "training")
     loggers = table.get("report_to", "none")

@@ -24,6 +24,99 @@ DEFAULT_STUDENT = {
 """A student of a million parameters, most of them the embeddings of its tokens."""
 
 
+_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+)
+
+
+def complete_student(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A student's table with what its size suggests, where it leaves sizes out.
+
+    Parameters
+    ----------
+    table : mapping
+        "model_type" ("llama" by default) and any of its settings.
+
+    Returns
+    -------
+    dict
+        The table, and of a Llama without a hidden size all of `DEFAULT_STUDENT`. With a hidden size H: H / 64 layers (2
+        to 32), heads of 32, 64 or 128 dimensions, a feed-forward part of 3 · H, experts as wide as that; where the
+        model itself takes one from another, or all sizes are given, nothing is added.
+
+    Examples
+    --------
+    >>> made = complete_student({"hidden_size": 64})
+    >>> made["num_hidden_layers"], made["num_attention_heads"], made["intermediate_size"]
+    (2, 2, 192)
+    """
+    made = {"model_type": "llama", **table}
+    kind = made["model_type"]
+    try:
+        plain = transformers.AutoConfig.for_model(kind)
+    except Exception:  # told by who makes the model
+        return made
+    name_of = {one: plain.attribute_map.get(one, one) for one in _SIZES}
+
+    def given(size: str) -> Any:
+        return made.get(name_of[size], made.get(size))
+
+    if kind == "llama" and given("hidden_size") is None:
+        some = any(given(size) is not None for size in _SIZES)
+        made = {**({"hidden_size": DEFAULT_STUDENT["hidden_size"]} if some else DEFAULT_STUDENT), **made}
+    hidden = given("hidden_size")
+    if not isinstance(hidden, int) or hidden < 1:
+        return made
+    try:
+        sized = transformers.AutoConfig.for_model(kind, **{name_of["hidden_size"]: hidden})
+    except Exception:
+        return made
+
+    def is_free(size: str) -> bool:
+        """Whether the model has this size, doesn't take it from the hidden size, and the table leaves it out."""
+        default = getattr(plain, name_of[size], None)
+        return given(size) is None and isinstance(default, int) and getattr(sized, name_of[size], None) == default
+
+    suggested = {
+        "num_hidden_layers": max(2, min(32, hidden // 64)),
+        "num_attention_heads": _heads(hidden),
+        "intermediate_size": 3 * hidden,
+    }
+    made |= {name_of[size]: value for size, value in suggested.items() if is_free(size)}
+    for size in ("moe_intermediate_size", "shared_expert_intermediate_size"):
+        if is_free(size) and isinstance(given("intermediate_size"), int):
+            made[size] = given("intermediate_size")
+    return _fit_heads(made, name_of)
+
+
+def _heads(hidden: int) -> int:
+    """Heads of 32 dimensions up to 256, of 64 up to 1,024, else of 128; an even number of dimensions each."""
+    size = 32 if hidden <= 256 else 64 if hidden <= 1024 else 128
+    fitting = (heads for heads in range(max(1, hidden // size), 0, -1) if hidden % (2 * heads) == 0)
+    return next(fitting, 1)
+
+
+def _fit_heads(made: dict[str, Any], name_of: Mapping[str, str]) -> dict[str, Any]:
+    """Groups of heads and their width, where the model's own defaults don't go with the number of heads."""
+    try:
+        settings = {key: value for key, value in made.items() if key != "model_type"}
+        config = transformers.AutoConfig.for_model(made["model_type"], **settings)
+        hidden, heads = (int(getattr(config, name_of[one])) for one in ("hidden_size", "num_attention_heads"))
+        groups, width = (getattr(config, one, None) for one in ("num_key_value_heads", "head_dim"))
+    except Exception:  # told by who makes the model
+        return made
+    if isinstance(groups, int) and heads % groups and "num_key_value_heads" not in made:
+        made["num_key_value_heads"] = heads
+    if isinstance(width, int) and width * heads != hidden and "head_dim" not in made and hidden % heads == 0:
+        made["head_dim"] = hidden // heads
+    return made
+
+
 def make_student(
     config: str | Mapping[str, Any] | transformers.PretrainedConfig | None = None,
     *,
@@ -36,7 +129,8 @@ def make_student(
     ----------
     config : str, mapping or PretrainedConfig, optional
         A model type of transformers ("gpt2"), a folder with a config.json, a mapping with "model_type" and
-        any of its settings, or a ready config; by default `DEFAULT_STUDENT`, a small Llama.
+        any of its settings (`complete_student` adds what they leave out), or a ready config; by default
+        `DEFAULT_STUDENT`, a small Llama.
     vocab_size : int
         V of the index.
     seed : int
@@ -54,7 +148,7 @@ def make_student(
     config = dict(DEFAULT_STUDENT) if config is None else config
     try:
         if isinstance(config, Mapping):
-            settings = dict(config)
+            settings = complete_student(config)
             config = transformers.AutoConfig.for_model(settings.pop("model_type", "llama"), **settings)
         elif isinstance(config, str):
             known = config in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,17 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from corpus_teacher.blend import BlendReport, Components
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.losses import IGNORE_INDEX, label_smoothing_cross_entropy, shift_labels
-from corpus_teacher.neural import EmaCallback, EmaTeacher
+from corpus_teacher.neural import CachedTeacher, EmaCallback, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.on_policy import OnPolicy, continue_rows
 from corpus_teacher.targets import MixedTargets, SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teacher, Teachers
+from corpus_teacher.training import checkpoints
 from corpus_teacher.training.callbacks import ClockCallback, StepClock
 from corpus_teacher.training.collator import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
@@ -46,10 +48,11 @@ class DistillationTrainer(transformers.Trainer):
         The student: its logits at t predict the token t + 1.
     args : DistillationConfig
         How much of what.
-    teacher : CorpusTeacher, optional
-    neural_teacher : NeuralTeacher, CachedTeacher or callable, optional
-        A cache is read in the loader's workers, a live model is asked where the student is: for all that it says,
-        ``NeuralTeacher(…, kept=TargetFormat("all"))``, or its `logits`.
+    teacher : CorpusTeacher or path, optional
+        A path of an index is opened.
+    neural_teacher : NeuralTeacher, CachedTeacher, path or callable, optional
+        A path is that of a cache or a model. A cache is read in the loader's workers, a live model is asked where the
+        student is: for all that it says, ``NeuralTeacher(…, kept=TargetFormat("all"))``, or its `logits`.
     self_teacher : EmaTeacher, NeuralTeacher or callable, optional
         As the neural one: the student's moving average, which is updated after each step and saved with each
         checkpoint; or an earlier checkpoint of it.
@@ -78,8 +81,8 @@ class DistillationTrainer(transformers.Trainer):
         model: transformers.PreTrainedModel,
         args: DistillationConfig,
         *,
-        teacher: CorpusTeacher | None = None,
-        neural_teacher: AskedTeacher | None = None,
+        teacher: CorpusTeacher | str | Path | None = None,
+        neural_teacher: AskedTeacher | str | Path | None = None,
         self_teacher: AskedTeacher | None = None,
         teachers: Teachers | None = None,
         on_policy: OnPolicy | None = None,
@@ -87,6 +90,19 @@ class DistillationTrainer(transformers.Trainer):
         form: str = "flat",
         **options: Any,
     ) -> None:
+        if not isinstance(args, DistillationConfig):
+            raise ConfigError(
+                f"args is a {type(args).__name__}: give a DistillationConfig, which takes the same settings, and "
+                "alpha, policy and the like"
+            )
+        if args.remove_unused_columns:
+            raise ConfigError(
+                "remove_unused_columns is True: batches would lose where their rows stand in the corpus; leave it False"
+            )
+        if isinstance(teacher, (str, Path)):
+            teacher = CorpusTeacher(teacher)
+        if isinstance(neural_teacher, (str, Path)):
+            neural_teacher = _open_neural(neural_teacher, model.config.vocab_size)
         given = one_value(teachers, teacher, neural_teacher, self_teacher)
         unigram = None
         if given.corpus is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
@@ -99,6 +115,15 @@ class DistillationTrainer(transformers.Trainer):
             raise ConfigError(
                 "on-policy training has no teacher to score the student's text: give one, and alpha above 0"
             )
+        own = self.teachers.self_teacher
+        own = getattr(own, "owner", own)  # of a method of an average
+        self._average = own if isinstance(own, EmaTeacher) else None
+        if args.fsdp and self._average is not None:
+            raise ConfigError(
+                "fsdp holds parts of the student, which an average of it would have to gather: leave one out"
+            )
+        if options.get("compute_metrics") is not None:
+            args.prediction_loss_only = False  # metrics read logits
         neural = self.teachers.neural
         cached = neural if getattr(neural, "is_stored", False) else None
         self._outside = _for_own_text(self.teachers.corpus) if on_policy is not None else None
@@ -121,9 +146,6 @@ class DistillationTrainer(transformers.Trainer):
         self._held_out = torch.zeros(2, dtype=torch.float64)  # nats and tokens of an evaluation
         self._notes = _Notes()
         self.add_callback(ClockCallback(self.clock))
-        own = self.teachers.self_teacher
-        own = getattr(own, "owner", own)  # of a method of an average
-        self._average = own if isinstance(own, EmaTeacher) else None
         if self._average is not None:
             self.add_callback(EmaCallback(self._average))
 
@@ -132,20 +154,75 @@ class DistillationTrainer(transformers.Trainer):
         """The corpus teacher, where it teaches."""
         return self.teachers.corpus
 
-    def train(self, *args: Any, **options: Any) -> Any:
-        """The Trainer's; no thread of the collator's outlives it."""
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, *args: Any, **options: Any) -> Any:
+        """The Trainer's; but only a whole checkpoint is gone on from, and where its last step is done nothing is
+        trained. No thread of the collator's outlives it.
+
+        Raises
+        ------
+        ConfigError
+            A checkpoint that was cut short or damaged; True, and there is none.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self.newest_checkpoint(warnings.warn)
+            if resume_from_checkpoint is None:
+                raise ConfigError(f"there is no checkpoint under {self.args.output_dir}: train without resume")
+        elif resume_from_checkpoint and checkpoints.is_sealed(Path(resume_from_checkpoint)):
+            fault = checkpoints.fault_of(Path(resume_from_checkpoint))
+            if fault is not None:
+                raise ConfigError(f"{resume_from_checkpoint} can't be gone on from, {fault}: name another one")
         try:
-            return super().train(*args, **options)
+            if resume_from_checkpoint and self._is_done(Path(resume_from_checkpoint)):
+                return self._take_over(Path(resume_from_checkpoint))
+            checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
+            return super().train(checkpoint, *args, **options)
         finally:
             if isinstance(self.data_collator, DistillationCollator):
                 self.data_collator.close()
+
+    def newest_checkpoint(self, notices: Callable[[str], None]) -> Path | None:
+        """The newest whole checkpoint in the folder; see `corpus_teacher.training.checkpoints.newest_whole`.
+
+        The main process reads the files and decides for all; a refusal there ends the others as well.
+        """
+        if self.args.world_size == 1:
+            return checkpoints.newest_whole(Path(str(self.args.output_dir)), notices)
+        found: list[Any] = [None, None]
+        if self.args.process_index == 0:
+            try:
+                found[0] = checkpoints.newest_whole(Path(str(self.args.output_dir)), notices)
+            except ConfigError as error:
+                found[1] = error
+        torch.distributed.broadcast_object_list(found)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
+
+    def _is_done(self, checkpoint: Path) -> bool:
+        """Whether no step is left after a checkpoint."""
+        state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if self.args.max_steps > 0:
+            return state.global_step >= self.args.max_steps
+        return bool(state.global_step) and (state.epoch or 0) >= self.args.num_train_epochs
+
+    def _take_over(self, checkpoint: Path) -> TrainOutput:
+        """The student and the state of a finished training."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        self.state.is_local_process_zero = self.is_local_process_zero()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, float("nan"), {})
 
     # Batches
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Held-out batches, all of them; no teacher is asked, since the evaluation is on the data."""
         collator, drop_last = self.data_collator, self.args.dataloader_drop_last
-        self.data_collator, self.args.dataloader_drop_last = DistillationCollator(), False
+        self.args.dataloader_drop_last = False
+        if isinstance(collator, DistillationCollator):
+            self.data_collator = DistillationCollator()
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
@@ -160,6 +237,11 @@ class DistillationTrainer(transformers.Trainer):
             batches = [self._own_text(batch, number, self.on_policy) for number, batch in enumerate(batches)]
         counted = torch.zeros((), dtype=torch.int64, device=device)
         for batch in batches:
+            if "labels" not in batch:
+                raise ConfigError(
+                    "the batches have no labels: give a data_collator that makes them, such as "
+                    "DataCollatorForLanguageModeling with mlm=False, or none"
+                )
             self.clock.tokens += batch["input_ids"].numel()
             counted += (batch["labels"][:, 1:] != IGNORE_INDEX).sum().to(device)
         if self.args.world_size > 1:
@@ -230,6 +312,8 @@ class DistillationTrainer(transformers.Trainer):
             loss = self._note_held_out(outputs.logits, labels)
             return (loss, outputs) if return_outputs else loss
         ids = batch["input_ids"]
+        if corpus is None and self.teachers.corpus is not None and not on_policy:
+            corpus, evidence = self._ask_corpus(batch, labels)
         if neural is None and self.teachers.neural is not None:
             neural = self._ask(self.teachers.neural, ids)
         own = None if self.teachers.self_teacher is None else self._ask(self.teachers.self_teacher, ids)
@@ -241,7 +325,8 @@ class DistillationTrainer(transformers.Trainer):
             self._notes.add_entropy(corpus)
         if num_items_in_batch is None:
             num_items_in_batch = (labels != IGNORE_INDEX).sum()
-        loss = taught.loss * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp_min(1)
+        loss = taught.loss + self._router_loss(model, outputs, labels)
+        loss = loss * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp_min(1)
         return (loss, outputs) if return_outputs else loss
 
     def _run(self, model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Any, Tensor | Head]:
@@ -255,6 +340,34 @@ class DistillationTrainer(transformers.Trainer):
         head = inner.get_output_embeddings()
         soft_cap = getattr(inner.config, "final_logit_softcapping", None)
         return outputs, Head(outputs.hidden_states[-1], head.weight, getattr(head, "bias", None), soft_cap)
+
+    def _router_loss(self, model: torch.nn.Module, outputs: Any, labels: Tensor) -> Tensor | float:
+        """The load-balancing loss of a mixture of experts that gives its routers' logits, weighted as transformers
+        does; times the labels of the pass, so that accumulation makes a mean of it."""
+        balance = outputs.get("aux_loss") if hasattr(outputs, "get") else None
+        config = self.accelerator.unwrap_model(model).config
+        factor = getattr(config, "router_aux_loss_coef", 0) or 0
+        if not isinstance(balance, Tensor) or not factor:
+            return 0.0
+        counted = (labels != IGNORE_INDEX).sum()
+        self._notes.add_part("router_loss", balance * counted, counted)
+        return factor * balance * counted
+
+    def _ask_corpus(self, batch: dict[str, Any], labels: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """What the corpus says of a batch of another collator: targets where there are labels, and evidence."""
+        ids, mask = batch["input_ids"], batch.get("attention_mask")
+        if mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any()):
+            raise ConfigError(
+                "rows are padded on the left, and their padding would be context to the corpus: pad on the right, or "
+                "leave data_collator out"
+            )
+        begin = time.perf_counter()
+        read = (ids if mask is None else torch.where(mask.bool(), ids, 0)).cpu()
+        corpus = self.teachers.corpus
+        said = corpus.mixed(read) if self._table is not None else corpus(read)
+        evidence = corpus.evidence(self.objective.policy.evidence, read)
+        self._note_asked(begin)
+        return self._prepare_input(said), {name: one.to(labels.device) for name, one in evidence.items()}
 
     def _ask(self, teacher: Teacher, ids: Tensor) -> Any:
         begin = time.perf_counter()
@@ -310,10 +423,22 @@ class DistillationTrainer(transformers.Trainer):
     # Checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        """The Trainer's, sealed when all processes have written their part of it; only then older ones are removed."""
+        out = Path(self._get_output_dir(trial))
+        folder, limit = out / f"checkpoint-{self.state.global_step}", self.args.save_total_limit
+        if self.args.should_save:
+            checkpoints.unseal(folder)
+        self.args.save_total_limit = None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         if self._average is not None and self.args.should_save:
-            folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
             torch.save(self._average.state_dict(), folder / _EMA_FILE)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.seal(folder)
+            checkpoints.remove_oldest(out, limit, self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -338,14 +463,16 @@ class _Notes:
 
     def add(self, taught: Taught) -> None:
         for name, (total, number) in taught.parts.items():
-            pair = torch.stack([total.detach().double(), number.double()])
-            self.parts[name] = self.parts[name] + pair if name in self.parts else pair
+            self.add_part(f"{name}_nats", total, number)
         if taught.blend is not None:
             self.report.add(taught.blend)
 
     def add_entropy(self, corpus: SoftTargets | MixedTargets) -> None:
-        pair = torch.stack([corpus.entropy().double().sum(), corpus.valid.sum().double()])
-        self.parts["teacher_entropy"] = self.parts.get("teacher_entropy", 0) + pair
+        self.add_part("teacher_entropy", corpus.entropy().sum(), corpus.valid.sum())
+
+    def add_part(self, name: str, total: Tensor, number: Tensor) -> None:
+        pair = torch.stack([total.detach().double(), number.double()])
+        self.parts[name] = self.parts[name] + pair if name in self.parts else pair
 
     def told(self, accelerator: Any, clock: StepClock) -> dict[str, float]:
         """Means of all processes since the last call."""
@@ -354,11 +481,7 @@ class _Notes:
             self.report.totals = accelerator.reduce(self.report.totals.to(accelerator.device), "sum")
             self.parts = {name: accelerator.reduce(self.parts[name], "sum") for name in names}
         means = {name: self.parts[name].tolist() for name in names}
-        logs = {
-            name if name == "teacher_entropy" else f"{name}_nats": total / number
-            for name, (total, number) in means.items()
-            if number
-        }
+        logs = {name: total / number for name, (total, number) in means.items() if number}
         if self.report.positions:
             logs |= self.report.logs()
         step_s = clock.step_s - self.before.step_s
@@ -383,6 +506,13 @@ def _for_own_text(teacher: CorpusTeacher | None) -> CorpusTeacher | None:
         top_k=teacher.top_k,
         top_p=teacher.top_p,
     )
+
+
+def _open_neural(path: str | Path, vocab_size: int) -> Teacher:
+    """A cache, or a model that is asked for all that it says."""
+    if (Path(path) / "manifest.json").is_file():
+        return CachedTeacher(path, vocab_size=vocab_size)
+    return NeuralTeacher(path, vocab_size=vocab_size, kept=TargetFormat("all"))
 
 
 def one_value(teachers: Teachers | None, *each: Any) -> Teachers:

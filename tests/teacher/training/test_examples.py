@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from corpus_teacher.cli.main import app
 from corpus_teacher.data import BuildOptions, build_index_from_sources
 from corpus_teacher.training import make_student
-from corpus_teacher.training.assemble import run_training
+from corpus_teacher.training.command import run_training
 from corpus_teacher.training.settings import read_run
 
 pytestmark = pytest.mark.slow

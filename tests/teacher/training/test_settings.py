@@ -16,10 +16,12 @@ from corpus_index import build_index
 from typer.testing import CliRunner
 
 from corpus_teacher.cli.main import app
-from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError, TrainingInterrupted
+from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError, OutputError, TrainingInterrupted
+from corpus_teacher.settings import to_toml
 from corpus_teacher.training import load_student
-from corpus_teacher.training.assemble import assembled, run_training
-from corpus_teacher.training.settings import make_run, merged, read_run
+from corpus_teacher.training.assemble import assembled
+from corpus_teacher.training.command import run_training
+from corpus_teacher.training.settings import make_run, merged, read_run, tomllib
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +80,7 @@ def test_a_run_leaves_all_that_is_needed(place: Path, tmp_path: Path) -> None:
         logits = student(input_ids=rows).logits[:, :-1]
     nats = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), rows[:, 1:].reshape(-1))
     assert float(nats) == pytest.approx(result.held_out_nats, abs=1e-5)
-    with pytest.raises(ConfigError, match="holds a training already: give --resume"):
+    with pytest.raises(ConfigError, match="holds a training already: resume it"):
         run_training(settings)
     with pytest.raises(ConfigError, match=r"data isn't what the training in .* was begun with"):
         run_training(make_run(table(place, tmp_path / "run", seed=3, data={"train_tokens": 640})), resume=True)
@@ -146,8 +148,18 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
     """)
     checked = runner.invoke(app, ["train", str(file), "--check", "--seed", "5"])
     assert checked.exit_code == 0
-    assert json.loads(checked.stdout)["seed"] == 5
-    assert json.loads(checked.stdout)["student"]["model_type"] == "llama"
+    assert "\n# training: 4 steps, 1,024 tokens\n# time: about" in checked.stdout
+    made = tomllib.loads(checked.stdout)
+    assert made["seed"] == 5
+    assert made["student"]["model_type"] == "llama"
+    assert made["training"] | {"max_steps": 4, "learning_rate": 1e-3, "eval_steps": 1, "alpha": 0.5} == made["training"]
+    again = make_run(made)
+    assert tomllib.loads(to_toml(again.resolved())) == made  # the file that is printed is the file that was read
+    assert not (tmp_path / "run").exists()
+    told = runner.invoke(app, ["train", str(file), "--check", "--json", "--set", "training.max_steps=7"])
+    assert json.loads(told.stdout)["plan"]["steps"] == 7
+    told = runner.invoke(app, ["train", str(file), "--check", "--set", "training"])
+    assert "write TABLE.KEY=VALUE" in " ".join(told.stderr.split())
     ran = runner.invoke(app, ["train", str(file)])
     assert ran.exit_code == 0, ran.output
     assert "held-out nats/token" in ran.stdout
@@ -193,6 +205,13 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
         ({"training": {"policy": {}}}, "it is the table"),
         ({"training": {"output_dir": "x"}}, "it is out, at the top"),
         ({"training": {"alpha": 3}}, "training: alpha is 3"),
+        ({"training": {"lr": 1e-3}}, "training has no key 'lr': did you mean 'learning_rate'"),
+        ({"training": {"zzz": 1}}, "training has no key 'zzz': the nearest are"),
+        ({"training": {"max_steps": "remove", "num_train_epochs": 0}}, "num_train_epochs is 0: give a number above 0"),
+        ({"training": {"bf16": True, "use_cpu": False}}, "bf16 is set and this machine has no accelerator"),
+        ({"training": {"report_to": "wandb"}}, "report_to is 'wandb', which isn't installed: pip install wandb"),
+        ({"training": {"fsdp": "full_shard"}}, "fsdp is set and the training runs on CPUs"),
+        ({"training": {"remove_unused_columns": True}}, "remove_unused_columns is True"),
         ({"training": {"optim": "adamwise"}}, "training.optim is 'adamwise', which is unknown: did you mean 'adam"),
         ({"training": {"save_strategy": "step"}}, "training.save_strategy is 'step', .* did you mean 'steps'"),
         ({"training": {"report_to": ["tensorbord"]}}, "report_to is 'tensorbord', .* did you mean 'tensorboard'"),
@@ -224,8 +243,6 @@ def test_what_only_the_files_know(place: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("out = ")
     with pytest.raises(InputError, match="is no TOML"):
         read_run(tmp_path / "broken.toml")
-    with pytest.raises(ConfigError, match="holds no training to resume"):
-        run_training(make_run(table(place, tmp_path / "a")), resume=True)
     long = make_run(table(place, tmp_path / "b", data={"length": 64}))
     with pytest.raises(ConfigError, match="length is 64 and the student reads at most 32"):
         run_training(long)
@@ -233,7 +250,7 @@ def test_what_only_the_files_know(place: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"corpus.leave_out isn't given and corpus.index is another"):
         run_training(apart)
     (tmp_path / "d").write_text("")
-    with pytest.raises(OSError, match="can't be made"):
+    with pytest.raises(OutputError, match=r"d can't be written"):
         run_training(make_run(table(place, tmp_path / "d")))
     with pytest.raises(ConfigError, match="student has no key 'model_type'"):
         make_run(table(place, tmp_path / "e", student={"checkpoint": "x"}))
@@ -272,7 +289,7 @@ def test_what_is_not_there_is_told_before_anything_is_read(
         raise AssertionError("something was read or made")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("corpus_teacher.training.assemble.assembled", reading)
+    monkeypatch.setattr("corpus_teacher.training.assemble.Opened.make", reading)
     settings = make_run(table(place, tmp_path / "out", **{"corpus": {"leave_out": "none"}, **changes}))
     with pytest.raises(CorpusIndexError, match=message):
         run_training(settings)

@@ -368,7 +368,6 @@ def test_wrong_settings_are_named(tokens: np.ndarray, teacher: CorpusTeacher, tm
         with pytest.raises(ConfigError, match=message):
             DistillationConfig(str(tmp_path), **settings)  # type: ignore[arg-type]
     for settings, message in (
-        ({"max_steps": -1}, "max_steps is -1"),
         ({"label_smoothing_factor": 0.1}, "there are soft targets"),
         ({"policy": {"neural": 0.5}}, "needs the teacher 'neural'"),
         ({"fused": True, "policy": {"corpus": 0.5, "routing": {"by": "student"}}}, "set fused to false"),
@@ -380,8 +379,8 @@ def test_wrong_settings_are_named(tokens: np.ndarray, teacher: CorpusTeacher, tm
             run(tokens, teacher, tmp_path / "wrong", **settings)
     with pytest.raises(ConfigError, match="no student can be made"):
         make_student({"model_type": "lama"}, vocab_size=VOCAB)
-    with pytest.raises(ConfigError, match="no checkpoint under"):
-        run(tokens, teacher, tmp_path / "none", resume=True)
+    with pytest.raises(ConfigError, match="156 windows to train on and a batch takes 999"):
+        run(tokens, teacher, tmp_path / "none", per_device_train_batch_size=999)
     small = make_student(STUDENT, vocab_size=VOCAB - 1)
     with pytest.raises(ConfigError, match=f"index has {VOCAB} tokens and the student only {VOCAB - 1}"):
         run(tokens, teacher, tmp_path, student=small)

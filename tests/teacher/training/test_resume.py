@@ -1,0 +1,222 @@
+"""A training that was killed, wherever that was, goes on as if it hadn't been, or says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from corpus_index import build_index
+
+from corpus_teacher.errors import ConfigError, FolderInUseError
+from corpus_teacher.files import held_folder
+from corpus_teacher.training import TrainingResult, checkpoints
+from corpus_teacher.training.command import run_training
+from corpus_teacher.training.settings import make_run, merged
+
+VOCAB, LENGTH = 24, 16
+STUDENT = {
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an index and held-out tokens."""
+    folder = tmp_path_factory.mktemp("resume")
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 900).astype(np.uint16)
+    build_index(tokens[:700], folder / "index", vocab_size=VOCAB, doc_starts=np.arange(0, 701, 100)).close()
+    np.save(folder / "held.npy", tokens[700:])
+    return folder
+
+
+class Killed(Exception):
+    """What ends a training in these tests like a kill: nothing is written after it."""
+
+
+class Kill(transformers.TrainerCallback):
+    """Ends a training after a step, or in the middle of writing its checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise Killed
+
+
+def settings_of(place: Path, out: Path, **changes: Any) -> Any:
+    table = {
+        "out": str(out),
+        "data": {"index": str(place / "index"), "held_out": str(place / "held.npy"), "length": LENGTH},
+        "student": STUDENT,
+        "corpus": {"max_order": 2, "leave_out": "self"},
+        "training": {"max_steps": 6, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2,
+                     "use_cpu": True},
+    }  # fmt: skip
+    return make_run(merged(table, changes))
+
+
+class Trained:
+    """A training, its notices and its steps."""
+
+    def __init__(self, settings: Any, kill_after: int | None = None, resume: bool = False) -> None:
+        self.notices: list[str] = []
+        self.steps: list[int] = []
+        self.result: TrainingResult | None = None
+        callbacks: list[transformers.TrainerCallback] = [] if kill_after is None else [Kill(kill_after)]
+        try:
+            self.result = run_training(
+                settings, resume=resume, callbacks=callbacks, notices=self.notices.append,
+                progress=lambda step, _: self.steps.append(step),
+            )  # fmt: skip
+        except Killed:
+            assert kill_after is not None
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training that nothing ever happened to."""
+    return Trained(settings_of(place, tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.fixture
+def killed(place: Path, tmp_path: Path) -> Any:
+    """The settings of a training that was killed after step 5, with checkpoints of the steps 2 and 4."""
+    settings = settings_of(place, tmp_path / "run")
+    Trained(settings, kill_after=5)
+    assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-2", "checkpoint-4"]
+    return settings
+
+
+def same(one: Trained, other: Trained) -> None:
+    assert one.result is not None
+    assert other.result is not None
+    assert one.result.history == other.result.history
+    assert one.result.held_out_nats == other.result.held_out_nats
+
+
+def test_a_finished_training_stays_as_it_is(place: Path, tmp_path: Path, whole: Trained) -> None:
+    settings = settings_of(place, tmp_path / "run")
+    first = Trained(settings)
+    same(first, whole)
+    weights = (tmp_path / "run/student/model.safetensors").stat()
+    again = Trained(settings, resume=True)
+    assert again.steps == []
+    assert again.notices == [f"the training in {tmp_path / 'run'} is finished: nothing was done"]
+    assert again.result == first.result
+    assert (tmp_path / "run/student/model.safetensors").stat() == weights
+    shutil.rmtree(tmp_path / "run/student")  # killed between the last checkpoint and the result
+    (tmp_path / "run/result.json").unlink()
+    later = Trained(settings, resume=True)
+    assert later.steps == []
+    same(later, whole)
+    assert (tmp_path / "run/student/model.safetensors").is_file()
+
+
+def test_a_checkpoint_cut_short_is_passed_over(killed: Any, whole: Trained) -> None:
+    out = Path(killed.out)
+    (out / "checkpoint-99").mkdir()
+    checkpoints.unseal(out / "checkpoint-4")
+    resumed = Trained(killed, resume=True)
+    assert resumed.steps == [3, 4, 5, 6]
+    assert [notice.partition(" is passed over, ")[0] for notice in resumed.notices] == [
+        str(out / "checkpoint-99"), str(out / "checkpoint-4")
+    ]  # fmt: skip
+    assert "it was cut short before it was whole: the training goes on from checkpoint-2" in resumed.notices[0]
+    same(resumed, whole)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("change", ["missing", "changed"])
+def test_a_damaged_checkpoint_is_never_gone_on_from(killed: Any, whole: Trained, name: str, change: str) -> None:
+    out = Path(killed.out)
+    for number in (4, 2) if name == "optimizer.pt" else (4,):
+        path = out / f"checkpoint-{number}" / name
+        if change == "missing":
+            path.unlink()
+        else:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+    if name == "optimizer.pt":  # no other one is left
+        with pytest.raises(ConfigError, match=r"checkpoint-4 can't be gone on from, its optimizer.pt (is|isn't)"):
+            Trained(killed, resume=True)
+        return
+    if name != "model.safetensors" or change == "missing":
+        fault = checkpoints.fault_of(out / "checkpoint-4")
+        assert fault is not None
+        assert name in fault
+        return
+    resumed = Trained(killed, resume=True)
+    assert "its model.safetensors isn't what was written" in resumed.notices[0]
+    assert resumed.steps == [3, 4, 5, 6]
+    same(resumed, whole)
+
+
+def test_before_the_first_checkpoint(place: Path, tmp_path: Path, whole: Trained) -> None:
+    settings = settings_of(place, tmp_path / "run")
+    Trained(settings, kill_after=1)
+    assert (tmp_path / "run/run.json").is_file()
+    resumed = Trained(settings, resume=True)
+    assert resumed.steps == [1, 2, 3, 4, 5, 6]
+    same(resumed, whole)
+    other = settings_of(place, tmp_path / "other", seed=1)
+    Trained(other, kill_after=1)
+    same(Trained(settings_of(place, tmp_path / "other")), whole)  # there was nothing to lose
+
+
+def test_a_start_that_failed_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="windows to train on and a batch takes 4"):
+        Trained(settings_of(place, tmp_path / "run", data={"train_tokens": 32}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_training_at_a_time(place: Path, tmp_path: Path) -> None:
+    settings = settings_of(place, tmp_path / "run")
+    with held_folder(tmp_path / "run", "being trained in"), pytest.raises(FolderInUseError, match="being trained in"):
+        Trained(settings)
+    assert Trained(settings_of(place, tmp_path / "run", training={"max_steps": 1})).steps == [1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_killed_in_the_second_epoch(place: Path, tmp_path: Path, num_workers: int) -> None:
+    changes = {
+        "data": {"train_tokens": 20 * LENGTH},
+        "training": {"max_steps": "remove", "num_train_epochs": 2, "save_steps": 7, "logging_steps": 1,
+                     "dataloader_num_workers": num_workers, "gradient_accumulation_steps": 1},
+    }  # fmt: skip
+    whole = Trained(settings_of(place, tmp_path / "whole", **changes))
+    assert whole.steps == list(range(1, 11))
+    settings = settings_of(place, tmp_path / "run", **changes)
+    Trained(settings, kill_after=8)
+    resumed = Trained(settings, resume=True)
+    assert resumed.steps == [8, 9, 10]
+    same(resumed, whole)
+    assert whole.result is not None
+    assert resumed.result is not None
+    assert resumed.result.logs[-1]["loss"] == whole.result.logs[-1]["loss"]
+    assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 10
+
+
+def test_old_checkpoints_go_only_when_a_new_one_is_whole(place: Path, tmp_path: Path) -> None:
+    settings = settings_of(place, tmp_path / "run", training={"save_total_limit": 1})
+    Trained(settings, kill_after=5)
+    assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-4"]
+    assert checkpoints.fault_of(tmp_path / "run/checkpoint-4") is None
+    for number in (6, 8):
+        (tmp_path / f"run/checkpoint-{number}").mkdir()
+        (tmp_path / f"run/checkpoint-{number}/a").write_text("a")
+    checkpoints.seal(tmp_path / "run/checkpoint-6")
+    checkpoints.remove_oldest(tmp_path / "run", 1, str(tmp_path / "run/checkpoint-4"))
+    assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == [
+        "checkpoint-4", "checkpoint-6", "checkpoint-8"
+    ]  # fmt: skip
+    checkpoints.seal(tmp_path / "run/checkpoint-8")
+    checkpoints.remove_oldest(tmp_path / "run", 2, None)
+    assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-6", "checkpoint-8"]
