@@ -25,6 +25,7 @@ from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets
 from corpus_teacher.neural.identity import token_rows, window_keys
 from corpus_teacher.neural.live import LogitChunk, base_distribution, head_chunks, kept_rows
+from corpus_teacher.neural.pretrained import known_device
 from corpus_teacher.neural.shards import Shard, check_sum, check_sums, read_manifest
 from corpus_teacher.targets import AnyTargets, DenseTargets, SoftTargets
 from corpus_teacher.teaching import ContentTeacher
@@ -104,7 +105,7 @@ class CachedTeacher(ContentTeacher):
                 f"the cache keeps {self.stored.describe()}: only hidden states can be given another format"
             )
         self.k, self.tail, self.missing = k, tail, missing
-        self.device = torch.device(device)
+        self.device = known_device(device)
         self.kept = (kept or TargetFormat("top-k", k=min(64, self.vocab_size))) if self.is_hidden else self.stored
         if self.kept.kind == "hidden":
             raise ConfigError("hidden states are no target: give all, top-k, top-p, sample or systematic as kept")

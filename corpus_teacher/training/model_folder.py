@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def save_student(
     Parameters
     ----------
     student : PreTrainedModel
-        Its configuration is given the special tokens.
+        In its saved configuration the special tokens are the index's; its own stays as it is.
     folder : Path
     index : CorpusIndex
         Whose tokens it learnt.
@@ -101,13 +102,12 @@ def save_student(
         It can't be written.
     """
     end = index.end_of_document
-    for config in (student.config, student.generation_config):
-        if config is not None and end is not None:
-            for name in _SPECIALS:
-                setattr(config, f"{name}_token_id", int(end))
-    if getattr(student.config, "use_cache", None) is False:
-        student.config.use_cache = True  # off for training only
-    with new_folder(folder, f".{folder.name}.saving-", replace=True) as scratch:
+    changes = {} if end is None else {f"{name}_token_id": int(end) for name in _SPECIALS}
+    with (
+        new_folder(folder, f".{folder.name}.saving-", replace=True) as scratch,
+        _changed(student.generation_config, changes),
+        _changed(student.config, {**changes, "use_cache": True}),  # no cache in training only
+    ):
         with quiet():
             student.save_pretrained(scratch)
             if tokenizer is not None:
@@ -116,6 +116,19 @@ def save_student(
             _copy_chat_template(source, scratch)
         if card is not None:
             write_text(scratch / "README.md", card.text(index))
+
+
+@contextmanager
+def _changed(config: Any, changes: Mapping[str, Any]) -> Iterator[None]:
+    """A configuration with other values of what it has, inside the block."""
+    before = {name: getattr(config, name) for name in changes if hasattr(config, name)}
+    for name in before:
+        setattr(config, name, changes[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
 
 
 def _save_tokenizer(folder: Path, tokenizer: Tokenizer, end: int | None, longest: int | None) -> None:

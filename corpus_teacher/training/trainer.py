@@ -139,6 +139,8 @@ class DistillationTrainer(transformers.Trainer):
             ahead=not args.dataloader_num_workers,
         )
         super().__init__(model=model, args=args, data_collator=collator, **options)
+        if args.fsdp and not self.is_fsdp_enabled:
+            raise ConfigError("fsdp is set and nothing would be sharded here: leave it out, or train on accelerators")
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, not by the passes
         self._table = None
         if self.teachers.corpus is not None and form == "mixed":

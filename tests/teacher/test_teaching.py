@@ -152,3 +152,13 @@ def test_new_evidence_is_a_row_and_a_word(
 def test_what_no_teacher_can_tell_is_named(corpus: CorpusTeacher, tokens: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="no evidence 'luck': give one of distinct"):
         corpus.evidence(["luck"], tokens[:8].astype(np.int64))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_named(every: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"the device 'cuda' isn't there .*: give 'cpu', or leave it out"):
+        NeuralTeacher(make_model(), device="cuda", kept=TargetFormat("all"))
+    with pytest.raises(ConfigError, match="the device 'cuda:3' isn't there"):
+        CachedTeacher(every["cached, top-k"].path, device="cuda:3")
+    with pytest.raises(ConfigError, match="the device 'gpu' isn't there"):
+        NeuralTeacher("nowhere", device="gpu")
