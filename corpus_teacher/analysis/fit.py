@@ -16,7 +16,6 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.errors import ConfigError, IndexExistsError
 
-_SHOWN = 12  # bit lengths of counts whose weights are told
 _ROW, _ROWS = 256, 200  # tokens of the evidence of estimators whose fit has none of its own
 
 
@@ -114,7 +113,7 @@ def fit_estimator(
         else:
             progress("measure", 0, None)
             nats, positions = document_nats(index, fitted)
-        heads, parameters = _parameters(fitted)
+        heads, parameters = fitted.summary()
         return FitAnswer(
             path=str(target),
             index=str(index.path),
@@ -156,30 +155,3 @@ def document_nats(index: CorpusIndex, estimator: Estimator, seed: int = 0) -> tu
         return float("nan"), 0
     with np.errstate(divide="ignore"):
         return float(-np.log(p).mean()), int(p.size)
-
-
-def _parameters(estimator: Estimator) -> tuple[list[str], list[list[float]]]:
-    """What was fitted, by order, in few columns; λ(c): the weight of an order whose context counts c."""
-    if estimator.name == "katz":
-        return [f"d{count}" for count in range(1, 6)], _numbered(estimator.ratios, 0)
-    if estimator.name == "jelinek-mercer":
-        columns = range(0, min(_SHOWN, len(estimator.strengths[0])), 2)
-        lines = [[line[column] for column in columns] for line in estimator.strengths[1:]]
-        return [f"λ({2**column})" for column in columns], _numbered(lines, 1)
-    if estimator.name == "dirichlet":
-        return ["mass"], _numbered(estimator.strengths[1:], 1)
-    if estimator.name == "pitman-yor":
-        lines = [[cuts[0], line[0]] for cuts, line in zip(estimator.discounts, estimator.strengths, strict=True)]
-        return ["D", "θ"], _numbered(lines, 0)
-    if estimator.name == "auto":
-        orders, counts, shares = (int(size) for size in estimator.strengths[0][:3])
-        table = np.array(estimator.strengths[1:]).reshape(orders, counts, shares, 4)[:, :, shares // 2]
-        columns = range(0, min(_SHOWN, counts), 2)
-        return [f"λ({2**column})" for column in columns], _numbered(table[:, list(columns), 0].tolist(), 1)
-    if estimator.discounts:
-        return ["D1", "D2", "D3+"], _numbered(estimator.discounts, 0)
-    return [], []
-
-
-def _numbered(lines: Any, first: int) -> list[list[float]]:
-    return [[order, *line] for order, line in enumerate(lines, first)]

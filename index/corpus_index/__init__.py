@@ -12,7 +12,8 @@ from corpus_index.errors import (
     IndexWriteError,
     QueryError,
 )
-from corpus_index.estimators.estimator import ESTIMATORS, Estimator, load_estimator, make_estimator
+from corpus_index.estimators.estimator import Estimator, load_estimator, make_estimator
+from corpus_index.estimators.registry import ESTIMATORS
 from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base

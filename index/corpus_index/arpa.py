@@ -91,7 +91,7 @@ def write_arpa(
     >>> write_arpa(index, make_estimator("kneser-ney", 1), io.BytesIO())  # three tokens and three special words
     (6, 4)
     """
-    if estimator.name not in ("kneser-ney", "modified-kneser-ney"):
+    if "convention" not in estimator.row.parameters:
         raise QueryError(
             f"an ARPA file can't hold {estimator.name}: choose kneser-ney or modified-kneser-ney, whose lower orders "
             "are distributions of their own"

@@ -17,43 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from corpus_index._kernels import rules
 from corpus_index._kernels.exclusion_sums import CLASSES
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, IndexWriteError, QueryError
-from corpus_index.estimators import fitting
-from corpus_index.estimators.counts_of_counts import (
-    MOST_ORDERS,
-    absolute_discount,
-    counts_of_counts,
-    kenlm_shift,
-    modified_discounts,
-)
-from corpus_index.estimators.good_turing import fit_ratios
-
-_RULES = {
-    "mle": rules.MAXIMUM,
-    "jelinek-mercer": rules.JELINEK_MERCER,
-    "dirichlet": rules.DIRICHLET,
-    "witten-bell": rules.WITTEN_BELL,
-    "absolute-discounting": rules.DISCOUNT,
-    "kneser-ney": rules.DISCOUNT,
-    "modified-kneser-ney": rules.DISCOUNT,
-    "pitman-yor": rules.PITMAN_YOR,
-    "auto": rules.AUTO,
-    "add-k": rules.ADD_K,
-    "katz": rules.KATZ,
-    "stupid-backoff": rules.STUPID_BACKOFF,
-    "ppm-c": rules.PPM_C,
-}
-_BY_EXCLUSION = {"add-k", "katz", "stupid-backoff", "ppm-c"}
-ESTIMATORS = tuple(_RULES)
-"""Names that `make_estimator` knows."""
-
-_BY_LEFT_COUNTS = {"kneser-ney", "modified-kneser-ney", "pitman-yor", "auto"}
-_BY_EVIDENCE = {"jelinek-mercer", "dirichlet", "pitman-yor", "auto"}
-_FITTED = {"absolute-discounting", "kneser-ney", "modified-kneser-ney", "katz", *_BY_EVIDENCE}
-_FIT_ORDERS = 8  # without a bound, discounts are fitted up to here, and the last one goes on
+from corpus_index.estimators.counts_of_counts import MOST_ORDERS
+from corpus_index.estimators.registry import ESTIMATORS, REGISTRY, Row, Summary
 
 
 @dataclass(frozen=True)
@@ -96,28 +64,29 @@ class Estimator:
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
+    def row(self) -> Row:
+        """What all estimators of this name have in common."""
+        return REGISTRY[self.name]
+
+    @property
     def rule(self) -> int:
         """The kernel's number for the formula."""
-        return _RULES[self.name]
+        return self.row.rule
 
     @property
     def uses_left_counts(self) -> bool:
         """Whether lower orders count distinct left extensions."""
-        return self.name in _BY_LEFT_COUNTS
+        return self.row.left
 
     @property
     def excludes(self) -> bool:
-        """Whether the longest context that has seen a token settles its probability; see `backing_off`."""
-        return self.name in _BY_EXCLUSION
+        """Whether the longest context that has seen a token settles its probability; see `targets.exclusion`."""
+        return self.row.excludes
 
     @property
     def is_fitted(self) -> bool:
         """Whether all parameters are there."""
-        if self.name == "katz":
-            return bool(self.ratios)
-        if self.name in ("jelinek-mercer", "dirichlet"):
-            return bool(self.strengths)
-        return self.name not in _FITTED or bool(self.discounts)
+        return self.row.fitted is None or bool(getattr(self, self.row.fitted))
 
     def fit(self, index: Matcher) -> Estimator:
         """A copy with the parameters that the counts of an index give; itself where there is nothing to fit.
@@ -128,47 +97,12 @@ class Estimator:
         order's own counts of counts; with convention="kenlm", of KenLM's (`counts_of_counts`). katz: Good–Turing, see
         `good_turing`. O(N) an order. The others are fitted on leave-document-out evidence: see `fitting`.
         """
-        if self.name not in _FITTED:
-            return replace(self, fingerprint=index.fingerprint)
-        if self.name in _BY_EVIDENCE:
-            return self._fit_on_evidence(index)
-        highest = _FIT_ORDERS if self.max_order is None else self.max_order
-        if self.name == "katz":
-            ratios, facts = fit_ratios(index, highest)
-            return replace(self, ratios=ratios, fingerprint=index.fingerprint, facts=facts)
-        counts = counts_of_counts(index, highest, left=self.uses_left_counts)
-        if self.convention == "kenlm" and self.uses_left_counts:
-            counts += kenlm_shift(index, highest)
-        three = self.name == "modified-kneser-ney"
-        zero = self.convention == "kenlm"
-        discounts = [modified_discounts(row, zero) if three else absolute_discount(row) for row in counts.tolist()]
-        fallback = [order for order, found in enumerate(discounts) if found is None]
-        return replace(
-            self,
-            discounts=tuple(found or (0.5, 1.0, 1.5) for found in discounts)
-            if three
-            else tuple(found or (0.5, 0.5, 0.5) for found in discounts),
-            fingerprint=index.fingerprint,
-            facts={"fallback_orders": fallback, "counts_of_counts": counts.tolist()},
-        )
+        found = {} if self.row.fit is None else self.row.fit(index, self)
+        return replace(self, **found, fingerprint=index.fingerprint)
 
-    def _fit_on_evidence(self, index: Matcher) -> Estimator:
-        discounts: tuple[tuple[float, float, float], ...] = ()
-        strengths: tuple[tuple[float, ...], ...]
-        if self.uses_left_counts:
-            counts = index.symbol_counts if self.max_order == 0 else index.left_counts
-            histogram = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
-            if self.name == "auto":
-                discounts = (modified_discounts(histogram, False) or (0.5, 1.0, 1.5),)
-                strengths, facts = fitting.fit_auto(index, self.max_order, discounts[0])
-            else:
-                root = absolute_discount(histogram) or (0.5, 0.5, 0.5)
-                discounts, strengths, facts = fitting.fit_pitman_yor(index, self.max_order, root)
-        elif self.name == "jelinek-mercer":
-            strengths, facts = fitting.fit_jelinek_mercer(index, self.max_order)
-        else:
-            strengths, facts = fitting.fit_dirichlet(index, self.max_order)
-        return replace(self, discounts=discounts, strengths=strengths, fingerprint=index.fingerprint, facts=facts)
+    def summary(self) -> Summary:
+        """What was fitted, for people: column heads, and a line for each order, its number first."""
+        return self.row.summary(self)
 
     def base(self, index: Matcher) -> np.ndarray:
         """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
@@ -179,9 +113,9 @@ class Estimator:
         """
         counts = index.symbol_counts
         distinct, total = int((counts > 0).sum()), index.num_tokens
-        if self.name == "mle":
+        if self.row.base == "counts":
             return np.append(counts / total, 0.0)
-        if self.name == "add-k":
+        if self.row.base == "uniform":
             counts, total = (counts, total) if self.max_order == 0 else (np.zeros(counts.size), 0)
             return np.append(counts + self.k, self.k) / (total + self.k * index.vocab_size)
         if not self.uses_left_counts:
@@ -246,7 +180,7 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     QueryError
         If there is no such estimator, or a parameter doesn't fit it.
     """
-    if name not in _RULES:
+    if name not in REGISTRY:
         raise QueryError(f"there is no estimator {name!r}: {nearest(name, ESTIMATORS)}")
     if max_order is not None and max_order < 0:
         raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")
@@ -256,8 +190,6 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     if estimator.uses_left_counts and max_order is not None and max_order > MOST_ORDERS:
         raise QueryError(f"{name} takes a max_order up to {MOST_ORDERS}, not {max_order}")
     _check_ranges(estimator)
-    if name == "auto" and estimator.strengths:
-        fitting.check_table(estimator.strengths)
     if name == "pitman-yor" and not estimator.strengths:
         estimator = replace(estimator, strengths=((0.0,),))
     return estimator
@@ -281,13 +213,7 @@ def _check_ranges(estimator: Estimator) -> None:
     for row in estimator.discounts:
         if len(row) != 3 or not all(0 <= cut <= count for cut, count in zip(row, (1, 2, 3), strict=True)):
             raise QueryError(f"discounts {row} must be three numbers 0 ≤ D_i ≤ i for each order")
-    values = [value for row in estimator.strengths for value in row]
-    if estimator.name == "jelinek-mercer" and not all(0 <= value < 1 for value in values):
-        raise QueryError(f"strengths of jelinek-mercer must be at least 0 and below 1, not {max(values, key=abs)}")
-    if estimator.name == "dirichlet" and not all(value > 0 for value in values[len(estimator.strengths) > 1 :]):
-        raise QueryError(f"strengths of dirichlet must be above 0, not {min(values)}")
-    if estimator.name == "pitman-yor" and not all(value >= 0 for value in values):
-        raise QueryError(f"strengths of pitman-yor must be 0 or more, not {min(values)}")
+    estimator.row.check(estimator)
 
 
 def load_estimator(path: str | os.PathLike[str], index: Matcher) -> Estimator:

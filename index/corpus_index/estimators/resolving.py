@@ -10,22 +10,15 @@ from weakref import WeakKeyDictionary
 
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
-from corpus_index.estimators.estimator import ESTIMATORS, Estimator, load_estimator, make_estimator, nearest
+from corpus_index.estimators.estimator import Estimator, load_estimator, make_estimator, nearest
+from corpus_index.estimators.registry import ESTIMATORS, PARAMETERS, REGISTRY
 
 EstimatorLike = str | os.PathLike[str] | Mapping[str, Any] | Estimator
 """What names an estimator; see `resolve_estimator`."""
 
-KEYS = ("name", "max_order", "discounts", "strengths", "convention", "alpha", "k", "ratios")
+KEYS = ("name", "max_order", *PARAMETERS)
 """Of a table that names an estimator."""
 
-_TAKEN_BY = {
-    "discounts": ("absolute-discounting", "kneser-ney", "modified-kneser-ney", "pitman-yor", "auto"),
-    "strengths": ("jelinek-mercer", "dirichlet", "pitman-yor", "auto"),
-    "convention": ("kneser-ney", "modified-kneser-ney"),
-    "alpha": ("stupid-backoff",),
-    "k": ("add-k",),
-    "ratios": ("katz",),
-}
 _BY_ORDER = {"discounts": 3, "strengths": 1, "ratios": 1}  # and how often one number stands in the line of an order
 
 _remembered: WeakKeyDictionary[Matcher, dict[Any, Estimator]] = WeakKeyDictionary()
@@ -110,10 +103,9 @@ def _from_table(table: Mapping[str, Any], max_order: int | None) -> Estimator:
     if "name" not in table:
         raise QueryError(f"the estimator {dict(table)!r} has no name: give one of {', '.join(ESTIMATORS)}")
     name = str(table["name"])
-    for key, takers in _TAKEN_BY.items():
-        if key in table and name in ESTIMATORS and name not in takers:
-            takes = ["max_order", *(one for one, takers in _TAKEN_BY.items() if name in takers)]
-            raise QueryError(f"{name} takes no {key}: it takes {', '.join(takes)}")
+    for key in PARAMETERS:
+        if key in table and name in REGISTRY and key not in REGISTRY[name].parameters:
+            raise QueryError(f"{name} takes no {key}: it takes {', '.join(('max_order', *REGISTRY[name].parameters))}")
     parameters = {key: _value(key, value) for key, value in table.items() if key != "name"}
     bound = parameters.pop("max_order", max_order)
     return make_estimator(name, bound, **parameters)

@@ -172,7 +172,7 @@ def backoff_scores(
 
 def added_count(estimator: Estimator, index: Matcher) -> float:
     """What each id of the vocabulary counts on top in the base: k, or T / V of Witten–Bell's unigrams."""
-    if estimator.name == "add-k":
+    if estimator.row.base == "uniform":
         return estimator.k
     return int((index.symbol_counts > 0).sum()) / index.vocab_size
 
@@ -181,7 +181,7 @@ def _fill(asked: Asked, begin: int, end: int, out: Flat, top_k: int, top_p: floa
     """Fill the targets of positions begin … end − 1; returns how many there was room for."""
     index, estimator = asked.index, asked.estimator
     occurrences = index.symbol_counts
-    uniform = estimator.name == "add-k" and estimator.max_order != 0
+    uniform = estimator.row.base == "uniform" and estimator.max_order != 0
     ratios = np.ones((max(1, len(estimator.ratios)), CLASSES), np.float64)
     for order, row in enumerate(estimator.ratios):
         ratios[order, : len(row)] = row

@@ -211,7 +211,7 @@ def _base(index: Matcher, estimator: Estimator) -> BaseArrays:
     if estimator.uses_left_counts:
         counts, cuts, uniform = estimator.root(index)
         return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
-    smooth = 0 if estimator.name == "mle" else int((unigrams > 0).sum())
+    smooth = 0 if estimator.row.base == "counts" else int((unigrams > 0).sum())
     pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
     return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 0.0)
 
