@@ -2,7 +2,7 @@
 
 from corpus_index.arpa import write_arpa
 from corpus_index.build import build_index
-from corpus_index.core.answers import Match, NextTokens, NextTokensBatch
+from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch
 from corpus_index.core.duplicates import NearDuplicates, near_duplicates
 from corpus_index.errors import (
     CorpusError,
@@ -16,6 +16,7 @@ from corpus_index.estimators.estimator import Estimator, load_estimator, make_es
 from corpus_index.estimators.registry import ESTIMATORS
 from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
+from corpus_index.names import DocumentNames
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
 from corpus_index.targets.explain import Explanation, OrderShare
 from corpus_index.targets.interpolated import next_probabilities, smoothed_targets
@@ -29,6 +30,9 @@ __all__ = [
     "CorpusError",
     "CorpusIndex",
     "CorpusIndexError",
+    "DocumentInfo",
+    "DocumentNames",
+    "DocumentVotes",
     "Drawn",
     "Estimator",
     "EstimatorLike",

@@ -8,9 +8,10 @@ in the background. Peak memory is about 19 bytes a token with 16-bit tokens, the
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from corpus_index.core.mapped import BLOCK
 from corpus_index.corpus import Corpus, check_corpus
 from corpus_index.errors import CorpusError
 from corpus_index.index import CorpusIndex
+from corpus_index.names import NAMES_FILE, DocumentNames, pack_names
 from corpus_index.store import DEEPEST, IndexWriter, check_target, index_writer
 
 Progress = Callable[[str, float], None]
@@ -45,6 +47,7 @@ def build_index(
     end_of_document: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     attachments: Mapping[str, bytes] | None = None,
+    document_names: Sequence[str] | bytes | mmap.mmap | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool | Progress = False,
@@ -68,6 +71,8 @@ def build_index(
         Kept with the index as JSON.
     attachments : mapping of file name to bytes, optional
         Extra files kept in the folder, such as the tokenizer.
+    document_names : sequence of D str, or the content of a file of names, optional
+        What the documents are called; see `corpus_index.names`.
     overwrite : bool
         Replace an index that stands at path (after the new one is whole).
     workers : int, optional
@@ -109,19 +114,34 @@ def build_index(
         )
     check_target(path, overwrite=overwrite)
     corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document)
+    names = _packed_names(document_names, corpus.doc_starts.size - 1)
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers < 1:
         raise CorpusError(f"workers {workers} must be at least 1")
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
+        if names is not None:
+            writer.attach(NAMES_FILE, names)
         for name, content in (attachments or {}).items():
             writer.attach(name, content)
         fields = _Build(corpus, writer, pool, workers, report).run()
         report("write", 0.0)
-        writer.finish(fields | {"metadata": metadata})
+        named = {} if names is None else {"document_names": NAMES_FILE}
+        writer.finish(fields | {"metadata": metadata} | named)
         report("write", 1.0)
     return CorpusIndex.open(path)
+
+
+def _packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents: int) -> bytes | mmap.mmap | None:
+    """The content of the file of names, of as many as there are documents."""
+    if names is None:
+        return None
+    packed = names if isinstance(names, (bytes, mmap.mmap)) else pack_names(names)
+    count = len(DocumentNames(packed))
+    if count != num_documents:
+        raise CorpusError(f"there are {count:,} names and {num_documents:,} documents: give each document a name")
+    return packed
 
 
 def _stderr_progress(stage: str, share: float) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from corpus_index.errors import IndexFormatError
 
 FORMAT = "corpus-index"
-VERSION = 2  # of indexes that name `deepest`; others are of version 1
+VERSION = 3  # of indexes that name their documents; 2 with `deepest`, others are of version 1
 DEEPEST = 65_534  # build counts shared symbols up to 65,535
 MANIFEST = "manifest.json"
 BLOCK = 64  # ranks, or blocks of them, to a minimum of the level above
@@ -50,6 +50,11 @@ def seal(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a manifest's canonical JSON, its own `fingerprint` left out."""
     content = {key: value for key, value in manifest.items() if key != "fingerprint"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def version_of(fields: Mapping[str, Any]) -> int:
+    """The least format version that a manifest's fields need."""
+    return VERSION if "document_names" in fields else 2 if "deepest" in fields else 1
 
 
 def levels_of(num_tokens: int) -> np.ndarray:
@@ -201,6 +206,9 @@ def check_manifest(manifest: Mapping[str, Any], where: Path) -> None:
             if not is_name(name):
                 raise fail(kind, f"{_shown(name)} can't be the name of one")
             _check_entry(f"{kind}.{name}", entry, fail)
+    names = manifest.get("document_names")
+    if names is not None and (not isinstance(names, str) or names not in manifest["attachments"]):
+        raise fail("document_names", f"{_shown(names)} is not an attachment")
     _check_arrays(manifest["arrays"], numbers, fail)
 
 

@@ -31,7 +31,6 @@ from corpus_index.manifest import (
     DEEPEST,
     FORMAT,
     MANIFEST,
-    VERSION,
     check_manifest,
     file_names,
     is_plain_name,
@@ -39,6 +38,7 @@ from corpus_index.manifest import (
     open_regular,
     read_json,
     seal,
+    version_of,
 )
 
 __all__ = ["DEEPEST", "MANIFEST", "IndexWriter", "OpenFiles", "check_target", "file_sha256", "index_writer", "seal"]
@@ -84,7 +84,7 @@ class IndexWriter:
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         self._pending.append(self._pool.submit(self._write, f"{name}.bin", little.reshape(-1).data, entry))
 
-    def attach(self, name: str, content: bytes) -> None:
+    def attach(self, name: str, content: bytes | mmap.mmap) -> None:
         """Write an extra file that travels with the index, such as a tokenizer."""
         if not is_plain_name(name):
             raise IndexWriteError(f"{name!r} can't be attached: give a plain file name that doesn't end in .bin")
@@ -118,7 +118,7 @@ class IndexWriter:
     def finish(self, fields: Mapping[str, Any]) -> None:
         """Write the manifest: from here on the folder opens."""
         self.wait()
-        manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION if "deepest" in fields else 1, **fields}
+        manifest: dict[str, Any] = {"format": FORMAT, "version": version_of(fields), **fields}
         manifest["arrays"] = self._arrays
         manifest["attachments"] = self._attachments
         manifest["fingerprint"] = seal(manifest)

@@ -58,6 +58,7 @@ def verify_index(path: str | os.PathLike[str], *, full: bool = False, seed: int 
             _steps,
             _minima,
             _rows,
+            *([] if index.document_names is None else [_names]),
         ]
         rng = np.random.default_rng(seed)
         passed += [check(index, rng, full) for check in checks]
@@ -66,6 +67,15 @@ def verify_index(path: str | os.PathLike[str], *, full: bool = False, seed: int 
 
 def _fail(index: CorpusIndex, what: str) -> IndexFormatError:
     return IndexFormatError(f"{index.path} contradicts itself: {what}; build the index again")
+
+
+def _names(index: CorpusIndex, rng: np.random.Generator, full: bool) -> str:
+    names = index.document_names
+    assert names is not None
+    numbers = _sampled(len(names), rng, full, _ROW_SAMPLE)
+    for number in numbers.tolist():
+        names[number]
+    return f"names of {numbers.size:,} documents"
 
 
 def _sampled(count: int, rng: np.random.Generator, full: bool, sample: int = _SAMPLE) -> np.ndarray:

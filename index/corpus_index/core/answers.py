@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,48 @@ class NextTokens(NamedTuple):
     """
 
     token_ids: np.ndarray
+    counts: np.ndarray
+    match_len: int
+    context_count: int
+
+
+class DocumentInfo(NamedTuple):
+    """A document of the corpus.
+
+    Attributes
+    ----------
+    number : int
+    name : str or None
+        Where it comes from; None in an index that was built without names.
+    fields : dict
+        What else the builder kept of it.
+    start, num_tokens : int
+        Its place in the corpus.
+    """
+
+    number: int
+    name: str | None
+    fields: dict[str, Any]
+    start: int
+    num_tokens: int
+
+
+class DocumentVotes(NamedTuple):
+    """The documents that taught what follows a context.
+
+    Attributes
+    ----------
+    documents : ndarray of shape (K,), int64
+        Their numbers, most votes first.
+    counts : ndarray of shape (K,), int64
+        How often a token follows the context in each.
+    match_len : int
+        Tokens of the context that matched.
+    context_count : int
+        The votes of all documents together, those beyond a limit included.
+    """
+
+    documents: np.ndarray
     counts: np.ndarray
     match_len: int
     context_count: int

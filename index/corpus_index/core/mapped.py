@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
+from corpus_index.core.answers import DocumentInfo
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.manifest import BLOCK, DEEPEST, levels_of
+from corpus_index.names import DocumentNames
 from corpus_index.store import open_files
 
 __all__ = ["BLOCK", "OpenedIndex"]
@@ -34,6 +36,7 @@ class OpenedIndex:
         self.fingerprint: str = manifest["fingerprint"]
         self._arrays = opened.arrays
         self._attachments = opened.attachments
+        self._names: DocumentNames | None = None
         self._tokens_stamp = opened.stamps["tokens"]
         array = self.array
         self._index: IndexArrays | None = IndexArrays(
@@ -74,6 +77,7 @@ class OpenedIndex:
         """Let go of the files; the index can't be asked any more."""
         self._arrays = {}
         self._attachments = {}
+        self._names = None
         self._index = None
 
     def __exit__(
@@ -165,6 +169,39 @@ class OpenedIndex:
         if not self._arrays:
             raise QueryError(f"the index at {self.path} is closed: open it again")
         return bytes(self._attachments[name])
+
+    @property
+    def document_names(self) -> DocumentNames | None:
+        """Names of all documents, mapped; None in an index that was built without."""
+        name = self._manifest.get("document_names")
+        if self._names is None and name is not None:
+            if not self._arrays:
+                raise QueryError(f"the index at {self.path} is closed: open it again")
+            names = DocumentNames(self._attachments[name], str(self.path / name))
+            if len(names) != self.num_documents:
+                raise IndexFormatError(
+                    f"{self.path / name} names {len(names):,} documents, the index has {self.num_documents:,}: build "
+                    "the index again"
+                )
+            self._names = names
+        return self._names
+
+    def document(self, number: int) -> DocumentInfo:
+        """What is known of a document by its number.
+
+        Raises
+        ------
+        QueryError
+            If there is no such document.
+        IndexFormatError
+            If the file of names is damaged.
+        """
+        if not 0 <= number < self.num_documents:
+            raise QueryError(f"there is no document {number:,}: documents are 0 .. {self.num_documents - 1:,}")
+        names = self.document_names
+        name, fields = names[number] if names is not None else (None, {})
+        begin, end = (int(place) for place in self.doc_starts[number : number + 2])
+        return DocumentInfo(number, name, fields, begin, end - begin)
 
     def kernel_arrays(self) -> IndexArrays:
         """The arrays as kernels take them."""

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import rows, walk
-from corpus_index.core.answers import Match, NextTokens, NextTokensBatch, NodeRows
+from corpus_index.core.answers import DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.derived import LANES, Derived
 from corpus_index.errors import QueryError
 
 _AHEAD = 16
+_CHUNK = 1 << 22
 
 
 class Matcher(Derived):
@@ -110,6 +111,75 @@ class Matcher(Derived):
             return self.rows_of(match).at(0, 0)
         match = self.match(ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document)
         return self.rows_of(Match(*(part[:, -1:] for part in match))).at(0, 0)
+
+    def documents_of(
+        self,
+        context: ArrayLike,
+        next_token: int | None = None,
+        *,
+        max_order: int | None = None,
+        min_count: int = 1,
+        starts_document: bool = False,
+        leave_out: int | None = None,
+        limit: int | None = None,
+    ) -> DocumentVotes:
+        """Which documents taught what follows a context: those that contain its longest match, with how often.
+
+        Parameters
+        ----------
+        context, max_order, min_count, starts_document
+            As in `next_tokens`: the same match votes.
+        next_token : int, optional
+            Count the votes for this token only.
+        leave_out : int, optional
+            A document whose votes don't count: the one that the context was taken from.
+        limit : int, optional
+            That many documents at most, those with most votes; of equals the first.
+
+        Raises
+        ------
+        QueryError
+
+        Notes
+        -----
+        O(occurrences of the match).
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np
+        >>> from corpus_index import build_index
+        >>> path = tempfile.mkdtemp() + "/index"
+        >>> index = build_index(np.array([1, 2, 1, 2, 3, 1, 2]), path, doc_starts=[0, 2, 5, 7])
+        >>> votes = index.documents_of([1], next_token=2)
+        >>> votes.documents.tolist(), votes.counts.tolist()
+        ([0, 1, 2], [1, 1, 1])
+        """
+        if limit is not None and limit < 0:
+            raise QueryError(f"limit {limit} is negative")
+        ids = _context(context, self.vocab_size)
+        lo, hi, match_len = 0, self.num_tokens, 0
+        if ids.size:
+            match = self.match(ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document)
+            lo, hi, match_len = (int(part[0, -1]) for part in match)
+        elif starts_document and self.num_starts >= min_count and max_order != 0:
+            hi = self.num_starts
+        symbol = -1
+        if next_token is not None:
+            symbol = int(self.symbols_of(_context([next_token], self.vocab_size))[0])
+        counts = np.zeros(0, np.int64)
+        documents = np.zeros(0, np.int64)
+        order, following = self.array("order"), self.array("next_tokens")
+        for begin in range(lo, hi, _CHUNK):
+            part = slice(begin, min(hi, begin + _CHUNK))
+            places = order[part] if next_token is None else order[part][following[part] == symbol]
+            found, votes = np.unique(self.document_of(places), return_counts=True)
+            documents, where = np.unique(np.concatenate([documents, found]), return_inverse=True)
+            weights = np.concatenate([counts, votes])
+            counts = np.bincount(where.reshape(-1), weights, documents.size).astype(np.int64)
+        if leave_out is not None:
+            documents, counts = documents[documents != leave_out], counts[documents != leave_out]
+        first = np.argsort(-counts, kind="stable")[:limit]
+        return DocumentVotes(documents[first], counts[first], match_len, int(counts.sum()))
 
     # batches
 
