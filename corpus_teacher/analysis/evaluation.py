@@ -150,7 +150,7 @@ def evaluate_index(
     top_k: int | None = None,
     limit: int | None = None,
     read: ReadOptions | None = None,
-    dtype: str = "uint16",
+    dtype: str = "auto",
     tokenizer: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
 from corpus_teacher.data.sources import Inventory, find_sources
-from corpus_teacher.data.tokenizer_loading import load_tokenizer
+from corpus_teacher.data.tokenizer_loading import load_chat_template, load_tokenizer
 from corpus_teacher.data.tokenizers import (
+    SpecialTokens,
     Tokenizer,
     parse_vocab_size,
     train_tokenizer,
@@ -111,8 +112,13 @@ class BuildOptions:
         V of ready tokens without a tokenizer; the largest id + 1 by default.
     kind : str, optional
         What files of an unknown suffix hold.
-    dtype : {"uint16", "uint32"}
-        Of raw .bin files.
+    dtype : {"auto", "uint16", "uint32"}
+        Of raw .bin files; see `open_ready_tokens`.
+    special_tokens : {"text", "ids"}, optional
+        How text is read that contains the name of a special token; kept in the index, for queries. "text" by default,
+        "ids" with `chat`.
+    chat : bool
+        Make text of lists of chat messages ({"messages": …}) with the tokenizer's chat template.
     doc_offsets : Path, optional
         Where the documents of one file of ready tokens begin.
     force : bool
@@ -126,7 +132,9 @@ class BuildOptions:
     vocab_size: int | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
     kind: Kind | None = None
-    dtype: str = "uint16"
+    dtype: str = "auto"
+    special_tokens: SpecialTokens | None = None
+    chat: bool = False
     doc_offsets: Path | None = None
     force: bool = False
     workers: int | None = None
@@ -186,6 +194,7 @@ def build_index_from_sources(
     if any(source.kind == "tokens" for source in inventory.sources):
         tokenizer, corpus, vocab_size, end = _ready_corpus(inventory, out, options, clock, notes, progress)
     else:
+        options = _with_chat(options)
         tokenizer = _tokenizer_for(inventory, options, clock, progress)
         with clock.stage("tokenize"):
             corpus = tokenize_documents(
@@ -196,6 +205,7 @@ def build_index_from_sources(
                 progress=progress,
                 log=log,
                 total=inventory.size_bytes,
+                keep_names=True,
             )
         vocab_size, end = tokenizer.vocab_size, tokenizer.end_of_document
         asked = parse_vocab_size(options.tokenizer or "")
@@ -249,6 +259,16 @@ def peak_memory_bytes() -> int:
     return int(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
+def _with_chat(options: BuildOptions) -> BuildOptions:
+    """The options with what makes text of chat messages, where that is asked for."""
+    if not options.chat:
+        return options
+    render = load_chat_template(options.tokenizer or "")
+    field = "messages" if options.read.text_field == "text" else options.read.text_field
+    read = replace(options.read, text_field=field, render=render)
+    return replace(options, read=read, special_tokens=options.special_tokens or "ids")
+
+
 def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, progress: Progress) -> Tokenizer:
     """Load the tokenizer, or train it on the sources."""
     if options.tokenizer is None:
@@ -258,7 +278,11 @@ def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, p
     size = parse_vocab_size(options.tokenizer)
     if size is None:
         with clock.stage("load the tokenizer"):
-            return load_tokenizer(options.tokenizer, end_of_document=options.end_of_document)
+            return load_tokenizer(
+                options.tokenizer,
+                end_of_document=options.end_of_document,
+                special_tokens=options.special_tokens,
+            )
     log, total = ReadLog(), inventory.size_bytes
 
     def texts() -> Iterator[str]:
@@ -270,6 +294,8 @@ def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, p
     with clock.stage("train the tokenizer"):
         tokenizer = train_tokenizer(texts(), size, spec=options.tokenizer)
     progress("train the tokenizer", 1, 1)
+    if options.special_tokens is not None:
+        tokenizer.read_special_tokens(options.special_tokens)
     if options.end_of_document is not None:
         tokenizer.end_of_document = tokenizer.find_token(options.end_of_document)
     return tokenizer
@@ -295,11 +321,11 @@ def _ready_corpus(
             raise TokenizerError(
                 f"{options.tokenizer!r} can't be trained on ready tokens; name the tokenizer they are of"
             )
-        tokenizer = load_tokenizer(options.tokenizer)
+        tokenizer = load_tokenizer(options.tokenizer, special_tokens=options.special_tokens)
     end = _end_of_ready(options, tokenizer)
     limit = options.vocab_size or (max(tokenizer.vocab_size, (end or 0) + 1) if tokenizer else None)
     files = [
-        open_ready_tokens(Path(source.name), dtype=options.dtype, doc_offsets=options.doc_offsets)
+        open_ready_tokens(Path(source.name), dtype=options.dtype, doc_offsets=options.doc_offsets, vocab_size=limit)
         for source in inventory.sources
     ]
     notes.extend(f"{file.path.name}: {file.convention}, {len(file.tokens):,} tokens" for file in files)

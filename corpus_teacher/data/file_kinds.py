@@ -9,7 +9,6 @@ from typing import Literal
 
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.readers import opened
-from corpus_teacher.data.ready_tokens import SUFFIXES as TOKEN_SUFFIXES
 
 Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens"]
 
@@ -26,6 +25,7 @@ TEXT_SUFFIXES = frozenset([
 """Suffixes of files that are one document each."""
 
 JSON_LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
+TOKEN_SUFFIXES = frozenset([".npy", ".bin", ".idx", ".u16", ".u32"])
 PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
 
 

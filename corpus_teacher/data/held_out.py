@@ -122,7 +122,7 @@ def read_held_out(
     tokenizer: Tokenizer | None,
     *,
     read: ReadOptions | None = None,
-    dtype: str = "uint16",
+    dtype: str = "auto",
     limit: int | None = None,
     progress: Progress = silent,
 ) -> HeldOut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def build_token_index(
         vocab_size=vocab_size,
         end_of_document=end_of_document,
         metadata=metadata,
+        document_names=corpus.names,
         attachments={TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None,
         overwrite=overwrite,
         workers=workers,
@@ -115,7 +117,13 @@ def build_index_from_documents(
         As `build_token_index` and `tokenize_documents`.
     """
     out = Path(out)
-    corpus = tokenize_documents(documents, tokenizer, folder=out.parent)
+    named = (
+        replace(document, origin=document.origin or f"{name}, document {number}")
+        if isinstance(document, Document)
+        else Document(document, f"{name}, document {number}")
+        for number, document in enumerate(documents, start=1)
+    )
+    corpus = tokenize_documents(named, tokenizer, folder=out.parent, keep_names=True)
     return build_token_index(corpus, tokenizer, out, sources=[name], overwrite=overwrite, progress=progress)
 
 
@@ -123,4 +131,9 @@ def _described(tokenizer: Tokenizer | None) -> dict[str, Any] | None:
     """What the metadata of an index say about its tokenizer."""
     if tokenizer is None:
         return None
-    return {"spec": tokenizer.spec, "fingerprint": tokenizer.fingerprint, "file": TOKENIZER_FILE}
+    return {
+        "spec": tokenizer.spec,
+        "fingerprint": tokenizer.fingerprint,
+        "file": TOKENIZER_FILE,
+        "special_tokens": tokenizer.special_tokens,
+    }

@@ -15,6 +15,7 @@ tokenization"). Time is linear in the text; memory holds a part or two. Only whe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +61,10 @@ def sound_parts(documents: Iterable[Document | str], tokenizer: Tokenizer) -> It
         document = given if isinstance(given, Document) else Document(given)
         for piece in split_document(document):
             if cutter is None and piece.ends:
-                yield Part(piece.text, document)
+                yield Part(piece.text, piece)
                 continue
             if cutter is None:
-                cutter = _Cutter(tokenizer, document)
+                cutter = _Cutter(tokenizer, replace(piece, text=""))
             yield from cutter.add(piece.text)
             if piece.ends:
                 yield cutter.rest(ends=True)

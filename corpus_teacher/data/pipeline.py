@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from corpus_index.names import NamesWriter
 
 from corpus_teacher.data.documents import Document, Progress, ReadLog, silent
 from corpus_teacher.data.parts import Part, sound_parts
@@ -47,12 +49,15 @@ class TokenFile:
         UTF-8 bytes of the text, 0 where only tokens were given.
     path : Path, optional
         The file behind the map; None for one that goes away with the map.
+    names : bytes or mmap, optional
+        What the documents are called, as `corpus_index.names` packs it.
     """
 
     tokens: npt.NDArray[Any]
     doc_starts: npt.NDArray[np.int64]
     num_bytes: int = 0
     path: Path | None = None
+    names: bytes | mmap.mmap | None = None
 
     @property
     def num_documents(self) -> int:
@@ -151,6 +156,7 @@ def tokenize_documents(
     progress: Progress = silent,
     log: ReadLog | None = None,
     total: float | None = None,
+    keep_names: bool = False,
 ) -> TokenFile:
     """Tokenise a stream of documents into one file.
 
@@ -166,6 +172,8 @@ def tokenize_documents(
         Threads; all available cores by default. The outcome is the same for any number.
     progress, log, total : optional
         Called as `progress("tokenize", log.done, total, tokens so far)`.
+    keep_names : bool
+        Keep what the documents are called.
 
     Returns
     -------
@@ -182,6 +190,10 @@ def tokenize_documents(
     writer = TokenWriter(tokenizer.dtype, Path(path) if path is not None else None, folder=folder)
     num_workers = workers or available_cores()
     log = log if log is not None else ReadLog()
+    try:
+        names = NamesWriter(folder) if keep_names else None
+    except OSError as error:
+        raise OutputError(f"a temporary file in {folder} can't be written ({error.strerror or error})") from error
     with writer, ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool:
         waiting: deque[Future[_Encoded]] = deque()
         num_bytes = num_inner_ends = 0
@@ -192,6 +204,10 @@ def tokenize_documents(
             writer.append(done.tokens, done.ends)
             num_bytes += done.num_bytes
             num_inner_ends += done.num_inner_ends
+            if names is not None:
+                for document in done.documents:
+                    name = document.name if document.name is not None else document.origin
+                    names.add(name or f"document {names.count + 1}", document.fields)
             log.specials.update(done.specials)
             progress("tokenize", log.done or writer.num_tokens, total, writer.num_tokens)
 
@@ -216,7 +232,8 @@ def tokenize_documents(
                 f"{num_inner_ends:,} times the text itself contains the end-of-document token, and the document is "
                 "split there; name another token that ends documents to keep them whole"
             )
-        return writer.finish(num_bytes)
+        made = writer.finish(num_bytes)
+        return made if names is None else replace(made, names=names.finish())
 
 
 def available_cores() -> int:
@@ -232,6 +249,7 @@ class _Encoded(NamedTuple):
 
     tokens: TokenIds
     ends: list[int]
+    documents: list[Document]  # those that end there
     num_bytes: int
     num_inner_ends: int
     specials: Counter[str]
@@ -242,6 +260,7 @@ def _encode(batch: list[Part], tokenizer: Tokenizer) -> _Encoded:
     tail = np.array([] if end is None else [end], dtype=tokenizer.dtype)
     pieces: list[TokenIds] = []
     ends: list[int] = []
+    documents: list[Document] = []
     length = num_inner_ends = 0
     specials: Counter[str] = Counter()
     encoded = iter(tokenizer.encode_batch([part.before + part.text for part in batch if part.ids is None]))
@@ -258,13 +277,15 @@ def _encode(batch: list[Part], tokenizer: Tokenizer) -> _Encoded:
             inner = np.flatnonzero(ids == end)
             num_inner_ends += len(inner)
             ends.extend(length + int(place) + 1 for place in inner)
+            documents.extend([part.document] * len(inner))
         length += len(ids)
         if part.ends:
             pieces.append(tail)
             length += len(tail)
             ends.append(length)
+            documents.append(part.document)
     num_bytes = sum(len(part.text.encode()) for part in batch)
-    return _Encoded(np.concatenate(pieces), ends, num_bytes, num_inner_ends, specials)
+    return _Encoded(np.concatenate(pieces), ends, documents, num_bytes, num_inner_ends, specials)
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -15,19 +15,19 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from corpus_index.names import numbered_names
 
 from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.file_kinds import special_file
 from corpus_teacher.data.pipeline import TokenFile, TokenWriter
 from corpus_teacher.data.tokenizers import token_dtype
 from corpus_teacher.errors import InputError
-
-SUFFIXES = (".npy", ".bin", ".idx", ".u16", ".u32")
 
 _CHUNK_TOKENS = 1 << 22
 _MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
@@ -49,12 +49,15 @@ class ReadyTokens:
         None where the file doesn't say.
     convention : str
         What it was taken for, for the summary.
+    doubt : str, optional
+        A sentence, where it looks like something else.
     """
 
     path: Path
     tokens: npt.NDArray[Any]
     doc_starts: npt.NDArray[np.int64] | None
     convention: str
+    doubt: str | None = None
 
     def chunks(self, vocab_size: int | None = None) -> Iterator[npt.NDArray[Any]]:
         """The tokens in bounded pieces, each id checked to be in 0 .. vocab_size − 1 (2³¹ − 1 at most).
@@ -79,34 +82,44 @@ class ReadyTokens:
             yield chunk
 
 
-def open_ready_tokens(path: Path, *, dtype: str = "uint16", doc_offsets: Path | None = None) -> ReadyTokens:
+def open_ready_tokens(
+    path: Path, *, dtype: str = "auto", doc_offsets: Path | None = None, vocab_size: int | None = None
+) -> ReadyTokens:
     """Map a file of tokens.
 
     Parameters
     ----------
     path : Path
         .npy, .bin, .u16, .u32, or either file of a Megatron pair.
-    dtype : {"uint16", "uint32"}
-        Of a raw .bin; the other files say it themselves.
+    dtype : {"auto", "uint16", "uint32"}
+        Of a raw .bin; the other files say it themselves. "auto": uint16, unless the vocabulary has more than 65,536
+        tokens or every second 16-bit number is next to nothing, as the upper halves of 32-bit ids are.
+    vocab_size : int, optional
+        What is known of the vocabulary.
     doc_offsets : Path, optional
         Where documents begin, in tokens: a .npy, or raw little-endian int64.
 
     Raises
     ------
     InputError
-        If a file is missing, empty, cut short, or not what its name says.
+        If a file is missing, empty, cut short, or not what its name says; if 16-bit tokens are said to be of a
+        vocabulary of more than 65,536.
     """
     try:
+        for place in filter(None, (path, doc_offsets)):
+            special = special_file(place)
+            if special is not None:
+                raise InputError(f"{place} is {special}, not a file; save what it yields to a file first")
         index = path.with_suffix(".idx")
         if path.suffix == ".idx" or (path.suffix == ".bin" and index.is_file()):
             ready = _open_megatron(path.with_suffix(".bin"), index)
         elif path.suffix == ".npy":
             ready = _open_npy(path)
         else:
-            ready = _open_raw(path, {".u16": "uint16", ".u32": "uint32"}.get(path.suffix, dtype))
+            ready = _open_raw(path, {".u16": "uint16", ".u32": "uint32"}.get(path.suffix, dtype), vocab_size)
         if doc_offsets is not None:
             starts = _read_offsets(doc_offsets, len(ready.tokens))
-            ready = ReadyTokens(ready.path, ready.tokens, starts, f"{ready.convention} + {doc_offsets.name}")
+            ready = replace(ready, doc_starts=starts, convention=f"{ready.convention} + {doc_offsets.name}")
     except OSError as error:
         name = error.filename or path
         raise InputError(f"{name} can't be read: {error.strerror or error}") from error
@@ -189,6 +202,7 @@ def join_ready_tokens(
                     )
                 doc_starts.append(np.sort(np.concatenate([known, inside]), kind="stable"))
         tokens = files[0].tokens if writer is None else writer.finish().tokens
+    notes.extend(file.doubt for file in files if file.doubt)
     if whole:
         reason = (
             f"no token is the end-of-document id {end_of_document}"
@@ -196,7 +210,9 @@ def join_ready_tokens(
             else "neither --doc-offsets nor --end-of-document says where documents end"
         )
         notes.append(f"{reason}: {'each file' if whole > 1 else 'the file'} is taken for one document")
-    return TokenFile(tokens, np.concatenate(doc_starts)), largest
+    rules = [(len(ends), f"{file.path}, document ") for file, ends in zip(files, doc_starts[1:], strict=True)]
+    names = numbered_names(rules, first=0)
+    return TokenFile(tokens, np.concatenate(doc_starts), names=names), largest
 
 
 def _open_npy(path: Path) -> ReadyTokens:
@@ -211,7 +227,7 @@ def _open_npy(path: Path) -> ReadyTokens:
     return ReadyTokens(path, _not_empty(tokens, path), None, f".npy of {tokens.dtype}")
 
 
-def _open_raw(path: Path, dtype: str) -> ReadyTokens:
+def _open_raw(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(12)
@@ -225,6 +241,18 @@ def _open_raw(path: Path, dtype: str) -> ReadyTokens:
             )
         tokens = np.memmap(path, dtype=kind, mode="r", offset=_LLMC_HEADER_BYTES, shape=(count,))
         return ReadyTokens(path, tokens, None, f"llm.c .bin of {kind.name}")
+    if dtype not in ("auto", "uint16", "uint32"):
+        raise InputError(f"raw tokens are uint16 or uint32, not {dtype!r}")
+    wide = vocab_size is not None and vocab_size > 1 << 16
+    if dtype == "uint16" and wide:
+        raise InputError(
+            f"{path} can't hold tokens of a vocabulary of {vocab_size:,} in 16 bits; set the dtype "
+            "to uint32, or give the right vocabulary"
+        )
+    looks = _width_of(path, size)
+    recognised = dtype == "auto" and (wide or looks == "uint32")
+    if dtype == "auto":
+        dtype = "uint32" if recognised else "uint16"
     kind = np.dtype(dtype).newbyteorder("<")
     if size % kind.itemsize:
         raise InputError(
@@ -233,7 +261,36 @@ def _open_raw(path: Path, dtype: str) -> ReadyTokens:
         )
     if size == 0:
         raise InputError(f"{path} is empty")
-    return ReadyTokens(path, np.memmap(path, dtype=kind, mode="r"), None, f"raw {dtype}")
+    doubt = None
+    if looks not in (None, dtype):
+        doubt = f"{path.name} is read as {dtype}, but looks like {looks}: {_WHY[looks]}"
+    how = f"raw {dtype}, recognised" if recognised else f"raw {dtype}"
+    return ReadyTokens(path, np.memmap(path, dtype=kind, mode="r"), None, how, doubt)
+
+
+_WHY = {
+    "uint32": "every second 16-bit number is next to nothing",
+    "uint16": "the upper halves of its 32-bit numbers vary as much as the lower ones",
+}
+
+
+def _width_of(path: Path, size: int) -> str | None:
+    """What raw tokens look like, judged by samples from all over the file; None where they could be either.
+
+    Ids of 32 bits have upper halves that are the same small number nearly everywhere (V ≤ 2^20, say, gives 0 to 15);
+    ids of 16 bits, read in pairs, have two halves of one distribution.
+    """
+    if size % 4 or size < 64:
+        return None
+    words = np.memmap(path, dtype="<u2", mode="r").reshape(-1, 2)
+    places = np.unique(np.linspace(0, len(words) - 1, min(len(words), 1 << 16)).astype(np.int64))
+    low, high = np.array(words[places, 0]), np.array(words[places, 1])
+    distinct_low, distinct_high = len(np.unique(low)), len(np.unique(high))
+    if int(high.max()) < 64 and distinct_low > 8 and distinct_low > 4 * distinct_high:
+        return "uint32"
+    if int(np.quantile(high, 0.5)) >= 64 and distinct_high > 8:
+        return "uint16"
+    return None
 
 
 def _open_megatron(data: Path, index: Path) -> ReadyTokens:

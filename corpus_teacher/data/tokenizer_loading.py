@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
 from corpus_teacher.data.file_kinds import looks_like_path
-from corpus_teacher.data.tokenizers import END_OF_DOCUMENT, ByteTokenizer, Tokenizer, parse_vocab_size
+from corpus_teacher.data.tokenizers import END_OF_DOCUMENT, ByteTokenizer, SpecialTokens, Tokenizer, parse_vocab_size
 from corpus_teacher.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 _KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 
 
-def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: str | int | None = None) -> Tokenizer:
+def load_tokenizer(
+    spec_or_index: str | Path | CorpusIndex,
+    *,
+    end_of_document: str | int | None = None,
+    special_tokens: SpecialTokens | None = None,
+) -> Tokenizer:
     """Load a tokenizer: `bytes`, a tokenizer.json, a folder that holds one, a name, or the one inside an
     index.
 
@@ -33,6 +39,8 @@ def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: 
         A folder may be a saved tokenizer or model of transformers, or an index of ours.
     end_of_document : str or int, optional
         The token (its id or its name) that ends a document, where the tokenizer does not say so itself.
+    special_tokens : {"text", "ids"}, optional
+        How a text is read that contains the name of a special token; "text" by default, or as the index was built.
 
     Raises
     ------
@@ -40,7 +48,7 @@ def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: 
         If there is none, or it has no fast form (a tokenizer.json).
     """
     if not isinstance(spec_or_index, (str, Path)):
-        return _of_index(spec_or_index)
+        return _of_index(spec_or_index, special_tokens)
     spec = str(spec_or_index)
     path = Path(spec).expanduser()
     if spec == "bytes":
@@ -57,12 +65,42 @@ def load_tokenizer(spec_or_index: str | Path | CorpusIndex, *, end_of_document: 
         raise TokenizerError(f"there is no tokenizer file or folder {spec!r}")
     else:
         tokenizer = _of_name(spec)
+    if special_tokens is not None:
+        tokenizer.read_special_tokens(special_tokens)
     if end_of_document is not None:
         tokenizer.end_of_document = tokenizer.find_token(end_of_document)
     return tokenizer
 
 
-def _of_index(index: CorpusIndex) -> Tokenizer:
+def load_chat_template(spec: str) -> Callable[[list[dict[str, Any]]], str]:
+    """What makes text of a list of chat messages, as the tokenizer's own chat template says.
+
+    Parameters
+    ----------
+    spec : str
+        A folder, a tokenizer.json with its other files beside it, or a name.
+
+    Raises
+    ------
+    TokenizerError
+        If the tokenizer can't be loaded or has no chat template.
+    """
+    path = Path(spec).expanduser()
+    place = str(path.parent if path.is_file() else path) if path.exists() else spec
+    if spec == "bytes" or parse_vocab_size(spec) is not None:
+        raise TokenizerError(f"the tokenizer {spec!r} has no chat template; name a tokenizer that has one")
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(place)
+    except Exception as error:
+        raise _no_tokenizer(spec, "transformers", error) from error
+    if not loaded.chat_template:
+        raise TokenizerError(f"the tokenizer {spec!r} has no chat template; name a tokenizer that has one")
+    return lambda messages: str(loaded.apply_chat_template(messages, tokenize=False))
+
+
+def _of_index(index: CorpusIndex, special_tokens: SpecialTokens | None = None) -> Tokenizer:
     """The tokenizer that an open index carries."""
     described = index.metadata.get("tokenizer")
     if not described:
@@ -70,7 +108,12 @@ def _of_index(index: CorpusIndex) -> Tokenizer:
             f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with --tokenizer"
         )
     data = bytes(index.attachment(described["file"]))
-    return Tokenizer.from_bytes(data, spec=described["spec"], end_of_document=index.end_of_document)
+    return Tokenizer.from_bytes(
+        data,
+        spec=described["spec"],
+        end_of_document=index.end_of_document,
+        special_tokens=special_tokens or described.get("special_tokens", "text"),
+    )
 
 
 def _of_file(path: Path, spec: str) -> Tokenizer:

@@ -65,14 +65,11 @@ class Tokenizer:
         end_of_document: int | None = None,
         special_tokens: SpecialTokens = "text",
     ) -> None:
-        if special_tokens not in ("text", "ids"):
-            raise TokenizerError(f"special tokens are read as 'text' or as 'ids', not as {special_tokens!r}")
         backend.no_padding()
         backend.no_truncation()
-        backend.encode_special_tokens = special_tokens == "text"
         self.backend = backend
         self.spec = spec
-        self.special_tokens: SpecialTokens = special_tokens
+        self.read_special_tokens(special_tokens)
         self._saved: bytes | None = None  # the tokenizer.json, where the backend no longer writes it
         vocab = backend.get_vocab(with_added_tokens=True)
         if not vocab:
@@ -119,6 +116,13 @@ class Tokenizer:
     def to_bytes(self) -> bytes:
         """The tokenizer as the bytes of a tokenizer.json, which `tokenizers` and `transformers` can load."""
         return self.backend.to_str().encode() if self._saved is None else self._saved
+
+    def read_special_tokens(self, special_tokens: SpecialTokens) -> None:
+        """From now on read the names of special tokens in a text as ordinary text, or as these tokens."""
+        if special_tokens not in ("text", "ids"):
+            raise TokenizerError(f"special tokens are read as 'text' or as 'ids', not as {special_tokens!r}")
+        self.special_tokens: SpecialTokens = special_tokens
+        self.backend.encode_special_tokens = special_tokens == "text"
 
     def encode(self, text: str) -> TokenIds:
         """Token ids of a text, shape (tokens,), uint16 or uint32; nothing is appended."""

@@ -37,7 +37,7 @@ def cache_teacher(
     limit: int | None = None,
     tokenizer: str | None = None,
     text_field: str = "text",
-    token_dtype: str = "uint16",
+    token_dtype: str = "auto",
     dtype: str | None = None,
     device: str | None = None,
     rows: int = 8,

@@ -42,7 +42,7 @@ def synthesize(
     against: str | Path | None = None,
     tokenizer: str | None = None,
     text_field: str = "text",
-    token_dtype: str = "uint16",
+    token_dtype: str = "auto",
     dtype: str | None = None,
     device: str | None = None,
     seed: int = 0,

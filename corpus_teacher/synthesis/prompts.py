@@ -95,7 +95,7 @@ def document_prompts(
     vocab_size: int,
     seed: int = 0,
     text_field: str = "text",
-    token_dtype: str = "uint16",
+    token_dtype: str = "auto",
     progress: Progress = silent,
 ) -> Prompts:
     """The beginnings of a corpus' documents, shuffled.

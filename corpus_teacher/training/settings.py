@@ -89,7 +89,7 @@ class DataSettings:
     train_tokens: int | None = None
     held_out_tokens: int | None = None
     text_field: str = "text"
-    token_dtype: str = "uint16"
+    token_dtype: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):

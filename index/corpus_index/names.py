@@ -62,12 +62,12 @@ class NamesWriter:
         self._file.write(bytes(_HEADER.size))
         self._offsets = [_HEADER.size]
         self._lines: list[str] = []
-        self._count = 0
+        self.count = 0
 
     def add(self, name: str, fields: Mapping[str, Any] | None = None) -> None:
         """The next document's name, and fields that JSON can hold."""
         self._lines.append(json.dumps([name, dict(fields)] if fields else name, ensure_ascii=False))
-        self._count += 1
+        self.count += 1
         if len(self._lines) == _BLOCK:
             self._pack()
 
@@ -88,7 +88,7 @@ class NamesWriter:
         self._file.write(rules)
         self._file.seek(0)
         place = directory + 8 * (blocks + 1)
-        self._file.write(_HEADER.pack(_MAGIC, self._count, blocks, directory, place, len(rules)))
+        self._file.write(_HEADER.pack(_MAGIC, self.count, blocks, directory, place, len(rules)))
         self._file.flush()
         made = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         self.close()

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
+from corpus_index import DocumentNames
 
 from corpus_teacher.data import documents as documents_module
 from corpus_teacher.data import parts as parts_module
 from corpus_teacher.data import pipeline
 from corpus_teacher.data.documents import Document, ReadLog, split_document
+from corpus_teacher.data.indexing import build_index_from_documents, build_token_index
 from corpus_teacher.data.pipeline import TokenWriter, tokenize_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, train_tokenizer
 from corpus_teacher.errors import CorpusError, OutputError
@@ -95,6 +97,34 @@ def test_an_end_token_that_a_text_produces_ends_a_document() -> None:
     np.testing.assert_array_equal(actual.tokens, [0, 1, 0, 0, 1])
     np.testing.assert_array_equal(actual.doc_starts, [0, 2, 5])
     assert "1 times the text itself contains the end-of-document token" in log.sentences[0]
+
+
+def test_documents_keep_their_names(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer = Tokenizer(backend, spec="words", end_of_document=1)
+    documents = [
+        Document("a", "f.txt, line 1"),
+        Document("a a", "f.txt, line 2", ends=False),
+        Document(" a", "f.txt, line 2"),
+        Document("a </s> a", "f.txt, line 3", name="third", fields={"url": "u"}),
+        "a",
+    ]
+    corpus = tokenize_documents(documents, tokenizer, keep_names=True)
+    assert corpus.names is not None
+    third = ("third", {"url": "u"})
+    expected = [("f.txt, line 1", {}), ("f.txt, line 2", {}), third, third, ("document 5", {})]
+    assert [tuple(one) for one in DocumentNames(corpus.names)] == expected
+    assert corpus.num_documents == len(expected)
+    with build_token_index(corpus, tokenizer, tmp_path / "i") as index:
+        assert [index.document(number).name for number in (0, 3)] == ["f.txt, line 1", "third"]
+
+
+def test_documents_of_a_program_are_numbered(tmp_path: Path) -> None:
+    with build_index_from_documents(
+        ["x", Document("y", "there")], ByteTokenizer(), tmp_path / "i", name="mine"
+    ) as index:
+        assert [index.document(number).name for number in (0, 1)] == ["mine, document 1", "there"]
 
 
 def test_special_tokens_in_the_text_are_noticed() -> None:

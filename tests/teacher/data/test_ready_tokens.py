@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_index import DocumentNames
 
 from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens, split_after
 from corpus_teacher.errors import InputError
@@ -49,6 +51,50 @@ def test_raw_bin(tmp_path: Path, dtype: str) -> None:
     assert ready.doc_starts is None
     named = path.rename(tmp_path / f"train.u{dtype[4:]}")
     np.testing.assert_array_equal(open_ready_tokens(named).tokens, TOKENS)
+
+
+@pytest.mark.parametrize("vocab_size", [300, 5_000, 60_000, 150_000])
+def test_the_width_of_raw_tokens_is_recognised_or_doubted(tmp_path: Path, vocab_size: int) -> None:
+    rng = np.random.default_rng(vocab_size)
+    tokens = np.minimum(rng.zipf(1.2, 4_000), vocab_size) - 1
+    for kind in ("uint16", "uint32"):
+        if kind == "uint16" and vocab_size > 1 << 16:
+            continue
+        path = tmp_path / f"{kind}.bin"
+        tokens.astype(kind).tofile(path)
+        ready = open_ready_tokens(path)
+        np.testing.assert_array_equal(ready.tokens, tokens)
+        assert ready.doubt is None
+        assert ("recognised" in ready.convention) == (kind == "uint32")
+        assert open_ready_tokens(path, dtype=kind).doubt is None
+    notes: list[str] = []
+    wrong = open_ready_tokens(tmp_path / "uint32.bin", dtype="uint16")
+    join_ready_tokens([wrong], vocab_size=None, end_of_document=1, folder=tmp_path, notes=notes)
+    assert "is read as uint16, but looks like uint32: every second 16-bit number is next to nothing" in notes[0]
+    if vocab_size == 60_000:  # pairs of ids of a smaller vocabulary make smaller numbers
+        wide = open_ready_tokens(tmp_path / "uint16.bin", dtype="uint32")
+        assert wide.doubt is None or "looks like uint16" in wide.doubt
+
+
+def test_two_halves_of_one_distribution_are_doubted(tmp_path: Path) -> None:
+    np.random.default_rng(0).integers(0, 50_000, 4_000).astype("<u2").tofile(tmp_path / "a.u32")
+    doubt = open_ready_tokens(tmp_path / "a.u32").doubt
+    assert doubt is not None
+    assert "looks like uint16: the upper halves" in doubt
+
+
+def test_a_wide_vocabulary_has_wide_tokens(tmp_path: Path) -> None:
+    TOKENS.astype("<u4").tofile(tmp_path / "a.bin")
+    assert open_ready_tokens(tmp_path / "a.bin", vocab_size=100_000).tokens.tolist() == TOKENS.tolist()
+    for name, dtype in (("a.bin", "uint16"), ("a.u16", "auto")):
+        (tmp_path / name).write_bytes((tmp_path / "a.bin").read_bytes())
+        with pytest.raises(InputError, match="can't hold tokens of a vocabulary of 100,000 in 16 bits"):
+            open_ready_tokens(tmp_path / name, dtype=dtype, vocab_size=100_000)
+    with pytest.raises(InputError, match="uint16 or uint32, not 'int8'"):
+        open_ready_tokens(tmp_path / "a.bin", dtype="int8")
+    os.mkfifo(tmp_path / "pipe.bin")
+    with pytest.raises(InputError, match="is a pipe, not a file"):
+        open_ready_tokens(tmp_path / "pipe.bin")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint16"])
@@ -180,6 +226,9 @@ def test_files_are_joined_and_a_file_ends_a_document(tmp_path: Path) -> None:
     assert corpus.tokens.dtype == np.uint16
     np.testing.assert_array_equal(corpus.doc_starts, [0, 3, 5, 6, 8, 10])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+    assert corpus.names is not None
+    names = [name for name, _ in DocumentNames(corpus.names)]
+    assert names == [f"{tmp_path}/a.npy, document {k}" for k in range(4)] + [f"{tmp_path}/b.npy, document 0"]
     for end, sentence in ((None, "neither --doc-offsets nor"), (4, "no token is the end-of-document id 4")):
         notes: list[str] = []
         corpus, _ = join_ready_tokens(files, vocab_size=10, end_of_document=end, folder=tmp_path, notes=notes)
