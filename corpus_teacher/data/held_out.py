@@ -21,7 +21,7 @@ from corpus_teacher.data.documents import Progress, ReadLog, silent
 from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
-from corpus_teacher.data.sources import find_sources
+from corpus_teacher.data.sources import Inventory, find_sources
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
 
@@ -118,7 +118,7 @@ def _batch(held: list[tuple[npt.NDArray[Any], bool, int]], length: int) -> HeldO
 
 def read_held_out(
     index: CorpusIndex,
-    specs: list[str],
+    specs: list[str] | Inventory,
     tokenizer: Tokenizer | None,
     *,
     read: ReadOptions | None = None,
@@ -131,8 +131,8 @@ def read_held_out(
     Parameters
     ----------
     index : CorpusIndex
-    specs : list of str
-        See `find_sources`; .npy and .bin are ready tokens.
+    specs : list of str, or Inventory
+        See `find_sources`, or what it found; .npy and .bin are ready tokens.
     tokenizer : Tokenizer, optional
         The index's; text needs it.
     read, dtype : optional
@@ -146,7 +146,7 @@ def read_held_out(
     """
     if limit is not None and limit < 2:
         raise ConfigError(f"a limit of {limit} tokens leaves nothing to predict: take at least 2")
-    inventory = find_sources(specs)
+    inventory = specs if isinstance(specs, Inventory) else find_sources(specs)
     ready = [source for source in inventory.sources if source.kind == "tokens"]
     folder = Path(tempfile.gettempdir())
     if ready and len(ready) < len(inventory.sources):

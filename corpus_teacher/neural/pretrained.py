@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
 
@@ -146,12 +147,14 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of loading and saving."""
-    logging = transformers.utils.logging
-    was_on = logging.is_progress_bar_enabled()
+    """Without the progress bars of loading and saving, and without a line for each time that the hub is asked again."""
+    logging, hub = transformers.utils.logging, huggingface_hub.utils.logging
+    was_on, level = logging.is_progress_bar_enabled(), hub.get_verbosity()
     logging.disable_progress_bar()
+    hub.set_verbosity_error()
     try:
         yield
     finally:
+        hub.set_verbosity(level)
         if was_on:
             logging.enable_progress_bar()

@@ -148,7 +148,7 @@ def measure(job: Job) -> dict[str, Any]:
 def train_parts(settings: RunSettings, parts: Parts) -> TrainingResult:
     """Train what was assembled."""
     return train_student(
-        settings.config(),
+        settings.config(len(parts.train)),
         parts.student,
         parts.train,
         parts.held_out,

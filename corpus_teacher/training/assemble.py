@@ -22,7 +22,7 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, read_held_out
 from corpus_teacher.data.opening import check_estimator, index_tokenizer, open_index
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.sources import find_sources
+from corpus_teacher.data.sources import Inventory, find_sources
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
@@ -186,11 +186,15 @@ class OpenData:
     index : CorpusIndex
     tokenizer : Tokenizer or None
         The index's, where it has one.
+    held_out, train : Inventory
+        What their sources are; train is None where the index's own text is read.
     """
 
     settings: DataSettings
     index: Any
     tokenizer: Tokenizer | None
+    held_out: Inventory
+    train: Inventory | None
 
     @property
     def num_windows(self) -> int | None:
@@ -210,10 +214,10 @@ class OpenData:
             "dtype": said.token_dtype,
             "progress": reading,
         }
-        held_out = read_held_out(index, list(said.held_out), self.tokenizer, limit=said.held_out_tokens, **options)
+        held_out = read_held_out(index, self.held_out, self.tokenizer, limit=said.held_out_tokens, **options)
         tokens, starts = index.tokens, index.doc_starts
-        if said.train:
-            corpus = read_held_out(index, list(said.train), self.tokenizer, **options).corpus
+        if self.train is not None:
+            corpus = read_held_out(index, self.train, self.tokenizer, **options).corpus
             tokens, starts = corpus.tokens, corpus.doc_starts
         limit = None if said.train_tokens is None else said.train_tokens // said.length
         train = TokenWindows(tokens, said.length, seed=seed, doc_starts=starts, limit=limit)
@@ -228,12 +232,13 @@ def open_data(said: DataSettings, stack: ExitStack) -> OpenData:
     with _within("data.index"):
         index = stack.enter_context(open_index(said.index))
         tokenizer = index_tokenizer(index) if index.metadata.get("tokenizer") else None
+    found: dict[str, Inventory | None] = {"train": None}
     for name in ("train", "held_out"):
         sources = list(getattr(said, name))
         if sources:
             with _within(f"data.{name}"):
-                find_sources(sources)
-    return OpenData(said, index, tokenizer)
+                found[name] = find_sources(sources)
+    return OpenData(said, index, tokenizer, **found)  # type: ignore[arg-type]
 
 
 def _predicted_bytes(held_out: HeldOut, windows: TokenWindows) -> int | None:

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from corpus_teacher.cli.main import app
 from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError, OutputError, TrainingInterrupted
 from corpus_teacher.settings import to_toml
-from corpus_teacher.training import load_student
-from corpus_teacher.training.assemble import assembled
-from corpus_teacher.training.command import run_training
+from corpus_teacher.training import assemble, load_student, make_student
+from corpus_teacher.training.assemble import assembled, open_training
+from corpus_teacher.training.command import run_opened, run_training
 from corpus_teacher.training.settings import make_run, merged, read_run, tomllib
 
 pytestmark = pytest.mark.slow
@@ -298,6 +298,32 @@ def test_what_is_not_there_is_told_before_anything_is_read(
     file.write_text(_toml(settings.to_dict()))
     checked = CliRunner().invoke(app, ["train", str(file), "--check"])
     assert checked.exit_code != 0
+
+
+def test_every_table_is_opened_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a check, and by the run that goes on from it."""
+    opened: list[str] = []
+    for name in ("open_index", "find_sources", "check_model"):
+        plain = getattr(assemble, name)
+        monkeypatch.setattr(assemble, name, lambda what, plain=plain: opened.append(str(what)) or plain(what))
+    make_student(STUDENT, vocab_size=VOCAB).save_pretrained(tmp_path / "teacher")
+    settings = make_run(
+        table(
+            place,
+            tmp_path / "run",
+            data={"train": str(place / "other.npy")},
+            corpus={"index": str(place / "larger")},
+            neural={"model": str(tmp_path / "teacher")},
+            training={"max_steps": 1},
+        )
+    )
+    places = [place / "index", [str(place / "other.npy")], [str(place / "held.npy")], place / "larger"]
+    expected = [*map(str, places), str(tmp_path / "teacher")]
+    with open_training(settings) as checked:
+        assert opened == expected
+        assert checked.plan().steps == 1
+        run_opened(checked)
+    assert opened == expected
 
 
 def _toml(values: dict[str, Any]) -> str:
