@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,13 +101,13 @@ def fit_estimator(
     with open_index(path) as index:
         made = resolve_estimator(estimator, index, max_order)
         target = default_path(index, made) if out is None else Path(out)
-        if target.exists() and not overwrite:
-            raise IndexExistsError(f"{target} exists already: say --overwrite to replace it, or name another --out")
+        if os.path.lexists(target) and not overwrite:
+            raise IndexExistsError(f"{target} exists already: choose another name, or ask to overwrite it")
         progress("fit", 0, None)
         begin = time.perf_counter()
         fitted = made.fit(index)
         seconds = time.perf_counter() - begin
-        fitted.save(target)
+        fitted.save(target, overwrite=overwrite)
         facts = fitted.facts
         if "nats" in facts:
             nats, positions = float(facts["nats"]), int(facts["positions"])

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from corpus_index import files
 from corpus_index._kernels import ngrams, walk
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexExistsError, IndexWriteError, QueryError
@@ -265,31 +266,19 @@ def _encodable(word: str) -> bool:
 
 @contextlib.contextmanager
 def _whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """A file beside path that takes its name at the end of the block, and is removed if the block fails."""
-    _check_free(path, overwrite)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A file that takes the name path, whole, at the end of the block; packed if it ends in .gz."""
     try:
         with contextlib.ExitStack() as stack:
-            raw: BinaryIO = stack.enter_context(part.open("wb"))
+            raw = stack.enter_context(files.whole_file(path, overwrite=overwrite))
             out = raw
             if path.suffix == ".gz":  # without name and time: the same model makes the same bytes
                 out = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, 0))  # type: ignore[assignment]
             yield out
-        _check_free(path, overwrite)
-        part.replace(path)
+    except (FileExistsError, IsADirectoryError) as error:
+        raise IndexExistsError(f"{path} exists already: choose another name, or ask to overwrite it") from error
     except OSError as error:
-        if isinstance(error, IndexExistsError):
-            raise
         free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.is_dir() else 0.0
         raise IndexWriteError(
             f"{path} can't be written ({error.strerror or error}; {free:,.0f} MB are free there): "
             "choose another place; nothing was kept"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # it has its name, or never was
-            part.unlink()
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    if path.is_dir() or (os.path.lexists(path) and not overwrite):
-        raise IndexExistsError(f"{path} exists already: choose another name, or ask to overwrite it (--overwrite)")

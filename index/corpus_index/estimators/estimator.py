@@ -8,18 +8,17 @@ refuses another index's.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from corpus_index._kernels.exclusion_sums import CLASSES
 from corpus_index.core.matching import Matcher
-from corpus_index.errors import IndexFormatError, IndexWriteError, QueryError
+from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.estimators import kept
 from corpus_index.estimators.counts_of_counts import MOST_ORDERS
 from corpus_index.estimators.registry import ESTIMATORS, REGISTRY, Row, Summary
 
@@ -137,13 +136,15 @@ class Estimator:
             counts = index.left_counts
         return counts, np.array([0.0, *self.discounts[0]])[np.minimum(counts, 3)], 1.0 / words
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the estimator as JSON.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the estimator as JSON, whole or not at all.
 
         Raises
         ------
+        IndexExistsError
+            If a file stands there, and overwrite is False.
         IndexWriteError
-            If it can't be written.
+            If it can't be written; a file that stood there stays.
         """
         content = {
             "name": self.name,
@@ -157,10 +158,7 @@ class Estimator:
             "ratios": self.ratios,
             "facts": self.facts,
         }
-        try:
-            Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise IndexWriteError(f"the estimator {path} can't be written ({error.strerror or error})") from error
+        kept.write_fields(path, content, overwrite=overwrite)
 
 
 def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -> Estimator:
@@ -222,17 +220,13 @@ def load_estimator(path: str | os.PathLike[str], index: Matcher) -> Estimator:
     Raises
     ------
     IndexFormatError
-        If the file is not an estimator, or was fitted on another index.
+        If the file is damaged or not an estimator, or was fitted on another index.
     """
+    content = kept.read_fields(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        for key in ("discounts", "strengths", "ratios"):
-            content[key] = tuple(tuple(row) for row in content.get(key, ()))
-        kept = {key: content.pop(key) for key in ("fingerprint", "facts")}
-        estimator = replace(make_estimator(**content), **kept)
-    except FileNotFoundError:
-        raise IndexFormatError(f"there is no estimator at {path}: fit one, and save it there") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        set_later = {key: content.pop(key) for key in ("fingerprint", "facts")}
+        estimator = replace(make_estimator(**content), **set_later)
+    except (ValueError, TypeError, KeyError) as error:
         raise IndexFormatError(f"{path} is not an estimator ({error}): fit one again") from error
     if estimator.fingerprint != index.fingerprint:
         raise IndexFormatError(f"{path} was fitted on another index than {index.path}: fit it again")
