@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import files
+from corpus_index import files, manifest
 
 from corpus_teacher.errors import CorpusIndexError, FolderInUseError, OutputError
 
@@ -83,6 +83,36 @@ def write_array(path: str | os.PathLike[str], array: npt.NDArray[Any]) -> None:
         file.write(plain.reshape(-1).view(np.uint8).data)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read; a pipe, a device or a folder is refused without waiting for it.
+
+    Raises
+    ------
+    OSError
+    """
+    return os.fdopen(manifest.open_regular(path), "rb")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON of a regular file of bounded size and depth, no key twice in one object.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    return manifest.read_json(path)
+
+
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk, where the system can: after the first write of a file that grows."""
+    files.sync_folder(path)
+
+
+def clear_leftovers(parent: Path, *prefixes: str) -> None:
+    """Remove what killed runs left of their `new_folder`s in parent; what a living run is filling is left alone."""
+    files.clear_leftovers(parent, *prefixes)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, prefix: str, *, replace: bool = False) -> Iterator[Path]:
     """A scratch folder beside path, which takes that name, whole and on the disk, when the block ends.
@@ -132,9 +162,13 @@ def held_folder(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
     """
     folder = Path(folder)
     sign = folder / LOCK_FILE
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {folder} can't be made ({error.strerror or error}): name another one") from error
     lock = None
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = files.lock_file(sign, f"process {os.getpid()} on {socket.gethostname()}".encode())
         except OSError as error:
@@ -150,6 +184,9 @@ def held_folder(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
     finally:
         if lock is not None:
             lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where nothing was written
 
 
 def _reader_of(sign: Path) -> str:

@@ -45,9 +45,10 @@ def write_page(render: Any, path: Path) -> None:
         If it can't be written.
     """
     from corpus_teacher.errors import OutputError
+    from corpus_teacher.files import write_text
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"the page {path} can't be written ({error.strerror or error})") from error
+    write_text(path, render())

@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from corpus_teacher.files import write_text
 from corpus_teacher.pages.page import INK, image, page, plain_axes
 
 COLOURS = {"hard": "#6b7280", "corpus": "#0f766e", "label-smoothing": "#c2710c"}
@@ -39,10 +40,10 @@ def write_report(answer: Mapping[str, Any], path: str | Path) -> None:
 
     Raises
     ------
-    OSError
+    OutputError
         If it can't be written.
     """
-    Path(path).write_text(render_report(answer), encoding="utf-8")
+    write_text(path, render_report(answer))
 
 
 def render_report(answer: Mapping[str, Any]) -> str:

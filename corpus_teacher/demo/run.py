@@ -9,7 +9,6 @@ the same students; only the last digits depend on how it adds up.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -41,6 +40,7 @@ from corpus_teacher.data import (
 )
 from corpus_teacher.demo.page import write_report
 from corpus_teacher.errors import OutputError
+from corpus_teacher.files import write_json
 from corpus_teacher.losses import epsilon_of_entropy, shift_labels
 from corpus_teacher.standard_library import split_standard_library
 from corpus_teacher.targets.soft import SoftTargets
@@ -245,11 +245,8 @@ def run_demo(
         index.close()
     answer["stage_s"] = {name: round(stage, 2) for name, stage in stage_s.items()}
     answer["total_s"] = round(time.perf_counter() - began, 2)
-    try:
-        (out / "results.json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
-        write_report(answer, out / "report.html")
-    except OSError as error:
-        raise OutputError(f"the results can't be written to {out}: {error.strerror or error}") from error
+    write_json(out / "results.json", answer)
+    write_report(answer, out / "report.html")
     _print(answer, out, console)
     return answer
 

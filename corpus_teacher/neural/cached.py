@@ -7,7 +7,9 @@ seen has no answer: it is refused, or marked as not valid where a fallback is to
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
-from corpus_teacher.errors import ConfigError, InputError, MissingWindowError, TokenizerError
+from corpus_teacher.errors import CacheError, ConfigError, InputError, MissingWindowError, TokenizerError
 from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets
 from corpus_teacher.neural.identity import token_rows, window_keys
@@ -157,10 +159,18 @@ class CachedTeacher(ContentTeacher):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("path", "k", "tail", "missing", "device", "base")
-        return {name: getattr(self, name) for name in names} | {"kept": self.kept if self.is_hidden else None}
+        settings = {name: getattr(self, name) for name in names} | {"kept": self.kept if self.is_hidden else None}
+        return {"settings": settings, "said_by": self._said_by()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(CachedTeacher(**state).__dict__)
+        self.__dict__.update(CachedTeacher(**state["settings"]).__dict__)
+        if self._said_by() != state["said_by"]:
+            raise CacheError(f"the cache {self.path} was replaced since it was pickled: open it again")
+
+    def _said_by(self) -> str:
+        """What stays while a cache grows: teacher, format and length, hashed."""
+        content = [self.manifest[name] for name in ("teacher", "kept", "length")]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> dict[str, Any]:
         """Of the model that said it; see `NeuralTeacher.identity`."""

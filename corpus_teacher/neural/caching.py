@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,12 +23,22 @@ import torch
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.windows import TokenWindows
 from corpus_teacher.errors import CacheError, ConfigError, OutputError
+from corpus_teacher.files import LOCK_FILE, held_folder, write_bytes
 from corpus_teacher.neural.cached import CachedTeacher
 from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import TargetFormat
 from corpus_teacher.neural.identity import window_keys
 from corpus_teacher.neural.live import NeuralTeacher, kept_rows
-from corpus_teacher.neural.shards import MANIFEST, Shard, read_manifest, replace_file, write_manifest, write_shard
+from corpus_teacher.neural.shards import (
+    MANIFEST,
+    Shard,
+    clear_strays,
+    is_leftover,
+    read_manifest,
+    shard_name,
+    write_manifest,
+    write_shard,
+)
 from corpus_teacher.settings import CACHE_KINDS
 
 HEAD = "head.pt"
@@ -120,7 +130,7 @@ def write_cache(
     ConfigError
         A format that the teacher can't give.
     OutputError
-        If it can't be written, or `out` holds something else.
+        If it can't be written, `out` holds something else, or another run is writing there.
     """
     if min(shard_tokens, rows) < 1:
         raise ConfigError(f"shard_tokens is {shard_tokens} and rows {rows}: give at least 1 of both")
@@ -142,36 +152,43 @@ def write_cache(
     head = _head_content(teacher) if is_hidden else None
     if head is not None:
         fields["head"] = {"file": HEAD, "bytes": len(head), "sha256": hashlib.sha256(head).hexdigest()}
-    prepare_cache(out, fields, head, overwrite=overwrite)
-    seen = {key.tobytes() for entry in fields["shards"] for key in Shard(out / entry["file"], entry).keys}
-    known = len(seen)
-    codec = RecordCodec(kept, teacher.vocab_size, windows.length, fields["hidden_size"])
-    done = 0
-    for read, ids in _new_windows(windows, seen, fields["shard_windows"]):
-        records: list[bytes] = []
-        cut = 0.0
-        for lo in range(0, len(ids), rows):
-            progress(
-                "cache", done + (read - done) * lo / len(ids), len(windows), (read - len(ids) + lo) * windows.length
-            )
-            found, mass = _records(teacher, ids[lo : lo + rows], codec)
-            records += found
-            cut += mass
-        name = f"shard-{len(fields['shards']):05d}.bin"
-        fields["shards"].append({**write_shard(out / name, window_keys(ids), records), "cut_mass": cut})
-        write_manifest(out, fields)
-        done = read
+    with held_folder(out, "being written"):
+        prepare_cache(out, fields, head, overwrite=overwrite)
+        seen = {key.tobytes() for entry in fields["shards"] for key in Shard(out / entry["file"], entry).keys}
+        known = len(seen)
+        codec = RecordCodec(kept, teacher.vocab_size, windows.length, fields["hidden_size"])
+        done = 0
+        for read, ids in _new_windows(windows, seen, fields["shard_windows"]):
+            records: list[bytes] = []
+            cut = 0.0
+            for lo in range(0, len(ids), rows):
+                progress(
+                    "cache", done + (read - done) * lo / len(ids), len(windows), (read - len(ids) + lo) * windows.length
+                )
+                found, mass = _records(teacher, ids[lo : lo + rows], codec)
+                records += found
+                cut += mass
+            path = out / shard_name(len(fields["shards"]))
+            fields["shards"].append({**write_shard(path, window_keys(ids), records), "cut_mass": cut})
+            write_manifest(out, fields)
+            done = read
     progress("cache", len(windows), len(windows), len(windows) * windows.length)
     return summary_of(out, fields, kept, len(seen) - known, time.perf_counter() - begin)
 
 
 def prepare_cache(out: Path, fields: dict[str, Any], head: bytes | None, *, overwrite: bool) -> None:
-    """Make the folder with an empty manifest, or take over the shards of a cache that is to be completed."""
-    if overwrite and out.exists():
-        read_manifest(out)  # never delete what isn't a cache
-        shutil.rmtree(out)
-    if (out / MANIFEST).is_file():
-        begun = read_manifest(out)
+    """Write an empty manifest, or take over the shards of a cache that is to be completed; in a folder that is held.
+
+    What killed runs left is removed, and so are the shards of a cache that is begun anew; files of others stay.
+    """
+    begun = None
+    if (out / MANIFEST).is_file() or overwrite:
+        begun = read_manifest(out)  # never touch what isn't a cache
+    if begun is None:
+        others = [name for name in os.listdir(out) if name != LOCK_FILE and not is_leftover(name)]
+        if others:
+            raise OutputError(f"{out} is not empty and holds no cache: name a new folder")
+    elif not overwrite:
         for name in ("teacher", "kept", "length", "hidden_size", "shard_windows", "head"):
             if begun[name] != fields[name]:
                 raise CacheError(
@@ -179,18 +196,13 @@ def prepare_cache(out: Path, fields: dict[str, Any], head: bytes | None, *, over
                     "elsewhere, or begin anew with overwrite"
                 )
         fields["shards"] = begun["shards"]
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise OutputError(f"{out} is not empty and holds no cache: name a new folder")
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{out} can't be made ({error.strerror}): name another folder") from error
-    if head is not None:
-        replace_file(out / HEAD, head)
-    write_manifest(out, fields)
+    if begun is None or overwrite:
+        write_manifest(out, fields)
+    clear_strays(out, fields)
+    if head is not None and (begun is None or overwrite or not (out / HEAD).is_file()):
+        write_bytes(out / HEAD, head)
+    elif head is None and overwrite:
+        (out / HEAD).unlink(missing_ok=True)
 
 
 def _new_windows(windows: TokenWindows, seen: set[bytes], size: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

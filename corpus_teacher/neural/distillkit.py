@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from corpus_teacher.errors import ConfigError, InputError, OutputError
+from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.files import whole_file
 from corpus_teacher.neural.distillkit_format import ColumnFormat, pack_bits, unpack_bits
 from corpus_teacher.neural.formats import SparseRows, TargetFormat
 from corpus_teacher.neural.live import LogitSource, kept_rows
@@ -175,20 +176,13 @@ def write_distillkit(
     path, kept = Path(path), TargetFormat("top-k", k=form.k)
     bytes_column = pa.list_(pa.list_(pa.uint8()))
     schema = pa.schema([("input_ids", pa.list_(pa.uint64())), (LOGS, bytes_column), (IDS, bytes_column)])
-    partial, count = path.with_name(f"{path.name}.partial"), 0
-    try:
-        with pq.ParquetWriter(partial, schema) as writer:
-            for window in _upto(windows):
-                ids = np.asarray(window["input_ids"], np.int64)
-                columns = to_distillkit(kept_rows(source, ids[None], kept), form)
-                writer.write_table(
-                    pa.table({"input_ids": [ids.tolist()], **{n: [c] for n, c in columns.items()}}, schema)
-                )
-                count += 1
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} can't be written ({error.strerror or error}): write elsewhere") from error
+    count = 0
+    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+        for window in _upto(windows):
+            ids = np.asarray(window["input_ids"], np.int64)
+            columns = to_distillkit(kept_rows(source, ids[None], kept), form)
+            writer.write_table(pa.table({"input_ids": [ids.tolist()], **{n: [c] for n, c in columns.items()}}, schema))
+            count += 1
     return count
 
 

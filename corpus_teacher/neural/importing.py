@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import InputError
+from corpus_teacher.files import held_folder
 from corpus_teacher.neural.caching import SHARD_TOKENS, CacheSummary, prepare_cache, summary_of
 from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import SparseRows, TargetFormat
 from corpus_teacher.neural.identity import token_rows, window_keys
-from corpus_teacher.neural.shards import write_manifest, write_shard
+from corpus_teacher.neural.shards import Shard, shard_name, write_manifest, write_shard
 
 
 def import_rows(
@@ -38,7 +40,7 @@ def import_rows(
         As `distillkit.read_distillkit` yields them; those of `megatron.read_megatron` beside their windows. All windows
         of one length; one that comes twice is taken once.
     out : path
-        A new folder.
+        A new folder, or one that was begun with the same arguments, which is completed.
     vocab_size : int
         V.
     k : int
@@ -69,39 +71,43 @@ def import_rows(
     codec: RecordCodec | None = None
     held: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
-    cut = 0.0
+    known, cut = 0, 0.0
 
     def write() -> None:
-        file = out / f"shard-{len(fields['shards']):05d}.bin"
+        file = out / shard_name(len(fields["shards"]))
         fields["shards"].append({**write_shard(file, list(held), list(held.values())), "cut_mass": cut})
         write_manifest(out, fields)
         held.clear()
 
-    for ids, rows in pairs:
-        window = token_rows(ids, vocab_size)
-        length = window.shape[1]
+    with ExitStack() as held_while:
+        for ids, rows in pairs:
+            window = token_rows(ids, vocab_size)
+            length = window.shape[1]
+            if codec is None:
+                codec = RecordCodec(kept, vocab_size, length)
+                fields = _fields(name, vocab_size, tokenizer, kept, length, max(1, shard_tokens // length))
+                held_while.enter_context(held_folder(out, "being written"))
+                prepare_cache(out, fields, None, overwrite=False)
+                seen = {key.tobytes() for entry in fields["shards"] for key in Shard(out / entry["file"], entry).keys}
+                known = len(seen)
+            if length != codec.length or rows.lengths.shape[0] != length or int(rows.lengths.max()) > k:
+                raise InputError(
+                    f"a window of {length} tokens comes with {rows.lengths.shape[0]} positions of at most "
+                    f"{int(rows.lengths.max())} tokens: all need {codec.length} positions of at most {k}"
+                )
+            key = window_keys(window)[0]
+            if key not in seen:
+                seen.add(key)
+                held[key] = codec.encode_sparse(rows)
+                cut += float(rows.tail.double().sum())
+            if len(held) == fields["shard_windows"]:
+                write()
+                cut = 0.0
         if codec is None:
-            codec = RecordCodec(kept, vocab_size, length)
-            fields = _fields(name, vocab_size, tokenizer, kept, length, max(1, shard_tokens // length))
-            prepare_cache(out, fields, None, overwrite=False)
-        if length != codec.length or rows.lengths.shape[0] != length or int(rows.lengths.max()) > k:
-            raise InputError(
-                f"a window of {length} tokens comes with {rows.lengths.shape[0]} positions of at most "
-                f"{int(rows.lengths.max())} tokens: all need {codec.length} positions of at most {k}"
-            )
-        key = window_keys(window)[0]
-        if key not in seen:
-            seen.add(key)
-            held[key] = codec.encode_sparse(rows)
-            cut += float(rows.tail.double().sum())
-        if len(held) == fields["shard_windows"]:
+            raise InputError("there are no windows to import: the source is empty")
+        if held:
             write()
-            cut = 0.0
-    if codec is None:
-        raise InputError("there are no windows to import: the source is empty")
-    if held:
-        write()
-    return summary_of(out, fields, kept, len(seen), time.perf_counter() - begin)
+    return summary_of(out, fields, kept, len(seen) - known, time.perf_counter() - begin)
 
 
 def _fields(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from corpus_teacher.files import write_text
 from corpus_teacher.pages.page import INK, PALETTE, card, image, page, plot, table
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ def write_duplicates_report(answer: RepeatsAnswer, path: str | Path) -> None:
 
     Raises
     ------
-    OSError
+    OutputError
         If it can't be written.
     """
-    Path(path).write_text(render_duplicates_report(answer), encoding="utf-8")
+    write_text(path, render_duplicates_report(answer))
 
 
 def render_duplicates_report(answer: RepeatsAnswer) -> str:

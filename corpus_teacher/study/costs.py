@@ -17,7 +17,7 @@ from typing import Any
 from corpus_teacher.data import Progress
 from corpus_teacher.data.documents import silent
 from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.files import write_json
+from corpus_teacher.files import held_folder, write_json
 from corpus_teacher.study.data import StudyData, study_data
 from corpus_teacher.study.measuring import train_parts
 from corpus_teacher.study.settings import Cell, Study
@@ -92,7 +92,15 @@ def step_costs(
     """
     if steps < 1 or rounds < 1:
         raise ConfigError(f"steps is {steps} and rounds is {rounds}: give at least 1")
-    data = study_data(study, Path(out), reading)
+    with held_folder(out, "being written by a study"):
+        return _step_costs(study, Path(out), steps, rounds, reading, report)
+
+
+def _step_costs(
+    study: Study, out: Path, steps: int, rounds: int, reading: Progress, report: Callable[[StepCost], None] | None
+) -> list[StepCost]:
+    """`step_costs` in a folder that is held."""
+    data = study_data(study, out, reading)
     place = (study.headline["size"], study.headline["budget"])
     cells = [Cell(arm, *place) for arm in study.arm_order()]
     cells = [cell for cell in cells if study.has(cell) and not study.references(cell)]
@@ -104,7 +112,7 @@ def step_costs(
         found.append(StepCost(*cell, steps, tuple(ours for _, ours in pairs), tuple(theirs for theirs, _ in pairs)))
         if report is not None:
             report(found[-1])
-    write_json(Path(out, COSTS_FILE), [asdict(one) | {"ratio": one.ratio} for one in found])
+    write_json(out / COSTS_FILE, [asdict(one) | {"ratio": one.ratio} for one in found])
     return found
 
 

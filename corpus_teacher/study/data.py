@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,11 +35,15 @@ from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizers import parse_vocab_size
-from corpus_teacher.errors import ConfigError, InputError, OutputError
+from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.files import new_folder, write_array, write_json
 from corpus_teacher.standard_library import read_standard_library
 from corpus_teacher.study.checks import label_invariance, overlap_shares
 from corpus_teacher.study.plans import DataPlan
 from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Study
+
+MAKING = ".making-"
+"""Of the names of folders in data/ that aren't whole yet."""
 
 MANIFEST = "data.json"
 _FORMAT = 3
@@ -96,20 +97,10 @@ def study_data(study: Study, out: Path, progress: Progress = silent) -> StudyDat
     folder = out / "data" / fingerprint[:12]
     if (folder / MANIFEST).is_file():
         return StudyData(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-    except OSError as error:
-        raise OutputError(f"the folder {folder.parent} can't be made: {error.strerror or error}") from error
-    try:
+    with new_folder(folder, MAKING) as scratch:
         manifest = _make(plan, documents, texts, scratch, progress) | {"text_sha256": hashes}
         manifest["fingerprint"] = fingerprint
-        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, folder)
-    except OSError as error:
-        raise OutputError(f"the data can't be written to {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        write_json(scratch / MANIFEST, manifest)
     return StudyData(folder, manifest)
 
 
@@ -215,9 +206,9 @@ def _write_domain(
         )
     starts = np.concatenate([[0], np.cumsum(lengths[fine])])
     spans = zip(corpus.doc_starts[fine].tolist(), corpus.doc_starts[fine + 1].tolist(), strict=True)
-    np.save(folder / f"{name}.npy", np.concatenate([corpus.tokens[begin:end] for begin, end in spans]))
-    np.save(folder / f"{name}.starts.npy", starts)
-    np.save(folder / f"{name}.bytes.npy", np.array([len(documents[number].text.encode()) for number in fine]))
+    write_array(folder / f"{name}.npy", np.concatenate([corpus.tokens[begin:end] for begin, end in spans]))
+    write_array(folder / f"{name}.starts.npy", starts)
+    write_array(folder / f"{name}.bytes.npy", np.array([len(documents[number].text.encode()) for number in fine]))
     return {
         "documents": len(fine),
         "tokens": int(starts[-1]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -24,7 +23,7 @@ import corpus_teacher
 from corpus_teacher.data import available_cores, peak_memory_bytes
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.tokenizers import token_dtype
-from corpus_teacher.errors import OutputError
+from corpus_teacher.files import write_array, write_json
 from corpus_teacher.on_policy import continue_rows
 from corpus_teacher.study.data import StudyData
 from corpus_teacher.study.metrics import corpus_context, score, summarize
@@ -36,6 +35,9 @@ from corpus_teacher.training import TrainingResult, load_student, train_student
 from corpus_teacher.training.assemble import Parts, assembled
 from corpus_teacher.training.model_folder import save_student
 from corpus_teacher.training.settings import RunSettings
+
+SAVING = ".saving-"
+"""Of the names of folders in students/ that aren't whole yet."""
 
 _WRITTEN_ROWS = 64
 
@@ -211,14 +213,8 @@ def written_text(folder: Path, settings: RunSettings, data: StudyData) -> tuple[
         drawn = continue_rows(writer, start, prompt_len=1, generator=generator, vocab_size=vocab_size)
         pieces.append(drawn.numpy().astype(token_dtype(vocab_size)))
     seconds = time.perf_counter() - begin
-    try:
-        # another process may write the very same
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npy", delete=False) as file:
-            np.save(file, np.concatenate(pieces).reshape(-1))
-        os.replace(file.name, path)
-        told.write_text(json.dumps({"seconds": seconds}) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    write_array(path, np.concatenate(pieces).reshape(-1))  # another process may write the very same
+    write_json(told, {"seconds": seconds}, indent=None)
     return path, seconds
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus_teacher.errors import InputError, OutputError
-from corpus_teacher.study.measuring import Job
+from corpus_teacher.errors import InputError
+from corpus_teacher.files import new_folder
+from corpus_teacher.study.measuring import SAVING, Job
 from corpus_teacher.study.rows import ROWS_FILE, has_rows, read_rows
 
 STUDENTS = "students"
@@ -51,11 +50,5 @@ class Done:
 
 def _copy(source: Path, target: Path) -> None:
     """A folder that appears when it is whole."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".saving-"))
+    with new_folder(target, SAVING, replace=True) as scratch:
         shutil.copytree(source, scratch, dirs_exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise OutputError(f"the student can't be copied to {target}: {error.strerror or error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus_teacher.errors import InputError, OutputError
-from corpus_teacher.files import write_bytes
+from corpus_teacher.files import sync_folder, write_bytes
 
 ROWS_FILE, PACKED_FILE = "rows.jsonl", "rows.jsonl.xz"
 
@@ -123,10 +123,19 @@ class RowWriter:
         """Write a row, on the disk when this returns; infinity and NaN, which JSON lacks, become null."""
         line = json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            with open(self.path, "ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            is_new = not self.path.exists()
+            with open(self.path, "ab", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                try:
+                    left = memoryview(line.encode())
+                    while left:
+                        left = left[file.write(left) :]
+                    os.fsync(file.fileno())
+                except BaseException:
+                    file.truncate(size)  # a disk that is full takes a part of a line
+                    raise
+            if is_new:
+                sync_folder(self.path.parent)
         except OSError as error:
             raise self._failure(error) from error
 

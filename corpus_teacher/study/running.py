@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 from corpus_teacher.data import Progress, available_cores
 from corpus_teacher.data.documents import silent
 from corpus_teacher.errors import ConfigError, OutputError, StudyError
+from corpus_teacher.files import clear_leftovers, held_folder, write_json
 from corpus_teacher.study.costs import read_costs
-from corpus_teacher.study.data import StudyData, study_data
-from corpus_teacher.study.measuring import Job, measure
+from corpus_teacher.study.data import MAKING, StudyData, study_data
+from corpus_teacher.study.measuring import SAVING, Job, measure
 from corpus_teacher.study.reuse import STUDENTS, Done
 from corpus_teacher.study.rows import RowWriter, finite, read_rows
 from corpus_teacher.study.settings import TUNE, Cell, Study
@@ -106,11 +107,25 @@ def run_study(
     StudyError
         A process of a training that was killed.
     InputError, TokenizerError, OutputError
-        Sources and folders that can't be used.
+        Sources and folders that can't be used; a folder in which another study is running.
     """
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}: run at least 1 training at a time")
     out = Path(out)
+    with held_folder(out, "being written by a study"):
+        return _run(study, out, jobs, share, reuse, reading, progress)
+
+
+def _run(
+    study: Study,
+    out: Path,
+    jobs: int,
+    share: tuple[int, int],
+    reuse: Sequence[str | Path],
+    reading: Progress,
+    progress: Callable[[StudyProgress], None] | None,
+) -> list[dict[str, Any]]:
+    """`run_study` in a folder that is held."""
     _begin(study, out)
     data = study_data(study, out, reading)
     writer, rows = RowWriter(out), {row["fingerprint"]: row for row in read_rows(out)}
@@ -320,25 +335,20 @@ def _share(threads: int) -> None:
 
 
 def _begin(study: Study, out: Path) -> None:
-    """Make the folder, and write down the resolved study; refuse a folder of another one."""
+    """Write down the resolved study, and remove what killed runs left; refuse a folder of another one."""
     path = out / STUDY_FILE
     try:
-        out.mkdir(parents=True, exist_ok=True)
         begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
         raise ConfigError(f"{path} is no JSON: choose another --out") from error
     except OSError as error:
-        raise OutputError(f"the folder {out} can't be made: {error.strerror or error}") from error
+        raise OutputError(f"{path} can't be read: {error.strerror or error}") from error
     if begun is not None and begun.get("name") != study.name:
         raise ConfigError(f"{out} holds the study {begun.get('name')!r}, not {study.name!r}: choose another --out")
-    try:
-        # replaced, not appended to: the rows tell what was run, this file what is asked for now
-        said = {**study.describe(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    clear_leftovers(out / "data", MAKING)
+    clear_leftovers(out / STUDENTS, SAVING)
+    # replaced, not appended to: the rows tell what was run, this file what is asked for now
+    write_json(path, {**study.describe(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 
 def _portable(value: Any, out: Path) -> Any:

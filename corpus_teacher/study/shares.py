@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from corpus_teacher.errors import ConfigError, InputError, OutputError
-from corpus_teacher.files import write_json
+from corpus_teacher.files import held_folder, write_json
 from corpus_teacher.study.rows import RowWriter, read_rows
 from corpus_teacher.study.settings import Cell, Study
 
@@ -80,6 +80,12 @@ def join_studies(out: str | Path, folders: Sequence[str | Path]) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {out} can't be made: {error.strerror or error}") from error
+    with held_folder(out, "being written by a study"):
+        return _join(out, described, first)
+
+
+def _join(out: Path, described: Mapping[Path, dict[str, Any]], first: Path) -> int:
+    """`join_studies` in a folder that is held."""
     if not (out / STUDY_FILE).is_file():
         write_json(out / STUDY_FILE, described[first])
     have = {row["fingerprint"] for row in read_rows(out)}

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ import numpy.typing as npt
 
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError, OutputError
-from corpus_teacher.neural.shards import replace_file
+from corpus_teacher.files import LOCK_FILE, read_json, whole_file, write_array, write_bytes, write_json
 
 RECORD = "synthesis.json"
 PARTS = "parts"
@@ -40,6 +39,7 @@ FORMS = ("tokens", "jsonl")
 _ARRAYS = ("tokens.npy", "doc_starts.npy", "evidence.npy")
 _LINES = "documents.jsonl"
 _TOKENIZER = "tokenizer.json"
+_BEGINNING = (LOCK_FILE, f".{RECORD}.partial", f"{RECORD}.partial")  # what a run that is killed at once has written
 _CHUNK_BYTES = 1 << 24
 
 
@@ -90,8 +90,9 @@ def begin_folder(out: Path, settings: Mapping[str, Any], versions: Mapping[str, 
             if begun["complete"]:
                 shutil.rmtree(out / PARTS, ignore_errors=True)
             return bool(begun["complete"])
+        write_record(out, {"complete": False, "settings": {}, "versions": {}})  # from here on nobody goes on with it
         _clear(out)
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(path.name not in _BEGINNING for path in out.iterdir()):
         raise OutputError(f"{out} is not empty and holds no synthetic corpus: name a new folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -110,7 +111,7 @@ def read_record(out: Path) -> dict[str, Any]:
         There is none, or it is damaged or of another version.
     """
     try:
-        record = json.loads((out / RECORD).read_bytes())
+        record = read_json(out / RECORD)
     except FileNotFoundError as error:
         raise InputError(f"{out} holds no synthetic corpus: make one with `corpus-teacher synthesize`") from error
     except (OSError, ValueError) as error:
@@ -123,7 +124,7 @@ def read_record(out: Path) -> dict[str, Any]:
 def write_record(out: Path, fields: Mapping[str, Any]) -> None:
     """Replace synthesis.json."""
     record = {"format": FORMAT, "version": VERSION, **fields}
-    replace_file(out / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(out / RECORD, record, ensure_ascii=False)
 
 
 def write_part(out: Path, number: int, part: Part) -> None:
@@ -137,7 +138,7 @@ def write_part(out: Path, number: int, part: Part) -> None:
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, measures=part.measures, tokens=part.tokens, sizes=part.sizes)
-    replace_file(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def read_parts(out: Path) -> Iterator[Part]:
@@ -168,7 +169,7 @@ def write_corpus(
     OutputError
     """
     if tokenizer is not None:
-        replace_file(out / _TOKENIZER, tokenizer.to_bytes())
+        write_bytes(out / _TOKENIZER, tokenizer.to_bytes())
     if form == "jsonl":
         if tokenizer is None:
             raise ConfigError("text needs a tokenizer: name the teacher's, or write tokens")
@@ -187,7 +188,8 @@ def _clear(out: Path) -> None:
     shutil.rmtree(out / PARTS, ignore_errors=True)
     for name in (*_ARRAYS, _LINES, _TOKENIZER):
         (out / name).unlink(missing_ok=True)
-        (out / f"{name}.partial").unlink(missing_ok=True)
+        for left in (f".{name}.partial", f"{name}.partial"):  # of killed runs, of this version and earlier ones
+            (out / left).unlink(missing_ok=True)
 
 
 def _write_tokens(out: Path) -> None:
@@ -198,39 +200,23 @@ def _write_tokens(out: Path) -> None:
         evidence.append(part.measures[part.measures["verdict"] == 0])
         dtype = part.tokens.dtype
     starts = np.cumsum(np.concatenate(sizes))
-    partial = out / "tokens.npy.partial"
-    try:
-        tokens = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=(int(starts[-1]),))
-        begin = 0
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (int(starts[-1]),)}
+    with whole_file(out / "tokens.npy") as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for part in read_parts(out):
-            tokens[begin : begin + part.tokens.size] = part.tokens
-            begin += part.tokens.size
-        tokens.flush()
-        partial.replace(out / "tokens.npy")
-    except OSError as error:
-        raise _unwritable(out / "tokens.npy", error) from error
-    for name, array in (("doc_starts.npy", starts), ("evidence.npy", np.concatenate(evidence))):
-        buffer = io.BytesIO()
-        np.save(buffer, array)
-        replace_file(out / name, buffer.getvalue())
+            file.write(part.tokens.data)
+    write_array(out / "doc_starts.npy", starts)
+    write_array(out / "evidence.npy", np.concatenate(evidence))
 
 
 def _write_lines(out: Path, tokenizer: Tokenizer, end_of_document: int | None) -> None:
-    path = out / _LINES
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for part in read_parts(out):
-                kept = part.measures[part.measures["verdict"] == 0]
-                for document, row in zip(part.documents(), kept, strict=True):
-                    ids = document[:-1] if end_of_document is not None else document
-                    line = {"text": tokenizer.decode(ids), **_plain(row)}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    with whole_file(out / _LINES) as file:
+        for part in read_parts(out):
+            kept = part.measures[part.measures["verdict"] == 0]
+            for document, row in zip(part.documents(), kept, strict=True):
+                ids = document[:-1] if end_of_document is not None else document
+                line = {"text": tokenizer.decode(ids), **_plain(row)}
+                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 def _plain(row: Any) -> dict[str, Any]:

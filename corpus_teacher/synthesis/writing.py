@@ -25,6 +25,7 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.drawing import DrawOptions
 from corpus_teacher.data.tokenizers import Tokenizer, token_dtype
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.files import held_folder
 from corpus_teacher.synthesis.filters import REASONS, Filters, judge, report_of
 from corpus_teacher.synthesis.folder import (
     FORMS,
@@ -204,27 +205,28 @@ def write_synthetic_corpus(
     begin = time.perf_counter()
     run = _Run(out, target)
     drawn = new = 0
-    if not begin_folder(out, settings, _versions(), overwrite=overwrite):
-        run.take_over(sampler.end_of_document)
-        while not run.is_over:
-            run.check_fruitful()
-            size = batch_size if target.samples is None else min(batch_size, target.samples - run.samples)
-            numbers = range(run.samples, run.samples + size)
-            documents = sample_documents(
-                sampler,
-                [() if prompts is None else prompts[number] for number in numbers],
-                length=length,
-                draw=draw,
-                generator=np.random.default_rng([seed, run.num_parts]),
-            )
-            found = judge(documents, filters, seen=run.seen, index=novelty_index, keep_prompt=keep_prompt)
-            run.add(documents, found, sampler, keep_prompt=keep_prompt)
-            drawn += sum(document.tokens.size + document.ended for document in documents)
-            new += len(documents)
-            progress("sample", *run.share, run.tokens)
-        run.finish(settings, form, tokenizer, sampler.end_of_document)
-    seconds = time.perf_counter() - begin
-    record = read_record(out)
+    with held_folder(out, "being written"):
+        if not begin_folder(out, settings, _versions(), overwrite=overwrite):
+            run.take_over(sampler.end_of_document)
+            while not run.is_over:
+                run.check_fruitful()
+                size = batch_size if target.samples is None else min(batch_size, target.samples - run.samples)
+                numbers = range(run.samples, run.samples + size)
+                documents = sample_documents(
+                    sampler,
+                    [() if prompts is None else prompts[number] for number in numbers],
+                    length=length,
+                    draw=draw,
+                    generator=np.random.default_rng([seed, run.num_parts]),
+                )
+                found = judge(documents, filters, seen=run.seen, index=novelty_index, keep_prompt=keep_prompt)
+                run.add(documents, found, sampler, keep_prompt=keep_prompt)
+                drawn += sum(document.tokens.size + document.ended for document in documents)
+                new += len(documents)
+                progress("sample", *run.share, run.tokens)
+            run.finish(settings, form, tokenizer, sampler.end_of_document)
+        seconds = time.perf_counter() - begin
+        record = read_record(out)
     return SynthesisSummary(
         path=str(out),
         teacher=settings["teacher"],

@@ -20,7 +20,8 @@ from corpus_teacher.data import ByteTokenizer, build_index_from_documents, build
 from corpus_teacher.data.build import BuildOptions
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile
-from corpus_teacher.errors import ConfigError, InputError, OutputError
+from corpus_teacher.errors import ConfigError, FolderInUseError, InputError, OutputError
+from corpus_teacher.files import held_folder
 from corpus_teacher.synthesis import (
     CorpusSampler,
     Filters,
@@ -33,6 +34,7 @@ from corpus_teacher.synthesis import (
     writing,
 )
 
+from ...faults import run_faults
 from ..neural_models import make_model
 
 DOCUMENTS = ["the cat sat on the mat.", "the dog sat on the cat.", "a cat saw the dog.", "the mat saw a cat.", "on!"]
@@ -141,12 +143,55 @@ def test_a_run_that_dies_while_it_writes_the_corpus(
     def full(*arguments: Any, **named: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.np.lib.format, "open_memmap", full)
+    monkeypatch.setattr(folder.np.lib.format, "write_array_header_1_0", full)
     with pytest.raises(OutputError, match=r"tokens.npy can't be written \(No space left on device\)"):
         write(index, tmp_path / "killed")
     monkeypatch.undo()
     assert write(index, tmp_path / "killed").new_samples == 0
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_a_corpus_is_whole_after_any_fault_and_a_rerun_ends_in_the_same_bytes(index_path: Path, tmp_path: Path) -> None:
+    count = run_faults(
+        tmp_path / "work",
+        f"""
+        import json
+        import torch
+        from corpus_index import CorpusIndex
+        from corpus_teacher.synthesis import CorpusSampler, Target, write_synthetic_corpus
+        torch.set_num_threads(1)
+        index = CorpusIndex.open({str(index_path)!r})
+        def write(out, overwrite=False, seed=0):
+            write_synthetic_corpus(CorpusSampler(index, max_order=2), out, target=Target(documents=3), length=5,
+                                   batch_size=2, seed=seed, overwrite=overwrite)
+        def content(out):
+            return {{path.name: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}}
+        def prepare(folder):
+            write(folder / "out")  # another corpus, which is begun anew
+        def operate(folder):
+            write(folder / "out", overwrite=True, seed=1)
+        def check(folder, finished):
+            record = json.loads((folder / "out" / "synthesis.json").read_text())
+            if record["complete"]:
+                files = {{entry["file"] for entry in record["files"]}}
+                assert files <= set(content(folder / "out")), files
+            try:
+                write(folder / "out", seed=1)
+            except Exception as error:
+                assert "begin anew with overwrite" in str(error), error
+                operate(folder)
+            write(folder / "whole", seed=1)
+            assert content(folder / "out") == content(folder / "whole")
+        """,
+        arguments="sizes=(100, 600), step=5",
+    )
+    assert count > 10
+
+
+def test_a_second_run_is_refused(index: CorpusIndex, tmp_path: Path) -> None:
+    with held_folder(tmp_path / "out", "being written"):  # noqa: SIM117
+        with pytest.raises(FolderInUseError, match="out is being written already"):
+            write(index, tmp_path / "out")
 
 
 def test_the_seed_and_the_batch_decide(index: CorpusIndex, tmp_path: Path) -> None:
