@@ -18,11 +18,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CorpusTeacher": "corpus_teacher.teacher",
+    "open_corpus": "corpus_teacher.analysis.corpus",
     "SoftTargets": "corpus_teacher.targets.soft",
     "soft_cross_entropy": "corpus_teacher.losses",
 }
 
-__all__ = ["CorpusTeacher", "SoftTargets", "__version__", "soft_cross_entropy"]
+__all__ = ["CorpusTeacher", "SoftTargets", "__version__", "open_corpus", "soft_cross_entropy"]
 
 
 def __getattr__(name: str) -> Any:

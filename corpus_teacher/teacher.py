@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex, Estimator, EstimatorLike, Recall, fit_recall
+from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError, InputError
@@ -218,6 +218,26 @@ class CorpusTeacher:
             self.index.array("row_offsets").size - 1,
             source=self._tables,
         )
+
+    def documents_of(
+        self, context: npt.ArrayLike, next_token: int | None = None, *, limit: int | None = 10
+    ) -> DocumentVotes:
+        """Which documents of the corpus taught what follows a context, with counts; see `CorpusIndex.documents_of`.
+
+        Parameters
+        ----------
+        context : array_like of shape (n,), integer
+            The tokens before the position; the teacher's own bound on the order holds.
+        next_token : int, optional
+            Count the votes for this token only.
+        limit : int, optional
+            That many documents at most.
+
+        Raises
+        ------
+        QueryError
+        """
+        return self.index.documents_of(context, next_token, max_order=self.max_order, limit=limit)
 
     def distinct(
         self,

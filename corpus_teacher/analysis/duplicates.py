@@ -40,18 +40,19 @@ class RepeatedLength:
 
 @dataclass(frozen=True)
 class RepeatedDocument:
-    """A document, its tokens, the positions that repeat another one, their share, and how it begins."""
+    """A document, its tokens, the positions that repeat another one, their share, how it begins, and its name."""
 
     document: int
     num_tokens: int
     positions: int
     share: float
     begins: str
+    name: str | None = None
 
 
 @dataclass(frozen=True)
 class RepeatedPair:
-    """Two documents: how many positions of the first repeat the second, their share of the first, how both begin."""
+    """Two documents: positions of the first that repeat the second, their share of it, how both begin, their names."""
 
     document: int
     other: int
@@ -59,6 +60,8 @@ class RepeatedPair:
     share: float
     begins: str
     other_begins: str
+    name: str | None = None
+    other_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,14 @@ def index_repeats(
             curve=at_least.tolist(),
             top_length=top_length,
             documents=[
-                RepeatedDocument(document, size, positions, positions / size, _begins(index, tokenizer, document))
+                RepeatedDocument(
+                    document,
+                    size,
+                    positions,
+                    positions / size,
+                    _begins(index, tokenizer, document),
+                    index.document(document).name,
+                )
                 for document, positions, size in found.documents.tolist()
             ],
             pairs=[
@@ -127,6 +137,8 @@ def index_repeats(
                     positions / int(sizes[document]),
                     _begins(index, tokenizer, document),
                     _begins(index, tokenizer, other),
+                    index.document(document).name,
+                    index.document(other).name,
                 )
                 for document, other, positions in found.pairs.tolist()
             ],

@@ -9,8 +9,9 @@ of sparse + rest · base, the tokens outside of the sparse part have closed sums
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ MAX_ORDERS = (1, 2, 3, 5, 8)
 NUM_BINS = 15
 """Of the calibration error: equal parts of 0 .. 1."""
 
+_RECITED = 32  # tokens of a match that counts as repeating a document
+_NAMED = 10  # documents that are named
 _COVERED = 64  # coverage is told for matches of 0 .. this many tokens; the rows overlap by as many
 _MATCH_EDGES = (0, 1, 2, 3, 4, 5, 8, 16, 32)
 _COUNT_EDGES = (0, 1, 2, 3, 5, 9, 17, 65, 257, 1025, 16385)
@@ -111,6 +114,15 @@ class EstimatorScore:
 
 
 @dataclass(frozen=True)
+class RecitedDocument:
+    """A document of the index that the held-out text repeats: its number and name, and at how many positions."""
+
+    document: int
+    name: str | None
+    positions: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What `corpus-teacher teacher eval` tells.
 
@@ -127,6 +139,9 @@ class Evaluation:
     coverage : list of float
         Share of positions with a match of length ≥ n, for n = 0, 1, … 64.
     scores : list of EstimatorScore
+    recited : list of RecitedDocument
+        The documents of the index that most held-out positions repeat, those that follow a match of 32 tokens or more:
+        what a leak between the two would come from. A passage that several documents contain is put down to one.
     """
 
     path: str
@@ -139,6 +154,7 @@ class Evaluation:
     top_k: int | None
     coverage: list[float]
     scores: list[EstimatorScore]
+    recited: list[RecitedDocument] = field(default_factory=list)
 
 
 def evaluate_index(
@@ -187,7 +203,7 @@ def evaluate_index(
         fitted = list(dict.fromkeys(index.fitted(one, order) for one in estimators for order in orders))
         held_out = read_held_out(index, list(sources), words, read=read, dtype=dtype, limit=limit, progress=progress)
         total = held_out.num_predicted
-        coverage = _coverage(index, held_out)
+        coverage, recited = _coverage(index, held_out)
         scores = []
         for number, estimator in enumerate(fitted):
             tally = _Tally()
@@ -209,17 +225,23 @@ def evaluate_index(
             top_k=top_k,
             coverage=coverage,
             scores=scores,
+            recited=recited,
         )
 
 
-def _coverage(index: CorpusIndex, held_out: HeldOut) -> list[float]:
-    """Share of positions with a match of length ≥ 0, 1, … 64."""
+def _coverage(index: CorpusIndex, held_out: HeldOut) -> tuple[list[float], list[RecitedDocument]]:
+    """Share of positions with a match of length ≥ 0, 1, … 64, and the documents that the longest are from."""
     lengths = np.zeros(_COVERED + 1, np.int64)
+    documents: Counter[int] = Counter()
     for batch in held_out.batches(overlap=_COVERED):
-        found = index.match(batch.input_ids, starts_document=batch.starts_document).match_len
-        lengths += np.bincount(np.minimum(found[batch.next_ids >= 0], _COVERED), minlength=_COVERED + 1)
+        match = index.match(batch.input_ids, starts_document=batch.starts_document)
+        found, counted = match.match_len, batch.next_ids >= 0
+        lengths += np.bincount(np.minimum(found[counted], _COVERED), minlength=_COVERED + 1)
+        places = index.array("order")[match.lo[counted & (found >= _RECITED)]]
+        documents.update(index.document_of(places).tolist())
     shares: list[float] = (lengths[::-1].cumsum()[::-1] / lengths.sum()).tolist()
-    return shares
+    recited = [RecitedDocument(one, index.document(one).name, count) for one, count in documents.most_common(_NAMED)]
+    return shares, recited
 
 
 def _measured(

@@ -14,11 +14,22 @@ import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex, EstimatorLike, OrderShare
 
-from corpus_teacher.data.opening import index_tokenizer, open_index
-from corpus_teacher.data.tokenizers import Tokenizer
+from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader
+from corpus_teacher.data.opening import open_index
 from corpus_teacher.errors import ConfigError, QueryError
 
-_SNIPPET_TOKENS = 24  # on either side of a match
+__all__ = [
+    "BackoffStep",
+    "Continuation",
+    "Explained",
+    "ExplainedToken",
+    "IndexInfo",
+    "Occurrence",
+    "QueryAnswer",
+    "index_info",
+    "index_query",
+    "index_verify",
+]
 
 
 @dataclass(frozen=True)
@@ -52,16 +63,6 @@ class IndexInfo:
     def total_bytes(self) -> int:
         """Of all files."""
         return sum(self.size_bytes.values())
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """A token that follows the match: its id and text, how often, and its share of all that follow."""
-
-    token: int
-    text: str
-    count: int
-    share: float
 
 
 @dataclass(frozen=True)
@@ -115,32 +116,6 @@ class Explained:
     estimator: str
     orders: list[OrderShare]
     tokens: list[ExplainedToken]
-
-
-@dataclass(frozen=True)
-class Occurrence:
-    """One place where the match stands.
-
-    Parameters
-    ----------
-    document : int
-        Number of the document.
-    position, offset : int
-        Of the match's first token, in the corpus and in the document.
-    before, match, after : str
-        The text there, inside the document.
-    cut_before, cut_after : bool
-        Whether the document goes on beyond them.
-    """
-
-    document: int
-    position: int
-    offset: int
-    before: str
-    match: str
-    after: str
-    cut_before: bool
-    cut_after: bool
 
 
 @dataclass(frozen=True)
@@ -262,7 +237,7 @@ def index_query(
         if value is not None and value < least:
             raise ConfigError(f"--{name} {value} is too small: it must be at least {least}")
     with open_index(path) as index:
-        reader = _Reader(index, tokenizer, ids=ids)
+        reader = Reader(index, tokenizer, ids=ids)
         context = _parse_ids(text) if ids else reader.encode(text)
         found = index.next_tokens(context, max_order=max_order, min_count=min_count)
         length = int(found.match_len)
@@ -276,44 +251,14 @@ def index_query(
             continuations=reader.ranked(found, top),
             backoff=list(_backoff(index, reader, context, length)),
             num_occurrences=index.count(match),
-            occurrences=list(_occurrences(index, reader, match, snippets)) if length else [],
+            occurrences=list(reader.occurrences(index, match, snippets)) if length else [],
             explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
         )
 
 
-class _Reader:
-    """Token ids as text; as `<id>` where the index has no tokenizer and ids were asked for."""
-
-    def __init__(self, index: CorpusIndex, spec: str | None, *, ids: bool) -> None:
-        self.tokenizer: Tokenizer | None = None
-        if not ids or spec is not None or index.metadata.get("tokenizer"):
-            self.tokenizer = index_tokenizer(index, spec)
-
-    def encode(self, text: str) -> npt.NDArray[np.int64]:
-        assert self.tokenizer is not None
-        return self.tokenizer.encode(text).astype(np.int64)
-
-    def text(self, ids: npt.NDArray[Any]) -> str:
-        return self.tokenizer.decode(ids) if self.tokenizer else " ".join(map(str, ids))
-
-    def token(self, token: int) -> str:
-        if self.tokenizer is None or token >= self.tokenizer.vocab_size:
-            return f"<{token}>"
-        return self.tokenizer.token_text(int(token))
-
-    def ranked(self, found: Any, top: int) -> list[Continuation]:
-        """The most frequent continuations, descending; ties by id."""
-        order = np.argsort(-found.counts.astype(np.int64), kind="stable")[:top]
-        total = max(int(found.context_count), 1)
-        return [
-            Continuation(int(token), self.token(int(token)), int(count), int(count) / total)
-            for token, count in zip(found.token_ids[order], found.counts[order], strict=True)
-        ]
-
-
 def _explained(
     index: CorpusIndex,
-    reader: _Reader,
+    reader: Reader,
     context: npt.NDArray[np.int64],
     spec: EstimatorLike,
     max_order: int | None,
@@ -328,7 +273,7 @@ def _explained(
     )
 
 
-def _backoff(index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64], length: int) -> Iterator[BackoffStep]:
+def _backoff(index: CorpusIndex, reader: Reader, context: npt.NDArray[np.int64], length: int) -> Iterator[BackoffStep]:
     """Every order from the longest match down to the empty context."""
     for order in range(length, -1, -1):
         symbols = context[len(context) - order :]
@@ -339,24 +284,6 @@ def _backoff(index: CorpusIndex, reader: _Reader, context: npt.NDArray[np.int64]
             int(found.context_count),
             len(found.token_ids),
             reader.ranked(found, 1)[0],
-        )
-
-
-def _occurrences(index: CorpusIndex, reader: _Reader, match: npt.NDArray[np.int64], limit: int) -> Iterator[Occurrence]:
-    """The first places of a match, with the text around it, inside its document."""
-    positions = index.positions(match, limit=limit)
-    for position, document in zip(positions.tolist(), index.document_of(positions).tolist(), strict=True):
-        begin, end = int(index.doc_starts[document]), int(index.doc_starts[document + 1])
-        after = position + len(match)
-        yield Occurrence(
-            document=document,
-            position=position,
-            offset=position - begin,
-            before=reader.text(index.tokens[max(begin, position - _SNIPPET_TOKENS) : position]),
-            match=reader.text(index.tokens[position:after]),
-            after=reader.text(index.tokens[after : min(end, after + _SNIPPET_TOKENS)]),
-            cut_before=position - _SNIPPET_TOKENS > begin,
-            cut_after=after + _SNIPPET_TOKENS < end,
         )
 
 

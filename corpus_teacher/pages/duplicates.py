@@ -38,13 +38,18 @@ def render_duplicates_report(answer: RepeatsAnswer) -> str:
         for one in answer.lengths
     ]
     documents = [
-        (f"{one.document:,}: {one.begins[:60]}", f"{one.positions:,}", f"{one.share:.1%}", f"{one.num_tokens:,}")
+        (
+            _called(one.document, one.name, one.begins[:60]),
+            f"{one.positions:,}",
+            f"{one.share:.1%}",
+            f"{one.num_tokens:,}",
+        )
         for one in answer.documents
     ]
     pairs = [
         (
-            f"{one.document:,}: {one.begins[:40]}",
-            f"{one.other:,}: {one.other_begins[:40]}",
+            _called(one.document, one.name, one.begins[:40]),
+            _called(one.other, one.other_name, one.other_begins[:40]),
             f"{one.positions:,}",
             f"{one.share:.1%}",
         )
@@ -70,6 +75,11 @@ def render_duplicates_report(answer: RepeatsAnswer) -> str:
             '<p class="note">A passage that several other documents hold is put down to one of them.</p>',
         ],
     )
+
+
+def _called(number: int, name: str | None, begins: str) -> str:
+    """A document's name, or its number where it has none, and how it begins."""
+    return f"{f'{number:,}' if name is None else name}: {begins}"
 
 
 def shared_curve(answer: RepeatsAnswer) -> Figure:
