@@ -23,7 +23,6 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.errors import ConfigError, OutputError
 from corpus_teacher.files import held_folder, write_json
 from corpus_teacher.training.assemble import Opened, Parts, open_training
-from corpus_teacher.training.callbacks import BeginCallback
 from corpus_teacher.training.checkpoints import checkpoints_in
 from corpus_teacher.training.model_folder import Card, save_student
 from corpus_teacher.training.run import TrainingResult, is_main_process, train_here, warn
@@ -113,8 +112,9 @@ def run_opened(
             form=settings.corpus.form if settings.corpus else "flat",
             resume=resume,
             progress=progress,
-            callbacks=[BeginCallback(lambda: write_json(out / RUN_FILE, described, default=str)), *(callbacks or [])],
+            callbacks=callbacks,
             notices=notices,
+            begin=lambda: write_json(out / RUN_FILE, described, default=str),
         )
         if main:
             told = {**asdict(result), "total_s": time.perf_counter() - began}

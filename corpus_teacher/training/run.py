@@ -173,10 +173,18 @@ def train_here(
     progress: Callable[[int, float | None], None] | None,
     callbacks: list[transformers.TrainerCallback] | None,
     notices: Callable[[str], None],
+    begin: Callable[[], None] | None = None,
 ) -> TrainingResult:
-    """`train_student` in a folder that the caller holds."""
+    """`train_student` in a folder that the caller holds; `begin` is called when the first step begins."""
     out = Path(str(config.output_dir))
     interrupt = InterruptCallback()
+
+    def began() -> None:
+        described = {**trainer.args.to_dict(), "teacher": trainer.teacher.describe() if trainer.teacher else None}
+        write_json(out / "training.json", described, indent=2, default=str)
+        if begin is not None:
+            begin()
+
     rows = config.per_device_train_batch_size * max(1, config.world_size)
     if len(train) < rows:
         raise ConfigError(
@@ -192,10 +200,10 @@ def train_here(
         form=form,
         train_dataset=train,
         eval_dataset=held_out,
-        callbacks=[*(callbacks or []), *([ProgressCallback(progress)] if progress else []), interrupt],
-    )
-    described = {**trainer.args.to_dict(), "teacher": trainer.teacher.describe() if trainer.teacher else None}
-    trainer.add_callback(BeginCallback(lambda: write_json(out / "training.json", described, indent=2, default=str)))
+        callbacks=[
+            *(callbacks or []), *([ProgressCallback(progress)] if progress else []), interrupt, BeginCallback(began)
+        ],
+    )  # fmt: skip
     for printer in (transformers.PrinterCallback, transformers.ProgressCallback):
         trainer.remove_callback(printer)
     try:

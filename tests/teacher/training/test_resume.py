@@ -18,6 +18,8 @@ from corpus_teacher.training import TrainingResult, checkpoints
 from corpus_teacher.training.command import run_training
 from corpus_teacher.training.settings import make_run, merged
 
+from ...faults import run_faults
+
 VOCAB, LENGTH = 24, 16
 STUDENT = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
@@ -220,3 +222,42 @@ def test_old_checkpoints_go_only_when_a_new_one_is_whole(place: Path, tmp_path: 
     checkpoints.seal(tmp_path / "run/checkpoint-8")
     checkpoints.remove_oldest(tmp_path / "run", 2, None)
     assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-6", "checkpoint-8"]
+
+
+def test_killed_anywhere_in_a_checkpoint_one_is_whole(tmp_path: Path) -> None:
+    """Before each call that changes files, and with a full disk: the newest whole one is the old or the new."""
+    count = run_faults(
+        tmp_path / "out",
+        """
+        from corpus_teacher.training import checkpoints
+        from corpus_teacher.errors import OutputError
+
+        FILES = ("model.safetensors", "optimizer.pt", "trainer_state.json")
+
+        def write(folder, what):
+            folder.mkdir(exist_ok=True)
+            checkpoints.unseal(folder)
+            for name in FILES:
+                (folder / name).write_bytes(what * 3000)
+
+        def prepare(out):
+            write(out / "checkpoint-2", b"2")
+            checkpoints.seal(out / "checkpoint-2")
+            write(out / "checkpoint-4", b"5")  # what an earlier kill left
+
+        def operate(out):
+            write(out / "checkpoint-4", b"4")
+            checkpoints.seal(out / "checkpoint-4")
+            checkpoints.remove_oldest(out, 1, None)
+
+        def check(out, finished):
+            notices = []
+            folder = checkpoints.newest_whole(out, notices.append)
+            assert folder is not None
+            assert {(folder / name).read_bytes()[:1] for name in FILES} == {folder.name[-1:].encode()}
+            assert not finished or (folder.name == "checkpoint-4" and not notices)
+            assert not finished or not (out / "checkpoint-2").exists()
+        """,
+        arguments="sizes=(0, 100, 2999, 3000, 3500)",
+    )
+    assert count > 15

@@ -198,6 +198,7 @@ def test_rows_of_like_lengths_together(tokens: np.ndarray, index: Path, tmp_path
     assert max(spreads) <= 1  # there are lengths from 4 to 12
 
 
+@pytest.mark.filterwarnings("default")  # of peft and transformers about each other
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft isn't installed: pip install peft")
 def test_an_adapter_learns(tokens: np.ndarray, index: Path, tmp_path: Path) -> None:
     import peft
