@@ -35,6 +35,7 @@ __all__ = [
     "QueryError",
     "StudyError",
     "TargetError",
+    "TeacherWarning",
     "TokenizerError",
     "TrainingInterrupted",
 ]
@@ -99,3 +100,7 @@ class CacheError(CorpusTeacherError, ValueError):
 
 class MissingWindowError(CacheError, LookupError):
     """A cache of a neural teacher doesn't hold a window that it is asked for."""
+
+
+class TeacherWarning(UserWarning):
+    """A teacher can't do all that it was made for, and says so once."""

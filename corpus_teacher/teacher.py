@@ -11,8 +11,10 @@ label: of a context seen once it would say exactly the token that follows. That 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,10 @@ import torch
 from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall
 from torch import Tensor
 
-from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.collation import check_padding, collate_windows
+from corpus_teacher.errors import ConfigError, InputError, TeacherWarning
+from corpus_teacher.placing import check_positions, known_to, placed, split_documents, stands_there
+from corpus_teacher.segments import UNKNOWN, Batch, Segments, read_batch, scattered
 from corpus_teacher.targets.mixed import MixedTargets, RowTable, TableSource
 from corpus_teacher.targets.soft import SoftTargets
 
@@ -32,9 +37,6 @@ FORMS = ("flat", "mixed")
 
 LEAVE_OUT = ("auto", "self", "document", None)
 """What may be left out of the index: the occurrence of a position itself, all of its document, nothing; or as known."""
-
-UNKNOWN = -1
-"""The next token of a position whose next token isn't known."""
 
 
 class CorpusTeacher:
@@ -54,15 +56,18 @@ class CorpusTeacher:
         For texts that are in the index, or the teacher knows the label. "document": all that stands in the position's
         own document is left out, which is what unseen text will meet: documents repeat themselves. "self": one
         occurrence of (context, next token) is, at every order, before the longest match is chosen: right where
-        documents don't repeat themselves, and all that can be done where they aren't known. "auto": "document" in calls
-        that give `positions`, if the index has more than one document, else "self". None for texts that are not in
-        the index.
+        documents don't repeat themselves, and all that can be done where they aren't known. "auto": "document" for
+        texts whose place in the index is known, given by `positions` or found, if the index has more than one document,
+        else "self", with a notice. None for texts that are not in the index.
     top_k : int
         Explicit tokens a position at most; the mass beyond them goes to the base, and is reported as
         `cut_mass`.
     top_p : float
         Below 1: of these only the likeliest, as many as hold this much mass.
 
+    strict : bool
+        Refuse texts whose documents "auto" can't leave out, since they come without positions and aren't found in the
+        index; else it is said once, and they leave their own occurrences out.
     recall : bool or Recall
         Mix in what followed the same last tokens earlier in the row (`corpus_index.targets.recall`): True fits the
         mixture here, on the index alone. Of flat targets.
@@ -92,6 +97,7 @@ class CorpusTeacher:
         leave_out: str | None = "auto",
         top_k: int = 64,
         top_p: float = 1.0,
+        strict: bool = False,
         recall: bool | Recall = False,
     ) -> None:
         if leave_out not in LEAVE_OUT:
@@ -111,6 +117,8 @@ class CorpusTeacher:
         self.leave_out = leave_out
         self.top_k = top_k
         self.top_p = top_p
+        self.strict = strict
+        self._noticed = False
         self.recall: Recall | None = None
         if recall is not False:
             self.recall = fit_recall(self.index, self.estimator) if recall is True else recall
@@ -146,42 +154,50 @@ class CorpusTeacher:
 
     def __call__(
         self,
-        input_ids: npt.ArrayLike | Tensor,
+        input_ids: Batch,
         next_ids: npt.ArrayLike | Tensor | None = None,
         *,
         starts_document: bool | npt.ArrayLike = False,
         positions: npt.ArrayLike | None = None,
+        **columns: Any,
     ) -> SoftTargets:
         """Teach every position of a batch.
 
         Parameters
         ----------
-        input_ids : array_like or Tensor of shape (B, T) or (T,), integer
-            A tensor may be on any device; the targets are on the CPU.
+        input_ids : array_like or Tensor of shape (B, T) or (T,), integer; or a mapping
+            A tensor may be on any device; the targets are on the CPU. A mapping, such as a `BatchEncoding`, holds
+            "input_ids" and any of the other columns. Negative ids are padding; ids from V on are none of the index:
+            contexts begin anew after them.
         next_ids : array_like or Tensor of the same shape, optional
-            The token that truly follows each position, -1 where unknown. By default the row itself shifted by
-            one, so that only the last of each row is unknown. Without `leave_out` it isn't read.
-        starts_document : bool or array_like of shape (B,)
-            Whether rows begin where a document begins.
-        positions : array_like of shape (B,), int, optional
-            Where in the indexed corpus each row begins; needed to leave its document out. The corpus must hold the
-            rows there.
+            The token that truly follows each position, negative where unknown. By default the next token of the
+            segment, so that only the last of each segment is unknown. Without `leave_out` it isn't read.
+        starts_document : bool or array_like of shape (B,), (S,) or (B, T)
+            Whether rows, or each of S segments, begin where a document begins; of shape (B, T) where documents begin.
+        positions : array_like of shape (B,), (S,) or (B, T), int, optional
+            Where in the indexed corpus rows or segments begin, or tokens stand, negative where unknown: what is needed
+            to leave their documents out. The corpus must hold them there. Where it isn't given the text is looked for.
+        **columns
+            Where segments begin: attention_mask, position_ids, document_ids (or seq_idx), cu_seq_lens, end_token; see
+            `corpus_teacher.segments.read_batch`.
 
         Returns
         -------
         SoftTargets
-            Of Q = B · T positions, row by row; the target at t is the distribution of the token after
-            ``input_ids[:, : t + 1]``. With `leave_out` a position whose next token is unknown isn't valid.
+            Of Q = B · T positions, row by row; the target at t is the distribution of the token after the segment's
+            tokens up to t. Padding isn't valid, nor, with `leave_out`, a position whose next token is unknown.
 
         Raises
         ------
         InputError
-            Arrays of other shapes or types, or rows that don't stand at their positions.
-        QueryError
-            A token outside the vocabulary of the index.
+            Arrays of other shapes or types, rows that don't stand at their positions, or documents that are to be left
+            out and can't be found.
         """
-        rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
-        options |= {"top_k": self.top_k, "top_p": self.top_p}
+        said: SoftTargets = self._taught("flat", input_ids, next_ids, starts_document, positions, columns)
+        return said
+
+    def _flat(self, rows: npt.NDArray[Any], following: npt.NDArray[Any], options: dict[str, Any]) -> SoftTargets:
+        options = {**options, "top_k": self.top_k, "top_p": self.top_p}
         if self.recall is not None:
             answer = self.recall.smoothed_targets(self.index, rows, following, **options)
         else:
@@ -190,11 +206,12 @@ class CorpusTeacher:
 
     def mixed(
         self,
-        input_ids: npt.ArrayLike | Tensor,
+        input_ids: Batch,
         next_ids: npt.ArrayLike | Tensor | None = None,
         *,
         starts_document: bool | npt.ArrayLike = False,
         positions: npt.ArrayLike | None = None,
+        **columns: Any,
     ) -> MixedTargets:
         """Teach every position of a batch in mixed form: exact, nothing is cut; top_k and top_p don't count.
 
@@ -207,7 +224,10 @@ class CorpusTeacher:
         """
         if self.recall is not None:
             raise ConfigError("recall has no mixed form: ask for flat targets, or make the teacher without it")
-        rows, following, options = self._asked(input_ids, next_ids, starts_document, positions)
+        said: MixedTargets = self._taught("mixed", input_ids, next_ids, starts_document, positions, columns)
+        return said
+
+    def _mixed(self, rows: npt.NDArray[Any], following: npt.NDArray[Any], options: dict[str, Any]) -> MixedTargets:
         answer = self.index.mixed_targets(rows, following, estimator=self.estimator, **options)
         return MixedTargets(
             self._targets(answer, following, None),
@@ -241,10 +261,12 @@ class CorpusTeacher:
 
     def distinct(
         self,
-        input_ids: npt.ArrayLike | Tensor,
+        input_ids: Batch,
         next_ids: npt.ArrayLike | Tensor | None = None,
         *,
         starts_document: bool | npt.ArrayLike = False,
+        positions: npt.ArrayLike | None = None,
+        **columns: Any,
     ) -> Tensor:
         """Distinct continuations of the longest known context of every position: evidence for policies.
 
@@ -256,7 +278,16 @@ class CorpusTeacher:
             With `leave_out` of contexts that occur at least twice, and without a token that only the position itself
             brings. (The rest of its document stays in, whatever is left out of the targets.)
         """
-        rows, following, _ = self._asked(input_ids, next_ids, starts_document, None)
+        batch = self._read(input_ids, next_ids, starts_document, positions, columns, notice=False)
+        distinct = np.zeros(batch.num_positions, np.int64)
+        for group in batch.groups():
+            found = self._distinct(group.rows, group.next_ids, group.starts_document)
+            distinct[group.places] = found[group.inside.reshape(-1)]
+        return torch.from_numpy(distinct)
+
+    def _distinct(
+        self, rows: npt.NDArray[Any], following: npt.NDArray[Any], starts_document: npt.NDArray[Any]
+    ) -> npt.NDArray[np.int64]:
         found = self.index.next_tokens_batch(
             rows,
             max_order=self.max_order,
@@ -275,12 +306,12 @@ class CorpusTeacher:
             if self.leave_out:
                 own = _search_rows(token_ids, lo, hi, following.reshape(-1)[chosen])
                 distinct[chosen] -= (own >= 0) & (counts[np.maximum(own, 0)] == 1)
-        return torch.from_numpy(distinct)
+        return distinct
 
     def evidence(
         self,
         names: Iterable[str],
-        input_ids: npt.ArrayLike | Tensor,
+        input_ids: Batch,
         next_ids: npt.ArrayLike | Tensor | None = None,
         **options: Any,
     ) -> dict[str, Tensor]:
@@ -309,47 +340,89 @@ class CorpusTeacher:
             raise ConfigError(f"the corpus has no evidence {unknown[0]!r}: give one of {', '.join(EVIDENCE)}")
         return {name: EVIDENCE[name](self, input_ids, next_ids, **options) for name in sorted(set(names))}
 
-    def _asked(
+    def _taught(
         self,
-        input_ids: npt.ArrayLike | Tensor,
-        next_ids: npt.ArrayLike | Tensor | None,
-        starts_document: bool | npt.ArrayLike,
-        positions: npt.ArrayLike | None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
-        rows = _as_rows(input_ids, "input_ids")
-        if next_ids is None:
-            following = np.full_like(rows, UNKNOWN)
-            following[:, :-1] = rows[:, 1:]
-        else:
-            following = _as_rows(next_ids, "next_ids")
-            if following.shape != rows.shape:
-                raise InputError(
-                    f"next_ids has shape {following.shape} and input_ids {rows.shape}: give one a position"
-                )
-        leave_out = self.leave_out
-        if leave_out == "auto":
-            leave_out = "document" if positions is not None and self.index.num_documents > 1 else "self"
-        if leave_out == "document" and positions is not None:
-            self._check_positions(rows, np.asarray(positions))
-        options: dict[str, Any] = {
-            "leave_out": leave_out,
-            "starts_document": starts_document,
-            "positions": positions,
-        }
-        return rows, following, options
+        form: str,
+        input_ids: Any,
+        next_ids: Any,
+        starts_document: Any,
+        positions: Any,
+        columns: dict[str, Any],
+    ) -> Any:
+        """Targets of a batch: all of it in one question where it is rows of one kind, else segment by segment."""
+        batch = self._read(input_ids, next_ids, starts_document, positions, columns)
+        ask = self._mixed if form == "mixed" else self._flat
+        kinds: list[tuple[str | None, Segments]] = [("self" if self.leave_out else None, batch)]
+        if self._leaves_documents:
+            known = batch.positions[batch.first][np.cumsum(batch.begins) - 1] >= 0
+            if known.all():
+                kinds = [("document", batch)]
+            elif known.any():
+                kinds = [("document", batch.kept(known)), ("self", batch.kept(~known))]
+        parts = []
+        for leave_out, part in kinds:
+            whole = part is batch and batch.is_plain
+            for group in [part.whole()] if whole else part.groups():
+                options: dict[str, Any] = {"leave_out": leave_out, "starts_document": group.starts_document}
+                if leave_out == "document":
+                    options["positions"] = group.positions
+                said = ask(group.rows, group.next_ids, options)
+                if whole:
+                    return said
+                parts.append((said, group))
+        return scattered(parts, batch.num_positions)
 
-    def _check_positions(self, rows: npt.NDArray[Any], positions: npt.NDArray[Any]) -> None:
-        """Refuse rows that are no text of the index: another document than theirs would be left out."""
-        if positions.shape != rows.shape[:1] or positions.dtype.kind not in "ui":
-            return  # the index says what is wrong
-        tokens = self.index.array("tokens")
-        for number, (row, begin) in enumerate(zip(rows, positions.tolist(), strict=True)):
-            held = self.index.ids_of(tokens[max(begin, 0) : begin + row.size])
-            if begin < 0 or not np.array_equal(held, row):
-                raise InputError(
-                    f"row {number} isn't what the index holds at position {begin:,}: give positions in the indexed "
-                    "corpus, or leave_out='self' for windows of another text"
-                )
+    @property
+    def _leaves_documents(self) -> bool:
+        """Whether documents are to be left out where they are known."""
+        return self.leave_out == "document" or (self.leave_out == "auto" and self.index.num_documents > 1)
+
+    def _read(
+        self,
+        input_ids: Any,
+        next_ids: Any,
+        starts_document: Any,
+        positions: Any,
+        columns: dict[str, Any],
+        notice: bool = True,
+    ) -> Segments:
+        """The segments of a batch as the index knows them, with what is known of where they stand."""
+        batch = read_batch(input_ids, next_ids, starts_document=starts_document, positions=positions, columns=columns)
+        documents = self._leaves_documents
+        batch = known_to(self.index, batch, replace_start=not documents)
+        if documents:
+            check_positions(self.index, batch)
+            batch = placed(self.index, batch)
+            if notice:
+                self._notice_unknown(batch)
+        elif (batch.positions >= 0).any():  # where contexts end is known as well, if that is the text
+            there = stands_there(self.index, batch)
+            batch = dataclasses.replace(batch, positions=np.where(there, batch.positions, UNKNOWN))
+        return split_documents(self.index, batch)
+
+    def _notice_unknown(self, batch: Segments) -> None:
+        """Say it once, or refuse, where documents are to be left out and aren't known."""
+        unknown = batch.positions[batch.first] < 0
+        if not unknown.any() or (self._noticed and not self.strict and self.leave_out == "auto"):
+            return
+        which = f"{int(unknown.sum())} of {unknown.size} texts of a batch"
+        way = "give positions, or say leave_out='self', or None for text that isn't in the index, if that is meant"
+        if self.leave_out == "document":
+            raise InputError(
+                f"leave_out is 'document', and {which} come without positions and are not found in the index: {way}"
+            )
+        if self.strict:
+            raise InputError(
+                f"{which} come without positions and are not found in the index, whose documents a strict teacher "
+                f"leaves out: {way}"
+            )
+        self._noticed = True
+        warnings.warn(
+            f"{which} come without positions and are not found in the index: of these only their own occurrences are "
+            f"left out, not their documents (said once); {way}",
+            TeacherWarning,
+            stacklevel=5,
+        )
 
     def _targets(self, answer: Any, following: npt.NDArray[Any], cut_mass: Any) -> SoftTargets:
         known = following.reshape(-1) >= 0 if self.leave_out else np.ones(following.size, dtype=np.bool_)
@@ -410,16 +483,20 @@ class TeacherCollator:
         Also report the distinct continuations of each context, as "distinct" of shape (Q,).
     evidence : iterable of str
         What else policies ask for (`CorpusTeacher.evidence`), as "evidence": a dict of tensors of shape (Q,).
+    pad_token, pad_to_multiple_of
+        As in `corpus_teacher.collation.collate_windows`, which says what becomes of windows.
+    end_token : int, optional
+        A token that ends documents in the windows and not in the index: contexts begin anew after it.
 
     Raises
     ------
     ConfigError
-        Another form.
+        Another form, or padding that makes no sense.
 
     Notes
     -----
-    To be given to a DataLoader as collate_fn; it runs where the loader runs it, in the main process or in
-    workers.
+    To be given to a DataLoader, or to a trainer, as its collator; it runs where the loader runs it, in the main process
+    or in workers. Where a trainer has taken the windows' "position" away the teacher looks for their text.
     """
 
     def __init__(
@@ -429,13 +506,20 @@ class TeacherCollator:
         *,
         distinct: bool = False,
         evidence: Iterable[str] = (),
+        pad_token: int = 0,
+        pad_to_multiple_of: int | None = None,
+        end_token: int | None = None,
     ) -> None:
         if form not in FORMS:
             raise ConfigError(f"form is {form!r}: give 'flat' or 'mixed'")
+        check_padding(pad_token, pad_to_multiple_of)
         self.teacher = teacher
         self.form = form
         self.distinct = distinct
         self.evidence = tuple(sorted(evidence))
+        self.pad_token = pad_token
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.end_token = end_token
 
     def __call__(self, windows: Sequence[Mapping[str, Any] | npt.ArrayLike]) -> dict[str, Any]:
         """Collate.
@@ -443,56 +527,39 @@ class TeacherCollator:
         Parameters
         ----------
         windows : sequence of B mappings or arrays of shape (T,)
-            Mappings hold "input_ids", and "starts_document" and the corpus "position" where they are known.
+            As `corpus_teacher.collation.collate_windows` takes them.
 
         Returns
         -------
         dict
             input_ids and labels, (B, T) int64, as Hugging Face's causal models take them (the model, not the
-            batch, shifts the labels); with a teacher soft_targets, `SoftTargets` of B · T positions, and
-            teacher_s, the seconds that it took.
+            batch, shifts the labels), and the windows' other columns; with a teacher soft_targets, `SoftTargets` of
+            B · T positions, and teacher_s, the seconds that it took.
 
         Raises
         ------
         InputError
-            No windows, or windows of different lengths.
+            As of `collate_windows` and of the teacher.
         """
-        rows = [
-            np.asarray(window["input_ids"] if isinstance(window, Mapping) else window, dtype=np.int64)
-            for window in windows
-        ]
-        starts = [
-            bool(window.get("starts_document", False)) if isinstance(window, Mapping) else False for window in windows
-        ]
-        lengths = {len(row) for row in rows}
-        if len(lengths) != 1:
-            raise InputError(f"windows of lengths {sorted(lengths)} make no batch: give windows of one length")
-        input_ids = np.stack(rows)
-        batch: dict[str, Any] = {"input_ids": torch.from_numpy(input_ids)}
-        batch["labels"] = batch["input_ids"].clone()
-        if self.teacher is not None:
-            begin = time.perf_counter()
-            positions = [window.get("position") for window in windows if isinstance(window, Mapping)]
-            known = len(positions) == len(windows) and None not in positions
-            teach = self.teacher.mixed if self.form == "mixed" else self.teacher
-            batch["soft_targets"] = teach(
-                input_ids, starts_document=np.array(starts), positions=np.array(positions) if known else None
-            )
-            if self.distinct:
-                batch["distinct"] = self.teacher.distinct(input_ids, starts_document=np.array(starts))
-            if self.evidence:
-                batch["evidence"] = self.teacher.evidence(self.evidence, input_ids, starts_document=np.array(starts))
-            batch["teacher_s"] = time.perf_counter() - begin
-        return batch
+        batch, facts = self.collate(windows)
+        return batch | self.said(batch, facts)
 
+    def collate(self, windows: Sequence[Mapping[str, Any] | npt.ArrayLike]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The batch without its targets, and what teachers are told of it; see `collate_windows`."""
+        batch, facts = collate_windows(windows, self.pad_token, self.pad_to_multiple_of)
+        if self.end_token is not None:
+            facts["end_token"] = self.end_token
+        return batch, facts
 
-def _as_rows(values: npt.ArrayLike | Tensor, name: str) -> npt.NDArray[np.integer[Any]]:
-    """Token ids as a (B, T) array."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2 or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} is {array.dtype} of shape {array.shape}: give integer token ids of shape (B, T) or (T,)"
-        )
-    return array if array.dtype.kind == "i" else array.astype(np.int64)
+    def said(self, batch: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """What the teacher says of a batch: soft_targets, and what else was asked for."""
+        if self.teacher is None:
+            return {}
+        begin = time.perf_counter()
+        teach = self.teacher.mixed if self.form == "mixed" else self.teacher
+        told: dict[str, Any] = {"soft_targets": teach(batch, **facts)}
+        if self.distinct:
+            told["distinct"] = self.teacher.distinct(batch, **facts)
+        if self.evidence:
+            told["evidence"] = self.teacher.evidence(self.evidence, batch, **facts)
+        return told | {"teacher_s": time.perf_counter() - begin}

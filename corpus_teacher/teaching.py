@@ -7,14 +7,16 @@ or a method of a teacher (``teacher.logits``), becomes a teacher in one place, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.segments import Batch, read_batch, scattered
 from corpus_teacher.targets import AnyTargets, DenseTargets
 
 
@@ -31,14 +33,16 @@ class Teacher(Protocol):
 
     def __call__(
         self,
-        input_ids: npt.ArrayLike | Tensor,
+        input_ids: Batch,
         next_ids: npt.ArrayLike | Tensor | None = None,
         *,
         starts_document: bool | npt.ArrayLike = False,
         positions: npt.ArrayLike | None = None,
+        **columns: Any,
     ) -> AnyTargets:
-        """Targets of the B · T positions of input_ids, (B, T); next_ids, starts_document and positions as a
-        `CorpusTeacher` takes them, whether this teacher reads them or not."""
+        """Targets of the B · T positions of a batch, given as `corpus_teacher.segments.read_batch` reads it, whether
+        this teacher asks for next_ids, starts_document and positions or not. Every segment is answered as if it was
+        asked alone; padding has no target."""
 
 
 class ContentTeacher:
@@ -50,32 +54,48 @@ class ContentTeacher:
     ----------
     is_stored : bool
         Whether its answers lie on disk, so that the loader's workers may read them ahead of the student.
+    pads_rows : bool
+        Whether rows may be padded on the right: what it says of a token then doesn't depend on those that follow.
     """
 
     is_stored = False
+    pads_rows = False
 
     def __call__(
         self,
-        input_ids: npt.ArrayLike | Tensor,
+        input_ids: Batch,
         next_ids: npt.ArrayLike | Tensor | None = None,
         *,
         starts_document: bool | npt.ArrayLike = False,
         positions: npt.ArrayLike | None = None,
+        **columns: Any,
     ) -> AnyTargets:
         """Teach every position of a batch.
 
         Parameters
         ----------
-        input_ids : array_like or Tensor of shape (B, T) or (T,), integer
-        next_ids, starts_document, positions
+        input_ids : array_like or Tensor of shape (B, T) or (T,), integer; or a mapping with "input_ids"
+        next_ids, positions
             As a `CorpusTeacher` takes them, and not read.
+        starts_document, **columns
+            As `corpus_teacher.segments.read_batch` takes them: attention_mask, position_ids, document_ids,
+            cu_seq_lens, end_token.
 
         Returns
         -------
         SoftTargets or DenseTargets
-            Of Q = B · T positions, row by row. Errors are those of `teach`.
+            Of Q = B · T positions, row by row; each segment as if it was asked alone, padding without a target.
+            Errors are those of `read_batch` and `teach`.
         """
-        return self.teach(input_ids)
+        batch = read_batch(input_ids, starts_document=starts_document, columns=columns)
+        ids: npt.ArrayLike | Tensor = input_ids["input_ids"] if isinstance(input_ids, Mapping) else input_ids
+        if batch.is_plain:
+            return self.teach(ids)
+        device = ids.device if isinstance(ids, Tensor) else "cpu"
+        groups = batch.groups(pad=self.pads_rows)
+        parts = [(self.teach(torch.from_numpy(group.rows).to(device)), group) for group in groups]
+        said: AnyTargets = scattered(parts, batch.num_positions)
+        return said
 
     def teach(self, input_ids: npt.ArrayLike | Tensor) -> AnyTargets:
         """The targets of rows of token ids."""

@@ -225,6 +225,8 @@ class CachedTeacher(ContentTeacher):
             A damaged record.
         """
         rows = token_rows(input_ids, self.vocab_size)
+        if self.missing == "invalid" and rows.shape[1] != self.length:  # a segment that no window of the cache is
+            return self._unknown(rows.size)
         places = self._places(rows)
         known = torch.tensor([place is not None for place in places]).repeat_interleave(self.length)
         if self.kept.kind == "all":
@@ -290,6 +292,14 @@ class CachedTeacher(ContentTeacher):
                 (None if bias is None else bias.to(self.device, torch.float32)),
             )
         return self._head
+
+    def _unknown(self, num_positions: int) -> AnyTargets:
+        """No target at all, at so many positions."""
+        none = torch.zeros(num_positions, dtype=torch.bool, device=self.device)
+        if self.kept.kind == "all":
+            return DenseTargets(torch.zeros(num_positions, self.vocab_size, device=self.device), none)
+        silent = SparseRows(*(part.to(self.device) for part in _silent(num_positions)))
+        return _without(soft_targets(silent, self.base, tail=self.tail), none)
 
     def _whole(self, rows: npt.NDArray[Any], places: list[tuple[int, int] | None], known: Tensor) -> DenseTargets:
         """All logits of cached hidden states; those of missing windows are 0 and not valid."""

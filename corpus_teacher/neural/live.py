@@ -154,6 +154,11 @@ class NeuralTeacher(ContentTeacher):
         return self._vocab_size
 
     @property
+    def pads_rows(self) -> bool:  # type: ignore[override]
+        """True but for draws, which depend on the whole of a row's content."""
+        return not self.kept.is_drawn
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device

@@ -6,6 +6,7 @@ away, and a temperature or a reverse KL is exact on it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -71,6 +72,19 @@ class DenseTargets:
 
     def __repr__(self) -> str:
         return f"DenseTargets(Q={self.num_positions}, V={self.vocab_size}, device={self.logits.device})"
+
+    def take(self, positions: Tensor) -> DenseTargets:
+        """Positions by number, (P,) int64, in any order and any number of times."""
+        return DenseTargets(self.logits[positions], self.valid[positions])
+
+    def silent(self) -> DenseTargets:
+        """One position without a target, in the form of these targets."""
+        return DenseTargets(self.logits.new_zeros(1, self.vocab_size), self.valid.new_zeros(1))
+
+    @staticmethod
+    def concatenate(parts: Sequence[DenseTargets]) -> DenseTargets:
+        """Join the positions of several targets, at least one."""
+        return DenseTargets(torch.cat([part.logits for part in parts]), torch.cat([part.valid for part in parts]))
 
     @cached_property
     def log_total(self) -> Tensor:

@@ -14,7 +14,7 @@ Shape letters: Q positions, V vocabulary, R rows of the table, F references in a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakValueDictionary
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from corpus_teacher.errors import TargetError
 from corpus_teacher.targets.dense import DenseTargets
-from corpus_teacher.targets.soft import SoftTargets
+from corpus_teacher.targets.soft import SoftTargets, take_entries
 
 _DENSE_ELEMENTS = 1 << 22  # probabilities written out at once
 
@@ -323,6 +323,55 @@ class MixedTargets:
             self, pairs=pairs, row_offsets=offsets, rows=self.rows[kept], coefficients=self.coefficients[kept]
         )
 
+    def take(self, positions: Tensor) -> MixedTargets:
+        """Positions by number, (P,) int64, in any order and any number of times."""
+        offsets, kept = take_entries(self.row_offsets, positions)
+        return replace(
+            self,
+            pairs=self.pairs.take(positions),
+            row_offsets=offsets,
+            rows=self.rows[kept],
+            coefficients=self.coefficients[kept],
+        )
+
+    def silent(self) -> MixedTargets:
+        """One position without a target, in the form of these targets."""
+        none = self.row_offsets[:1] * 0
+        return replace(
+            self,
+            pairs=self.pairs.silent(),
+            row_offsets=torch.cat([none, none]),
+            rows=self.rows[:0],
+            coefficients=self.coefficients[:0],
+            own=RowTable(self.own.offsets[:1], *(getattr(self.own, f.name)[:0] for f in fields(self.own)[1:])),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[MixedTargets]) -> MixedTargets:
+        """Join the positions of several targets of one teacher, at least one.
+
+        Raises
+        ------
+        TargetError
+            Parts of different teachers.
+        """
+        whole, num_rows = SoftTargets.concatenate([part.pairs for part in parts]), parts[0].num_rows
+        if any(part.num_rows != num_rows for part in parts):
+            raise TargetError("the parts refer to different row tables: concatenate one teacher's only")
+        rows, own_before = [], 0
+        for part in parts:  # a batch's own rows are numbered anew
+            rows.append(torch.where(part.rows >= 2 * num_rows, part.rows + own_before, part.rows))
+            own_before += part.own.num_rows
+        own = [torch.cat([getattr(part.own, field.name) for part in parts]) for field in fields(RowTable)[1:]]
+        return replace(
+            parts[0],
+            pairs=whole,
+            row_offsets=_joined_offsets([part.row_offsets for part in parts]),
+            rows=torch.cat(rows),
+            coefficients=torch.cat([part.coefficients for part in parts]),
+            own=RowTable(_joined_offsets([part.own.offsets for part in parts]), *own),
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedTargets:
         """Copy to a device; the table is there once for all batches (one given by `with_table` stays where it is)."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -340,6 +389,11 @@ class MixedTargets:
             coefficients=change(self.coefficients),
             own=RowTable(*(change(getattr(self.own, field.name)) for field in fields(self.own))),
         )
+
+
+def _joined_offsets(parts: Sequence[Tensor]) -> Tensor:
+    lengths = torch.cat([part.diff() for part in parts])
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
 AnyTargets: TypeAlias = SoftTargets | MixedTargets | DenseTargets

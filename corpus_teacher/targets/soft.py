@@ -351,6 +351,37 @@ class SoftTargets:
             **kept,
         )
 
+    def take(self, positions: Tensor) -> SoftTargets:
+        """Positions by number, in any order and any number of times.
+
+        Parameters
+        ----------
+        positions : Tensor of shape (P,), int64
+
+        Returns
+        -------
+        SoftTargets
+            Of P positions.
+        """
+        offsets, entries = take_entries(self.offsets, positions)
+        kept = {name: getattr(self, name)[positions] for name in _PER_POSITION}
+        return replace(self, offsets=offsets, token_ids=self.token_ids[entries], probs=self.probs[entries], **kept)
+
+    def silent(self) -> SoftTargets:
+        """One position without a target, in the form of these targets."""
+        zero = self.offsets[:1] * 0
+        return replace(
+            self,
+            offsets=torch.cat([zero, zero]),
+            token_ids=self.token_ids[:0],
+            probs=self.probs[:0],
+            rest=torch.ones_like(zero, dtype=self.rest.dtype),
+            match_len=zero.to(self.match_len.dtype),
+            context_count=zero.to(self.context_count.dtype),
+            cut_mass=zero.to(self.cut_mass.dtype),
+            valid=zero.bool(),
+        )
+
     @staticmethod
     def concatenate(parts: Sequence[SoftTargets]) -> SoftTargets:
         """Join the positions of several targets that share one base.
@@ -393,6 +424,15 @@ class SoftTargets:
     def _map(self, change: Any) -> SoftTargets:
         """Every tensor changed by a function."""
         return SoftTargets(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
+
+
+def take_entries(offsets: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets of some positions' entries once they are taken, and which entries those are."""
+    lengths = offsets.diff()[positions]
+    taken = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    entries = int(taken[-1])
+    shift = (offsets[:-1][positions] - taken[:-1]).repeat_interleave(lengths, output_size=entries)
+    return taken, torch.arange(entries, device=offsets.device) + shift
 
 
 def _tensor(values: Any, dtype: Any) -> Tensor:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.data import get_worker_info
 
-from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.errors import ConfigError
 from corpus_teacher.losses import permute_targets
 from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
+from corpus_teacher.teaching import as_teacher
 
 TAUGHT = "taught"
 """The key of what a thread is still making of a batch; `finish` puts it into the batch."""
@@ -43,6 +42,8 @@ class DistillationCollator:
     ahead : bool
         In the main process let a thread ask the teachers; the batch is complete after `finish`. For loops that fetch a
         batch before they need it, as accelerate's do. In a loader's worker it changes nothing.
+    pad_token, pad_to_multiple_of, end_token
+        As in `TeacherCollator`.
 
     Raises
     ------
@@ -60,12 +61,22 @@ class DistillationCollator:
         evidence: Iterable[str] = (),
         permute: bool = False,
         ahead: bool = False,
+        pad_token: int = 0,
+        pad_to_multiple_of: int | None = None,
+        end_token: int | None = None,
     ) -> None:
         if permute and form != "flat":
             raise ConfigError("permuted targets are flat ones: leave the mixed form")
-        self.plain = TeacherCollator()
-        self.taught = TeacherCollator(teacher, form, distinct=distinct, evidence=evidence)
-        self.cached = cached
+        self.taught = TeacherCollator(
+            teacher,
+            form,
+            distinct=distinct,
+            evidence=evidence,
+            pad_token=pad_token,
+            pad_to_multiple_of=pad_to_multiple_of,
+            end_token=end_token,
+        )
+        self.cached = as_teacher(cached, "cached")
         self.permute = permute
         self.ahead = ahead
         self._thread: ThreadPoolExecutor | None = None
@@ -74,21 +85,15 @@ class DistillationCollator:
         return {**self.__dict__, "_thread": None}
 
     def __call__(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """As `TeacherCollator`, with "neural_targets" beside "soft_targets" where there is a cache.
-
-        Windows may have "labels" of their own, (T,), -100 where a token isn't to be learnt; else all tokens are.
-        """
-        batch = self.plain(windows)
-        own = [window.get("labels") if isinstance(window, Mapping) else None for window in windows]
-        if any(labels is not None for labels in own):
-            batch["labels"] = _labels(own, batch["input_ids"].shape)
+        """As `TeacherCollator`, with "neural_targets" beside "soft_targets" where there is a cache."""
+        batch, facts = self.taught.collate(windows)
         if self.taught.teacher is None and self.cached is None:
             return batch
         if not self.ahead or get_worker_info() is not None:
-            return batch | self._teach(windows, batch["input_ids"])
+            return batch | self._teach(batch, facts)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="teacher")
-        return batch | {TAUGHT: self._thread.submit(self._teach, windows, batch["input_ids"])}
+        return batch | {TAUGHT: self._thread.submit(self._teach, dict(batch), facts)}
 
     def close(self) -> None:
         """End the thread, if there is one; the next batch begins another."""
@@ -96,19 +101,16 @@ class DistillationCollator:
             self._thread.shutdown(cancel_futures=True)
             self._thread = None
 
-    def _teach(self, windows: Sequence[Mapping[str, Any]], input_ids: torch.Tensor) -> dict[str, Any]:
+    def _teach(self, batch: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         """What the teachers say of a batch, and how long it took them."""
-        told: dict[str, Any] = {"teacher_s": 0.0}
-        if self.taught.teacher is not None:
-            said = self.taught(windows)
-            told |= {name: said[name] for name in ("soft_targets", "distinct", "evidence", "teacher_s") if name in said}
+        told: dict[str, Any] = {"teacher_s": 0.0} | self.taught.said(batch, facts)
         if self.cached is not None:
             begin = time.perf_counter()
-            told["neural_targets"] = self.cached(input_ids)
+            told["neural_targets"] = self.cached(batch, **facts)
             told["teacher_s"] += time.perf_counter() - begin
         if self.permute and "soft_targets" in told:
             # the same text in the same batch is permuted alike, whatever came before
-            told["soft_targets"] = permute_targets(told["soft_targets"], seed=int(input_ids.sum()))
+            told["soft_targets"] = permute_targets(told["soft_targets"], seed=int(batch["input_ids"].sum()))
         return told
 
 
@@ -124,13 +126,3 @@ def finish(batch: dict[str, Any]) -> dict[str, Any]:
     if told is not None:
         batch.update(told.result())
     return batch
-
-
-def _labels(own: Sequence[Any], shape: torch.Size) -> torch.Tensor:
-    """The windows' own labels, (B, T) int64."""
-    wrong = next((labels for labels in own if labels is None or np.shape(labels) != shape[1:]), None)
-    if any(labels is None for labels in own) or wrong is not None:
-        given = "none" if wrong is None else f"shape {np.shape(wrong)}"
-        raise InputError(f"the labels of a window have {given} and its input_ids shape {tuple(shape[1:])}: "
-                         "give one a token, for every window of a batch or for none")  # fmt: skip
-    return torch.from_numpy(np.stack([np.asarray(labels, dtype=np.int64) for labels in own]))

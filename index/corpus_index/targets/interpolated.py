@@ -88,8 +88,9 @@ def smoothed_targets(
         Estimators with exclusion always read whole rows.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
-    positions : array_like of shape (B,), integer
-        Where in the corpus each row begins; needed by leave_out="document".
+    positions : array_like of shape (B,) or (B, T), integer
+        Where in the corpus each row begins, or each token stands; needed by leave_out="document". Of shape (B, T) below
+        0 for padding, which has no next token.
     only_last : bool
         Only the last position of each row, as generation wants it: Q = B.
 

@@ -257,16 +257,23 @@ def _documents(
         )
     if positions is None:
         raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
-    begins = np.asarray(positions).reshape(-1)
-    if begins.shape != ids.shape[:1] or begins.dtype.kind not in "ui":
+    given = np.asarray(positions)
+    begins = given if given.ndim == 2 else given.reshape(-1)
+    if begins.shape not in (ids.shape[:1], ids.shape) or begins.dtype.kind not in "ui":
         raise QueryError(
-            f"positions must be {ids.shape[0]} integers, not {begins.dtype} of shape {np.shape(positions)}"
+            f"positions must be {ids.shape[0]} integers, or one for each token, not {begins.dtype} of shape "
+            f"{np.shape(positions)}"
         )
-    labelled = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
+    known = np.ones(ids.size, np.bool_)
+    if begins.ndim == 2:
+        labelled, known = begins.reshape(-1).astype(np.int64) + 1, begins.reshape(-1) >= 0
+    else:
+        labelled = (begins[:, None] + 1 + np.arange(ids.shape[1])).reshape(-1)
     inside = np.clip(labelled, 0, index.num_tokens - 1)
-    if (inside < labelled - 1).any() or (labelled < 1).any():
+    if ((inside < labelled - 1) | (labelled < 1))[known].any():
         raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
-    numbers, of = np.unique(index.document_of(inside), return_inverse=True)
+    of = np.full(ids.size, -1)
+    numbers, of[known] = np.unique(index.document_of(inside[known]), return_inverse=True)
     begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
     tokens = index.array("tokens")
     if index.num_tokens <= _RANKS_IN_MEMORY:
