@@ -36,6 +36,11 @@ from corpus_teacher.training.objective import Head, Objective, Taught
 AskedTeacher = Teacher | Callable[[Any], Any]
 """A `Teacher`, or a function of input ids, (B, T) → `SoftTargets`, `DenseTargets` or logits."""
 
+_PACKED = frozenset({
+    "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx",
+})  # fmt: skip
+"""Columns of packed batches that models of transformers take without naming them."""
+
 _EMA_FILE = "self_teacher.pt"
 
 
@@ -310,15 +315,14 @@ class DistillationTrainer(transformers.Trainer):
         corpus, neural = batch.pop("soft_targets", None), batch.pop("neural_targets", None)
         evidence, on_policy = batch.pop("evidence", {}), batch.pop("on_policy", False)
         if not model.training:
-            outputs = model(**batch)
+            outputs = model(**self._for_model(batch))
             loss = self._note_held_out(outputs.logits, labels)
             return (loss, outputs) if return_outputs else loss
-        ids = batch["input_ids"]
         if corpus is None and self.teachers.corpus is not None and not on_policy:
             corpus, evidence = self._ask_corpus(batch, labels)
         if neural is None and self.teachers.neural is not None:
-            neural = self._ask(self.teachers.neural, ids)
-        own = None if self.teachers.self_teacher is None else self._ask(self.teachers.self_teacher, ids)
+            neural = self._ask(self.teachers.neural, batch)
+        own = None if self.teachers.self_teacher is None else self._ask(self.teachers.self_teacher, batch)
         outputs, student = self._run(model, batch)
         known = Components(labels, corpus, neural, own, evidence=evidence)
         taught = self.objective(self.state.global_step, student, known, on_policy=on_policy)
@@ -331,13 +335,19 @@ class DistillationTrainer(transformers.Trainer):
         loss = loss * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp_min(1)
         return (loss, outputs) if return_outputs else loss
 
+    def _for_model(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The columns that the student's forward names; others, that windows had as well, are nobody's here."""
+        self._set_signature_columns_if_needed()
+        known = _PACKED.union(self._signature_columns or ())
+        return {name: value for name, value in batch.items() if name in known}
+
     def _run(self, model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Any, Tensor | Head]:
         """The student's outputs, and its logits or what they are made of."""
         if not self.args.fused:
-            outputs = model(**batch)
+            outputs = model(**self._for_model(batch))
             return outputs, outputs.logits
         # The head of one position only: through the wrapped model, so that DDP and FSDP see their forward pass.
-        outputs = model(**batch, output_hidden_states=True, logits_to_keep=1)
+        outputs = model(**self._for_model(batch), output_hidden_states=True, logits_to_keep=1)
         inner = self.accelerator.unwrap_model(model)
         head = inner.get_output_embeddings()
         soft_cap = getattr(inner.config, "final_logit_softcapping", None)
@@ -357,23 +367,17 @@ class DistillationTrainer(transformers.Trainer):
 
     def _ask_corpus(self, batch: dict[str, Any], labels: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """What the corpus says of a batch of another collator: targets where there are labels, and evidence."""
-        ids, mask = batch["input_ids"], batch.get("attention_mask")
-        if mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any()):
-            raise ConfigError(
-                "rows are padded on the left, and their padding would be context to the corpus: pad on the right, or "
-                "leave data_collator out"
-            )
         begin = time.perf_counter()
-        read = (ids if mask is None else torch.where(mask.bool(), ids, 0)).cpu()
         corpus = self.teachers.corpus
-        said = corpus.mixed(read) if self._table is not None else corpus(read)
-        evidence = corpus.evidence(self.objective.policy.evidence, read)
+        said = corpus.mixed(batch) if self._table is not None else corpus(batch)
+        evidence = corpus.evidence(self.objective.policy.evidence, batch)
         self._note_asked(begin)
         return self._prepare_input(said), {name: one.to(labels.device) for name, one in evidence.items()}
 
-    def _ask(self, teacher: Teacher, ids: Tensor) -> Any:
+    def _ask(self, teacher: Teacher, batch: dict[str, Any]) -> Any:
+        """What a live teacher says, each segment of the batch as if it was alone."""
         begin = time.perf_counter()
-        said = teacher(ids)
+        said = teacher(batch)
         self._note_asked(begin)
         return said.to(self.args.device)
 

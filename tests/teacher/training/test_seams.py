@@ -110,15 +110,23 @@ def test_batches_of_another_collator_are_taught(
     assert abs(actual[0] - np.log(VOCAB)) > 1e-6
 
 
-def test_padding_on_the_left_is_refused(tokens: np.ndarray, index: Path, tmp_path: Path) -> None:
-    def collate(rows: Any) -> dict[str, torch.Tensor]:
-        ids = torch.from_numpy(np.stack([row["input_ids"] for row in rows]))
-        mask = torch.ones_like(ids)
-        mask[0, :3] = 0
-        return {"input_ids": ids, "attention_mask": mask, "labels": torch.where(mask.bool(), ids, -100)}
+def test_padding_on_either_side_is_no_context(tokens: np.ndarray, index: Path, tmp_path: Path) -> None:
+    def padded(left: int, right: int) -> Any:
+        def collate(rows: Any) -> dict[str, Any]:
+            ids = torch.from_numpy(np.stack([row["input_ids"][3:] for row in rows]))
+            mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))
+            ids = torch.nn.functional.pad(ids, (left, right), value=5)
+            note = ["a column that no model knows"] * len(rows)
+            learnt = (mask > 0) & (mask.cumsum(1) > 1)  # padding predicts nothing
+            return {"input_ids": ids, "attention_mask": mask, "labels": torch.where(learnt, ids, -100), "note": note}
 
-    with pytest.raises(ConfigError, match="padded on the left"):
-        trainer(tokens, tmp_path, teacher=index, data_collator=collate).train()
+        return collate
+
+    on_the_left, on_the_right = (
+        losses(trainer(tokens, tmp_path, teacher=CorpusTeacher(index, leave_out="self"), data_collator=collate))
+        for collate in (padded(3, 0), padded(0, 3))
+    )
+    assert on_the_left == pytest.approx(on_the_right, rel=1e-4)
 
 
 def test_metrics_are_called(tokens: np.ndarray, index: Path, tmp_path: Path) -> None:
