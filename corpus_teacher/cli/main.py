@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from corpus_teacher import __version__
 from corpus_teacher.cli.cache import teacher_cache
 from corpus_teacher.cli.options import AsJson, IndexPath, print_json
+from corpus_teacher.cli.recipe import recipe
 from corpus_teacher.cli.study import study_app
 from corpus_teacher.cli.synthesize import synthesize
 from corpus_teacher.cli.teacher import near_duplicates, sample, teacher_app
@@ -118,6 +119,7 @@ app.add_typer(study_app, name="study")
 app.command("sample")(sample)
 app.command("synthesize")(synthesize)
 app.command("train")(train)
+app.command("recipe")(recipe)
 
 
 def _version(wanted: bool) -> None:
