@@ -12,6 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
+DOCS_INSTALLED := $(VENV)/.installed-docs
 
 # One worker a core. Tests never run on machine code of earlier days: tests/conftest.py makes a fresh cache a run, unless
 # TEST_NUMBA_CACHE_DIR names one to share (.ci/run shares a fresh one over its lanes).
@@ -21,7 +22,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PYTEST_ARGS ?=
 
-.PHONY: help install check test nightly boundscheck lint format demo bench wheel clean
+.PHONY: help install check test nightly boundscheck lint format demo bench docs wheel clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +38,10 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 install: $(INSTALLED)  ## .venv with the package (editable) and the tools
@@ -69,10 +74,13 @@ demo: $(INSTALLED)  ## the whole run: corpus, index, three students, table and r
 bench: $(BENCH_INSTALLED)  ## ours and the peers on the same tokens; BENCH_ARGS='--sizes 10M' and so on
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
+docs: $(DOCS_INSTALLED)  ## the documentation site into site/; a warning or a broken link fails
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
 wheel: $(INSTALLED)  ## dist/*.whl and dist/*.tar.gz
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:  ## removes what the targets above made
-	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .numba_cache .demo corpus-teacher-demo
+	rm -rf $(VENV) site dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .numba_cache .demo corpus-teacher-demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
