@@ -181,7 +181,14 @@ def check_toml(table: dict[str, Any]) -> None:
     if "question" in table:
         make_study(table)
     elif "data" in table or set(table) <= {"training"}:
-        make_run({"out": "runs/x", "data": {"index": "my-index", "held_out": ["held-out"]}, "training": {"max_steps": 1}, **_few(table)})
+        make_run(
+            {
+                "out": "runs/x",
+                "data": {"index": "my-index", "held_out": ["held-out"]},
+                "training": {"max_steps": 1},
+                **_few(table),
+            }
+        )
     else:
         make_policy(table)
 
