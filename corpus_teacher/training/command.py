@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 import corpus_teacher
@@ -124,6 +125,8 @@ def run_opened(
                 card = Card(described, told)
                 save_student(parts.student, out / STUDENT_FOLDER, parts.index, parts.tokenizer, _source(settings), card)
             write_json(out / RESULT_FILE, told, default=str)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # for every process the training is finished when its result is there
         return result
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +264,63 @@ def test_killed_anywhere_in_a_checkpoint_one_is_whole(tmp_path: Path) -> None:
         arguments="sizes=(0, 100, 2999, 3000, 3500)",
     )
     assert count > 15
+
+
+_TWO_PROCESSES = """
+import json, os, sys
+import transformers
+from corpus_teacher.training.command import run_training
+from corpus_teacher.training.settings import make_run
+
+class Killed(Exception):
+    pass
+
+class Kill(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            raise Killed
+
+table, out = json.loads(sys.argv[1]), sys.argv[2]
+whole = run_training(make_run({**table, "out": out + "/whole"}))
+settings, steps, notices = make_run({**table, "out": out + "/run"}), [], []
+try:
+    run_training(settings, callbacks=[Kill()])
+except Killed:
+    pass
+if os.environ["RANK"] == "0":
+    os.mkdir(out + "/run/checkpoint-99")
+resumed = run_training(
+    settings, resume=True, progress=lambda step, _: steps.append(step), notices=notices.append
+)
+assert resumed.history == whole.history, (resumed.history, whole.history)
+assert resumed.logs[-1]["loss"] == whole.logs[-1]["loss"]
+assert steps == [4, 5, 6], steps
+assert len(notices) == (os.environ["RANK"] == "0"), notices
+again = run_training(settings, resume=True, progress=lambda step, _: steps.append(step), notices=notices.append)
+assert again.history == whole.history and len(steps) == 3
+import torch
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_killed_in_the_second_epoch(place: Path, tmp_path: Path) -> None:
+    settings = settings_of(
+        place, tmp_path, data={"train_tokens": 24 * LENGTH},
+        training={"max_steps": "remove", "num_train_epochs": 2, "save_steps": 3, "logging_steps": 1},
+    )  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable]
+    (tmp_path / "script.py").write_text(_TWO_PROCESSES)
+    table = json.dumps({name: value for name, value in settings.to_dict().items() if value is not None})
+    ran = subprocess.run(
+        [sys.executable, *launch, str(tmp_path / "script.py"), table, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    assert ran.stdout.count("equal") == 2
