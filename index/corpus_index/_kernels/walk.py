@@ -25,9 +25,7 @@ from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import (
     CAP,
-    document_start,
     parent_depth,
-    shared_by_ranks,
     shared_with_row,
     widen_left,
     widen_right,
@@ -260,49 +258,6 @@ def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_dep
             d = up
         offsets[q - begin + 1] = used
     return np.int64(lo.size)
-
-
-@kernel()
-def first_disorder(text, nodes, next_tokens, ranks):
-    """The first of some ranks that is out of order, or whose common or continuation is wrong; or −1."""
-    for i in range(ranks.size):
-        r = ranks[i]
-        position = np.int64(text.order[r])
-        if position >= text.order.size or next_tokens[r] != text.tokens[position]:
-            return r
-        if r == 0:
-            if nodes.common[r] != 0:
-                return r
-            continue
-        shared = shared_by_ranks(text, r - 1, r)
-        if min(shared, CAP) != np.int64(nodes.common[r]):
-            return r
-        before = np.int64(text.order[r - 1])
-        p_held = before - document_start(text, before)
-        q_held = position - document_start(text, position)
-        if shared > min(p_held, q_held) or shared == p_held:
-            continue  # equal up to the start, or the one before is the other's beginning
-        if shared == q_held or text.tokens[before - 1 - shared] >= text.tokens[position - 1 - shared]:
-            return r
-    return np.int64(-1)
-
-
-@kernel()
-def first_misstep(text, steps, next_tokens, ranks):
-    """The first of some ranks from which the step by its continuation doesn't lead to the next position; or −1."""
-    for i in range(ranks.size):
-        r = ranks[i]
-        position = np.int64(text.order[r]) + 1
-        continued = position < text.order.size and document_start(text, position) != position
-        c = np.int64(next_tokens[r])
-        if steps.symbols[4 * c + 4] == steps.symbols[4 * c]:
-            if continued:
-                return r
-            continue
-        lo, hi = step_range(steps, c, r, r + 1)
-        if hi - lo != (1 if continued else 0) or (continued and np.int64(text.order[lo]) != position):
-            return r
-    return np.int64(-1)
 
 
 @kernel()

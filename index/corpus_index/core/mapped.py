@@ -127,6 +127,11 @@ class OpenedIndex:
         return int(self._manifest["row_shift"])
 
     @property
+    def document_shift(self) -> int:
+        """Positions a bucket of `doc_directory`, as a power of two."""
+        return int(self._manifest["document_shift"])
+
+    @property
     def num_symbols(self) -> int:
         """V, or the number of distinct tokens where the vocabulary is far larger than the corpus."""
         return int(self._manifest["num_symbols"])
