@@ -83,12 +83,13 @@ class _Cutter:
         self.num_held = 0
         self.before = ""
         self.window = max(_WINDOW_CHARS, min(_TOKENS_OF_A_WINDOW * tokenizer.longest_token, _SEARCH_CHARS))
+        self.can_cut = 2 * tokenizer.longest_token <= _SEARCH_CHARS  # else no window would show what a cut does
         self.tail = ""  # the last characters before the end of `held`, of parts that have left as well
         self.before_chars = [0, _BEFORE_CHARS]  # the one that served last comes first
 
     def add(self, text: str) -> Iterator[Part]:
         """Take more text; yield what can be cut off before it."""
-        if self.num_held and text:
+        if self.can_cut and self.num_held and text:
             found = self._place(text[: self.window])
             if found is not None:
                 size, chars = found

@@ -115,3 +115,11 @@ def test_parts_stay_short(kind: str, line: str, monkeypatch: pytest.MonkeyPatch)
     assert max(len(part.text) for part in made_of_it) <= 9000
     tokens = tokenize_documents(pieces, tokenizer).tokens
     np.testing.assert_array_equal(tokens[:-1], tokenizer.encode(text))
+
+
+def test_tokens_longer_than_what_a_check_reads_are_never_cut() -> None:
+    backend = byte_level(prefix=False).backend
+    backend.add_tokens(["x" * 3000])
+    pieces = [Document("x" * 4000, ends=number == 4) for number in range(5)]
+    (part,) = sound_parts(pieces, Tokenizer(backend, spec="long"))
+    assert len(part.text) == 20_000

@@ -249,3 +249,7 @@ def test_a_folder_that_is_not_there_is_missing_before_the_hub_is_asked(
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TokenizerError, match="neither a file nor a folder"):
         load_tokenizer("pipe")
+
+
+def test_a_run_of_zeros_makes_no_endless_token() -> None:
+    assert train_tokenizer(["\0" * 100_000], 300).longest_token <= 256
