@@ -444,7 +444,7 @@ class CorpusTeacher:
 
 
 EVIDENCE: dict[str, Callable[..., Tensor]] = {"distinct": CorpusTeacher.distinct}
-"""By name, methods (input_ids, next_ids, starts_document=…) of a `CorpusTeacher` that give a number per position, (Q,);
+"""By name, methods of a `CorpusTeacher`, called as it is (with ids, or a batch), that give a number per position, (Q,);
 policies read them by the names of `corpus_teacher.blend.evidence.CARRIED`."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,9 @@ def test_new_evidence_is_a_row_and_a_word(
     asked: list[int] = []
 
     def parity(teacher: CorpusTeacher, ids: Any, following: Any = None, **options: Any) -> torch.Tensor:
-        asked.append(len(ids))
-        return torch.as_tensor(np.asarray(ids)).reshape(-1) % 2
+        rows = ids["input_ids"] if isinstance(ids, Mapping) else ids  # as a teacher is called
+        asked.append(len(rows))
+        return torch.as_tensor(np.asarray(rows)).reshape(-1) % 2
 
     monkeypatch.setitem(EVIDENCE, "parity", parity)
     monkeypatch.setattr(evidence, "CARRIED", ("distinct", "parity"))
