@@ -25,7 +25,14 @@ from corpus_teacher.losses import (
     label_smoothing_cross_entropy,
     shift_labels,
 )
+from corpus_teacher.targets import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
+
+_OURS = frozenset({"soft_targets", "teacher_s", "distinct", "evidence"})
+"""What `TeacherCollator` adds to a batch."""
+_NOT_THE_MODELS = _OURS | {"labels"}
+_KEPT = ("position", "positions", "starts_document", "document_ids", "seq_lengths")
+"""Columns of datasets that `TeacherCollator` reads and models don't."""
 
 
 class TeachingModule:
@@ -34,7 +41,8 @@ class TeachingModule:
     Attributes
     ----------
     student : Module
-        Called as ``student(input_ids=…).logits``; the subclass makes it, and has `configure_optimizers`.
+        Called as ``student(input_ids=…).logits``, with the batch's attention_mask and position_ids where it has them;
+        the subclass makes it, and has `configure_optimizers`.
     corpus_weight : float
         Share of the corpus teacher beside the hard label.
 
@@ -51,7 +59,7 @@ class TeachingModule:
         """Blend of label and corpus, mean over the positions, nats."""
         if "soft_targets" not in batch:
             raise InputError("the batch has no soft_targets: give the loader TeacherCollator(teacher) as collate_fn")
-        logits = self.student(input_ids=batch["input_ids"]).logits
+        logits = self._logits(batch)
         labels = shift_labels(batch["labels"])
         told = blended_cross_entropy(logits, labels, batch["soft_targets"], corpus_weight=self.corpus_weight)
         self._tell({"loss": told.loss.detach(), "hard_nats": told.hard, "corpus_nats": told.soft}, batch)
@@ -59,10 +67,15 @@ class TeachingModule:
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy to the data, nats a token; no teacher is needed."""
-        logits = self.student(input_ids=batch["input_ids"]).logits
+        logits = self._logits(batch)
         nats = label_smoothing_cross_entropy(logits, shift_labels(batch["labels"]))
         self._tell({"held_out_nats": nats.detach()}, batch)
         return nats
+
+    def _logits(self, batch: Mapping[str, Any]) -> Tensor:
+        columns = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+        logits: Tensor = self.student(**columns).logits
+        return logits
 
     def _tell(self, values: dict[str, Tensor], batch: Mapping[str, Any]) -> None:
         self.log_dict(values, batch_size=len(batch["input_ids"]))  # type: ignore[attr-defined]
@@ -76,24 +89,26 @@ class TeachingTrainer:
     *args, **options
         Of the trainer.
     corpus_teacher : CorpusTeacher
-        With leave_out=None for text that isn't in its index, which text for fine-tuning seldom is. "self" works as
-        well; "document" doesn't, since batches don't tell where in the index they come from.
+        With leave_out=None for text that isn't in its index, which text for fine-tuning seldom is. Of text that is,
+        documents are left out where the text is found in the index; give `TeacherCollator` as data_collator, and
+        datasets with the columns "position" or "starts_document", where it is known beforehand.
     corpus_weight : float
         Share of the teacher at the tokens that have a label.
     starts_document : bool
-        Whether rows begin where documents begin: True for examples, False for windows of packed text.
+        Whether rows, and the examples that are packed into them, begin where documents begin: True for examples, False
+        for windows of packed text.
 
     Raises
     ------
     ConfigError
-        A weight outside of [0, 1], or a teacher that leaves documents out.
+        A weight outside of [0, 1], or packing that cuts examples anywhere beside starts_document=True.
 
     Notes
     -----
-    The evaluation is the trainer's own. Rows are to be padded on the right, as SFTTrainer's are; of flattened batches
-    (padding_free) the corpus would read one row's end as the next one's context. Metrics that TRL takes inside of its
-    own loss (token accuracy, entropy) aren't logged. The teacher runs in the main process: its time is a part of the
-    step's.
+    The evaluation is the trainer's own. Padding on either side, packed rows (packing=True) and flattened batches
+    (padding_free=True) are read by their masks and position ids: the target at a token is that of its example alone.
+    Metrics that TRL takes inside of its own loss (token accuracy, entropy) aren't logged. Without `TeacherCollator`
+    the teacher runs in the main process: its time is a part of the step's.
     """
 
     def __init__(
@@ -106,14 +121,25 @@ class TeachingTrainer:
     ) -> None:
         if not 0 <= corpus_weight <= 1:
             raise ConfigError(f"corpus_weight is {corpus_weight!r}: give a number from 0 to 1")
-        if corpus_teacher.leave_out == "document":
-            raise ConfigError(
-                "the teacher leaves documents out, and these batches don't tell theirs: take 'self' or None"
-            )
         super().__init__(*args, **options)
+        settings: Any = getattr(self, "args", None)
+        strategy = getattr(settings, "packing_strategy", None) if getattr(settings, "packing", False) else None
+        if strategy not in (None, "bfd", "bfd_truncate") and starts_document:
+            raise ConfigError(
+                f"packing_strategy {strategy!r} cuts examples, so that rows begin anywhere in them: give "
+                "starts_document=False, or packing_strategy='bfd'"
+            )
         self.corpus_teacher = corpus_teacher
         self.corpus_weight = corpus_weight
         self.starts_document = starts_document
+        # rows of the strategy "wrapped" are told apart by the token that ends examples, if by anything
+        self._end_token = getattr(getattr(self, "processing_class", None), "eos_token_id", None) if strategy else None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep what `TeacherCollator` reads of a dataset when the trainer drops columns."""
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        known: list[str] = self.__dict__["_signature_columns"] or []
+        self._signature_columns = [*known, *(name for name in _KEPT if name not in known)]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -121,7 +147,8 @@ class TeachingTrainer:
         """The blend, divided by the labels of the whole step where the trainer counts them; nats."""
         if not model.training:
             evaluate: Any = super().compute_loss  # type: ignore[misc]
-            return evaluate(model, inputs, return_outputs, num_items_in_batch)
+            plain = {name: value for name, value in inputs.items() if name not in _OURS}
+            return evaluate(model, plain, return_outputs, num_items_in_batch)
         told, outputs = self.teach(model, inputs)
         if num_items_in_batch is None:
             loss = told.loss / (inputs["labels"][:, 1:] != IGNORE_INDEX).sum().clamp_min(1)
@@ -133,13 +160,23 @@ class TeachingTrainer:
 
     def teach(self, model: Any, inputs: Mapping[str, Any]) -> tuple[BlendedLoss, Any]:
         """The sum of the blend over a batch, and the student's outputs."""
-        ids = inputs["input_ids"]
-        mask = inputs.get("attention_mask")
-        read = ids if mask is None else torch.where(mask.bool(), ids, 0)  # a padding token may be unknown to the index
-        targets = self.corpus_teacher(read, starts_document=self.starts_document)
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"}, use_cache=False)
+        targets = inputs.get("soft_targets")
+        if targets is None:
+            targets = self._ask(inputs)
+        outputs = model(
+            **{name: value for name, value in inputs.items() if name not in _NOT_THE_MODELS}, use_cache=False
+        )
         labels = shift_labels(inputs["labels"])
         told = blended_cross_entropy(
             outputs.logits, labels, targets.to(labels.device), corpus_weight=self.corpus_weight, reduction="sum"
         )
         return told, outputs
+
+    def _ask(self, inputs: Mapping[str, Any]) -> SoftTargets:
+        if self.starts_document:
+            return self.corpus_teacher(inputs, starts_document=True)
+        ids = inputs["input_ids"]
+        starts = torch.zeros_like(ids, dtype=torch.bool)
+        if self._end_token is not None:
+            starts[:, 1:] = ids[:, :-1] == self._end_token
+        return self.corpus_teacher(inputs, starts_document=starts)

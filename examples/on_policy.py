@@ -68,7 +68,7 @@ def main() -> None:
         index = build_index_from_documents(split.train, words, f"{folder}/index", name="library")
         text = np.asarray(tokenize_documents(split.held_out, words, folder=folder).tokens, np.int64)
         held_out = torch.from_numpy(text[: min(len(text), 64 * 64) // chosen.length * chosen.length])
-        inside, outside = CorpusTeacher(index, max_order=3), CorpusTeacher(index, max_order=3, leave_out=None)
+        inside, outside = (CorpusTeacher(index, max_order=3, leave_out=out) for out in ("self", None))
         windows = TokenWindows(index.tokens, chosen.length, doc_starts=index.doc_starts)
         settings, never = OnPolicy(chosen.share, prompt_len=chosen.length // 4), OnPolicy(0, chosen.length // 4)
         start = make_student(vocab_size=index.vocab_size)
