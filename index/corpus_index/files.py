@@ -31,7 +31,8 @@ try:
 except ImportError:  # not on every system: nothing is locked there, and leftovers stay
     fcntl = None  # type: ignore[assignment]
 
-_CLOEXEC, _NOFOLLOW = getattr(os, "O_CLOEXEC", 0), getattr(os, "O_NOFOLLOW", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_PLAIN = getattr(os, "O_PLAIN", 0) | getattr(os, "O_BINARY", 0)
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2(2)
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 NO_LOCKS = (errno.ENOLCK, errno.EBADF, *_UNSUPPORTED)
@@ -82,18 +83,25 @@ def whole_file(path: str | os.PathLike[str], *, overwrite: bool = True) -> Itera
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            if mode is not None:
+            if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, stat.S_IMODE(mode))
             os.fsync(descriptor)
-            if overwrite:
-                os.replace(partial, target)
-            else:
-                rename_new(partial, target)
+            if fcntl is not None:  # while it is locked; elsewhere an open file can't be renamed
+                _name(partial, target, overwrite)
+        if fcntl is None:
+            _name(partial, target, overwrite)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
     sync_folder(target.parent)
+
+
+def _name(partial: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(partial, target)
+    else:
+        rename_new(partial, target)
 
 
 def write_file(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = True) -> None:
@@ -106,7 +114,7 @@ def _open_partial(target: Path) -> tuple[Path, int]:
     """The file that is written in target's place, locked and empty: what a killed process left of it is taken over."""
     partial = target.with_name(f".{target.name}.partial")
     while True:
-        descriptor = os.open(partial, os.O_CREAT | os.O_RDWR | _CLOEXEC | _NOFOLLOW, 0o666)
+        descriptor = os.open(partial, os.O_CREAT | os.O_RDWR | _PLAIN | _NOFOLLOW, 0o666)
         try:
             _locked(descriptor, partial, wait=True)
         except OSError as error:
@@ -115,7 +123,7 @@ def _open_partial(target: Path) -> tuple[Path, int]:
             with contextlib.suppress(OSError):
                 partial.unlink()
             partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-            return partial, os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | _CLOEXEC, 0o666)
+            return partial, os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | _PLAIN, 0o666)
         if is_at(descriptor, partial):
             os.ftruncate(descriptor, 0)
             return partial, descriptor
@@ -271,7 +279,9 @@ def try_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Lock | None
     OSError
         There is no such file, or the system has no such locks.
     """
-    descriptor = os.open(path, os.O_RDONLY | _CLOEXEC | _NOFOLLOW)
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), os.fspath(path))
+    descriptor = os.open(path, os.O_RDONLY | _PLAIN | _NOFOLLOW)
     return Lock(descriptor) if _locked(descriptor, path, wait=wait) else None
 
 
@@ -291,9 +301,13 @@ def lock_file(path: Path, content: bytes = b"") -> Lock | None:
         The file can't be written, or the system has no such locks.
     """
     while True:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | _CLOEXEC | _NOFOLLOW, 0o666)
-        if not _locked(descriptor, path):
-            return None
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | _PLAIN | _NOFOLLOW, 0o666)
+        try:
+            if not _locked(descriptor, path):
+                return None
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         if is_at(descriptor, path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, content)

@@ -90,7 +90,8 @@ def open_regular(path: str | os.PathLike[str], folder: int | None = None) -> int
     ------
     OSError
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0), dir_fd=folder)
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    descriptor = os.open(path, os.O_RDONLY | sum(flags), dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(None, "it is not a regular file", os.fspath(path))
@@ -133,15 +134,15 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def load_manifest(path: Path, folder: int) -> dict[str, Any]:
+def load_manifest(path: Path, folder: int | None) -> dict[str, Any]:
     """The manifest in an open folder, checked.
 
     Parameters
     ----------
     path : Path
         Of the folder, for messages.
-    folder : int
-        Descriptor of the folder.
+    folder : int or None
+        Descriptor of the folder; None: it is found by its path.
 
     Raises
     ------
@@ -152,7 +153,7 @@ def load_manifest(path: Path, folder: int) -> dict[str, Any]:
     """
     where = path / MANIFEST
     try:
-        manifest = read_json(MANIFEST, folder)
+        manifest = read_json(where if folder is None else MANIFEST, folder)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

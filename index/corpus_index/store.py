@@ -46,6 +46,7 @@ __all__ = ["DEEPEST", "MANIFEST", "IndexWriter", "OpenFiles", "check_target", "f
 _CHUNK_BYTES = 1 << 24
 _TRIES = 200  # to open one version while others replace it
 _PAUSE_S = 0.005
+_HAS_FOLDERS = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 _T = TypeVar("_T")
 
 
@@ -291,7 +292,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         If there is no such index, it is damaged, or of a newer version.
     """
 
-    def sizes_fit(path: Path, folder: int, manifest: dict[str, Any]) -> dict[str, Any]:
+    def sizes_fit(path: Path, folder: int | None, manifest: dict[str, Any]) -> dict[str, Any]:
         for name, entry in file_names(manifest):
             os.close(_open_sized(path, folder, name, entry))
         return manifest
@@ -308,7 +309,7 @@ def check_files(path: Path) -> str:
         At the first that differs.
     """
 
-    def compare(path: Path, folder: int, manifest: dict[str, Any]) -> str:
+    def compare(path: Path, folder: int | None, manifest: dict[str, Any]) -> str:
         for name, entry in file_names(manifest):
             descriptor = _open_sized(path, folder, name, entry)
             try:
@@ -324,11 +325,14 @@ def check_files(path: Path) -> str:
     return _of_one_version(path, compare)
 
 
-def _of_one_version(path: Path, use: Callable[[Path, int, dict[str, Any]], _T]) -> _T:
-    """Call use(path, descriptor of the folder, manifest); again where the folder was replaced meanwhile."""
+def _of_one_version(path: Path, use: Callable[[Path, int | None, dict[str, Any]], _T]) -> _T:
+    """Call use(path, descriptor of the folder, manifest); again where the folder was replaced meanwhile.
+
+    Where the system has no descriptors of folders (Windows), files are found by their paths: None.
+    """
     for _ in range(_TRIES):
         try:
-            folder = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+            folder = _open_folder(path)
         except FileNotFoundError:
             if files.is_being_replaced(path):
                 time.sleep(_PAUSE_S)
@@ -341,15 +345,25 @@ def _of_one_version(path: Path, use: Callable[[Path, int, dict[str, Any]], _T]) 
         try:
             return use(path, folder, load_manifest(path, folder))
         except FileNotFoundError as error:
-            if files.is_at(folder, path):
-                if error.filename in (None, MANIFEST):
+            if folder is None or files.is_at(folder, path):
+                name = Path(error.filename or MANIFEST).name
+                if name == MANIFEST:
                     raise IndexFormatError(f"{path} is not an index: it has no {MANIFEST}") from None
-                raise IndexFormatError(f"{path / error.filename} is missing: build the index again") from None
+                raise IndexFormatError(f"{path / name} is missing: build the index again") from None
         finally:
-            os.close(folder)
+            if folder is not None:
+                os.close(folder)
     raise IndexFormatError(
         f"{path} is being replaced, or was when a build was killed: open it later, or start the build again"
     )
+
+
+def _open_folder(path: Path) -> int | None:
+    if _HAS_FOLDERS:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not path.is_dir():
+        raise FileNotFoundError
+    return None
 
 
 def _no_index(path: Path) -> IndexFormatError:
@@ -361,10 +375,10 @@ def _unreadable(path: Path, error: OSError) -> IndexFormatError:
     return IndexFormatError(f"{path} can't be read ({error.strerror or error}): {way_out}")
 
 
-def _open_sized(path: Path, folder: int, name: str, entry: Mapping[str, Any]) -> int:
+def _open_sized(path: Path, folder: int | None, name: str, entry: Mapping[str, Any]) -> int:
     """A descriptor of one file of an index, of the size that the manifest says."""
     try:
-        descriptor = open_regular(name, folder)
+        descriptor = open_regular(path / name if folder is None else name, folder)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -376,7 +390,7 @@ def _open_sized(path: Path, folder: int, name: str, entry: Mapping[str, Any]) ->
     return descriptor
 
 
-def _map_all(path: Path, folder: int, manifest: dict[str, Any]) -> OpenFiles:
+def _map_all(path: Path, folder: int | None, manifest: dict[str, Any]) -> OpenFiles:
     with contextlib.ExitStack() as stack:
         opened: dict[str, int] = {}
         for name, entry in file_names(manifest):

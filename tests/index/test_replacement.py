@@ -256,3 +256,23 @@ def test_two_builds_into_one_folder(tmp_path: Path) -> None:
         assert said.count(b"exists\n") == (0 if overwrite else 1)
         assert os.listdir(tmp_path) == ["index"]
         verify_index(tmp_path / "index", full=True)
+
+
+def test_a_system_without_locks_and_descriptors_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "_renameat2", lambda *_: False)
+    monkeypatch.setattr("corpus_index.store._HAS_FOLDERS", False)
+    build(tmp_path / "index").close()
+    with build(tmp_path / "index", NEW, b"new") as index:
+        assert (index.tokens.tolist(), index.attachment("note")) == (NEW.tolist(), b"new")
+    verify_index(tmp_path / "index")
+    (tmp_path / "index" / "near.bin").unlink()
+    with pytest.raises(IndexFormatError, match=r"near\.bin is missing"):
+        CorpusIndex.open(tmp_path / "index")
+    with pytest.raises(IndexFormatError, match=r"it has no manifest\.json"):
+        CorpusIndex.open(tmp_path)
+    with pytest.raises(IndexFormatError, match="there is no index"):
+        CorpusIndex.open(tmp_path / "none")
+    with pytest.raises(OSError, match="not supported"):
+        files.lock_file(tmp_path / "lock")
+    assert os.listdir(tmp_path) == ["index"]
