@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex
 
-from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader
+from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import QueryError
 
@@ -47,15 +47,6 @@ class DocumentText:
     name: str | None
     fields: dict[str, Any]
     text: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A document that taught a target: its number and name, and how many of the votes are its."""
-
-    document: int
-    name: str | None
-    count: int
 
 
 class Corpus:
@@ -162,11 +153,7 @@ class Corpus:
                 token = int(whole[len(context)])
             else:
                 token = int(self._tokens(following)[0])
-        votes = self.index.documents_of(context, token, limit=limit, max_order=max_order)
-        return [
-            Source(document, self.index.document(document).name, count)
-            for document, count in zip(votes.documents.tolist(), votes.counts.tolist(), strict=True)
-        ]
+        return sources_of(self.index, self.index.documents_of(context, token, limit=limit, max_order=max_order))
 
     def _tokens(self, text: str) -> npt.NDArray[np.int64]:
         tokens = self._reader.encode(text)

@@ -6,7 +6,7 @@ The command line shows these answers as tables or as JSON; nothing here prints.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex, EstimatorLike, OrderShare
 
-from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader
+from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.errors import ConfigError, QueryError
+
+_MOST_VOTES = 1 << 20
 
 __all__ = [
     "BackoffStep",
@@ -26,6 +28,7 @@ __all__ = [
     "IndexInfo",
     "Occurrence",
     "QueryAnswer",
+    "Source",
     "index_info",
     "index_query",
     "index_verify",
@@ -142,6 +145,9 @@ class QueryAnswer:
         The first few.
     explained : Explained, optional
         The distribution of the estimator that was asked for.
+    sources : list of Source
+        The documents that taught most of what follows; none where the match is the empty one, and none where it stands
+        too often to count them in a moment (more than a million times).
     """
 
     tokens: list[tuple[int, str]]
@@ -154,6 +160,7 @@ class QueryAnswer:
     num_occurrences: int
     occurrences: list[Occurrence]
     explained: Explained | None = None
+    sources: list[Source] = field(default_factory=list)
 
 
 def index_info(path: str | Path) -> IndexInfo:
@@ -242,6 +249,7 @@ def index_query(
         found = index.next_tokens(context, max_order=max_order, min_count=min_count)
         length = int(found.match_len)
         match = context[len(context) - length :]
+        counts = length > 0 and int(found.context_count) <= _MOST_VOTES
         return QueryAnswer(
             tokens=[(int(token), reader.token(token)) for token in context],
             match_len=length,
@@ -253,6 +261,7 @@ def index_query(
             num_occurrences=index.count(match),
             occurrences=list(reader.occurrences(index, match, snippets)) if length else [],
             explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
+            sources=sources_of(index, index.documents_of(match, max_order=length, limit=snippets)) if counts else [],
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, DocumentVotes
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -53,6 +53,21 @@ class Occurrence:
     cut_before: bool
     cut_after: bool
     name: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A document that taught a target: its number and name, and how many of the votes are its."""
+
+    document: int
+    name: str | None
+    count: int
+
+
+def sources_of(index: CorpusIndex, votes: DocumentVotes) -> list[Source]:
+    """Votes with the documents' names."""
+    pairs = zip(votes.documents.tolist(), votes.counts.tolist(), strict=True)
+    return [Source(document, index.document(document).name, count) for document, count in pairs]
 
 
 class Reader:

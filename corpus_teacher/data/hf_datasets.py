@@ -62,7 +62,7 @@ def _choose_split(splits: Any, name: str, split: str | None, log: ReadLog) -> An
     wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
     if wanted not in names:
         problem = f"has no split {wanted!r}" if wanted else "has several splits and none is called train"
-        raise InputError(f"the data set in {name} {problem}; name a split, one of: {', '.join(names)}")
+        raise InputError(f"the data set in {name} {problem}; set `split` to one of: {', '.join(names)}")
     if split is None:
         _say_left_out(name, wanted, names, log)
     return splits[wanted]

@@ -14,6 +14,7 @@ import corpus_teacher
 from corpus_teacher.analysis.corpus import Corpus, open_corpus
 from corpus_teacher.analysis.duplicates import index_repeats
 from corpus_teacher.analysis.evaluation import evaluate_index
+from corpus_teacher.analysis.query import index_query
 from corpus_teacher.data.build import BuildOptions, build_index_from_sources
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile
@@ -65,6 +66,13 @@ def test_documents(corpus: Corpus, folder: Path) -> None:
         corpus.count("")
     with pytest.raises(QueryError, match="top 0 is too small"):
         corpus.next("a", top=0)
+
+
+def test_a_query_names_places_and_sources(folder: Path) -> None:
+    answer = index_query(folder / "index", "once upon a ")
+    assert [Path(place.name or "").name for place in answer.occurrences] == ["a.txt", "a.txt", "b.txt"]
+    assert [(Path(source.name or "").name, source.count) for source in answer.sources] == [("a.txt", 2), ("b.txt", 1)]
+    assert index_query(folder / "index", "").sources == []
 
 
 def test_a_teacher_names_who_taught(corpus: Corpus) -> None:

@@ -133,7 +133,7 @@ def test_a_saved_dataset(tmp_path: Path, rows: list[dict[str, Any]], capfd: pyte
     assert log.notices == []
     options = ReadOptions(name_field="id", split="test")
     assert [document.name for document in two.documents(options, ReadLog())] == ["3", "1"]
-    with pytest.raises(InputError, match="no split 'dev'; name a split, one of: train, test"):
+    with pytest.raises(InputError, match="no split 'dev'; set `split` to one of: train, test"):
         texts(two, split="dev")
     with pytest.raises(InputError, match="there is no field 'body'; name one of: 'id', 'text'"):
         texts(one, text_field="body")
