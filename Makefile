@@ -44,7 +44,8 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
-install: $(INSTALLED)  ## .venv with the package (editable) and the tools
+install: $(INSTALLED)  ## .venv with the package (editable) and the tools, its kernels compiled
+	@[ -n "$${CI:-}" ] || $(BIN)/corpus-teacher warm-up --narrow
 
 check: lint  ## while one works: lint, and the fast half of the tests on few examples, with a kernel cache that is kept
 	HF_HUB_OFFLINE=1 HYPOTHESIS_PROFILE=quick NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache $(PYTEST) -m "not slow" tests $(PYTEST_ARGS)

@@ -8,7 +8,6 @@ of sparse + rest · base, the tokens outside of the sparse part have closed sums
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, measure
+from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, measure, working_s
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, HeldOutBatch, read_held_out
@@ -207,12 +206,12 @@ def evaluate_index(
         scores = []
         for number, estimator in enumerate(fitted):
             tally = _Tally()
-            done, begin = number * total, time.perf_counter()
+            done, begin = number * total, working_s()
             for batch in held_out.batches(overlap=_COVERED):
                 counted = tally.add(index, estimator, batch, top_k)
                 done += counted
                 progress("evaluate", done, total * len(fitted), done)
-            seconds = time.perf_counter() - begin
+            seconds = working_s() - begin
             scores.append(tally.score(estimator, held_out.corpus.num_bytes, seconds))
         return Evaluation(
             path=str(index.path),

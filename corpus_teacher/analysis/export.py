@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus_index import EstimatorLike, make_estimator, resolve_estimator, write_arpa
+from corpus_index import EstimatorLike, make_estimator, resolve_estimator, working_s, write_arpa
 from corpus_index.estimators.resolving import names_a_file
 
 from corpus_teacher.data.documents import Progress, silent
@@ -78,7 +77,7 @@ def export_arpa(
     if order < 1:
         raise ConfigError(f"--order {order} is too small: an n-gram has at least 1 token")
     with open_index(path) as index:
-        begin = time.perf_counter()
+        begin = working_s()
         progress("fit", 0, None)
         if isinstance(estimator, str) and not names_a_file(estimator):
             made = make_estimator(estimator, order - 1, convention=convention)
@@ -102,5 +101,5 @@ def export_arpa(
             discounts=[list(three) for three in fitted.discounts],
             fallback=[n + 1 for n in fitted.facts.get("fallback_orders", ())],
             size_bytes=Path(out).stat().st_size,
-            seconds=time.perf_counter() - begin,
+            seconds=working_s() - begin,
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus_index import CorpusIndex, Estimator, EstimatorLike, resolve_estimator
+from corpus_index import CorpusIndex, Estimator, EstimatorLike, resolve_estimator, working_s
 from corpus_index.estimators.held_out_evidence import originals
 
 from corpus_teacher.data.documents import Progress, silent
@@ -104,9 +103,9 @@ def fit_estimator(
         if os.path.lexists(target) and not overwrite:
             raise IndexExistsError(f"{target} exists already: choose another name, or ask to overwrite it")
         progress("fit", 0, None)
-        begin = time.perf_counter()
+        begin = working_s()
         fitted = made.fit(index)
-        seconds = time.perf_counter() - begin
+        seconds = working_s() - begin
         fitted.save(target, overwrite=overwrite)
         facts = fitted.facts
         if "nats" in facts:

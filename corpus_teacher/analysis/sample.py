@@ -7,14 +7,13 @@ Each token can carry its evidence: how long a context the corpus knew, and how o
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, Drawn, EstimatorLike, SparseTargets, draw_tokens
+from corpus_index import CorpusIndex, Drawn, EstimatorLike, SparseTargets, draw_tokens, working_s
 
 from corpus_teacher.data.drawing import Drawer, DrawOptions
 from corpus_teacher.data.opening import index_tokenizer, open_index
@@ -252,9 +251,9 @@ def sample_index(
             "seed": seed,
         }
         sample_sequences(index, **{**options, "num": 1}, length=min(length, 2))  # compiles, if that is to be done
-        begin = time.perf_counter()
+        begin = working_s()
         drawn = sample_sequences(index, **options, length=length)
-        seconds = time.perf_counter() - begin
+        seconds = working_s() - begin
         samples = [_sample(index, words, drawn, row, evidence) for row in range(num)]
     return SampleAnswer(
         prompt=prompt,

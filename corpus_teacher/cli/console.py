@@ -171,6 +171,8 @@ def show_summary(summary: BuildSummary) -> None:
     facts.add_row("on disk", f"{size(summary.index_bytes)}, {summary.index_bytes_per_token:.2f} bytes/token")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stage_s.items())
     facts.add_row("time", f"{summary.total_s:.1f} s, {amount(summary.tokens_per_s)} tokens/s ({stages})")
+    if summary.compiling_s >= 0.1:
+        facts.add_row("compiler", f"{summary.compiling_s:.1f} s more, once on this machine")
     if summary.peak_memory_bytes:
         facts.add_row("peak memory", size(summary.peak_memory_bytes))
     if summary.skipped_files:

@@ -26,6 +26,7 @@ from corpus_teacher.cli.study import study_app
 from corpus_teacher.cli.synthesize import synthesize
 from corpus_teacher.cli.teacher import near_duplicates, sample, teacher_app
 from corpus_teacher.cli.train import train
+from corpus_teacher.cli.warm_up import warm_up
 
 if TYPE_CHECKING:
     from corpus_teacher.data.file_kinds import Kind
@@ -120,6 +121,7 @@ app.command("sample")(sample)
 app.command("synthesize")(synthesize)
 app.command("train")(train)
 app.command("recipe")(recipe)
+app.command("warm-up")(warm_up)
 
 
 def _version(wanted: bool) -> None:

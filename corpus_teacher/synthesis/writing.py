@@ -8,7 +8,6 @@ what comes after them is the same, to the byte.
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import tokenizers
 import torch
 import transformers
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, working_s
 
 import corpus_teacher
 from corpus_teacher.data.documents import Progress, silent
@@ -202,7 +201,7 @@ def write_synthetic_corpus(
         "batch_size": batch_size,
         "seed": seed,
     }
-    begin = time.perf_counter()
+    begin = working_s()
     run = _Run(out, target)
     drawn = new = 0
     with held_folder(out, "being written"):
@@ -225,7 +224,7 @@ def write_synthetic_corpus(
                 new += len(documents)
                 progress("sample", *run.share, run.tokens)
             run.finish(settings, form, tokenizer, sampler.end_of_document)
-        seconds = time.perf_counter() - begin
+        seconds = working_s() - begin
         record = read_record(out)
     return SynthesisSummary(
         path=str(out),

@@ -1,5 +1,6 @@
 """An exact n-gram index over a tokenised corpus: what follows any context, for whole batches."""
 
+from corpus_index._kernels.jit import compiling_s, working_s
 from corpus_index.arpa import write_arpa
 from corpus_index.build import build_index
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch
@@ -24,6 +25,7 @@ from corpus_index.targets.measures import Measures, measure
 from corpus_index.targets.recall import Recall, fit_recall
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 from corpus_index.verify import verify_index
+from corpus_index.warming import Warmed, warm_up
 
 __all__ = [
     "ESTIMATORS",
@@ -52,7 +54,9 @@ __all__ = [
     "RowTable",
     "SortedBase",
     "SparseTargets",
+    "Warmed",
     "build_index",
+    "compiling_s",
     "draw_from",
     "draw_tokens",
     "fit_recall",
@@ -65,5 +69,7 @@ __all__ = [
     "smoothed_targets",
     "sorted_base",
     "verify_index",
+    "warm_up",
+    "working_s",
     "write_arpa",
 ]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels import companions, rows, suffix_sort
+from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.mapped import BLOCK
 from corpus_index.corpus import Corpus, check_corpus
 from corpus_index.errors import CorpusError
@@ -119,6 +120,7 @@ def build_index(
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers < 1:
         raise CorpusError(f"workers {workers} must be at least 1")
+    compile_ahead(corpus.vocab_size)
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
         if names is not None:
@@ -142,6 +144,23 @@ def _packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents
     if count != num_documents:
         raise CorpusError(f"there are {count:,} names and {num_documents:,} documents: give each document a name")
     return packed
+
+
+def compile_ahead(vocab_size: int) -> None:
+    """Let other processes compile what a build will need, unless it is compiled: for who still has tokens to make.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V; kernels differ from 65,536 on.
+    """
+    sort, fill = suffix_sort, companions
+    sorting = [sort.induce_s, sort.induce_l, sort.name_lms, sort.place_lms, sort.lms_from_reduced, sort.spread_lms]
+    sorting += [sort.count_symbols, fill.fill_backwards, sort.gather_names, sort.collect_lms]
+    rest = [rows.fill_heavy_rows, fill.fill_ranked, fill.fill_shared_lengths, fill.fill_predecessors]
+    rest += [fill.fill_occurrences, rows.gather_rows, fill.block_minima, fill.count_continuations]
+    rest += [fill.finish_directory, fill.add_spill, fill.fill_text_directory, fill.fill_document_directory]
+    compile_beside("build", rest, sorting, wide=_smallest_type(vocab_size + 1) is np.uint32)
 
 
 def _stderr_progress(stage: str, share: float) -> None:

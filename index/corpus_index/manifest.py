@@ -25,6 +25,11 @@ FORMAT = "corpus-index"
 VERSION = 3  # of indexes that name their documents; 2 with `deepest`, others are of version 1
 DEEPEST = 65_534  # build counts shared symbols up to 65,535
 MANIFEST = "manifest.json"
+RANKS_FILE = ".position-ranks"
+"""In the folder of a large index from the first time on that documents are left out: the rank of each position."""
+DERIVED_FILES = (RANKS_FILE, f".{RANKS_FILE}.partial")
+"""What is in a folder beside the files that the manifest names, and is made again where it is missing."""
+
 BLOCK = 64  # ranks, or blocks of them, to a minimum of the level above
 
 _MOST_BYTES = 1 << 28

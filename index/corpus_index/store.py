@@ -29,6 +29,7 @@ from corpus_index import files
 from corpus_index.errors import CorpusIndexError, IndexExistsError, IndexFormatError, IndexWriteError
 from corpus_index.manifest import (
     DEEPEST,
+    DERIVED_FILES,
     FORMAT,
     MANIFEST,
     check_manifest,
@@ -211,7 +212,7 @@ def _named_files(path: Path) -> set[str] | None:
         manifest = read_json(path / MANIFEST)
         if manifest["format"] != FORMAT:
             return None
-        return {MANIFEST, *(name for name, _ in file_names(manifest))}
+        return {MANIFEST, *DERIVED_FILES, *(name for name, _ in file_names(manifest))}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

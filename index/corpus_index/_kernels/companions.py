@@ -15,6 +15,7 @@ import numpy as np
 
 from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.rows import first_at_least
 
 
 @kernel()
@@ -63,7 +64,21 @@ def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
 
 
 @kernel()
-def fill_ranked(text, suffixes, shared, starts, directory, shift, next_tokens, common, deep, last, lo, hi, ahead):
+def fill_ranked(
+    text,  # (L,) uint16 or uint32, the backwards text
+    suffixes,  # (L,) int32 or int64, its suffixes in order; becomes corpus positions
+    shared,  # (L,) uint16, of `fill_shared_lengths`
+    starts,  # (filled + 1,) int64, of the non-empty documents, and N
+    directory,  # of `fill_text_directory`, uint32
+    shift,  # int64, of it
+    next_tokens,  # (L,) uint16 or uint32, out
+    common,  # (L,) uint8, out, at most 255
+    deep,  # (L,) uint16, out, at most 65,535
+    last,  # (documents,) int64, out: ranks, from lo, of the last positions of documents
+    lo,  # int64, the slice lo .. hi − 1
+    hi,  # int64
+    ahead,  # int64, entries between asking for memory and reading it
+):
     """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, ends, carry).
 
     suffixes[lo : lo + kept] becomes corpus positions. common is capped at 255, deep at 65,535. last receives the ranks
@@ -141,19 +156,30 @@ def count_continuations(next_tokens, last, counts, lo, hi):
     """Count the continuations of ranks lo .. hi−1 that are themselves continued (last: the sorted ranks of others)."""
     for r in range(lo, hi):
         counts[next_tokens[r]] += 1
-    for i in range(np.searchsorted(last, lo), np.searchsorted(last, hi)):
+    for i in range(first_at_least(last, 0, last.size, lo), first_at_least(last, 0, last.size, hi)):
         counts[next_tokens[last[i]]] -= 1
 
 
 @kernel()
-def fill_occurrences(next_tokens, last, symbols, taken, near, far, directory, spill, lo, hi):
+def fill_occurrences(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    last,  # (D,) int64, ranks that nothing continues, ascending
+    symbols,  # (4 S + 4,) uint32: first, list, directory, shift of each
+    taken,  # (S,) uint32, entries of each symbol written before lo
+    near,  # (·,) uint16, lists of frequent symbols, out
+    far,  # (·,) uint32, lists of the others, out
+    directory,  # (·,) uint32, sizes of buckets, one place on, out
+    spill,  # (S,) uint32, sizes of the bucket that lo cuts, out
+    lo,  # int64, the slice lo .. hi − 1
+    hi,  # int64
+):
     """Write where each token stands in next_tokens, for ranks lo .. hi−1.
 
     symbols: four numbers a symbol, as in the format: first, place of the list, place of its directory, shift.
     taken[c]: entries of c written before lo. Bucket sizes are added to directory[place + bucket + 1], those of the
     bucket that lo cuts to spill[c].
     """
-    end = np.searchsorted(last, lo)
+    end = first_at_least(last, 0, last.size, lo)
     next_last = np.int64(last[end]) if end < last.size else np.int64(-1)
     for r in range(lo, hi):
         c = np.int64(next_tokens[r])

@@ -14,7 +14,19 @@ from corpus_index._kernels.jit import kernel
 
 
 @kernel()
-def left_extensions(next_tokens, common, lo, hi, depth, token_ids, a, e, out, tally, seen):
+def left_extensions(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    lo,  # int64, the node's ranks lo .. hi − 1
+    hi,  # int64
+    depth,  # int64, its symbols, below 255
+    token_ids,  # (·,) uint16 or uint32, rows
+    a,  # int64, the node's row is token_ids[a:e]
+    e,  # int64
+    out,  # (·,) uint32, beside token_ids
+    tally,  # (S,) int64, zeros between uses
+    seen,  # (S,) int64, −1 between uses
+):
     """out[a:e] = in how many runs of the node each token of its row stands.
 
     tally, seen: scratch, one entry a symbol; tally is left zero, seen must not hold a rank of the node.
@@ -62,7 +74,17 @@ def row_classes(offsets, counts, out):
 
 
 @kernel()
-def count_counts(next_tokens, common, known, num_symbols, order, adjusted, lo, hi, out):
+def count_counts(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    known,  # (N,) uint8, of `mark_short_contexts`
+    num_symbols,  # int64, S
+    order,  # int64, symbols of a context
+    adjusted,  # bool, left extensions instead of occurrences
+    lo,  # int64, the slice lo .. hi − 1
+    hi,  # int64
+    out,  # (·,) int64, how many have each count; out[0]: larger ones
+):
     """Add to out[1 .. out.size − 1] how many (h, w), h of that order, have each count; out[0] adds larger ones.
 
     known[r]: symbols of rank r's context where they are few (at most the orders asked for), else 255. adjusted: the

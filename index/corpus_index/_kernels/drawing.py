@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
+from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.rows import first_above, sort_part
 from corpus_index._kernels.rules import cut_of
 from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, RAW_1, RAW_2
 
@@ -110,7 +111,18 @@ def _walk(sorted_weights, n, powered, order, explicit, rest, most, goal):
 
 
 @kernel(**UNCOUNTED)
-def _masses(tokens, weights, a, n, powered, order, place, cumulative, rest, threshold):
+def _masses(
+    tokens,  # (E,) int64, all pairs'
+    weights,  # (·,) float64, of the position's pairs
+    a,  # int64, its pairs are tokens[a : a + n]
+    n,  # int64
+    powered,  # (V,) float64, the base, tempered
+    order,  # (V,) int64, its tokens, likeliest first
+    place,  # (V,) int64, where each stands there
+    cumulative,  # (V + 1,) float64, sums in that order
+    rest,  # float64, tempered
+    threshold,  # float64
+):
     """What pairs and base hold at or above a threshold, and how far the base reaches."""
     reach = _reach(powered, order, rest, threshold)
     of_pairs, twice, inside = 0.0, 0.0, np.int64(0)
@@ -124,25 +136,25 @@ def _masses(tokens, weights, a, n, powered, order, place, cumulative, rest, thre
     return of_pairs, of_base, reach
 
 
-@kernel(**COUNTED)  # sorting allocates
+@kernel(**UNCOUNTED)
 def draw_cut(
-    offsets,
-    tokens,
-    probs,
-    rests,
-    base,
-    powered,
-    order,
-    place,
-    cumulative,
-    power,
-    top_k,
-    top_p,
-    chances,
-    explicit,
-    weights,
-    sorting,
-    out,
+    offsets,  # (Q + 1,) int64, each position's pairs
+    tokens,  # (E,) int64
+    probs,  # (E,) float32
+    rests,  # (Q,) float32
+    base,  # (V,) float64
+    powered,  # (V,) float64, base ** power
+    order,  # (V,) int64, its tokens, likeliest first
+    place,  # (V,) int64, where each stands there
+    cumulative,  # (V + 1,) float64, sums in that order
+    power,  # float64, 1 / temperature
+    top_k,  # int64
+    top_p,  # float64
+    chances,  # (Q,) float64, in 0 .. 1
+    explicit,  # (V,) bool, False between uses
+    weights,  # (longest,) float64, scratch
+    sorting,  # (longest,) float64, scratch
+    out,  # (Q,) int64, the tokens drawn
 ):
     """Draw a token for each position of sparse + rest · base, raised to a power and cut to the top_k, then the top_p.
 
@@ -159,7 +171,7 @@ def draw_cut(
             explicit[c] = True
         threshold = 0.0
         if top_k < order.size or top_p < 1.0:
-            sorting[:n].sort()
+            sort_part(sorting, 0, n)
         if top_k < order.size:
             threshold = (1.0 - TIES) * _walk(sorting, n, powered, order, explicit, rest, top_k, np.inf)
         if top_p < 1.0:
@@ -183,13 +195,13 @@ def draw_cut(
                 if place[tokens[a + i]] < reach:
                     sorting[held] = place[tokens[a + i]]
                     held += 1
-            sorting[:held].sort()
+            sort_part(sorting, 0, held)
             for i in range(held):
                 passed = np.int64(sorting[i])
                 if cumulative[passed] > wanted:
                     break
                 wanted += powered[order[passed]]
-            at = min(np.searchsorted(cumulative, wanted, side="right") - 1, reach - 1)
+            at = min(first_above(cumulative, wanted) - 1, reach - 1)
             while at > 0 and explicit[order[at]]:  # rounding
                 at -= 1
             out[q] = order[at]

@@ -15,7 +15,7 @@ import numpy as np
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.left_out import tally_gone
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth, shared_by_ranks
-from corpus_index._kernels.rows import find_row, place_in_row
+from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.tallies import runs_of_one_token
 from corpus_index._kernels.target_arrays import (
     HI,
@@ -49,6 +49,18 @@ class Memo(NamedTuple):
     counts: np.ndarray
     lefts: np.ndarray
 
+    @classmethod
+    def empty(cls, num_rows: int, entries: int) -> Memo:
+        """Nothing asked for yet, with room for so many tokens that rows lose."""
+        return cls(
+            seen=np.full(num_rows, -1, np.int64),
+            totals=np.zeros((num_rows, 8), np.int64),
+            places=np.zeros((num_rows, 2), np.int64),
+            tokens=np.zeros(entries, np.int64),
+            counts=np.zeros(entries, np.int64),
+            lefts=np.zeros(entries, np.int64),
+        )
+
 
 @kernel()
 def bounded_nodes(text, nodes, ranks, known, max_order, lo, hi, depths):
@@ -68,7 +80,22 @@ def _shift(values, old, new, at):
 
 
 @kernel()
-def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, depth, document, skip, following, a, e):
+def _heavy_node(
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
+    heavy,  # HeavyNodes
+    scratch,  # Scratch
+    memo,  # Memo
+    used,  # int64, entries of the memo in use
+    row,  # int64, a stored row
+    depth,  # int64, symbols of its context
+    document,  # int64, what is left out
+    skip,  # (·,) int64, ranks of documents
+    following,  # (·,) int64, the token after each
+    a,  # int64, those left out are skip[a:e]
+    e,  # int64
+):
     """Fill the memo of a stored row without the ranks skip[a:e]; returns the memo's entries in use."""
     table, offsets = heavy.table, heavy.offsets
     start, stop = offsets[row], offsets[row + 1]
@@ -99,7 +126,19 @@ def _heavy_node(index, next_tokens, endings, heavy, scratch, memo, used, row, de
 
 
 @kernel()
-def _read(next_tokens, text, common, a, e, depth, skip, g, g_end, scratch, n):
+def _read(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    text,  # TextArrays
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    a,  # int64, the node's ranks a .. e − 1
+    e,  # int64
+    depth,  # int64, its symbols
+    skip,  # (·,) int64, ranks of documents, ascending in each
+    g,  # int64, those left out are skip[g:g_end]
+    g_end,  # int64
+    scratch,  # Scratch
+    n,  # int64, tokens in scratch
+):
     """Tally the continuations of ranks a .. e − 1 but skip[g:g_end], and their runs; returns the distinct tokens."""
     tally, lefts, seen, tokens = scratch.tally, scratch.lefts, scratch.seen, scratch.tokens
     run = a
@@ -127,7 +166,8 @@ def _read(next_tokens, text, common, a, e, depth, skip, g, g_end, scratch, n):
 @kernel()
 def _tally_classes(tally, tokens, n, out, at):
     """out[at : at + 4] = the sum of the tallies, and how many are 1, 2, 3 and more."""
-    out[at : at + 4] = 0
+    for k in range(at, at + 4):
+        out[k] = 0
     for i in range(n):
         x = np.int64(tally[tokens[i]])
         out[at] += x
@@ -136,24 +176,24 @@ def _tally_classes(tally, tokens, n, out, at):
 
 @kernel()
 def evidence(
-    index,
-    next_tokens,
-    endings,
-    heavy,
-    scratch,
-    memo,
-    lo,
-    hi,
-    depths,
-    known,
-    labels,
-    documents,
-    doc_offsets,
-    doc_ranks,
-    doc_following,
-    begin,
-    offsets,
-    out,
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
+    heavy,  # HeavyNodes
+    scratch,  # Scratch
+    memo,  # Memo
+    lo,  # (Q,) int64, the positions' nodes: ranks lo .. hi − 1
+    hi,  # (Q,) int64
+    depths,  # (Q,) int64, their symbols
+    known,  # (Q,) int64, symbols of the whole context, a start included; −1: the start isn't known
+    labels,  # (Q,) int64, symbols, or S for one that the corpus lacks
+    documents,  # (Q,) int64, which run of doc_ranks is left out; −1: none
+    doc_offsets,  # (D + 1,) int64
+    doc_ranks,  # (·,) int64, run d at doc_offsets[d] : doc_offsets[d + 1], ascending
+    doc_following,  # (·,) int64, what follows each of doc_ranks
+    begin,  # int64, the first position
+    offsets,  # (Q + 1,) int64, from `begin` on: where each one's nodes begin in out
+    out,  # (E, 12) int64, the nodes, the deepest first; see the columns above
 ):
     """Fill the evidence of positions begin, begin + 1, … while there is room; returns the first one that had none.
 
@@ -181,13 +221,14 @@ def evidence(
         if document >= 0:
             doc_a, doc_e = doc_offsets[document], doc_offsets[document + 1]
         while depth > 0:
-            g = doc_a + np.searchsorted(doc_ranks[doc_a:doc_e], a)
-            g_end = doc_a + np.searchsorted(doc_ranks[doc_a:doc_e], e)
+            g = first_at_least(doc_ranks, doc_a, doc_e, a)
+            g_end = first_at_least(doc_ranks, doc_a, doc_e, e)
             up = parent_depth(text, nodes, a, e)
             row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e) if e - a > heavy.light else np.int64(-1)
             line = out[used]
             line[DEPTH], line[SHALLOWER] = depth, up
-            line[OWN:] = 0
+            for column in range(OWN, NUM_COLUMNS):
+                line[column] = 0
             if e - a == g_end - g:
                 pass
             elif e - a > heavy.light and row < 0 and depth < heavy.deepest:  # all continue alike
@@ -218,8 +259,8 @@ def evidence(
                         g,
                         g_end,
                     )
-                line[TOTAL : MORE + 1] = memo.totals[row, :4]
-                line[TOTAL_LEFT : MORE_LEFT + 1] = memo.totals[row, 4:]
+                for k in range(4):  # element by element: numba words an error for each copy of a slice
+                    line[TOTAL + k], line[TOTAL_LEFT + k] = memo.totals[row, k], memo.totals[row, 4 + k]
                 k = place_in_row(heavy.tokens, heavy.offsets[row], heavy.offsets[row + 1], label)
                 if k >= 0:
                     line[OWN], line[OWN_LEFT] = heavy.counts[k], heavy.lefts[k]
@@ -245,7 +286,8 @@ def evidence(
                     seen[tokens[i]] = NOWHERE
                 used += 1
             if depth == known[q] and e - a > g_end - g:  # nothing can precede the start
-                line[OWN_LEFT : MORE_LEFT + 1] = line[OWN : MORE + 1]
+                for column in range(OWN, MORE + 1):
+                    line[OWN_LEFT - OWN + column] = line[column]
             a, e = node_around(text, nodes, a, e, up)
             depth = up
         offsets[q - begin + 1] = used

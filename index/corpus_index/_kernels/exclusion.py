@@ -37,7 +37,7 @@ from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth
-from corpus_index._kernels.rows import find_row, place_in_row
+from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import ADD_K, KATZ, LEAST_MASS, PPM_C, STUPID_BACKOFF
 from corpus_index._kernels.tallies import read, read_others
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
@@ -142,7 +142,22 @@ def _offer(tokens, masses, n, top_k, token, mass):
 
 
 @kernel()
-def _write(arrays, scratch, n, label, label_mass, label_seen, covered, rest_mass, explicit, top_k, top_p, q, used, out):
+def _write(
+    arrays,  # ExclusionArrays
+    scratch,  # ExclusionScratch
+    n,  # int64, tokens in scratch.best_tokens
+    label,  # int64, a token that is always listed; −1: none
+    label_mass,  # float64
+    label_seen,  # bool, whether a context has seen it
+    covered,  # int64, tokens that the contexts have seen
+    rest_mass,  # float64, of all others
+    explicit,  # float64, of those seen
+    top_k,  # int64, tokens at most
+    top_p,  # float64, of their mass at most; 1: all
+    q,  # int64, the position
+    used,  # int64, pairs of `out` in use
+    out,  # Flat
+):
     """A position's pairs, from its n best tokens and, if it isn't −1, the label; returns the end.
 
     covered, explicit: how many tokens the contexts have seen, and their mass; rest_mass: that of all others. What isn't
@@ -205,31 +220,176 @@ def _write(arrays, scratch, n, label, label_mass, label_seen, covered, rest_mass
     return used
 
 
+@kernel(forceinline=True)
+def _light_counts(
+    text,  # TextArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    heavy,  # HeavyNodes
+    documents,  # Documents
+    document,  # int64, which of them is left out; −1: none
+    a,  # int64, the node's ranks a … e − 1
+    e,
+    depth,  # int64, its symbols
+    read_a,  # int64, ranks read_a … read_e − 1 are read already
+    read_e,
+    tally,  # (S,) uint32, in and out
+    tokens,  # (S + 1,) int64, in and out
+    n,  # int64, tokens so far
+):
+    """Tally the continuations of a node without a stored row; returns the number of tokens."""
+    doc_a = doc_e = begin = end = np.int64(0)
+    if document >= 0:
+        doc_a, doc_e = documents.offsets[document], documents.offsets[document + 1]
+        begin, end = documents.begins[document], documents.ends[document]
+    if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
+        g = first_at_least(documents.ranks, doc_a, doc_e, a)
+        g_end = first_at_least(documents.ranks, doc_a, doc_e, e)
+        c = np.int64(next_tokens[a])
+        tokens[0] = c
+        tally[c] = (e - a) - (g_end - g)
+        return np.int64(1) if tally[c] > 0 else np.int64(0)
+    if document >= 0:
+        n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
+        return read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
+    n = read(next_tokens, a, read_a, tally, tokens, n)
+    return read(next_tokens, read_e, e, tally, tokens, n)
+
+
+@kernel(forceinline=True)
+def _row_counts(
+    heavy,  # HeavyNodes
+    arrays,  # ExclusionArrays
+    documents,  # Documents
+    document,  # int64, which of them is left out; −1: none
+    row,  # int64, a stored row
+    without,  # int64, a token one occurrence of which is left out; −1: none
+    of_row,  # int64, its count in the row
+    scratch,  # ExclusionScratch; gone and gone_tokens, out: what is left out
+    both,  # (2, SUMS) int64, out: sums of the row, and of its parent's counts of its tokens
+):
+    """Fill the sums of a stored row without what is left out; returns how many tokens that changes."""
+    table, gone = heavy.table, scratch.gone
+    if document >= 0:
+        memo = row & (scratch.memo_keys.shape[0] - 1)
+        sums = scratch.memo_sums[memo]
+        if scratch.memo_keys[memo, 0] != row or scratch.memo_keys[memo, 1] != document:
+            for i in range(SUMS):
+                sums[0, i], sums[1, i] = arrays.row_sums[row, 0, i], arrays.row_sums[row, 1, i]
+            sums_without_document(heavy, documents, document, arrays.occurrences, scratch, row, sums)
+            scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
+        both[:] = sums
+        first, last = documents.offsets[document], documents.offsets[document + 1]
+        lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
+        return count_ranks(documents.following, documents.ranks, lo, hi, first, last, gone, scratch.gone_tokens)
+    for i in range(SUMS):
+        both[0, i], both[1, i] = arrays.row_sums[row, 0, i], arrays.row_sums[row, 1, i]
+    if without < 0:
+        return np.int64(0)
+    scratch.gone_tokens[0] = without
+    gone[without] = 1
+    shift(both[0], of_row, of_row - 1)
+    above, parent = np.int64(arrays.occurrences[without]), np.int64(table[row, PARENT])
+    if parent != NO_PARENT:
+        k = place_in_row(heavy.tokens, heavy.offsets[parent], heavy.offsets[parent + 1], without)
+        above = np.int64(heavy.counts[k])
+    shift(both[1], above, above - 1 if of_row > 1 else 0)
+    return np.int64(1)
+
+
+@kernel()
+def _all_counts(
+    arrays,  # ExclusionArrays
+    documents,  # Documents
+    document,  # int64, which of them is left out; −1: none
+    label,  # int64
+    out_self,  # bool, whether the label's own occurrence is left out
+    mass,  # float64, to be shared out
+    always,  # int64, a token that is listed anyway; −1: none
+    targets,  # bool, whether tokens are listed
+    room,  # int64, tokens to list at most
+    best,  # int64, tokens listed so far
+    scratch,  # ExclusionScratch
+    own,  # (SUMS,) int64, scratch
+    worth,  # (CLASSES + 1,) float64, scratch
+):
+    """Add-k where no context matches: all tokens of the corpus over a uniform base.
+
+    Returns (tokens seen, their mass, mass left, the label's, whether it is among them, tokens listed).
+    """
+    gone = scratch.gone
+    if document >= 0:
+        for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
+            gone[documents.tokens[i]] = documents.lost[i]
+    elif out_self:
+        gone[label] = 1
+    own[:] = 0
+    for c in range(arrays.occurrences.size):
+        x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
+        if x > 0:
+            shift(own, 0, x)
+    unit, explicit, mass = _share(arrays, 0, mass, own, own, worth)
+    of_label, label_seen = 0.0, False
+    for c in range(arrays.occurrences.size):
+        x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
+        if x > 0:
+            share = unit * (x + arrays.added)
+            if c == label:
+                of_label, label_seen = share, True
+            if targets and c != always:
+                best = _offer(scratch.best_tokens, scratch.best_masses, best, room, c, share)
+    if document >= 0:
+        for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
+            gone[documents.tokens[i]] = 0
+    elif out_self:
+        gone[label] = 0
+    return own[DISTINCT], explicit, mass, of_label, label_seen, best
+
+
+@kernel(forceinline=True)
+def _base_units(
+    arrays,  # ExclusionArrays
+    documents,  # Documents
+    document,  # int64, which of them is left out; −1: none
+    label,  # int64
+    out_self,  # bool, whether the label's own occurrence is left out
+    tokens,  # (S + 1,) int64, those of the contexts
+    n,  # int64, how many
+    seen,  # (S,) int64, the number of the last position that saw each token
+    number,  # int64, this position's
+    units,  # float64, counts of the base
+):
+    """The counts of the base without those of the tokens that a context has seen."""
+    for j in range(n):
+        c = tokens[j]
+        if seen[c] == number:
+            units -= arrays.unigrams[c]
+            if document >= 0:
+                units += document_loss(documents, document, c)
+            elif out_self and c == label:
+                units += 1.0
+    return units
+
+
 @kernel()
 def exclusion_targets(
-    index,
-    next_tokens,
-    arrays,
-    heavy,
-    lo,
-    hi,
-    depths,
-    started,
-    labels,
-    leaves,
-    documents,
-    scratch,
-    top_k,
-    top_p,
-    ahead,
-    out,
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    arrays,  # ExclusionArrays
+    heavy,  # HeavyNodes
+    lo,  # (Q,) int64, first rank of each position's match
+    hi,  # (Q,) int64, and the one after its last
+    depths,  # (Q,) int32, symbols of it
+    started,  # (Q,) int32, 1 where it includes its document's start
+    labels,  # (Q,) int64, the symbol that follows; −1: unknown, S: the corpus lacks it
+    leaves,  # bool, whether the label's own occurrence, or its document, is left out
+    documents,  # Documents
+    scratch,  # ExclusionScratch
+    top_k,  # int64, tokens at most
+    top_p,  # float64, of their mass at most; 1: all
+    ahead,  # int64, entries between asking for memory and reading it
+    out,  # Flat
 ):
-    """Fill the targets of some positions; returns the first position that had no room.
-
-    lo, hi, depths (Q,): the positions' matches. started (Q,): 1 where the match includes its document's start. labels
-    (Q,): the token that follows; −1 where unknown, the number of symbols where the corpus lacks it. leaves: whether the
-    label's occurrence, or its document, is left out.
-    """
+    """Fill the targets of some positions; returns the first position that had no room."""
     text, nodes = index.text, index.nodes
     rule, unigrams = arrays.rule, arrays.unigrams
     tally, seen, gone, tokens = scratch.tally, scratch.seen, scratch.gone, scratch.tokens
@@ -259,10 +419,6 @@ def exclusion_targets(
         document = documents.of[q] if leaves and known else np.int64(-1)
         always = label if leaves and known else np.int64(-1)
         room = top_k - (always >= 0)
-        doc_a = doc_e = begin = end = np.int64(0)
-        if document >= 0:
-            doc_a, doc_e = documents.offsets[document], documents.offsets[document + 1]
-            begin, end = documents.begins[document], documents.ends[document]
         mass, explicit, of_label = 1.0, 0.0, 0.0
         label_seen, done, top = False, False, True
         length, count = np.int64(0), np.int64(-1)
@@ -270,24 +426,15 @@ def exclusion_targets(
         read_a = read_e = a
         row = around = below = np.int64(-1)
         at_match = True
+        # light nodes
         while depth > 0:
             if e - a > heavy.light:
                 row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e)
                 if row >= 0:
                     break
-            if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
-                g = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], a)
-                g_end = doc_a + np.searchsorted(documents.ranks[doc_a:doc_e], e)
-                c = np.int64(next_tokens[a])
-                tokens[0] = c
-                tally[c] = (e - a) - (g_end - g)
-                n = 1 if tally[c] > 0 else 0
-            elif document >= 0:
-                n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
-                n = read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
-            else:
-                n = read(next_tokens, a, read_a, tally, tokens, n)
-                n = read(next_tokens, read_e, e, tally, tokens, n)
+            n = _light_counts(
+                text, next_tokens, heavy, documents, document, a, e, depth, read_a, read_e, tally, tokens, n
+            )
             read_a, read_e = a, e
             up = parent_depth(text, nodes, a, e)
             own[:] = 0
@@ -334,62 +481,29 @@ def exclusion_targets(
                 break
             a, e = node_around(text, nodes, a, e, up)
         covered = own[DISTINCT] if not top else np.int64(0)
+        # stored rows
         while depth > 0 and row >= 0 and not done:
             table = heavy.table
             up, parent = np.int64(table[row, PARENT_DEPTH]), np.int64(table[row, PARENT])
             start, stop = heavy.offsets[row], heavy.offsets[row + 1]
             place = place_in_row(heavy.tokens, start, stop, label) if known else np.int64(-1)
             of_row = np.int64(heavy.counts[place]) if place >= 0 else np.int64(0)
-            num_gone = np.int64(0)
-            if out_self and of_row > 0:
-                scratch.gone_tokens[0] = label
-                gone[label] = num_gone = 1
             # what is new here: all, but for the longer contexts' tokens
             if below >= 0:
                 new[:] = both[1]
             else:
                 new[:] = 0
-            if document >= 0:
-                memo = row & (scratch.memo_keys.shape[0] - 1)
-                if scratch.memo_keys[memo, 0] != row or scratch.memo_keys[memo, 1] != document:
-                    for i in range(SUMS):
-                        scratch.memo_sums[memo, 0, i] = arrays.row_sums[row, 0, i]
-                        scratch.memo_sums[memo, 1, i] = arrays.row_sums[row, 1, i]
-                    sums_without_document(
-                        heavy,
-                        documents,
-                        document,
-                        arrays.occurrences,
-                        scratch,
-                        row,
-                        scratch.memo_sums[memo],
-                    )
-                    scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
-                both[:] = scratch.memo_sums[memo]
-                num_gone = count_ranks(
-                    documents.following,
-                    documents.ranks,
-                    np.int64(table[row, LO]),
-                    np.int64(table[row, HI]),
-                    doc_a,
-                    doc_e,
-                    gone,
-                    scratch.gone_tokens,
-                )
-            else:
-                for i in range(SUMS):
-                    both[0, i] = arrays.row_sums[row, 0, i]
-                    both[1, i] = arrays.row_sums[row, 1, i]
-                if num_gone > 0:
-                    shift(both[0], of_row, of_row - 1)
-                    above = np.int64(arrays.occurrences[label])
-                    if parent != NO_PARENT:
-                        above = np.int64(
-                            heavy.counts[
-                                place_in_row(heavy.tokens, heavy.offsets[parent], heavy.offsets[parent + 1], label)
-                            ]
-                        )
-                    shift(both[1], above, above - 1 if of_row > 1 else 0)
+            num_gone = _row_counts(
+                heavy,
+                arrays,
+                documents,
+                document,
+                row,
+                label if out_self and of_row > 0 else np.int64(-1),
+                of_row,
+                scratch,
+                both,
+            )
             if below < 0:
                 for j in range(n):
                     c = tokens[j]
@@ -437,38 +551,16 @@ def exclusion_targets(
         out.context_count[q] = count
         lost = np.int64(0)  # of the corpus
         if document >= 0:
-            lost = doc_e - doc_a
+            lost = documents.offsets[document + 1] - documents.offsets[document]
         elif out_self:
             lost = np.int64(1)
         lost_label = np.int64(0)
         if known and lost > 0:
             lost_label = document_loss(documents, document, label) if document >= 0 else np.int64(1)
         if top and arrays.whole:  # add-k, and the base is uniform: all tokens of the corpus
-            if document >= 0:
-                for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
-                    gone[documents.tokens[i]] = documents.lost[i]
-            elif out_self:
-                gone[label] = 1
-            own[:] = 0
-            for c in range(num_symbols):
-                x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
-                if x > 0:
-                    shift(own, 0, x)
-            unit, explicit, mass = _share(arrays, 0, mass, own, own, worth)
-            for c in range(num_symbols):
-                x = np.int64(arrays.occurrences[c]) - np.int64(gone[c])
-                if x > 0:
-                    share = unit * (x + arrays.added)
-                    if c == label:
-                        of_label, label_seen = share, True
-                    if targets and c != always:
-                        best = _offer(best_tokens, best_masses, best, room, c, share)
-            if document >= 0:
-                for i in range(documents.token_offsets[document], documents.token_offsets[document + 1]):
-                    gone[documents.tokens[i]] = 0
-            elif out_self:
-                gone[label] = 0
-            covered = own[DISTINCT]
+            covered, explicit, mass, of_label, label_seen, best = _all_counts(
+                arrays, documents, document, label, out_self, mass, always, targets, room, best, scratch, own, worth
+            )
         # the base, among the tokens that no context has seen
         uniform = arrays.total == 0
         units = everything = float(arrays.total - (0 if uniform else lost))
@@ -476,14 +568,7 @@ def exclusion_targets(
             if below >= 0:
                 units -= both[1, TOTAL]
             else:
-                for j in range(n):
-                    c = tokens[j]
-                    if seen[c] == number:
-                        units -= unigrams[c]
-                        if document >= 0:
-                            units += document_loss(documents, document, c)
-                        elif out_self and c == label:
-                            units += 1.0
+                units = _base_units(arrays, documents, document, label, out_self, tokens, n, seen, number, units)
         units += arrays.added * (vocab_size - covered)
         everything += arrays.added * vocab_size
         scale = 1.0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.rows import place_in_row
+from corpus_index._kernels.rows import first_at_least, place_in_row
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, PARENT
 
 CLASSES = 5  # counts up to here may have a discount of their own
@@ -63,6 +63,24 @@ class ExclusionScratch(NamedTuple):
     memo_keys: np.ndarray
     memo_sums: np.ndarray
 
+    @classmethod
+    def empty(cls, num_symbols: int, memo: int) -> ExclusionScratch:
+        """As it is between positions; memo: rows to remember, a power of two."""
+        return cls(
+            tally=np.zeros(num_symbols, np.uint32),
+            seen=np.zeros(num_symbols, np.int64),
+            gone=np.zeros(num_symbols, np.int64),
+            gone_above=np.zeros(num_symbols, np.int64),
+            numbers=np.zeros(1, np.int64),
+            tokens=np.zeros(num_symbols + 1, np.int64),
+            gone_tokens=np.zeros(num_symbols + 1, np.int64),
+            gone_tokens_above=np.zeros(num_symbols + 1, np.int64),
+            best_tokens=np.zeros(num_symbols + 1, np.int64),
+            best_masses=np.zeros(num_symbols + 1, np.float64),
+            memo_keys=np.full((memo, 2), -1, np.int64),
+            memo_sums=np.zeros((memo, 2, SUMS), np.int64),
+        )
+
 
 @kernel(inline="always")
 def shift(sums, old, new):
@@ -72,7 +90,7 @@ def shift(sums, old, new):
         sums[old] -= 1
     if 0 < new <= CLASSES:
         sums[new] += 1
-    sums[DISTINCT] += (new > 0) - (old > 0)
+    sums[DISTINCT] += np.int64(new > 0) - np.int64(old > 0)
 
 
 @kernel()
@@ -105,7 +123,7 @@ def fill_row_sums(heavy, occurrences, row_sums):
 def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
     n = 0
-    for i in range(begin + np.searchsorted(ranks[begin:end], lo), begin + np.searchsorted(ranks[begin:end], hi)):
+    for i in range(first_at_least(ranks, begin, end, lo), first_at_least(ranks, begin, end, hi)):
         c = np.int64(following[i])
         tokens[n] = c
         n += gone[c] == 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.rows import place_in_row
+from corpus_index._kernels.rows import first_above, place_in_row
 from corpus_index._kernels.rules import cut_of
 from corpus_index._kernels.selection import MOST_LOWEST, drop_lowest, keep_largest
 from corpus_index._kernels.shortlists import HEADER, make_shortlists
@@ -37,6 +37,24 @@ class FlatWork(NamedTuple):
     beside_places: np.ndarray
     lowest_values: np.ndarray
     lowest_places: np.ndarray
+
+    @classmethod
+    def empty(cls, num_symbols: int) -> FlatWork:
+        """Room for two candidates a symbol."""
+        room = 2 * num_symbols + 2
+        return cls(
+            tokens=np.zeros(room, np.int64),
+            values=np.zeros(room, np.float64),
+            sorting=np.zeros(room, np.float64),
+            own=np.zeros(room, np.int64),
+            inherited=np.zeros(room, np.int64),
+            listed=np.zeros(room, np.float64),
+            beside_tokens=np.zeros(room, np.int64),
+            beside_values=np.zeros(room, np.float64),
+            beside_places=np.zeros(room, np.int64),
+            lowest_values=np.zeros(MOST_LOWEST),
+            lowest_places=np.zeros(MOST_LOWEST, np.int64),
+        )
 
 
 @kernel(**UNCOUNTED, inline="always")
@@ -65,8 +83,7 @@ def _weigh_list(counts, s, k1, k2, k3, values):
     """Add what one level of a list says. (A slice, from 0 on: else numba asks each index whether it is negative.)"""
     for t in range(counts.size):
         x = np.int64(counts[t])
-        k = k1 if x == 1 else k2 if x == 2 else k3
-        values[t] += s * x - k if x > 0 else 0.0
+        values[t] += s * x - cut_of(x, k1, k2, k3) if x > 0 else 0.0
 
 
 @kernel(**UNCOUNTED)
@@ -169,26 +186,26 @@ def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
 
 @kernel(**UNCOUNTED)
 def flat_targets(
-    estimator,
-    heavy,
-    mixed,
-    gone,
-    lists,
-    most_levels,
-    work,
-    ancestors,
-    labels,
-    leaves,
-    top_k,
-    top_p,
-    first,
-    stop,
-    used,
-    out_offsets,
-    out_tokens,
-    out_probs,
-    out_rest,
-    out_cut,
+    estimator,  # EstimatorArrays
+    heavy,  # HeavyNodes
+    mixed,  # Mixed
+    gone,  # GoneRows, or None: nothing is left out
+    lists,  # Shortlists
+    most_levels,  # int64, of a shortlist
+    work,  # FlatWork
+    ancestors,  # (·,) int64, room for a row's ancestors
+    labels,  # (Q,) int64, symbols; −1: unknown
+    leaves,  # bool, whether labels are left out, and so always listed
+    top_k,  # int64, tokens at most
+    top_p,  # float64, of their mass at most; 1: all
+    first,  # int64, positions first .. stop − 1
+    stop,  # int64
+    used,  # int64, entries of the out arrays in use
+    out_offsets,  # (Q + 1,) int64, where each position's entries begin
+    out_tokens,  # (E,) int64
+    out_probs,  # (E,) float32
+    out_rest,  # (Q,) float32, mass left to the base
+    out_cut,  # (Q,) float32, mass of the tokens that were cut
 ):
     """Fill positions first … stop − 1 with the top_k likeliest tokens of pairs and shortlists; returns entries used."""
     num_rows = heavy.offsets.size - 1
@@ -219,9 +236,10 @@ def flat_targets(
                 if mixed.ref_rows[j + level] >= num_rows:
                     at += size
                 _weigh_list(blocks[at : at + listed], s, k1, k2, k3, values)
-                if mixed.ref_gone[j + level] >= 0:
-                    left = mixed.ref_rows[j + level] >= num_rows
-                    _without_document(mixed, gone, j + level, left, blocks, start, listed, values)
+                if gone is not None:
+                    if mixed.ref_gone[j + level] >= 0:
+                        left = mixed.ref_rows[j + level] >= num_rows
+                        _without_document(mixed, gone, j + level, left, blocks, start, listed, values)
         listed_tokens = blocks[start : start + listed]
         always = labels[q] if leaves else np.int64(-1)
         beside, place = _add_pairs(mixed, q, listed_tokens, always, work)
@@ -263,11 +281,12 @@ def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
             x = np.int64(counts[k])
             _mark(touched, summary, token)
             mass[token] += s * x - cut_of(x, k1, k2, k3)
-        number = mixed.ref_gone[j]
-        if number >= 0:
-            left = mixed.ref_rows[j] >= num_rows
-            for k in range(gone.offsets[number], gone.offsets[number + 1]):
-                mass[gone.tokens[k]] += _change(gone, k, left, s, k1, k2, k3)
+        if gone is not None:
+            number = mixed.ref_gone[j]
+            if number >= 0:
+                left = mixed.ref_rows[j] >= num_rows
+                for k in range(gone.offsets[number], gone.offsets[number + 1]):
+                    mass[gone.tokens[k]] += _change(gone, k, left, s, k1, k2, k3)
     for i in range(mixed.pair_offsets[q], mixed.pair_offsets[q + 1]):
         token = np.int64(mixed.pair_tokens[i])
         _mark(touched, summary, token)
@@ -293,25 +312,25 @@ def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
 
 @kernel(**UNCOUNTED)
 def whole_targets(
-    heavy,
-    mixed,
-    gone,
-    mass,
-    touched,
-    summary,
-    work,
-    labels,
-    leaves,
-    top_k,
-    top_p,
-    first,
-    stop,
-    used,
-    out_offsets,
-    out_tokens,
-    out_probs,
-    out_rest,
-    out_cut,
+    heavy,  # HeavyNodes
+    mixed,  # Mixed
+    gone,  # GoneRows, or None: nothing is left out
+    mass,  # (S,) float64, zeros between uses
+    touched,  # (S / 64,) uint64, zeros between uses
+    summary,  # (S / 4096,) uint64, zeros between uses
+    work,  # FlatWork
+    labels,  # (Q,) int64, symbols; −1: unknown
+    leaves,  # bool, whether labels are left out, and so always listed
+    top_k,  # int64, tokens at most
+    top_p,  # float64, of their mass at most; 1: all
+    first,  # int64, positions first .. stop − 1
+    stop,  # int64
+    used,  # int64, entries of the out arrays in use
+    out_offsets,  # (Q + 1,) int64, where each position's entries begin
+    out_tokens,  # (E,) int64
+    out_probs,  # (E,) float32
+    out_rest,  # (Q,) float32, mass left to the base
+    out_cut,  # (Q,) float32, mass of the tokens that were cut
 ):
     """`flat_targets` with whole rows instead of shortlists; mass, touched, summary: zeros, by symbol and its bits."""
     for q in range(first, stop):
@@ -328,19 +347,19 @@ def whole_targets(
 
 @kernel(**UNCOUNTED)
 def sampled_targets(
-    heavy,
-    mixed,
-    gone,
-    mass,
-    touched,
-    summary,
-    work,
-    base_sums,
-    chances,
-    used,
-    out_offsets,
-    out_tokens,
-    out_probs,
+    heavy,  # HeavyNodes
+    mixed,  # Mixed
+    gone,  # GoneRows, or None: nothing is left out
+    mass,  # (S,) float64, zeros between uses
+    touched,  # (S / 64,) uint64, zeros between uses
+    summary,  # (S / 4096,) uint64, zeros between uses
+    work,  # FlatWork
+    base_sums,  # (S,) float64, the base's probabilities added up
+    chances,  # (Q, D) float64, in 0 .. 1, ascending in each row
+    used,  # int64, entries of the out arrays in use
+    out_offsets,  # (Q + 1,) int64, where each position's entries begin
+    out_tokens,  # (E,) int64
+    out_probs,  # (E,) float32, shares of the draws
 ):
     """Draws from whole targets instead: each token's share of them. chances (Q, D): in 0 .. 1, ascending by position.
 
@@ -372,8 +391,7 @@ def sampled_targets(
             wanted = (chances[q, drawn] * total - reached) / max(rest, 1e-300)
             if hole >= 0 and wanted >= hole_begin:
                 wanted += hole_size
-            token = np.searchsorted(base_sums, wanted, side="right")
-            token = min(token, base_sums.size - 1)
+            token = min(first_above(base_sums, wanted), base_sums.size - 1)
             k = place_in_row(work.tokens, 0, n, token) if n > 0 else np.int64(-1)
             if k < 0:  # in its place, to keep the order
                 k = n

@@ -25,8 +25,6 @@ from corpus_index._kernels.target_arrays import (
     START,
 )
 
-BLOCK = 64  # positions that go together
-LEVELS = 8  # rows of a chain that are looked up ahead
 _ENTRIES = 4  # of a row for each of its buckets
 
 
@@ -88,7 +86,20 @@ def place_of(heavy, row, token):
 
 
 @kernel(**UNCOUNTED)
-def look_up(heavy, lo, hi, labels, num_symbols, begin, end, levels, by_left, rows, places, scratch):
+def look_up(
+    heavy,  # HeavyNodes
+    lo,  # (Q,) int64, first rank of each position's match
+    hi,  # (Q,) int64, and the one after its last
+    labels,  # (Q,) int64, symbols; −1 or S: not to be found
+    num_symbols,  # int64, S
+    begin,  # int64, positions begin .. end − 1, at most BLOCK
+    end,  # int64
+    levels,  # int64, rows of a chain to look in, at most LEVELS
+    by_left,  # bool, whether left extensions will be read
+    rows,  # (BLOCK, LEVELS + 1) int64, out
+    places,  # (BLOCK, LEVELS + 1) int64, out
+    scratch,  # (3, BLOCK) int64
+):
     """Fill rows and places (BLOCK, LEVELS + 1) for the positions begin … end − 1.
 
     rows[i, 0]: the narrowest stored row that holds position begin + i's match; rows[i, j + 1]: the parent of

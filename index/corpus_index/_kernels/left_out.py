@@ -8,7 +8,7 @@ from corpus_index._kernels.intrinsics import COUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import place_of
 from corpus_index._kernels.nodes import node_around
-from corpus_index._kernels.rows import find_row
+from corpus_index._kernels.rows import find_row, first_at_least
 from corpus_index._kernels.tallies import sort_tokens
 from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, OWN_DEPTH, RAW_1, RAW_2
 from corpus_index._kernels.walk import step_range
@@ -29,12 +29,26 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
         lo, hi = step_range(steps, c, a, e)
         found = hi - lo
     key = np.uint64(c) << np.uint64(32)
-    found += np.searchsorted(endings, key | np.uint64(e)) - np.searchsorted(endings, key | np.uint64(a))
+    n = np.int64(endings.size)
+    last = first_at_least(endings, np.int64(0), n, key | np.uint64(e))
+    found += last - first_at_least(endings, np.int64(0), n, key | np.uint64(a))
     return found
 
 
 @kernel(**COUNTED)
-def tally_gone(index, next_tokens, endings, heavy, depth, count_runs, ranks, following, a, e, scratch):
+def tally_gone(
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
+    heavy,  # HeavyNodes
+    depth,  # int64, symbols of the node
+    count_runs,  # bool, whether left extensions are wanted
+    ranks,  # (·,) int64, of documents, ascending in each
+    following,  # (·,) int64, the token after each
+    a,  # int64, the document's ranks in the node are ranks[a:e]
+    e,  # int64
+    scratch,  # Scratch
+):
     """Tally what a document's ranks[a:e], those in a node, take from it; returns the number of tokens, ascending.
 
     following: the token after each rank. Of each token, scratch.gone_counts and gone_lefts hold how much; the caller
@@ -72,7 +86,18 @@ def tally_gone(index, next_tokens, endings, heavy, depth, count_runs, ranks, fol
 
 @kernel(**COUNTED)
 def lost_by_documents(
-    index, next_tokens, endings, heavy, by_left, offsets, ranks, following, scratch, token_offsets, tokens, lost
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
+    heavy,  # HeavyNodes
+    by_left,  # bool, whether the base counts left extensions
+    offsets,  # (D + 1,) int64, each document's ranks
+    ranks,  # (·,) int64, ascending in each
+    following,  # (·,) int64, the token after each
+    scratch,  # Scratch
+    token_offsets,  # (D + 1,) int64, out: each document's tokens
+    tokens,  # (·,) int64, out, ascending in each
+    lost,  # (·,) int64, out: what the base's counts lose with it
 ):
     """What the empty context's counts, or left extensions, lose with each document, by token; see `Documents`."""
     used = 0
@@ -108,7 +133,18 @@ def rehash(keys, numbers, new_keys, new_numbers):
 
 
 @kernel(**COUNTED)
-def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, row, scratch, gone):
+def gone_row(
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
+    heavy,  # HeavyNodes
+    by_left,  # bool, whether the estimator counts left extensions
+    documents,  # Documents
+    document,  # int64, which one is left out
+    row,  # int64, a stored row
+    scratch,  # Scratch
+    gone,  # GoneRows
+):
     """The number of a stored row without a document, made now if it isn't there; −1 if there is no room for it."""
     key = document * (heavy.offsets.size - 1) + row + 1
     at = _place_of_key(gone.keys, key)
@@ -116,8 +152,8 @@ def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, r
         return gone.numbers[at]
     table, ranks = heavy.table, documents.ranks
     first, last = documents.offsets[document], documents.offsets[document + 1]
-    a = first + np.searchsorted(ranks[first:last], np.int64(table[row, LO]))
-    e = first + np.searchsorted(ranks[first:last], np.int64(table[row, HI]))
+    a = first_at_least(ranks, first, last, np.int64(table[row, LO]))
+    e = first_at_least(ranks, first, last, np.int64(table[row, HI]))
     number = gone.used[0]
     entry = gone.offsets[number]
     if 2 * (number + 1) > gone.keys.size or number == gone.totals.shape[0] or entry + (e - a) > gone.tokens.size:
@@ -136,17 +172,17 @@ def gone_row(index, next_tokens, endings, heavy, by_left, documents, document, r
         place = place_of(heavy, row, c)
         x = np.int64(heavy.counts[place])
         y = x - scratch.gone_counts[c]
-        n1 += (y == 1) - (x == 1)
-        n2 += (y == 2) - (x == 2)
-        n3 += (y > 2) - (x > 2)
+        n1 += np.int64(y == 1) - np.int64(x == 1)
+        n2 += np.int64(y == 2) - np.int64(x == 2)
+        n3 += np.int64(y > 2) - np.int64(x > 2)
         gone.tokens[entry + i], gone.before[entry + i], gone.after[entry + i] = c, x, y
         if by_left:
             x = np.int64(heavy.lefts[place])
             y = x - scratch.gone_lefts[c]
             left_total -= scratch.gone_lefts[c]
-            m1 += (y == 1) - (x == 1)
-            m2 += (y == 2) - (x == 2)
-            m3 += (y > 2) - (x > 2)
+            m1 += np.int64(y == 1) - np.int64(x == 1)
+            m2 += np.int64(y == 2) - np.int64(x == 2)
+            m3 += np.int64(y > 2) - np.int64(x > 2)
             gone.left_before[entry + i], gone.left_after[entry + i] = x, y
         scratch.gone_counts[c] = scratch.gone_lefts[c] = 0
     total = np.int64(table[row, HI]) - np.int64(table[row, LO]) - (e - a)

@@ -12,7 +12,19 @@ from corpus_index._kernels.jit import kernel
 
 
 @kernel()
-def measure(targets, table, num_rows, base_logs, base_sum, descending, mass, seen, out_entropy, out_token, out_prob):
+def measure(
+    targets,  # MixedTargets of Q positions
+    table,  # RowTable, counts and left extensions
+    num_rows,  # int64, R
+    base_logs,  # (V,) float64, base · log(base)
+    base_sum,  # float64, of base_logs
+    descending,  # (V,) int64, the base's tokens, likeliest first
+    mass,  # (V,) float64, zeros between uses
+    seen,  # (V,) int64, −1 between uses
+    out_entropy,  # (Q,) float64, nats
+    out_token,  # (Q,) int64, the likeliest
+    out_prob,  # (Q,) float64, its probability
+):
     """Fill the entropy (nats), the likeliest token (the smaller of equals) and its probability at each position.
 
     targets: `MixedTargets`. table: `RowTable`, of num_rows rows, any array for left extensions that aren't used.

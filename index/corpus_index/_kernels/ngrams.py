@@ -50,7 +50,17 @@ def _node_end(common, lo, order):
 
 
 @kernel()
-def _count_row(next_tokens, common, lo, hi, order, by_runs, tally, seen, ids):
+def _count_row(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    lo,  # int64, the node's ranks lo .. hi − 1
+    hi,  # int64
+    order,  # int64, its symbols
+    by_runs,  # bool, left extensions instead of occurrences
+    tally,  # (S,) int64, zeros between uses
+    seen,  # (S,) int64, −1 between uses
+    ids,  # (S,) int64, its tokens, out
+):
     """Count a node's continuations into tally, which must be zero, and list them in ids; how many there are.
 
     by_runs: in how many runs that share one more symbol each stands, not how often (see `counting`). Contexts that
@@ -147,43 +157,27 @@ def _write_bytes(out, at, source, begin, end):
 
 @kernel()
 def write_ngrams(
-    next_tokens,
-    common,
-    known,
-    positions,
-    tokens,
-    num_symbols,
-    discounts,
-    order,
-    max_order,
-    words,
-    word_offsets,
-    endings,
-    ending_of,
-    followed_of,
-    backoffs,
-    probabilities,
-    begin,
-    line_bytes,
-    out,
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    known,  # (N,) uint8, of `mark_short_contexts`
+    positions,  # (N,) uint32, the position of each rank
+    tokens,  # (N,) uint16 or uint32, the corpus
+    num_symbols,  # int64, S
+    discounts,  # (orders, 3) float64
+    order,  # int64, symbols of the contexts
+    max_order,  # int64, of the model
+    words,  # (·,) uint8, what each symbol is called, and last the start of a document
+    word_offsets,  # (S + 2,) int64, where each word begins
+    endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
+    ending_of,  # (S,) int64, the next of `endings` of each symbol; moves on
+    followed_of,  # (S,) int64, the rank that its next followed occurrence leads to; moves on
+    backoffs,  # (N,) float32, log10 of the next order's weights, by the first rank of their nodes
+    probabilities,  # (N,) float32, of each rank's token by the order below; replaced by this order's
+    begin,  # int64, the rank of the first node
+    line_bytes,  # int64, of the longest line
+    out,  # (·,) uint8
 ):
     """Lines of the n-grams whose contexts have `order` symbols, from the node at rank `begin` on, as room allows.
-
-    Parameters
-    ----------
-    positions, tokens : the index's `order` and `tokens`
-    words : uint8 (·,), word_offsets : int64 (num_symbols + 2,)
-        What each symbol, and last the start of a document, is called.
-    endings : uint64 (D′,)
-        The index's `endings`; ending_of : int64 (num_symbols,), the next of them, and followed_of : int64
-        (num_symbols,), the rank that the next followed occurrence of each symbol leads to; both move on.
-    backoffs : float32 (N,)
-        log10 of the backoff weights of the next order, by the first rank of their nodes.
-    probabilities : float32 (N,)
-        Of each rank's token by the order below; replaced by this order's.
-    line_bytes : int
-        The longest line.
-    out : uint8 (·,)
 
     Returns
     -------

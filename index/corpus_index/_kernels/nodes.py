@@ -53,7 +53,7 @@ def shared_with_row(text, rank, ids, b, t, known, started, limit):
     return k
 
 
-@kernel(**UNCOUNTED)
+@kernel(**UNCOUNTED, work=lambda *arguments: 1)
 def shared_by_ranks(text, r, s):
     """Symbols that the contexts of two ranks share."""
     tokens = text.tokens
@@ -137,7 +137,18 @@ def widen_right(nodes, hi, depth):
 
 
 @kernel(**UNCOUNTED)
-def _gallop(text, start, sign, depth, ids, b, t, known, started, member):
+def _gallop(
+    text,  # TextArrays
+    start,  # int64, a rank that shares depth symbols
+    sign,  # int64, −1: to smaller ranks, 1: to larger ones
+    depth,  # int64
+    ids,  # (B, T) int64, rows
+    b,  # int64, the row
+    t,  # int64, its position
+    known,  # int64, symbols of the row's context
+    started,  # bool, whether it begins with its document's start
+    member,  # int64, a rank to compare with instead of the row; −1: the row
+):
     """The farthest rank from start, going by sign, that still shares depth symbols.
 
     With whom: with the row at ids[b, t], or with the context of rank member where that isn't negative.
@@ -165,7 +176,19 @@ def _gallop(text, start, sign, depth, ids, b, t, known, started, member):
 
 
 @kernel(**UNCOUNTED)
-def widened(text, nodes, lo, hi, depth, ids, b, t, known, started, member):
+def widened(
+    text,  # TextArrays
+    nodes,  # NodeArrays
+    lo,  # int64, ranks lo .. hi − 1 share depth symbols
+    hi,  # int64
+    depth,  # int64
+    ids,  # (B, T) int64, rows
+    b,  # int64, the row
+    t,  # int64, its position
+    known,  # int64, symbols of the row's context
+    started,  # bool, whether it begins with its document's start
+    member,  # int64, a rank to compare with instead of the row; −1: the row
+):
     """Widen lo, hi, ranks that share depth symbols, to all ranks that do; the last arguments as in _gallop."""
     if depth == 0:
         return np.int64(0), text.order.size

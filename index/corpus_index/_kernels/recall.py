@@ -10,16 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.rows import sort_part
+from corpus_index._kernels.rules import bit_length
 
 
 @kernel()
 def bucket_of(order, total, distinct, lengths):
     """The bucket of a context of so many tokens: by its count's bit length, and whether its continuations agree."""
-    length = 0
-    while total > 1 and length + 1 < lengths:
-        total >>= 1
-        length += 1
-    return (order * lengths + length) * 2 + (1 if distinct > 1 else 0)
+    return (order * lengths + bit_length(total, lengths)) * 2 + (1 if distinct > 1 else 0)
 
 
 @kernel()
@@ -82,7 +80,19 @@ def shares(rows, labels, end, orders, lengths, deepest, out_buckets, out_shares)
 
 
 @kernel()
-def masses(rows, end, weights, orders, lengths, deepest, mass, out_kept, out_offsets, out_tokens, out_masses):
+def masses(
+    rows,  # (B, T) int64, token ids
+    end,  # int64, the token after which the past begins anew, or −1
+    weights,  # (buckets,) float64, λ
+    orders,  # int64, contexts of 0 .. orders − 1 tokens
+    lengths,  # int64, bit lengths of counts
+    deepest,  # (V,) int64, −1 between uses
+    mass,  # (V,) float64, zeros between uses
+    out_kept,  # (B · T,) float64, mass that the index keeps
+    out_offsets,  # (B · T + 1,) int64, where each position's entries begin
+    out_tokens,  # (E,) int64, ascending in each; empty: entries are only counted
+    out_masses,  # (E,) float64
+):
     """For each position the mass that the index keeps, and what the row's past gives to which tokens (ascending).
 
     weights: of the buckets. deepest (V,): −1, mass (V,): 0 everywhere. Returns the entries, as many as the past of a
@@ -115,7 +125,7 @@ def masses(rows, end, weights, orders, lengths, deepest, mass, out_kept, out_off
                     while m + 1 < orders and j - m >= begin and row[j - m] == row[t - m]:
                         m += 1
                     mass[row[j + 1]] += each[m]
-                tokens[:n].sort()
+                sort_part(tokens, 0, n)
                 for i in range(n):
                     out_tokens[used + i] = tokens[i]
                     out_masses[used + i] = mass[tokens[i]]
@@ -129,7 +139,18 @@ def masses(rows, end, weights, orders, lengths, deepest, mass, out_kept, out_off
 
 
 @kernel()
-def merge(offsets, tokens, probs, kept, own_offsets, own_tokens, own_masses, out_offsets, out_tokens, out_probs):
+def merge(
+    offsets,  # (Q + 1,) int64, pairs of the index's targets
+    tokens,  # (E,) int64, ascending in each
+    probs,  # (E,) float32
+    kept,  # (Q,) float64, their share
+    own_offsets,  # (Q + 1,) int64, pairs of the row's past
+    own_tokens,  # (F,) int64, ascending in each
+    own_masses,  # (F,) float64
+    out_offsets,  # (Q + 1,) int64, where each position's entries begin
+    out_tokens,  # (E + F,) int64
+    out_probs,  # (E + F,) float32
+):
     """kept · (tokens, probs) plus (own_tokens, own_masses) at each position, both ascending; returns the entries."""
     used = 0
     for q in range(kept.size):

@@ -14,6 +14,48 @@ from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
 
 
+@kernel(**UNCOUNTED)
+def first_at_least(values, a, e, x):
+    """The first place in values[a:e], ascending, whose value isn't smaller than x; e if there is none."""
+    while a < e:
+        middle = (a + e) >> 1
+        if values[middle] < x:
+            a = middle + 1
+        else:
+            e = middle
+    return a
+
+
+@kernel(**UNCOUNTED)
+def first_above(values, x):
+    """The first place in values, ascending, whose value is larger than x; their number if there is none."""
+    a, e = np.int64(0), np.int64(values.size)
+    while a < e:
+        middle = (a + e) >> 1
+        if x < values[middle]:
+            e = middle
+        else:
+            a = middle + 1
+    return a
+
+
+@kernel(**UNCOUNTED)
+def sort_part(values, a, e):
+    """Sort values[a:e] in place (Shell 1959): numba's own sort takes longer to compile than most kernels."""
+    gap = np.int64(1)
+    while 9 * gap < e - a:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for k in range(a + gap, e):
+            x = values[k]
+            j = k - gap
+            while j >= a and values[j] > x:
+                values[j + gap] = values[j]
+                j -= gap
+            values[j + gap] = x
+        gap //= 3
+
+
 @kernel(inline="always")
 def _add(tally, words, summary, c, count):
     words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)  # a branch on tally[c] == 0 would be guessed wrong too often
@@ -42,24 +84,24 @@ def _drain(tally, words, summary, row_tokens, row_counts, place):
 
 @kernel()
 def fill_heavy_rows(
-    next_tokens,
-    deep,
-    light,
-    hi,
-    is_root,
-    state,
-    open_depth,
-    open_lo,
-    top_lo,
-    top_hi,
-    top_row,
-    tally,
-    words,
-    summary,
-    bounds,
-    offsets,
-    row_tokens,
-    row_counts,
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    deep,  # (N,) uint16, symbols shared with the rank before, at most 65,535
+    light,  # int64, wider nodes have rows
+    hi,  # int64, the end of the slice
+    is_root,  # bool, whether the slice is a node itself
+    state,  # (6,) int64: rank, first rank of the node just closed, open nodes, tops, rows, entries
+    open_depth,  # (levels,) int64, a stack of the nodes that the rank is in: their depths
+    open_lo,  # (levels,) int64, their first ranks
+    top_lo,  # (·,) int64, heavy nodes that no finished heavy node holds: ranks top_lo .. top_hi − 1
+    top_hi,  # (·,) int64
+    top_row,  # (·,) int64, their rows, or −1 − the only token that continues them
+    tally,  # (S,) uint32, zeros between uses
+    words,  # (S / 64,) uint64, zeros between uses
+    summary,  # (S / 4096,) uint64, zeros between uses
+    bounds,  # (R, 2) int64, out: ranks of each row
+    offsets,  # (R + 1,) int64, out: its entries
+    row_tokens,  # (E,) uint16 or uint32, out
+    row_counts,  # (E,) uint32, out
 ):
     """Go on writing rows until the slice ends at rank hi (True) or the next row may not fit (False); see heavy_rows.
 
@@ -220,23 +262,23 @@ def find_row(row_bounds, row_directory, row_shift, lo, hi):
     return np.int64(-1)
 
 
-@kernel()
+@kernel(work=lambda *arguments: arguments[7].size + arguments[13].size)
 def rows_of_nodes(
-    next_tokens,
-    num_symbols,
-    light,
-    deepest,
-    row_bounds,
-    row_directory,
-    row_shift,
-    lo,
-    hi,
-    depth,
-    ahead,
-    row,
-    own_offsets,
-    own_tokens,
-    own_counts,
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    num_symbols,  # int64, S
+    light,  # int64, wider nodes have rows
+    deepest,  # int64, up to so many symbols
+    row_bounds,  # (2 R,) uint32, lo and hi of each stored row, sorted
+    row_directory,  # (·,) uint32, the first row of each block of ranks
+    row_shift,  # int64, of such a block
+    lo,  # (Q,) int64, the nodes: ranks lo .. hi − 1
+    hi,  # (Q,) int64
+    depth,  # (Q,) int32 or int64, their symbols (or one less)
+    ahead,  # int64, entries between asking for memory and reading it
+    row,  # (Q,) int64, out: below R a stored row, else R + number of an own one
+    own_offsets,  # (Q + 1,) int64, out
+    own_tokens,  # (E,) uint16 or uint32, out, ascending in each
+    own_counts,  # (E,) uint32, out
 ):
     """The continuation rows of Q nodes: stored ones by number, others written to the own arrays.
 
@@ -275,7 +317,7 @@ def rows_of_nodes(
                     used += 1
                 tally[c] += 1
             if used - start > 24:
-                own_tokens[start:used].sort()
+                sort_part(own_tokens, start, used)
             else:
                 for k in range(start + 1, used):
                     x = own_tokens[k]

@@ -9,7 +9,6 @@ p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), with D by count (1, 2, 3 and mo
     PITMAN_YOR      D by order, s = 1 / (c + θ), γ = (θ + D T) / (c + θ)
     AUTO            λ and D by bucket, s = λ / (c − Σ D_i N_i), γ = 1 − λ
     MAXIMUM         D = 0, s = 1 / c, γ = 0: the longest match alone
-    ADD_K           D = 0, s = 1 / (c + k V), γ' = k V / (c + k V) on the base at once
 
 Under PITMAN_YOR and AUTO only contexts that branch count: a node's shorter orders, which stand at just the same places,
 say nothing new and are passed over, so that no depth uses up the mass of what is below.
@@ -32,17 +31,24 @@ LEAST_MASS = 1e-15  # times the least base probability, still a normal float32
 
 
 @kernel(**UNCOUNTED)
+def bit_length(total, lengths):
+    """The bit length of a count, less 1; at most lengths − 1."""
+    length = np.int64(0)
+    while total > 1 and length + 1 < lengths:
+        total >>= 1
+        length += 1
+    return length
+
+
+@kernel(**UNCOUNTED)
 def bucket_of(table, order, total, distinct):
     """The line of AUTO's table for a context; line 0 holds the numbers of orders, counts (bit lengths) and shares."""
     orders, counts, shares = np.int64(table[0, 0]), np.int64(table[0, 1]), np.int64(table[0, 2])
-    length, rest = 0, total
-    while rest > 1 and length + 1 < counts:
-        rest >>= 1
-        length += 1
+    length = bit_length(total, counts)
     return 1 + ((min(order, orders) - 1) * counts + length) * shares + distinct * (shares - 1) // total
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(**UNCOUNTED, forceinline=True, work=lambda *arguments: 1)
 def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
     at = min(order, extra.shape[0] - 1)
@@ -51,11 +57,7 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     if rule == WITTEN_BELL:
         return 0.0, 0.0, 0.0, 1.0 / (total + distinct), distinct / (total + distinct)
     if rule == JELINEK_MERCER:
-        bucket, rest = 0, total
-        while rest > 1 and bucket + 1 < extra.shape[1]:
-            rest >>= 1
-            bucket += 1
-        weight = extra[at, bucket]
+        weight = extra[at, bit_length(total, extra.shape[1])]
         return 0.0, 0.0, 0.0, weight / total, 1.0 - weight
     if rule == DIRICHLET:
         a = extra[at, 0]
@@ -70,9 +72,6 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     if rule == PITMAN_YOR:
         theta = extra[at, 0]
         return d1, d1, d1, 1.0 / (total + theta), (theta + d1 * distinct) / (total + theta)
-    if rule == ADD_K:
-        k = extra[0, 0]
-        return 0.0, 0.0, 0.0, 1.0 / (total + k), k / (total + k)
     return 0.0, 0.0, 0.0, 1.0 / total, 0.0
 
 
@@ -83,7 +82,23 @@ def cut_of(count, k1, k2, k3):
 
 
 @kernel(**UNCOUNTED, forceinline=True)
-def node_weights(estimator, depth, shallower, top, raw, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining):
+def node_weights(
+    estimator,  # EstimatorArrays
+    depth,  # int64, the deepest order
+    shallower,  # int64, the parent's depth
+    top,  # bool, whether it is the first node that counts
+    raw,  # bool, whether order `depth` counts occurrences anyway
+    total,  # int64, sum of the counts
+    n1,  # int64, how many of them are 1
+    n2,  # int64, 2
+    n3,  # int64, 3 and more
+    runs,  # bool, whether the node's own depth is `depth`; if not, each token has one left extension
+    left_total,  # int64, the same of left extensions
+    m1,  # int64
+    m2,  # int64
+    m3,  # int64
+    remaining,  # float64, weight that deeper nodes left
+):
     """What a node adds for its orders depth … shallower + 1: (weight left, left extensions?, s, k1, k2, k3).
 
     total, n1, n2, n3: sum of the counts, and how many are 1, 2, 3 and more; left_total, m1 …: of the left extensions.

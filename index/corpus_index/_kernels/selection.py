@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED
+from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.rows import sort_part
 
 MOST_LOWEST = 24  # more are dropped by keeping the largest
 
@@ -73,13 +74,13 @@ def drop_lowest(listed_tokens, work, beside, surplus, always):
     return cut
 
 
-@kernel(**COUNTED)  # sorting allocates
+@kernel(**UNCOUNTED)
 def _nucleus(values, n, top_p, threshold, spare):
     """The least of the largest n values that it takes for a sum of top_p, and how many equal to it are among them.
 
     threshold, spare: of those that come into question; they stay where all are needed, or ties of the last.
     """
-    values[:n].sort()
+    sort_part(values, 0, n)
     held = 0.0
     for i in range(n - 1, -1, -1):
         held += values[i]
@@ -94,7 +95,18 @@ def _nucleus(values, n, top_p, threshold, spare):
 
 
 @kernel(**UNCOUNTED)
-def keep_largest(tokens, values, n, always, top_k, top_p, sorting, used, out_tokens, out_probs):
+def keep_largest(
+    tokens,  # (n,) int64
+    values,  # (n,) float64
+    n,  # int64
+    always,  # int64, a token that stays; −1: none
+    top_k,  # int64, tokens at most
+    top_p,  # float64, of their mass at most; 1: all
+    sorting,  # (n,) float64, scratch
+    used,  # int64, entries of the out arrays in use
+    out_tokens,  # (E,) int64, with room for top_k + 1 more
+    out_probs,  # (E,) float32
+):
     """Write the top_k largest of n values (and that of token `always`), in order; (used, their sum, what is cut).
 
     top_p below 1: of these only as many as it takes for a sum of top_p. The outputs have room for one more.

@@ -48,6 +48,16 @@ class Shortlists(NamedTuple):
     scores: np.ndarray
     used: np.ndarray
 
+    @classmethod
+    def empty(cls, num_rows: int, lists: int, size: int, entries: int) -> Shortlists:
+        """Room for so many lists of `size` tokens, with so many entries of blocks together."""
+        return cls(
+            places=np.full(num_rows, -1, np.int64),
+            blocks=np.empty(entries, np.uint32),
+            scores=np.empty((lists, size), np.float32),
+            used=np.zeros(2, np.int64),
+        )
+
 
 @kernel(**UNCOUNTED)
 def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):

@@ -21,7 +21,19 @@ def is_narrow(num_ranks, a, e, depth):
 
 
 @kernel(**UNCOUNTED, forceinline=True)
-def count_narrow(next_tokens, common, a, e, depth, by_left, label, keep, tally, lefts, tokens):
+def count_narrow(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    a,  # int64, the node's ranks a .. e − 1, at most 128
+    e,  # int64
+    depth,  # int64, its symbols, below 255
+    by_left,  # bool, whether left extensions are wanted
+    label,  # int64, −1: none
+    keep,  # bool, whether tokens, tally and lefts are to be filled
+    tally,  # (S,) uint32, out
+    lefts,  # (S,) uint32, out
+    tokens,  # (S + 1,) int64, out
+):
     """What `classes` says of the counts and of the left extensions of ranks a … e − 1, both of the label, and n.
 
     keep: whether n distinct tokens, their tallies and lefts are written, as `read` and `read_runs` do; if not, n is 0.

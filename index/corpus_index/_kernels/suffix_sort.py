@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from corpus_index._kernels.intrinsics import prefetch
-from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.jit import is_cold, kernel
 
 
 @kernel()
@@ -253,6 +253,26 @@ def spread_lms(text, counts, places, order, found, ahead):
         order[place] = v
 
 
+SMALL = 1 << 18
+
+
+def sort_small(text, order):
+    """`sort_suffixes` by doubling (Manber & Myers 1990), in numpy: O(n log² n), and nothing to compile."""
+    n = text.size
+    rank = np.unique(text, return_inverse=True)[1].astype(np.int64)
+    length = 1
+    while True:
+        after = np.zeros(n, np.int64)  # nothing: smaller than all
+        after[: n - length] = rank[length:] + 1
+        key = rank * (n + 1) + after
+        order[:] = np.argsort(key, kind="stable")
+        ascending = key[order]
+        rank[order] = np.append(0, np.cumsum(ascending[1:] != ascending[:-1]))
+        length *= 2
+        if length >= n or int(rank[order[-1]]) == n - 1:
+            return
+
+
 AHEAD = 24  # entries; 16 to 64 are equally good on the machines tried
 
 
@@ -270,6 +290,9 @@ def sort_suffixes(text, order, num_symbols, report=None, level=0):
         Called with the share of the work that is done, 0 to 1.
     """
     n = text.size
+    if level > 0 and n <= SMALL and is_cold(induce_s, text, order, order, order, False, True, AHEAD):
+        sort_small(text, order)
+        return
     counts = np.zeros(num_symbols, order.dtype)
     count_symbols(text, counts)
     places = np.empty(num_symbols, order.dtype)

@@ -34,7 +34,17 @@ def read(next_tokens, a, e, tally, tokens, n):
 
 
 @kernel(**UNCOUNTED)
-def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
+def read_others(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    order,  # (N,) uint32, the position of each rank
+    a,  # int64, ranks a .. e − 1
+    e,  # int64
+    begin,  # int64, all but positions begin .. end − 1
+    end,  # int64
+    tally,  # (S,) uint32, in and out
+    tokens,  # (S + 1,) int64, in and out
+    n,  # int64, tokens so far
+):
     """`read`, but for the ranks whose corpus position is in begin … end − 1: a document's own."""
     for r in range(a, e):
         position = np.int64(order[r])
@@ -47,7 +57,21 @@ def read_others(next_tokens, order, a, e, begin, end, tally, tokens, n):
 
 
 @kernel(**UNCOUNTED)
-def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, seen, tokens, n):
+def read_runs(
+    next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
+    text,  # TextArrays
+    common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    a,  # int64, ranks a .. e − 1
+    e,  # int64
+    depth,  # int64, the node's symbols: where ranks share just that many, a run ends
+    begin,  # int64, all but positions begin .. end − 1; equal: all
+    end,  # int64
+    tally,  # (S,) uint32, in and out
+    lefts,  # (S,) uint32, in and out
+    seen,  # (S,) uint32, the last run of each token, in and out
+    tokens,  # (S + 1,) int64, in and out
+    n,  # int64, tokens so far
+):
     """`read_others`, and in how many runs (parted where ranks share just `depth` symbols) each token stands."""
     run = a
     for r in range(a, e):
@@ -68,7 +92,18 @@ def read_runs(next_tokens, text, common, a, e, depth, begin, end, tally, lefts, 
 
 
 @kernel(**UNCOUNTED)
-def runs_of_one_token(text, nodes, lo, hi, depth, skip, g, g_end, sole_nodes, sole_runs):
+def runs_of_one_token(
+    text,  # TextArrays
+    nodes,  # NodeArrays
+    lo,  # int64, the node's ranks lo .. hi − 1
+    hi,  # int64
+    depth,  # int64, its symbols
+    skip,  # (·,) int64, ranks of documents, ascending in each
+    g,  # int64, those left out are skip[g:g_end]
+    g_end,  # int64
+    sole_nodes,  # (·, 3) int64, nodes remembered: lo, hi, depth
+    sole_runs,  # (·,) int64, their runs; as many, a power of two
+):
     """In how many runs a token stands that is a node's only continuation, ranks in skip[g:g_end] aside."""
     if g == g_end and depth < CAP:
         memo = (lo ^ (hi * 31)) & (sole_runs.size - 1)

@@ -13,6 +13,9 @@ START, ENTRIES, BUCKETS, BUCKET_SHIFT = range(11, 15)
 NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
 WHOLE = 2  # a match that is all that is known of a context
+SOLE_NODES = 4096  # wide contexts with one continuation whose runs are remembered; a power of two
+BLOCK = 64  # positions whose labels are looked up together
+LEVELS = 8  # rows of a chain that are looked up ahead
 BLOCK_BITS = 7  # a stored row is wider than such a block, so it holds the first rank of one
 
 
@@ -83,6 +86,24 @@ class Documents(NamedTuple):
     lost_total: np.ndarray
     lost_cuts: np.ndarray
 
+    @classmethod
+    def empty(cls, positions: int) -> Documents:
+        """None left out, at any of so many positions."""
+        nothing, one = np.empty(0, np.int64), np.zeros(1, np.int64)
+        return cls(
+            of=np.full(positions, -1),
+            begins=nothing,
+            ends=nothing,
+            offsets=one,
+            ranks=nothing,
+            following=nothing,
+            token_offsets=one,
+            tokens=nothing,
+            lost=nothing,
+            lost_total=nothing,
+            lost_cuts=np.empty(0),
+        )
+
 
 class GoneRows(NamedTuple):
     """What stored rows are without a document: totals, and the tokens whose counts change, for all positions in it.
@@ -103,6 +124,23 @@ class GoneRows(NamedTuple):
     left_before: np.ndarray
     left_after: np.ndarray
     used: np.ndarray
+
+    @classmethod
+    def empty(cls, entries: int, left: bool) -> GoneRows:
+        """Room for rows with so many changed tokens; left: and for their left extensions."""
+        rows = entries // 4
+        return cls(
+            keys=np.zeros(max(1, 2 * rows), np.int64),
+            numbers=np.zeros(max(1, 2 * rows), np.int64),
+            totals=np.zeros((rows, 8), np.int64),
+            offsets=np.zeros(rows + 1, np.int64),
+            tokens=np.zeros(entries, np.int32),
+            before=np.zeros(entries, np.uint32),
+            after=np.zeros(entries, np.uint32),
+            left_before=np.zeros(entries if left else 0, np.uint32),
+            left_after=np.zeros(entries if left else 0, np.uint32),
+            used=np.zeros(2, np.int64),
+        )
 
 
 class Mixed(NamedTuple):
@@ -128,13 +166,34 @@ class Mixed(NamedTuple):
     match_len: np.ndarray
     context_count: np.ndarray
 
+    @classmethod
+    def empty(cls, positions: int, pairs: int = 0, refs: int = 0) -> Mixed:
+        """Room for so many positions, and for pairs and references of all of them together."""
+        return cls(
+            pair_offsets=np.empty(positions + 1, np.int64),
+            pair_tokens=np.empty(pairs, np.int64),
+            pair_masses=np.empty(pairs, np.float64),
+            label_pairs=np.empty(positions, np.int64),
+            label_changes=np.empty(positions, np.float64),
+            ref_offsets=np.empty(positions + 1, np.int64),
+            ref_rows=np.empty(refs, np.int64),
+            ref_coefficients=np.empty((refs, 4), np.float64),
+            ref_gone=np.empty(refs, np.int64),
+            rest=np.empty(positions, np.float64),
+            match_len=np.empty(positions, np.int32),
+            context_count=np.empty(positions, np.int64),
+        )
+
 
 class Scratch(NamedTuple):
     """What a position's tokens have come to, by symbol; all zero (`seen`: NOWHERE) between positions.
 
     tally, lefts: counts and left extensions in the node read last. seen: the last run that a token stood in.
     masses: see `Mixed`. tokens: the position's tokens, in the order in which they were met. gone_tokens: those
-    that a document takes from a heavy node; gone_counts, gone_lefts, in_run: how often, by symbol.
+    that a document takes from a heavy node; gone_counts, gone_lefts, in_run: how often, by symbol. sole_nodes,
+    sole_runs: the runs of wide nodes of one continuation, by a hash of the node. rows, places (BLOCK, LEVELS + 1),
+    active (3, BLOCK): see `label_places.look_up`. words, summary: bits by symbol, and a bit for each word; zeros
+    between uses.
     """
 
     tally: np.ndarray
@@ -153,3 +212,25 @@ class Scratch(NamedTuple):
     active: np.ndarray
     words: np.ndarray
     summary: np.ndarray
+
+    @classmethod
+    def empty(cls, num_symbols: int) -> Scratch:
+        """As it is between positions."""
+        return cls(
+            tally=np.zeros(num_symbols, np.uint32),
+            lefts=np.zeros(num_symbols, np.uint32),
+            seen=np.full(num_symbols, NOWHERE, np.uint32),
+            masses=np.zeros(num_symbols, np.float64),
+            tokens=np.zeros(num_symbols + 1, np.int64),
+            gone_tokens=np.zeros(num_symbols + 1, np.int64),
+            gone_counts=np.zeros(num_symbols, np.int64),
+            gone_lefts=np.zeros(num_symbols, np.int64),
+            in_run=np.zeros(num_symbols, np.int64),
+            sole_nodes=np.full((SOLE_NODES, 3), -1, np.int64),
+            sole_runs=np.zeros(SOLE_NODES, np.int64),
+            rows=np.zeros((BLOCK, LEVELS + 1), np.int64),
+            places=np.zeros((BLOCK, LEVELS + 1), np.int64),
+            active=np.zeros((3, BLOCK), np.int64),
+            words=np.zeros((num_symbols >> 6) + 1, np.uint64),
+            summary=np.zeros((num_symbols >> 12) + 1, np.uint64),
+        )

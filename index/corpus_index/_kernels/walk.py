@@ -51,6 +51,22 @@ class Walkers(NamedTuple):
     at: np.ndarray
     state: np.ndarray
 
+    @classmethod
+    def empty(cls, lanes: int) -> Walkers:
+        """Memory for so many rows that step together."""
+        return cls(
+            lo=np.zeros(lanes, np.int64),
+            hi=np.zeros(lanes, np.int64),
+            depth=np.zeros(lanes, np.int64),
+            known=np.zeros(lanes, np.int64),
+            started=np.zeros(lanes, np.bool_),
+            first=np.zeros(lanes, np.int64),
+            place=np.zeros(lanes, np.int64),
+            shift=np.zeros(lanes, np.int64),
+            at=np.zeros((lanes, 2), np.int64),
+            state=np.zeros(lanes, np.int8),
+        )
+
 
 @kernel(**UNCOUNTED, inline="always")
 def _count_before(near, far, list_start, a, e, shift, rank):
@@ -80,7 +96,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
     return place - list_start
 
 
-@kernel(**UNCOUNTED)
+@kernel(**UNCOUNTED, work=lambda *arguments: 1)
 def step_range(steps, c, lo, hi):
     """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
     symbols, directory = steps.symbols, steps.directory
@@ -94,7 +110,18 @@ def step_range(steps, c, lo, hi):
 
 
 @kernel(**UNCOUNTED)
-def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started):
+def _broken_match(
+    text,  # TextArrays
+    nodes,  # NodeArrays
+    rank,  # int64, where the broken context would be inserted
+    limit,  # int64, symbols that may still match
+    min_count,  # int64, ranks of a match at least
+    ids,  # (B, T) int64, rows
+    b,  # int64, the row
+    t,  # int64, its position
+    known,  # int64, symbols of the row's context
+    started,  # bool, whether it begins with its document's start
+):
     """The node of a row whose match broke: its longest suffix, up to limit symbols, with enough occurrences."""
     n = text.order.size
     left = right = np.int64(0)
@@ -116,8 +143,20 @@ def _broken_match(text, nodes, rank, limit, min_count, ids, b, t, known, started
         depth = parent_depth(text, nodes, lo, hi)
 
 
-@kernel(**UNCOUNTED)
-def match_rows(index, ids, starts, end_of_document, min_count, max_order, walkers, out_lo, out_hi, out_depth, out_len):
+@kernel(**UNCOUNTED, work=lambda index, ids, *rest: ids.size)
+def match_rows(
+    index,  # IndexArrays
+    ids,  # (B, T) int64, symbols; S: the corpus lacks it
+    starts,  # (B,) bool, which rows begin where a document does
+    end_of_document,  # int64, the symbol after which a context begins anew; −1: none
+    min_count,  # int64, ranks of a match at least
+    max_order,  # int64, symbols of it at most; −1: no bound
+    walkers,  # Walkers, as long as many rows step together
+    out_lo,  # (B, T) int64, the match: ranks lo .. hi − 1
+    out_hi,  # (B, T) int64
+    out_depth,  # (B, T) int32, its symbols
+    out_len,  # (B, T) int32, its tokens
+):
     """Fill lo, hi, depth and match_len for every position of ids (B, T); see `CorpusIndex.match`.
 
     ids: (B, T) int64, symbols of the index (its number of symbols for a token that the corpus lacks). starts: (B,)
@@ -229,35 +268,6 @@ def match_rows(index, ids, starts, end_of_document, min_count, max_order, walker
                 out_hi[b, t] = hi[g]
                 out_depth[b, t] = depth[g]
                 out_len[b, t] = depth[g] - (1 if started[g] and depth[g] == known[g] else 0)
-
-
-@kernel()
-def backoff_chains(index, lo, hi, depth, begin, offsets, out_lo, out_hi, out_depth, ahead):
-    """Write the chain of nodes of each position from `begin` on, deepest first, the root left out.
-
-    offsets[q − begin] .. offsets[q − begin + 1] of the out arrays hold position q's chain. Stops before a chain that
-    may not fit; returns the position to go on from. A node stands for the orders from its depth down to the next one's
-    plus 1.
-    """
-    text, nodes = index.text, index.nodes
-    ids = np.empty((1, 1), np.int64)
-    used = 0
-    offsets[0] = 0
-    for q in range(begin, lo.size):
-        if used + depth[q] > out_lo.size:
-            return q
-        if q + ahead < lo.size:
-            prefetch(nodes.common, lo[q + ahead])
-            prefetch(nodes.common, hi[q + ahead])
-        a, e, d = lo[q], hi[q], np.int64(depth[q])
-        while d > 0:
-            out_lo[used], out_hi[used], out_depth[used] = a, e, d
-            used += 1
-            up = parent_depth(text, nodes, a, e)
-            a, e = widened(text, nodes, a, e, up, ids, 0, 0, 0, False, a)
-            d = up
-        offsets[q - begin + 1] = used
-    return np.int64(lo.size)
 
 
 @kernel()

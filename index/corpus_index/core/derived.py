@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from corpus_index import files
 from corpus_index._kernels import counting, exclusion_sums, target_arrays, walk
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.core.heavy import heavy_nodes
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.core.scratch import ThreadMemory
+from corpus_index.manifest import RANKS_FILE
 
 LANES = 32  # rows, or pieces of documents, that step together
 _SAMPLE_SHIFT = 5  # ranks of every 32nd position are kept for `document_ranks`: an eighth of a byte a token
+
+
+_SHARED_FROM = 1 << 20  # tokens: from here on processes share the ranks of positions in a file
+_HEADER_BYTES = 4096  # of it: whose ranks they are
+
+
+class _MadeMeanwhileError(Exception):
+    """Another process has made the file."""
 
 
 class Derived(OpenedIndex):
@@ -50,12 +62,58 @@ class Derived(OpenedIndex):
         return self._left_counts
 
     def position_ranks(self) -> np.ndarray:
-        """The rank of every corpus position: shape (N,), uint32; made at the first use, O(N), and kept in memory."""
+        """The rank of every corpus position: shape (N,), uint32; made at the first use, O(N).
+
+        Those of a large index are kept in its folder and mapped, so that all processes share them; where the folder
+        can't be written, and of a small index, in the memory of this process.
+        """
         if self._ranks is None:
-            ranks = np.empty(self.num_tokens, np.uint32)
-            ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
-            self._ranks = ranks
+            self._ranks = self._shared_ranks() if self.num_tokens >= _SHARED_FROM else None
+        if self._ranks is None:
+            self._ranks = self._made_ranks()
         return self._ranks
+
+    def _made_ranks(self) -> np.ndarray:
+        ranks = np.empty(self.num_tokens, np.uint32)
+        ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
+        return ranks
+
+    def _shared_ranks(self) -> np.ndarray | None:
+        """`position_ranks` from a file in the index's folder, which one process makes and others wait for."""
+        path = self.path / RANKS_FILE
+        found = self._mapped_ranks(path)
+        if found is not None:
+            return found
+        made = None
+        try:
+            with files.whole_file(path) as file:
+                found = self._mapped_ranks(path)
+                if found is not None:  # another process has made it while this one waited for its turn
+                    raise _MadeMeanwhileError
+                made = self._made_ranks()
+                file.write(self._ranks_header())
+                file.write(made.astype("<u4", copy=False).data)
+        except _MadeMeanwhileError:
+            return found
+        except OSError:  # a folder or a disk that can't be written
+            return made
+        return self._mapped_ranks(path)
+
+    def _ranks_header(self) -> bytes:
+        return self.fingerprint.encode().ljust(_HEADER_BYTES, b"\0")
+
+    def _mapped_ranks(self, path: Path) -> np.ndarray | None:
+        """The ranks in a file, or None where it isn't there, or another index's."""
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size != _HEADER_BYTES + 4 * self.num_tokens:
+                    return None
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return None
+        if mapped[:_HEADER_BYTES] != self._ranks_header():
+            return None
+        return np.frombuffer(mapped, "<u4", offset=_HEADER_BYTES)
 
     def document_ranks(self, documents: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """The ranks of all positions of some documents, in the order of the text.
@@ -94,7 +152,7 @@ class Derived(OpenedIndex):
         Made at the first use: O(ranks of all heavy nodes).
         """
         if self._left is None:
-            depth = self.heavy_nodes(False).table[:, target_arrays.OWN_DEPTH]
+            depth = np.ascontiguousarray(self.heavy_nodes(False).table[:, target_arrays.OWN_DEPTH])
             out = np.empty(self.array("row_counts").size, np.uint32)
             counting.stored_left_extensions(
                 self.array("next_tokens"),

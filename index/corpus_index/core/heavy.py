@@ -39,19 +39,19 @@ def heavy_nodes(index: OpenedIndex, lefts: np.ndarray | None) -> HeavyNodes:
     buckets = np.zeros(look_up.place_buckets(offsets, index.num_symbols, table), np.uint32)
     look_up.fill_buckets(tokens, table, offsets, buckets)
     return HeavyNodes(
-        table,
-        narrowest,
-        buckets,
-        flat,
-        directory,
-        shift,
-        index.light,
-        index.deepest,
-        chain,
-        offsets,
-        tokens,
-        counts,
-        np.zeros(0, np.uint32) if lefts is None else lefts,
+        table=table,
+        narrowest=narrowest,
+        buckets=buckets,
+        bounds=flat,
+        directory=directory,
+        shift=shift,
+        light=index.light,
+        deepest=index.deepest,
+        deepest_chain=chain,
+        offsets=offsets,
+        tokens=tokens,
+        counts=counts,
+        lefts=np.zeros(0, np.uint32) if lefts is None else lefts,
     )
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from corpus_index._kernels import evidence as kernel
 from corpus_index._kernels import left_out as gone
+from corpus_index._kernels import walk
+from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.duplicates import copied_shares
 from corpus_index.core.matching import Matcher
 
@@ -88,6 +90,8 @@ def leave_documents_out(
     -----
     O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
+    rest = [kernel.bounded_nodes, gone.lost_by_documents, walk.document_ranks]
+    compile_beside("fit", [kernel.evidence], rest, wide=index.array("next_tokens").itemsize > 2)
     rng = np.random.default_rng(seed)
     documents, copies = originals(index)
     by_blocks = documents.size + copies < _FEW_DOCUMENTS
@@ -163,14 +167,7 @@ def _nodes(
     heavy = index.heavy_nodes(True)
     num_rows = heavy.offsets.size - 1
     room = max(1 << 18, 8 * int(np.diff(unit_offsets).max(initial=0)))
-    memo = kernel.Memo(
-        np.full(num_rows, -1, np.int64),
-        np.zeros((num_rows, 8), np.int64),
-        np.zeros((num_rows, 2), np.int64),
-        np.zeros(room, np.int64),
-        np.zeros(room, np.int64),
-        np.zeros(room, np.int64),
-    )
+    memo = kernel.Memo.empty(num_rows, room)
     sizes, lines, begin = [np.zeros(1, np.int64)], [np.empty((0, kernel.NUM_COLUMNS), np.int64)], 0
     out = np.empty((min(_ROOM, int(depths.sum())) + int(depths.max(initial=0)) + 1, kernel.NUM_COLUMNS), np.int64)
     offsets = np.zeros(lo.size + 1, np.int64)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import exclusion
 from corpus_index._kernels.exclusion import Flat
-from corpus_index._kernels.exclusion_sums import CLASSES, SUMS, ExclusionArrays, ExclusionScratch
+from corpus_index._kernels.exclusion_sums import CLASSES, ExclusionArrays, ExclusionScratch
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.estimator import Estimator, make_estimator
 from corpus_index.targets.request import Asked
@@ -186,19 +186,19 @@ def _fill(asked: Asked, begin: int, end: int, out: Flat, top_k: int, top_p: floa
     for order, row in enumerate(estimator.ratios):
         ratios[order, : len(row)] = row
     arrays = ExclusionArrays(
-        estimator.rule,
-        ratios,
-        estimator.alpha,
-        0.0 if raw else added_count(estimator, index),
-        index.vocab_size,
-        raw,
-        np.zeros_like(occurrences) if uniform else occurrences,
-        0 if uniform else index.num_tokens,
-        occurrences,
-        index.num_tokens,
-        uniform,
-        estimator.base(index).astype(np.float32),
-        index.row_sums(),
+        rule=estimator.rule,
+        ratios=ratios,
+        alpha=estimator.alpha,
+        added=0.0 if raw else added_count(estimator, index),
+        vocab_size=index.vocab_size,
+        raw=raw,
+        unigrams=np.zeros_like(occurrences) if uniform else occurrences,
+        total=0 if uniform else index.num_tokens,
+        occurrences=occurrences,
+        num_tokens=index.num_tokens,
+        whole=uniform,
+        base=estimator.base(index).astype(np.float32),
+        row_sums=index.row_sums(),
     )
     return int(
         exclusion.exclusion_targets(
@@ -226,18 +226,5 @@ def _scratch(index: Matcher) -> ExclusionScratch:
     """Scratch memory, kept for each thread."""
     memory, size = index.thread_memory, index.num_symbols
     if memory.exclusion is None:
-        memory.exclusion = ExclusionScratch(
-            np.zeros(size, np.uint32),
-            np.zeros(size, np.int64),
-            np.zeros(size, np.int64),
-            np.zeros(size, np.int64),
-            np.zeros(1, np.int64),
-            np.zeros(size + 1, np.int64),
-            np.zeros(size + 1, np.int64),
-            np.zeros(size + 1, np.int64),
-            np.zeros(size + 1, np.int64),
-            np.zeros(size + 1, np.float64),
-            np.full((_MEMO, 2), -1, np.int64),
-            np.zeros((_MEMO, 2, SUMS), np.int64),
-        )
+        memory.exclusion = ExclusionScratch.empty(size, _MEMO)
     return memory.exclusion

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import flatten
+from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import GoneRows
 from corpus_index.core.matching import Matcher
 from corpus_index.core.scratch import MOST_LEVELS
@@ -114,6 +115,8 @@ def smoothed_targets(
         raise QueryError(f"top_p {top_p} must be above 0 and at most 1")
     if shortlist is not None and shortlist < 1:
         raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
+    group = "documents" if leave_out == "document" else "targets"
+    compile_beside(group, [flatten.flat_targets], wide=index.array("next_tokens").itemsize > 2)
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
     if asked.estimator.excludes:
         return exclusion_targets(asked, top_k, top_p)
@@ -267,8 +270,10 @@ def mixed_targets(
     )
 
 
-def _own_rows(index: Matcher, gone: GoneRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _own_rows(index: Matcher, gone: GoneRows | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Four rows for each heavy row without a document: counts before and after, left extensions before and after."""
+    if gone is None:
+        return np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
     used = int(gone.used[0])
     lengths = np.diff(gone.offsets[: used + 1])
     entries = int(gone.offsets[used])

@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import left_out as gone
 from corpus_index._kernels import mixed
+from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.core.answers import Match
 from corpus_index.core.matching import Matcher
-from corpus_index.errors import QueryError
+from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.resolving import EstimatorLike, fitted
+from corpus_index.manifest import RANKS_FILE
 
 LEAVE_OUT = (None, "self", "document")
 
@@ -45,6 +47,9 @@ class Asked:
         unseen: bool = False,
     ) -> None:
         self.index, self.estimator = index, fitted(index, estimator, max_order)
+        if not self.estimator.excludes:
+            group = "documents" if leave_out == "document" else "targets"
+            compile_beside(group, [mixed.mixed_targets], wide=index.array("next_tokens").itemsize > 2)
         ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
         self.leaves = leave_out is not None
         self.documents = _documents(index, self.estimator, ids, leave_out, positions)
@@ -67,7 +72,9 @@ class Asked:
         self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
         if leave_out == "document" and self.base.pull > 0.0:  # what is left of N is counted by the kernel
             self.base = self.base._replace(pull=self.base.pull / (1.0 + self.base.pull))
-        self.gone = _gone_rows(1 << 14 if leave_out == "document" else 0, made.uses_left_counts)
+        self.gone: GoneRows | None = None
+        if leave_out == "document":
+            self.gone = GoneRows.empty(1 << 14, made.uses_left_counts)
 
     @property
     def kinds(self) -> int:
@@ -103,7 +110,7 @@ class Asked:
                 self.started[begin:end],
                 self.labels[begin:end],
                 self.leaves,
-                self.documents._replace(of=self.documents.of[begin:end]),
+                None if self.gone is None else self.documents._replace(of=self.documents.of[begin:end]),
                 scratch,
                 self.gone,
                 targets,
@@ -113,7 +120,7 @@ class Asked:
             if done > 0:
                 yield _head(out, done), begin, begin + done
             begin += done
-            if self.gone.used[1] > 0:
+            if self.gone is not None and self.gone.used[1] > 0:
                 self.gone = _more_room(self.gone, int(self.gone.used[1]))
 
     def counted(self, counts: np.ndarray) -> np.ndarray:
@@ -123,28 +130,12 @@ class Asked:
         return np.where(counts < 0, self.index.num_tokens - left, counts)
 
 
-def _gone_rows(entries: int, left: bool) -> GoneRows:
-    rows = entries // 4
-    return GoneRows(
-        np.zeros(max(1, 2 * rows), np.int64),
-        np.zeros(max(1, 2 * rows), np.int64),
-        np.zeros((rows, 8), np.int64),
-        np.zeros(rows + 1, np.int64),
-        np.zeros(entries, np.int32),
-        np.zeros(entries, np.uint32),
-        np.zeros(entries, np.uint32),
-        np.zeros(entries if left else 0, np.uint32),
-        np.zeros(entries if left else 0, np.uint32),
-        np.zeros(2, np.int64),
-    )
-
-
 def _more_room(old: GoneRows, missing: int) -> GoneRows:
     """A copy with at least twice the room."""
     entries = 2 * old.tokens.size
     while entries < old.tokens.size + missing:
         entries *= 2
-    new = _gone_rows(entries, old.left_before.size > 0)
+    new = GoneRows.empty(entries, old.left_before.size > 0)
     used = int(old.used[0])
     new.totals[:used], new.offsets[: used + 1] = old.totals[:used], old.offsets[: used + 1]
     for name in ("tokens", "before", "after", "left_before", "left_after"):
@@ -249,12 +240,8 @@ def _documents(
     positions: ArrayLike | None,
 ) -> Documents:
     """The documents that the tokens after each position stand in, with their ranks and tokens."""
-    nothing = np.empty(0, np.int64)
     if leave_out != "document":
-        one = np.zeros(1, np.int64)
-        return Documents(
-            np.full(ids.size, -1), nothing, nothing, one, nothing, nothing, one, nothing, nothing, nothing, np.empty(0)
-        )
+        return Documents.empty(ids.size)
     if positions is None:
         raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
     given = np.asarray(positions)
@@ -287,9 +274,24 @@ def _documents(
     for part, begin, end, own in zip(parts, begins, ends, map(slice, offsets[:-1], offsets[1:]), strict=True):
         pairs[own] = part.astype(np.uint64) << np.uint64(32) | tokens[begin:end]
         pairs[own].sort()
+        if end > begin and int(pairs[own][-1] >> np.uint64(32)) >= index.num_tokens:
+            raise IndexFormatError(f"{index.path / RANKS_FILE} was changed after it was written: remove it")
     ranks, following = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(2**32 - 1)).astype(np.int64)
     losses = _losses(index, estimator, offsets, ranks, following)
-    return Documents(of.reshape(-1), begins, ends, offsets, ranks, following, *losses)
+    token_offsets, token_ids, lost, lost_total, lost_cuts = losses
+    return Documents(
+        of=of.reshape(-1),
+        begins=begins,
+        ends=ends,
+        offsets=offsets,
+        ranks=ranks,
+        following=following,
+        token_offsets=token_offsets,
+        tokens=token_ids,
+        lost=lost,
+        lost_total=lost_total,
+        lost_cuts=lost_cuts,
+    )
 
 
 def _losses(

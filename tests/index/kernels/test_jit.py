@@ -1,4 +1,7 @@
-"""Compiled kernels: kept between processes, and compiled anew when a helper in another file changes."""
+"""Compiled kernels: kept between processes, compiled anew when a helper in another file changes, and only once.
+
+Most of this runs in processes of their own, on a package of two kernels with a copy of the decorator.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ import sys
 from pathlib import Path
 
 import corpus_index._kernels.jit as jit
+import corpus_index._kernels.rows as rows_module
+import numpy as np
 import pytest
+from corpus_index import build_index, compiling_s, working_s
+from corpus_index._kernels import walk
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +27,16 @@ from kernels.jit import kernel
 @kernel()
 def ask(x):
     return answer(x)
+
+
+@kernel()
+def ask_twice():
+    return answer(1) + answer(2)
+
+
+@kernel(work=lambda x: 900)
+def ask_little(x):
+    return answer(x)
 """
 _HELPER = """
 from kernels.jit import kernel
@@ -29,6 +46,19 @@ from kernels.jit import kernel
 def answer(x):
     return x + {added}
 """
+
+
+def _package(folder: Path) -> Path:
+    """A package of two kernels with a copy of the decorator."""
+    package = folder / "kernels"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in ("jit.py", "cache_folder.py"):
+        text = (Path(jit.__file__).parent / name).read_text()
+        (package / name).write_text(text.replace("corpus_index._kernels.", "kernels."))
+    (package / "caller.py").write_text(_CALLER)
+    (package / "helper.py").write_text(_HELPER.format(added=1))
+    return package
 
 
 def _run(folder: Path) -> tuple[int, int]:
@@ -46,12 +76,7 @@ def _run(folder: Path) -> tuple[int, int]:
 
 
 def test_the_cache_sees_an_edit_in_a_helpers_file(tmp_path: Path) -> None:
-    package = tmp_path / "kernels"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "jit.py").write_text(Path(jit.__file__).read_text())
-    (package / "caller.py").write_text(_CALLER)
-    (package / "helper.py").write_text(_HELPER.format(added=1))
+    package = _package(tmp_path)
     assert _run(tmp_path) == (1, 0)
     assert _run(tmp_path) == (1, 1)
     (package / "helper.py").write_text(_HELPER.format(added=2))
@@ -61,3 +86,123 @@ def test_the_cache_sees_an_edit_in_a_helpers_file(tmp_path: Path) -> None:
 def test_every_kernel_is_compiled_so() -> None:
     files = Path(jit.__file__).parent.glob("*.py")
     assert [file.name for file in files if "njit" in file.read_text()] == ["jit.py"]
+
+
+def _start(folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
+    inherited = {key: value for key, value in os.environ.items() if key not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _said(folder: Path, code: str, **environment: str) -> tuple[str, str]:
+    """What a fresh process prints, on stdout and on stderr."""
+    process = _start(folder, code, **environment)
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    return out, error
+
+
+def test_a_helper_has_one_specialisation_for_all_literals_and_is_a_kernel_where_python_asks(tmp_path: Path) -> None:
+    _package(tmp_path)
+    code = (
+        "from kernels.caller import answer, ask_twice; print(ask_twice(), len(answer.signatures));"
+        "print(answer(5), len(answer.signatures), ask_twice())"
+    )
+    for _ in range(2):  # compiled, and from the cache
+        out, _ = _said(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+        assert out.split()[0::2] == ["5", "6", "5"]
+        assert out.split()[3] == "1"
+
+
+def test_little_work_is_interpreted_at_first(tmp_path: Path) -> None:
+    _package(tmp_path)
+    code = "from kernels.caller import ask_little as f; print([(f(x), len(f.signatures)) for x in (1, 2, 3, 4)])"
+    out, error = _said(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert out.strip() == "[(2, 0), (3, 0), (4, 1), (5, 1)]"
+    assert error.count("Compiling kernels") == 1
+    out, error = _said(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache"))  # there is no need to any more
+    assert out.strip() == "[(2, 1), (3, 1), (4, 1), (5, 1)]"
+    assert not error
+
+
+def test_who_waits_for_the_compiler_is_told_so_once(tmp_path: Path) -> None:
+    _package(tmp_path)
+    code = "from kernels.caller import answer, ask; print(ask(0), ask(0.5), answer(0))"
+    out, error = _said(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert out.split() == ["1", "1.5", "1"]
+    assert len(error.splitlines()) == 1
+    assert "Compiling kernels" in error
+    assert _said(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == (out, "")
+
+
+def test_of_several_processes_one_compiles(tmp_path: Path) -> None:
+    _package(tmp_path)
+    code = "from kernels.caller import ask; print(ask(0), len(ask.stats.cache_misses))"
+    started = [_start(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache")) for _ in range(3)]
+    answers = [process.communicate()[0].split() for process in started]
+    assert sorted(answers) == [["1", "0"], ["1", "0"], ["1", "1"]]
+
+
+def test_where_nothing_can_be_written_the_cache_is_a_temporary_folder_and_that_is_said_once(tmp_path: Path) -> None:
+    """No home folder, a read-only installation: files stand where folders would be made, which stops root as well."""
+    package = _package(tmp_path)
+    (package / "__pycache__").touch()
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    (tmp_path / "temporary").mkdir()
+    environment = {"HOME": str(blocked), "TMPDIR": str(tmp_path / "temporary"), "NUMBA_CACHE_DIR": str(blocked)}
+    code = "from kernels.caller import ask, ask_twice; print(ask(0), ask_twice(), len(ask.stats.cache_hits))"
+    out, error = _said(tmp_path, code, **environment)
+    told = [line for line in error.splitlines() if "can be written" in line]
+    assert out.split() == ["1", "5", "0"]
+    assert len(told) == 1
+    assert str(tmp_path / "temporary") in told[0]
+    out, error = _said(tmp_path, code, **environment)
+    assert out.split() == ["1", "5", "1"]
+    assert "Compiling" not in error
+
+
+def test_a_temporary_folder_that_others_may_write_is_not_trusted(tmp_path: Path) -> None:
+    """Machine code is unpickled: whoever may write the folder could run anything."""
+    package = _package(tmp_path)
+    (package / "__pycache__").touch()
+    blocked, temporary = tmp_path / "a file", tmp_path / "temporary"
+    blocked.touch()
+    shared = temporary / f"corpus-index-kernels-{os.getuid()}"
+    shared.mkdir(parents=True)
+    shared.chmod(0o777)
+    _said(tmp_path, "from kernels.caller import ask; print(ask(0))", HOME=str(blocked), TMPDIR=str(temporary))
+    assert not list(shared.iterdir())
+    assert len(list(temporary.iterdir())) == 2
+
+
+def test_a_kernel_interpreted_answers_as_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).integers(0, 5, 2_000)
+    starts = np.arange(0, 2_001, 50)
+    rows = np.random.default_rng(1).integers(0, 6, (3, 40))
+    answers = []
+    with build_index(tokens, tmp_path / "index", doc_starts=starts, vocab_size=6) as index:
+        for kernel in (walk.match_rows, walk.step_range, rows_module.rows_of_nodes):
+            answers.append([])
+            for run in (kernel, jit.plain(kernel)):
+                module = rows_module if kernel is rows_module.rows_of_nodes else walk
+                monkeypatch.setattr(module, kernel.__name__, run)
+                for order in (None, 0, 2):
+                    found = index.next_tokens_batch(rows, max_order=order, starts_document=[True, False, True])
+                    parts = (*found.match, found.rows, found.offsets, found.token_ids, found.counts)
+                    answers[-1].append([part.tolist() for part in parts])
+                    answers[-1][-1].append([index.count(row[:n]) for row in rows for n in range(6)])
+            assert answers[-1][:3] == answers[-1][3:]
+
+
+def test_the_clock_of_summaries_stands_still_while_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = working_s()
+    monkeypatch.setattr(jit, "_compiling_s", jit._compiling_s + 1_000.0)
+    assert compiling_s() >= 1_000.0
+    assert -1_001.0 < working_s() - begin < -900.0

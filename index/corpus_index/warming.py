@@ -1,0 +1,266 @@
+"""Kernels compiled ahead: `warm_up`, and what the processes of `compile_beside` do.
+
+Which kernels, and for which types of arguments, no list says: a tiny corpus is indexed and asked with all kernels
+interpreted (`jit.recorded`), and what was called, and with which types, is what others will call.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from corpus_index._kernels import jit
+from corpus_index._kernels.cache_folder import cache_folder
+from corpus_index.arpa import write_arpa
+from corpus_index.build import build_index
+from corpus_index.core.duplicates import copied_shares, near_duplicates
+from corpus_index.estimators.estimator import make_estimator
+from corpus_index.index import CorpusIndex
+from corpus_index.targets.drawing import draw_from, draw_tokens, sorted_base
+from corpus_index.targets.measures import measure
+from corpus_index.targets.recall import fit_recall
+from corpus_index.verify import verify_index
+
+Job = tuple[str, str, Any]
+"""A kernel's module and name, and the types of its arguments."""
+
+_NARROW, _WIDE = 300, 70_000  # vocabularies of 16 and of 32 bits
+
+
+class Warmed(NamedTuple):
+    """What `warm_up` did.
+
+    Attributes
+    ----------
+    compiled : int
+        Kernels (of some argument types each) that weren't cached before.
+    cached : int
+        Those that were.
+    seconds : float
+    folder : str
+        Where the compiled kernels are.
+    """
+
+    compiled: int
+    cached: int
+    seconds: float
+    folder: str
+
+
+def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
+    """Compile the kernels of all that an index is asked for, so that no later first call waits.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes; default: the processors that this process may use.
+    wide : bool
+        Also for vocabularies above 65,536, which have kernels of their own: twice the time.
+
+    Returns
+    -------
+    Warmed
+
+    Notes
+    -----
+    Some 50 s of one processor for each width, shared by the workers; a second where all is there already. Compiled
+    kernels are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder, whichever can be written
+    first, and are compiled anew after an upgrade.
+    """
+    begin = time.perf_counter()
+    jobs = list(
+        dict.fromkeys(job for width in range(1 + wide) for group in GROUPS for job in jobs_of(group, bool(width)))
+    )
+    missing = [job for job in jobs if not _is_cached(job)]
+    workers = min(workers or jit.processors(), len(missing))
+    if workers > 1:
+        _in_processes(workers, wide)
+    for job in missing:  # what no other process did
+        if not _is_cached(job):
+            _compile(job)
+    return Warmed(len(missing), len(jobs) - len(missing), time.perf_counter() - begin, str(cache_folder()))
+
+
+def _in_processes(workers: int, wide: bool) -> None:
+    """Let other processes compile all jobs; each begins elsewhere, and whoever finds a kernel taken waits for it."""
+    code = "from corpus_index.warming import compile_all; import sys; compile_all(*map(int, sys.argv[1:]))"
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment = {**os.environ, jit.CHILD: "1", "PYTHONPATH": path}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(number), str(workers), str(int(wide))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        for number in range(workers)
+    ]
+    for child in children:
+        child.wait()
+
+
+def compile_all(number: int, workers: int, wide: int) -> None:
+    """A worker of `warm_up`: groups in turn, the largest kernels first."""
+    for width in range(1 + wide):
+        jobs = [job for group in GROUPS for job in jobs_of(group, bool(width))]
+        jobs.sort(key=lambda job: job[1] not in _LARGEST)
+        for job in jobs[number::workers] + jobs:
+            if not _is_cached(job):
+                _compile(job)
+
+
+_LARGEST = ("mixed_targets", "exclusion_targets", "evidence", "flat_targets", "match_rows")
+
+
+def compile_named(group: str, wide: str, *names: str) -> None:
+    """What a process of `jit.compile_beside` does."""
+    jobs = jobs_of(group, wide == "1")
+    for name in names:
+        for job in jobs:
+            if job[1] == name:
+                _compile(job)
+
+
+def _kernel(job: Job) -> Any:
+    return getattr(importlib.import_module(job[0]), job[1])
+
+
+def _is_cached(job: Job) -> bool:
+    return bool(_kernel(job).is_cached(job[2]))
+
+
+def _compile(job: Job) -> None:
+    _kernel(job).compile(job[2])
+
+
+def jobs_of(group: str, wide: bool) -> list[Job]:
+    """The kernels that a group's work calls, in that order."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # kernels count on integers that wrap
+        with jit.recorded() as calls:
+            path = Path(folder) / "index"
+            rng = np.random.default_rng(0)
+            vocab_size = _WIDE if wide else _NARROW
+            tokens = rng.integers(0, 20, 3_000 if wide else 600)
+            with build_index(tokens, path, doc_starts=_starts(tokens.size), vocab_size=vocab_size, workers=1) as index:
+                before = 0 if group == "build" else len(calls)
+                GROUPS[group](index)
+        return list(dict.fromkeys(calls[before:]))
+
+
+def _starts(size: int) -> np.ndarray:
+    return np.append(np.arange(0, size, 40), size)
+
+
+def _batch(index: CorpusIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the corpus, the tokens that follow, and where the rows begin."""
+    positions = np.array([3, 90])
+    places = positions[:, None] + np.arange(12)
+    tokens = index.tokens.astype(np.int64)
+    return tokens[places], tokens[places + 1], positions
+
+
+def _nothing(index: CorpusIndex) -> None:
+    """Building alone."""
+
+
+def _query(index: CorpusIndex) -> None:
+    context = index.tokens[:3].astype(np.int64)
+    index.next_tokens(context)
+    index.count(context)
+    index.explain(context, estimator="witten-bell", max_order=4)
+
+
+def _targets(index: CorpusIndex) -> None:
+    ids, following, _ = _batch(index)
+    for estimator in ("witten-bell", "modified-kneser-ney"):
+        index.smoothed_targets(ids, following, estimator=estimator, max_order=4, leave_out="self", top_k=4)
+        index.next_probabilities(ids, following, estimator=estimator, max_order=4)
+
+
+def _documents(index: CorpusIndex) -> None:
+    ids, following, positions = _batch(index)
+    for estimator in ("witten-bell", "modified-kneser-ney"):
+        options: dict[str, Any] = {"estimator": estimator, "max_order": 4}
+        options |= {"leave_out": "document", "positions": positions}
+        index.smoothed_targets(ids, following, top_k=4, **options)
+        index.next_probabilities(ids, following, **options)
+
+
+def _whole(index: CorpusIndex) -> None:
+    ids, following, positions = _batch(index)
+    rng = np.random.default_rng(0)
+    left_out: tuple[dict[str, Any], ...] = ({}, {"leave_out": "document", "positions": positions})
+    for options in left_out:
+        index.smoothed_targets(ids, following, max_order=4, top_k=4, shortlist=None, **options)
+        index.sampled_targets(ids, following, max_order=4, draws=2, seed=0, **options)
+    for estimator in ("witten-bell", "modified-kneser-ney"):
+        draw_tokens(index, ids, rng, estimator=estimator, max_order=4)
+        measure(index, ids[:, :4], estimator=estimator, max_order=4)
+    targets = index.smoothed_targets(ids, max_order=4, top_k=4)
+    draw_from(targets, sorted_base(targets.base, 1.5), rng, top_k=3, top_p=0.9)
+
+
+def _exclusion(index: CorpusIndex) -> None:
+    ids, following, positions = _batch(index)
+    left_out: tuple[dict[str, Any], ...] = ({"leave_out": "self"}, {"leave_out": "document", "positions": positions})
+    for options in left_out:
+        index.smoothed_targets(ids, following, estimator="katz", max_order=4, top_k=4, **options)
+        index.next_probabilities(ids, following, estimator="katz", max_order=4, **options)
+    index.backoff_scores(ids, following, max_order=4)
+
+
+def _fit(index: CorpusIndex) -> None:
+    """On a small part: fits go through their evidence hundreds of times."""
+    with tempfile.TemporaryDirectory() as folder:
+        starts = np.array([0, 20, 40])
+        part = build_index(
+            index.tokens[:40], f"{folder}/part", doc_starts=starts, vocab_size=index.vocab_size, workers=1
+        )
+        with part:
+            for name in ("auto", "jelinek-mercer", "pitman-yor", "modified-kneser-ney", "katz"):
+                part.fitted(name, 3)
+
+
+def _recall(index: CorpusIndex) -> None:
+    ids, following, _ = _batch(index)
+    recall = fit_recall(index, "witten-bell", 3)
+    recall.next_probabilities(index, ids, following)
+    recall.smoothed_targets(index, ids)
+
+
+def _near_duplicates(index: CorpusIndex) -> None:
+    near_duplicates(index)
+    copied_shares(index, 8)
+
+
+def _files(index: CorpusIndex) -> None:
+    verify_index(index.path)
+    with tempfile.TemporaryDirectory() as folder:
+        write_arpa(index, make_estimator("modified-kneser-ney", 3), f"{folder}/model.arpa")
+
+
+GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
+    "build": _nothing,
+    "query": _query,
+    "targets": _targets,
+    "documents": _documents,
+    "whole": _whole,
+    "exclusion": _exclusion,
+    "fit": _fit,
+    "recall": _recall,
+    "near-duplicates": _near_duplicates,
+    "files": _files,
+}
+"""What an index is asked for, by name."""

@@ -1,0 +1,78 @@
+"""Kernels compiled ahead: what is compiled is what will be called, and nothing is compiled twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def _run(code: str, cache: Path) -> str:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_ASKED = """
+import tempfile
+import numpy as np
+from corpus_index import build_index
+from corpus_index._kernels.jit import recorded
+from corpus_index.warming import GROUPS, jobs_of
+
+known = {job for group in GROUPS for job in jobs_of(group, WIDE)}
+with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), recorded() as calls:
+    tokens = np.random.default_rng(1).integers(0, 9, 4_000).astype(np.uint32)
+    vocab_size = 70_000 if WIDE else 5_000
+    index = build_index(tokens, folder + "/index", doc_starts=[0, 1_500, 1_500, 4_000], vocab_size=vocab_size)
+    rows = tokens[:60].reshape(4, 15).astype(np.int64)
+    following = np.roll(rows, -1, axis=1)
+    index.next_tokens_batch(rows, starts_document=True)
+    index.next_tokens([3])
+    for estimator in ("absolute-discounting", "kneser-ney", "ppm-c"):
+        for options in ({}, {"leave_out": "self"}, {"leave_out": "document", "positions": np.arange(4) * 15}):
+            index.smoothed_targets(rows, following, estimator=estimator, max_order=3, **options)
+            index.smoothed_targets(rows, following, estimator=estimator, only_last=True, top_p=0.5, **options)
+            index.next_probabilities(rows, following, estimator=estimator, max_order=3, **options)
+            index.mixed_targets(rows, following, estimator=estimator, max_order=3, **options)
+    index.smoothed_targets(rows)
+unknown = set(calls) - known
+assert not unknown, unknown
+print(len(set(calls)))
+"""
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_what_others_call_is_what_is_compiled_ahead(tmp_path: Path, wide: bool) -> None:
+    assert int(_run(_ASKED.replace("WIDE", str(wide)), tmp_path)) > 30
+
+
+def test_a_second_time_all_is_there(tmp_path: Path) -> None:
+    code = """
+from corpus_index import warm_up, warming
+warming.GROUPS = {"near-duplicates": warming.GROUPS["near-duplicates"]}
+done = warm_up(workers=1, wide=False)
+print(done.compiled, done.cached, done.folder)
+"""
+    compiled, cached, folder = _run(code, tmp_path).split()
+    assert int(compiled) > 4
+    assert cached == "0"
+    assert Path(folder).parent == tmp_path
+    assert _run(code, tmp_path).split() == ["0", compiled, folder]
+
+
+def test_another_process_compiles_what_is_named(tmp_path: Path) -> None:
+    _run("from corpus_index.warming import compile_named; compile_named('files', '0', 'first_misstep')", tmp_path)
+    code = """
+from corpus_index._kernels import checks
+from corpus_index.warming import jobs_of
+(types,) = [types for _, name, types in jobs_of("files", False) if name == "first_misstep"]
+print(checks.first_misstep.is_cached(types), checks.first_disorder.is_cached(types))
+"""
+    assert _run(code, tmp_path).split() == ["True", "False"]
