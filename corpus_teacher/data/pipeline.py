@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from corpus_index.files import whole_file
 from corpus_index.names import NamesWriter
 
 from corpus_teacher.data.documents import Document, Progress, ReadLog, silent
@@ -73,7 +74,8 @@ class TokenWriter:
     dtype : dtype
         uint16 or uint32.
     path : Path, optional
-        The file to write. None: a nameless file in `folder`, which no exit whatsoever can leave behind.
+        The file to write, which is whole or not there. None: a nameless file in `folder`, which no exit whatsoever
+        can leave behind.
     folder : Path, optional
         Where the nameless file lives; the system's place for temporary files by default.
 
@@ -90,9 +92,10 @@ class TokenWriter:
         self._starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
         self.num_tokens = 0
         self.num_documents = 0
+        self._stack = contextlib.ExitStack()
         try:
-            self._file: IO[bytes] = (
-                open(path, "w+b") if path is not None else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            self._file: IO[bytes] = self._stack.enter_context(
+                whole_file(path) if path is not None else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             )
         except OSError as error:
             raise self._failure(error) from error
@@ -115,9 +118,7 @@ class TokenWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):  # what is still in the buffer may find no space either
-            self._file.close()
-        if error is not None and self.path is not None:
-            self.path.unlink(missing_ok=True)
+            self._stack.__exit__(kind, error, trace)
 
     def append(self, tokens: npt.NDArray[Any], ends: npt.ArrayLike = ()) -> None:
         """Write tokens; `ends` says after how many of them documents end (ascending)."""
@@ -138,11 +139,15 @@ class TokenWriter:
         if self.num_tokens == 0:
             raise CorpusError("the corpus is empty: the sources hold no token at all")
         try:
-            self._file.flush()
-            tokens = np.memmap(self._file, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
+            if self.path is not None:
+                self._stack.close()  # the file takes its name
+                tokens = np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
+            else:
+                self._file.flush()
+                tokens = np.memmap(self._file, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
+                self._stack.close()  # the map stays
         except OSError as error:
             raise self._failure(error) from error
-        self._file.close()  # the map stays
         return TokenFile(tokens, starts, num_bytes, self.path)
 
 

@@ -184,6 +184,10 @@ def test_a_reader_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         tokenize_documents(texts(), ByteTokenizer(), tmp_path / "tokens.bin")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "tokens.bin").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_documents(texts(), ByteTokenizer(), tmp_path / "tokens.bin")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("tokens.bin", b"old")]
 
 
 class FullDisk(io.BytesIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.data.windows import TokenWindows
-from corpus_teacher.errors import ConfigError
+from corpus_teacher.errors import ConfigError, InputError
 
 
 @given(count=st.integers(1, 50), length=st.integers(1, 10), seed=st.integers(0, 5))
@@ -70,3 +71,26 @@ def test_windows_of_an_index_pickle_small(tmp_path: Path) -> None:
     packed = pickle.dumps(windows)
     assert len(packed) < 10_000
     assert np.array_equal(pickle.loads(packed)[7]["input_ids"], windows[7]["input_ids"])
+
+
+def test_windows_of_an_index_are_not_unpickled_over_its_successor(tmp_path: Path) -> None:
+    with build_index(np.arange(100) % 5, tmp_path / "index") as index:
+        windows = TokenWindows(index.tokens, 10, shuffle=False)
+        packed = pickle.dumps(windows)
+        build_index(np.arange(100) % 5 + 1, tmp_path / "index", overwrite=True).close()
+        for data in (packed, pickle.dumps(windows)):
+            with pytest.raises(InputError, match=r"tokens\.bin was replaced since the windows were cut"):
+                pickle.loads(data)
+        assert windows[0]["input_ids"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    shutil.rmtree(tmp_path / "index")
+    with pytest.raises(InputError, match=r"tokens\.bin can't be read .*: cut the windows again"):
+        pickle.loads(packed)
+
+
+def test_windows_of_a_file_are_not_unpickled_over_its_successor(tmp_path: Path) -> None:
+    np.arange(100, dtype=np.uint16).tofile(tmp_path / "tokens.bin")
+    packed = pickle.dumps(TokenWindows(np.memmap(tmp_path / "tokens.bin", np.uint16, "r"), 10))
+    np.arange(99, dtype=np.uint16).tofile(tmp_path / "other.bin")
+    (tmp_path / "other.bin").replace(tmp_path / "tokens.bin")
+    with pytest.raises(InputError, match="was replaced"):
+        pickle.loads(packed)
