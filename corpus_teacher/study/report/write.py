@@ -147,7 +147,7 @@ def study_parts(results: Results, analysis: Analysis) -> Iterator[Part]:
     if results.rows:
         yield _checks(results, analysis)
         yield _rates(results)
-        note = "Means over the seeds; the evaluations of a training are in its time, the measures after it are not."
+        note = "Means over the seeds. A training’s time includes its evaluations, and not the measures that follow it."
         yield Part("What the runs took", (note,), tables.costs(results))
     yield Part("How it was made", entries=tuple(tables.environment(results)))
 
@@ -164,8 +164,8 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
     named = contrasts(results)
     if named:
         text = (
-            "Named before the run, arm minus against; where size or budget differ, the one’s difference from "
-            f"{results.baseline} minus the other’s. P-values are Holm’s, over these contrasts."
+            "These were named before the run: arm minus against. Where size or budget differ, it is the first one’s "
+            f"difference from {results.baseline} minus the second one’s. P-values are Holm’s, over these contrasts."
         )
         yield Part("Contrasts", (text,), tables.contrasts(named))
     curves = plots.learning_curves(results, size, budget)
@@ -173,7 +173,7 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
         text = (
             f"Along the runs{where}. Left: mean of the seeds, and the range from the lowest to the highest one. Right: "
             f"paired differences from {results.baseline} with 95 % intervals over the seeds. Compare finished runs "
-            "only: a run’s inside is under its learning-rate schedule."
+            "only: before the end of a run its learning rate has not come down yet."
         )
         yield Part("Learning curves", (text,), figure=curves, file="learning-curves")
     others = [place for size_ in results.sizes for other in results.budgets if analysis.at(*(place := (size_, other)))]
@@ -229,7 +229,7 @@ def _of_gains(results: Results, analysis: Analysis) -> Iterator[Part]:
             break
     figure = plots.reliability(results, size, budget)
     if figure is not None:
-        text = "On the diagonal a probability is what it says; bins of fewer than 30 tokens are left out."
+        text = "On the diagonal probabilities equal frequencies; bins of fewer than 30 tokens are left out."
         yield Part(f"Reliability{where}", (text,), figure=figure, file="reliability")
     yield from _of_measures(results, size, budget)
 
@@ -238,8 +238,8 @@ def _of_measures(results: Results, size: str, budget: str) -> Iterator[Part]:
     """The secondary measures at the headline."""
     found = [row for arm in results.arms for row in results.runs.get((arm, size, budget), {}).values()]
     note = (
-        f"Mean of the seeds; in brackets the difference from {results.baseline} ± half of its 95 % interval. Secondary "
-        "measures are not corrected for their number: one interval in twenty misses by chance."
+        f"Means over the seeds; in brackets the difference from {results.baseline} ± half of its 95 % interval. "
+        "Secondary measures are not corrected for their number: one interval in twenty misses by chance."
     )
     where = _where(results, size, budget)
     for name in domains_of(found[0]) if found else ():
@@ -271,12 +271,12 @@ def _checks(results: Results, analysis: Analysis) -> Part:
         if shares:
             text += f"; on average {max(shares):.2%} of a document’s 13-grams"
         if max(overlap) > 0:
-            text += "; there an arm that reads the index may look better than it is"
+            text += "; in such documents an arm that reads the index may look better than it is"
     entries.append(("overlap", text))
     for name, meaning in (
-        ("max_overlap", "documents with a larger share of such 13-grams are not held out"),
-        ("dropped_for_overlap", "documents that were not held out for that"),
-        ("leave_out_largest_difference", "of a probability, in the check of the label invariance"),
+        ("max_overlap", "documents with a larger share of these 13-grams are not held out"),
+        ("dropped_for_overlap", "documents that were not held out because of it"),
+        ("leave_out_largest_difference", "the largest change of a probability in the check of the label invariance"),
         ("leave_out_largest_difference_as_taught", "the same for targets in flat form, where the label is never cut"),
         ("leave_out_document_largest_difference", "the same where documents are left out, from the base distribution"),
     ):
@@ -319,9 +319,9 @@ def _many(analysis: Analysis, family: list[Comparison]) -> str:
     text = f"{stand} of {plural(len(family), 'difference')} here stand at 5 %"
     if len(analysis.comparisons) > len(family):
         text += f"; corrected over all {len(analysis.comparisons)} comparisons of the study, {strict}"
-    text += ". An arm picked as the best after the runs looks a little better than it is."
+    text += ". An arm that is picked as the best after the runs looks a little better than it is."
     if any(one.verdict == UNDECIDED for one in family):
-        text += " “No difference shown” is not “no difference”: the interval says how large one may be."
+        text += " “No difference shown” does not mean “no difference”: the interval says how large it may be."
     return text
 
 
