@@ -26,8 +26,8 @@ class CorpusIndex(Matcher):
     """An index on disk, opened for reading; make one with `build_index` or `CorpusIndex.open`.
 
     A context manager; `close` lets go of the files. Pickles as its path, so that workers open their own map. Counting
-    is inherited: `count`, `positions`, `document_of`, `next_tokens`, `match`, `next_tokens_batch`, `rows_of`, `documents_of`,
-    and `tokens`, `doc_starts`, `document`, `document_names`, `attachment`, `size_bytes` of what is stored.
+    is inherited: `count`, `positions`, `document_of`, `next_tokens`, `match`, `next_tokens_batch`, `rows_of`,
+    `documents_of`, and `tokens`, `doc_starts`, `document`, `document_names`, `attachment`, `size_bytes`.
 
     Attributes
     ----------
