@@ -333,7 +333,7 @@ def open_corpus(said: CorpusSettings, data_index: str, index: Any, stack: ExitSt
             own = stack.enter_context(open_index(str(said.index)))
             _check_same_tokens(own, index)
         check_estimator(own, said.estimator, said.max_order)
-    options = {name: getattr(said, name) for name in ("estimator", "max_order", "top_k", "top_p")}
+    options = {name: getattr(said, name) for name in ("estimator", "max_order", "top_k", "top_p", "recall")}
     if said.leave_out is not None:
         options["leave_out"] = None if said.leave_out == "none" else said.leave_out
     return lambda: CorpusTeacher(own, **options)

@@ -95,12 +95,13 @@ def run_opened(
         if main:
             stack.callback(_remove_if_empty, out)
             stack.enter_context(held_folder(out, "being trained in"))
-        finished = _look_at(out, settings, resume)
-        if finished is not None:
+        begun, result = _look_at(out, settings, resume)
+        if result is not None:
             notices(f"the training in {out} is finished: nothing was done")
-            return finished
+            return result
         parts = opened.make(reading)
         described = describe(settings, parts)
+        _check_identities(out, begun, described)
         began = time.perf_counter()
         result = train_here(
             settings.config(len(parts.train)),
@@ -138,6 +139,7 @@ def describe(settings: RunSettings, parts: Parts) -> dict[str, Any]:
         "student_parameters": parts.student.num_parameters(),
         "train_windows": len(parts.train),
         "held_out_windows": len(parts.held_out),
+        "index_fingerprint": parts.index.fingerprint,
         "teachers": parts.teachers.describe(),
         "versions": {
             "corpus-teacher": corpus_teacher.__version__,
@@ -153,15 +155,16 @@ def _source(settings: RunSettings) -> Path | None:
     return Path(settings.student["checkpoint"]) if "checkpoint" in settings.student else None
 
 
-def _look_at(out: Path, settings: RunSettings, resume: bool) -> TrainingResult | None:
-    """The result of the training in a folder, if it is finished; refuses one that isn't to be gone on with.
+def _look_at(out: Path, settings: RunSettings, resume: bool) -> tuple[dict[str, Any] | None, TrainingResult | None]:
+    """What the training in a folder was begun with, and its result, if it is finished; refuses one that isn't to be
+    gone on with.
 
     A training that has left neither a checkpoint nor a result has nothing to lose: it begins anew, with whatever
     settings.
     """
     begun, result = _read(out / RUN_FILE), _read(out / RESULT_FILE)
     if begun is None or (result is None and not checkpoints_in(out)):
-        return None
+        return None, None
     if not resume:
         raise ConfigError(f"{out} holds a training already: resume it, or choose another out")
     now = json.loads(json.dumps(settings.to_dict(), default=str))
@@ -171,8 +174,30 @@ def _look_at(out: Path, settings: RunSettings, resume: bool) -> TrainingResult |
     if changed:
         raise ConfigError(f"{changed[0]} isn't what the training in {out} was begun with: choose another out")
     if result is None:
-        return None
-    return TrainingResult(**{one.name: result[one.name] for one in fields(TrainingResult)})
+        return begun, None
+    return begun, TrainingResult(**{one.name: result[one.name] for one in fields(TrainingResult)})
+
+
+def _check_identities(out: Path, begun: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Refuse to go on with an index or a model that stands at the same place and is another one."""
+    if begun is None:
+        return
+    before = {"data.index": begun.get("index_fingerprint"), **_identities(begun)}
+    for name, fingerprint in {"data.index": now["index_fingerprint"], **_identities(now)}.items():
+        if before.get(name) not in (None, fingerprint):
+            raise ConfigError(
+                f"{name} has other contents than when the training in {out} was begun: put them back, or choose "
+                "another out"
+            )
+
+
+def _identities(described: dict[str, Any]) -> dict[str, Any]:
+    """Fingerprints of what the teachers of a training are made of; that of an average is its student's."""
+    return {
+        f"the {name} teacher": one.get("index_fingerprint") or one.get("model_fingerprint")
+        for name, one in described["teachers"].items()
+        if name != "self"
+    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -116,6 +116,8 @@ class CorpusSettings:
     form : {"flat", "mixed"}
     estimator : str or dict
         A name, a file that `teacher fit` wrote, or a table of name and parameters.
+    recall : bool
+        Mix in what followed the same last tokens earlier in the row; of flat targets.
     """
 
     index: str | None = None
@@ -125,8 +127,11 @@ class CorpusSettings:
     top_k: int = 64
     top_p: float = 1.0
     form: str = "flat"
+    recall: bool = False
 
     def __post_init__(self) -> None:
+        if self.recall and self.form == "mixed":
+            raise ConfigError("recall has no mixed form: set form to 'flat', or leave recall out")
         if self.leave_out is not None:
             check_known(self.leave_out, ("auto", "self", "document", "none"), "leave_out")
         check_known(self.form, ("flat", "mixed"), "form")
@@ -254,6 +259,8 @@ class RunSettings:
     def to_dict(self) -> dict[str, Any]:
         """The tables that these settings are made of, defaults included."""
         made = {"self" if name == "self_" else name: value for name, value in asdict(self).items()}
+        if self.corpus is not None and not self.corpus.recall:
+            del made["corpus"]["recall"]  # so that trainings of before are known by their settings
         return {name: value for name, value in made.items() if value is not None}
 
     def num_steps(self, num_windows: int | None = None) -> int | None:

@@ -209,6 +209,19 @@ def test_killed_in_the_second_epoch(place: Path, tmp_path: Path, num_workers: in
     assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 10
 
 
+def test_another_index_at_the_same_place_is_refused(killed: Any, place: Path, tmp_path: Path) -> None:
+    begun = json.loads((Path(killed.out) / "run.json").read_text())
+    assert begun["index_fingerprint"] == begun["teachers"]["corpus"]["index_fingerprint"]
+    begun["teachers"]["corpus"]["index_fingerprint"] = "another"
+    (Path(killed.out) / "run.json").write_text(json.dumps(begun))
+    with pytest.raises(ConfigError, match="the corpus teacher has other contents than when the training in"):
+        Trained(killed, resume=True)
+    begun["index_fingerprint"] = "another"
+    (Path(killed.out) / "run.json").write_text(json.dumps(begun))
+    with pytest.raises(ConfigError, match=r"data\.index has other contents"):
+        Trained(killed, resume=True)
+
+
 def test_old_checkpoints_go_only_when_a_new_one_is_whole(place: Path, tmp_path: Path) -> None:
     settings = settings_of(place, tmp_path / "run", training={"save_total_limit": 1})
     Trained(settings, kill_after=5)

@@ -92,6 +92,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "on-policy": {"on_policy": {"share": 0.5, "prompt_len": 4}, "training": {"alpha": 1.0}},
     "policy": {"policy": {"corpus": {"weight": 0.9, "schedule": {"kind": "linear", "end_step": 6}}}},
     "two teachers": {"neural": {"model": "TEACHER", "rows": 2}, "training": {"temperature": 2.0, "alpha": 0.6}},
+    "recall": {"corpus": {"recall": True}},
     "another text": {"data": {"train": "OTHER"}, "corpus": {"index": "LARGER"}},
 }
 
@@ -193,6 +194,8 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
         ({"student": 3}, "student is 3"),
         ({"corpus": {"estimater": "mle"}}, "corpus has no key 'estimater': did you mean 'estimator'"),
         ({"corpus": {"form": "mixd"}}, "did you mean 'mixed'"),
+        ({"corpus": {"form": "mixed", "recall": True}}, "recall has no mixed form"),
+        ({"corpus": {"recall": 1}}, "corpus.recall is 1: give true or false"),
         ({"corpus": {"leave_out": "selfe"}}, "did you mean 'self'"),
         ({"neural": {}}, "neural: give either model or cache"),
         ({"neural": {"model": "x", "keep": "top"}}, "keep is 'top'"),
