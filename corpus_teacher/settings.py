@@ -11,13 +11,8 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from corpus_teacher.errors import ConfigError
-
-CACHE_KINDS = ("top-k", "top-p", "sample", "systematic", "hidden")
-"""What a cache can keep of a neural teacher's distributions (`corpus_teacher.neural.formats`): the one list of it. It
-stands here, where nothing imports torch, since the command line names it in its help."""
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""How a cache can store a number (`corpus_teacher.neural.coding`)."""
+from corpus_teacher.names import CACHE_KINDS as CACHE_KINDS
+from corpus_teacher.names import PRECISIONS as PRECISIONS
 
 _Made = TypeVar("_Made")
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, measure, working_s
+from corpus_index import ESTIMATORS, CorpusIndex, Estimator, EstimatorLike, Recall, fit_recall, measure, working_s
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, HeldOutBatch, read_held_out
-from corpus_teacher.data.opening import index_tokenizer, open_index
+from corpus_teacher.data.opening import check_estimator, index_tokenizer, open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.errors import ConfigError
 
@@ -32,7 +32,9 @@ NUM_BINS = 15
 
 _RECITED = 32  # tokens of a match that counts as repeating a document
 _NAMED = 10  # documents that are named
-_COVERED = 64  # coverage is told for matches of 0 .. this many tokens; the rows overlap by as many
+_COVERED = 64  # coverage is reported for matches of 0 .. this many tokens; the rows overlap by as many
+_SAMPLED_ROW = 256  # tokens that a row of a sample counts
+_RECALL_TOP_K = 64
 _MATCH_EDGES = (0, 1, 2, 3, 4, 5, 8, 16, 32)
 _COUNT_EDGES = (0, 1, 2, 3, 5, 9, 17, 65, 257, 1025, 16385)
 
@@ -130,8 +132,10 @@ class Evaluation:
     path, fingerprint : str
         Of the index.
     sources : list of str
-    num_tokens, num_documents, num_bytes : int
-        Of the held-out text: tokens that are predicted, documents, UTF-8 bytes (0: unknown).
+    num_tokens : int
+        Of the held-out text, those that were predicted.
+    num_documents, num_bytes : int
+        Of the held-out text, UTF-8 bytes 0 where they are unknown.
     index_tokens : int
     top_k : int, optional
         Explicit tokens of the targets that top-1, calibration and entropy are of; None: the exact distributions.
@@ -141,6 +145,8 @@ class Evaluation:
     recited : list of RecitedDocument
         The documents of the index that most held-out positions repeat, those that follow a match of 32 tokens or more:
         what a leak between the two would come from. A passage that several documents contain is put down to one.
+    text_tokens : int
+        Of the whole text, predicted or not.
     """
 
     path: str
@@ -154,6 +160,7 @@ class Evaluation:
     coverage: list[float]
     scores: list[EstimatorScore]
     recited: list[RecitedDocument] = field(default_factory=list)
+    text_tokens: int = 0
 
 
 def evaluate_index(
@@ -163,7 +170,9 @@ def evaluate_index(
     estimators: Sequence[EstimatorLike] = ESTIMATORS,
     max_orders: Sequence[int | None] = MAX_ORDERS,
     top_k: int | None = None,
+    recall: bool = False,
     limit: int | None = None,
+    sample: int | None = None,
     read: ReadOptions | None = None,
     dtype: str = "auto",
     tokenizer: str | None = None,
@@ -182,10 +191,14 @@ def evaluate_index(
     max_orders : sequence of int or None
         Tokens of the longest context; None: no bound.
     top_k : int, optional
-        Measure entropy, top-1 and calibration of targets with so many explicit tokens, as a teacher gives them: many
+        Measure entropy, top-1 and calibration of targets with that many explicit tokens, as a teacher gives them: many
         times as fast. None: of the exact distributions. The cross-entropy is always exact.
+    recall : bool
+        Evaluate each estimator with recall as well (`corpus_index.fit_recall`), fitted here; top_k is 64 unless given.
     limit : int, optional
         Only the first tokens of the text.
+    sample : int, optional
+        Of these about that many, in rows that are spread evenly over the text.
 
     Raises
     ------
@@ -193,26 +206,42 @@ def evaluate_index(
     """
     for order in max_orders:
         if order is not None and order < 0:
-            raise ConfigError(f"--max-order {order} is too small: it must be at least 0")
+            raise ConfigError(f"max_order {order} is too small: it must be at least 0")
+    if sample is not None and sample < 2:
+        raise ConfigError(f"a sample of {sample} tokens is too small: take at least 2")
+    if recall and top_k is None:
+        top_k = _RECALL_TOP_K
     with open_index(path) as index:
         knows = tokenizer is not None or bool(index.metadata.get("tokenizer"))
         words = index_tokenizer(index, tokenizer) if knows else None
         orders = sorted(set(max_orders), key=lambda order: (order is None, order))
-        # a wrong name fails before the text is read
-        fitted = list(dict.fromkeys(index.fitted(one, order) for one in estimators for order in orders))
+        for one in estimators:  # a wrong name fails before the text is read, a wrong path before anything is fitted
+            check_estimator(index, one, orders[0])
         held_out = read_held_out(index, list(sources), words, read=read, dtype=dtype, limit=limit, progress=progress)
-        total = held_out.num_predicted
-        coverage, recited = _coverage(index, held_out)
+        rows: dict[str, Any] = {"overlap": _COVERED}
+        if sample is not None and sample < held_out.num_predicted:
+            rows |= {"sample": sample, "length": _COVERED + _SAMPLED_ROW}
+        asked = [(one, order) for one in estimators for order in orders]
+        fitted: dict[Estimator, None] = {}
+        for number, (one, order) in enumerate(asked):
+            progress("fit", number, len(asked))
+            fitted[index.fitted(one, order)] = None
+        progress("fit", len(asked), len(asked))
+        judged: list[Estimator | Recall] = list(fitted)
+        if recall:
+            judged += [fit_recall(index, one) for one in fitted]
+        total, coverage, recited = _coverage(index, held_out, rows)
+        text_tokens = held_out.num_predicted
         scores = []
-        for number, estimator in enumerate(fitted):
+        for number, each in enumerate(judged):
             tally = _Tally()
             done, begin = number * total, working_s()
-            for batch in held_out.batches(overlap=_COVERED):
-                counted = tally.add(index, estimator, batch, top_k)
+            for batch in held_out.batches(**rows):
+                counted = tally.add(index, each, batch, top_k)
                 done += counted
-                progress("evaluate", done, total * len(fitted), done)
+                progress("evaluate", done, total * len(judged), done)
             seconds = working_s() - begin
-            scores.append(tally.score(estimator, held_out.corpus.num_bytes, seconds))
+            scores.append(tally.score(each, held_out.corpus.num_bytes / text_tokens, seconds))
         return Evaluation(
             path=str(index.path),
             fingerprint=index.fingerprint,
@@ -225,14 +254,17 @@ def evaluate_index(
             coverage=coverage,
             scores=scores,
             recited=recited,
+            text_tokens=text_tokens,
         )
 
 
-def _coverage(index: CorpusIndex, held_out: HeldOut) -> tuple[list[float], list[RecitedDocument]]:
-    """Share of positions with a match of length ≥ 0, 1, … 64, and the documents that the longest are from."""
+def _coverage(
+    index: CorpusIndex, held_out: HeldOut, rows: dict[str, Any]
+) -> tuple[int, list[float], list[RecitedDocument]]:
+    """How many positions are counted, the share of them with a match of length ≥ 0, 1, … 64, and whom they repeat."""
     lengths = np.zeros(_COVERED + 1, np.int64)
     documents: Counter[int] = Counter()
-    for batch in held_out.batches(overlap=_COVERED):
+    for batch in held_out.batches(**rows):
         match = index.match(batch.input_ids, starts_document=batch.starts_document)
         found, counted = match.match_len, batch.next_ids >= 0
         lengths += np.bincount(np.minimum(found[counted], _COVERED), minlength=_COVERED + 1)
@@ -240,13 +272,18 @@ def _coverage(index: CorpusIndex, held_out: HeldOut) -> tuple[list[float], list[
         documents.update(index.document_of(places).tolist())
     shares: list[float] = (lengths[::-1].cumsum()[::-1] / lengths.sum()).tolist()
     recited = [RecitedDocument(one, index.document(one).name, count) for one, count in documents.most_common(_NAMED)]
-    return shares, recited
+    return int(lengths.sum()), shares, recited
 
 
 def _measured(
-    index: CorpusIndex, batch: HeldOutBatch, options: dict[str, Any], top_k: int | None
+    index: CorpusIndex, one: Estimator | Recall, batch: HeldOutBatch, top_k: int | None
 ) -> tuple[npt.NDArray[Any], ...]:
     """Of each position the likeliest token, its probability, the entropy, what is cut, and the context's count."""
+    options: dict[str, Any] = {"starts_document": batch.starts_document}
+    if isinstance(one, Recall):
+        targets = one.smoothed_targets(index, batch.input_ids, **options, top_k=top_k or _RECALL_TOP_K)
+        return *targets.top_tokens(), targets.entropy(), targets.cut_mass, targets.context_count
+    options["estimator"] = one
     if top_k is None:
         found = measure(index, batch.input_ids, **options)
         return found.top_token, found.top_prob, found.entropy, np.zeros(found.entropy.size), found.context_count
@@ -264,14 +301,17 @@ class _Tally:
         self.by_match = np.zeros((len(_MATCH_EDGES), 3))  # positions, nats, right
         self.by_count = np.zeros((len(_COUNT_EDGES), 3))
 
-    def add(self, index: CorpusIndex, estimator: Estimator, batch: HeldOutBatch, top_k: int | None) -> int:
+    def add(self, index: CorpusIndex, one: Estimator | Recall, batch: HeldOutBatch, top_k: int | None) -> int:
         """Score the counted positions of a batch; returns how many."""
         counted = batch.next_ids.reshape(-1) >= 0
         labels = batch.next_ids.reshape(-1)[counted]
-        options: dict[str, Any] = {"estimator": estimator, "starts_document": batch.starts_document}
-        p = index.next_probabilities(batch.input_ids, batch.next_ids, **options)[counted]
+        rows = (batch.input_ids, batch.next_ids)
+        if isinstance(one, Recall):
+            p = one.next_probabilities(index, *rows, starts_document=batch.starts_document)[counted]
+        else:
+            p = index.next_probabilities(*rows, estimator=one, starts_document=batch.starts_document)[counted]
         nats = -np.log(p, out=np.full(p.size, -np.inf), where=p > 0)
-        token, confidence, entropy, cut, known = (part[counted] for part in _measured(index, batch, options, top_k))
+        token, confidence, entropy, cut, known = (part[counted] for part in _measured(index, one, batch, top_k))
         right = token == labels
         self.count += labels.size
         self.sums += nats.sum(), (p <= 0).sum(), entropy.sum(), cut.sum()
@@ -281,15 +321,16 @@ class _Tally:
         _add(self.by_count, np.searchsorted(_COUNT_EDGES, known, side="right") - 1, nats, right)
         return int(labels.size)
 
-    def score(self, estimator: Estimator, num_bytes: int, seconds: float) -> EstimatorScore:
+    def score(self, one: Estimator | Recall, bytes_per_token: float, seconds: float) -> EstimatorScore:
         """The averages."""
+        estimator = one.estimator if isinstance(one, Recall) else one
         nats, zeros, entropy, cut = (float(value) / self.count for value in self.sums)
         share, confidence, accuracy = _means(self.bins)
         return EstimatorScore(
-            estimator=estimator.name,
+            estimator=estimator.name + (" + recall" if isinstance(one, Recall) else ""),
             max_order=estimator.max_order,
             cross_entropy_nats=nats,
-            bits_per_byte=float(self.sums[0]) / np.log(2) / num_bytes if num_bytes else None,
+            bits_per_byte=nats / np.log(2) / bytes_per_token if bytes_per_token else None,
             zero_share=zeros,
             top1=float(self.bins[:, 2].sum()) / self.count,
             calibration_error=float((share * np.abs(accuracy - confidence)).sum()),

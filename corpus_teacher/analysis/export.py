@@ -75,7 +75,7 @@ def export_arpa(
     ConfigError, QueryError, IndexFormatError, IndexExistsError, IndexWriteError
     """
     if order < 1:
-        raise ConfigError(f"--order {order} is too small: an n-gram has at least 1 token")
+        raise ConfigError(f"order {order} is too small: an n-gram has at least 1 token")
     with open_index(path) as index:
         begin = working_s()
         progress("fit", 0, None)

@@ -96,7 +96,7 @@ def fit_estimator(
     ConfigError, QueryError, IndexFormatError, IndexExistsError, IndexWriteError
     """
     if max_order is not None and max_order < 0:
-        raise ConfigError(f"--max-order {max_order} is too small: it must be at least 0")
+        raise ConfigError(f"max_order {max_order} is too small: it must be at least 0")
     with open_index(path) as index:
         made = resolve_estimator(estimator, index, max_order)
         target = default_path(index, made) if out is None else Path(out)

@@ -236,13 +236,13 @@ def index_query(
     IndexFormatError, TokenizerError, QueryError, ConfigError
     """
     for name, value, least in (
-        ("max-order", max_order, 0),
-        ("min-count", min_count, 1),
+        ("max_order", max_order, 0),
+        ("min_count", min_count, 1),
         ("top", top, 1),
         ("snippets", snippets, 0),
     ):
         if value is not None and value < least:
-            raise ConfigError(f"--{name} {value} is too small: it must be at least {least}")
+            raise ConfigError(f"`{name}` {value} is too small: it must be at least {least}")
     with open_index(path) as index:
         reader = Reader(index, tokenizer, ids=ids)
         context = _parse_ids(text) if ids else reader.encode(text)
@@ -301,4 +301,4 @@ def _parse_ids(text: str) -> npt.NDArray[np.int64]:
     try:
         return np.array([int(word) for word in text.replace(",", " ").split()], dtype=np.int64)
     except (ValueError, OverflowError) as error:
-        raise QueryError(f"{text!r} is no list of token ids: write them with spaces or commas between") from error
+        raise QueryError(f"{text!r} is not a list of token ids: write them with spaces or commas between") from error

@@ -238,7 +238,7 @@ def sample_index(
     IndexFormatError, TokenizerError, ConfigError, QueryError
     """
     if max_order is not None and max_order < 0:
-        raise ConfigError(f"--max-order {max_order} is too small: it must be at least 0")
+        raise ConfigError(f"max_order {max_order} is too small: it must be at least 0")
     with open_index(path) as index:
         words = index_tokenizer(index, tokenizer)
         fitted = index.fitted(estimator, max_order)

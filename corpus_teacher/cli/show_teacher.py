@@ -1,4 +1,4 @@
-"""What the commands about the teacher show: samples with their evidence, repeats, tables of an evaluation."""
+"""What the commands about the teacher show: samples with their evidence, tables of an evaluation, a fit, a cache."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from corpus_teacher.cli.console import amount, console, size, visible
+from corpus_teacher.cli.console import amount, console, fitted_table, plain_table, remark, size, visible
 
 if TYPE_CHECKING:
-    from corpus_teacher.analysis.duplicates import RepeatsAnswer
     from corpus_teacher.analysis.evaluation import Bucket, Evaluation
     from corpus_teacher.analysis.export import ArpaAnswer
     from corpus_teacher.analysis.fit import FitAnswer
@@ -40,13 +39,10 @@ def show_samples(answer: SampleAnswer) -> None:
         screen.print(Text(answer.prompt, style="bold") + body, overflow="fold")
     if any(sample.tokens for sample in answer.samples):
         screen.print(Text("after each token: tokens of its context that the corpus knows × how often", style="dim"))
-    console(stderr=True).print(
-        Text(
-            f"{answer.num_tokens:,} tokens in {answer.sampling_s:.2f} s, {amount(answer.tokens_per_s)} tokens/s; "
-            f"{answer.estimator}, contexts of ≤ {bound(answer.max_order)} tokens, {answer.mean_order:.2f} known on "
-            f"average, seed {answer.seed}",
-            style="dim",
-        )
+    remark(
+        f"{answer.num_tokens:,} tokens in {answer.sampling_s:.2f} s, {amount(answer.tokens_per_s)} tokens/s; "
+        f"{answer.estimator}, contexts of ≤ {bound(answer.max_order)} tokens, {answer.mean_order:.2f} known on "
+        f"average, seed {answer.seed}"
     )
 
 
@@ -60,55 +56,10 @@ def _evidence(sample: Sample) -> Text:
     return text
 
 
-def show_repeats(answer: RepeatsAnswer) -> None:
-    """Shares by length; documents and pairs that share most."""
-    screen = console()
-    screen.print(
-        f"{answer.num_tokens:,} tokens in {answer.num_documents:,} documents; matches with another document of at least"
-    )
-    table = _table("length", "positions", "share", "tokens in passages", "share ", left=0)
-    for one in answer.lengths:
-        table.add_row(
-            f"{one.length}",
-            f"{one.positions:,}",
-            f"{one.position_share:.3%}",
-            f"{one.tokens:,}",
-            f"{one.token_share:.3%}",
-        )
-    screen.print(table)
-    screen.print()
-    if not answer.documents:
-        screen.print(f"no document shares {answer.top_length} tokens with another one")
-        return
-    screen.print(f"documents with most positions after {answer.top_length} shared tokens")
-    table = _table("document", "positions", "share of it", "tokens", "begins", left=1)
-    for document in answer.documents:
-        table.add_row(
-            f"{document.document:,}",
-            f"{document.positions:,}",
-            f"{document.share:.1%}",
-            f"{document.num_tokens:,}",
-            Text(_beginning(document.begins, 60)),
-        )
-    screen.print(table)
-    screen.print()
-    screen.print("pairs")
-    table = _table("document", "other", "positions", "share of the first", "begin", left=1)
-    for pair in answer.pairs:
-        table.add_row(
-            f"{pair.document:,}",
-            f"{pair.other:,}",
-            f"{pair.positions:,}",
-            f"{pair.share:.1%}",
-            Text(f"{_beginning(pair.begins, 24)} | {_beginning(pair.other_begins, 24)}"),
-        )
-    screen.print(table)
-
-
 def show_arpa(answer: ArpaAnswer) -> None:
     """How many n-grams of each order, and what the file takes."""
     screen = console()
-    table = _table("n", "n-grams", "D1", "D2", "D3+", left=0)
+    table = plain_table("n", "n-grams", "D1", "D2", "D3+", left=0)
     for n, (count, discounts) in enumerate(zip(answer.ngrams, answer.discounts, strict=True), 1):
         table.add_row(f"{n}", f"{count:,}", *(f"{discount:.4f}" for discount in discounts))
     screen.print(table)
@@ -131,7 +82,7 @@ def show_evaluation(answer: Evaluation) -> None:
     )
     screen.print()
     heads = ("order", "nats/token", "bits/byte", "p = 0", "top-1", "ECE", "entropy", "cut mass", "tokens/s")
-    named = _table("estimator", *heads, left=0, pad=1)
+    named = plain_table("estimator", *heads, left=0, pad=1)
     named.columns[0].justify = "left"
     best = min(answer.scores, key=lambda score: score.cross_entropy_nats)
     for score in answer.scores:
@@ -148,7 +99,7 @@ def show_evaluation(answer: Evaluation) -> None:
             amount(answer.num_tokens / max(score.seconds, 1e-9)),
             style="bold green" if score is best else "",
         )
-    screen.print(named)
+    screen.print(fitted_table(named, screen, ("tokens/s", "cut mass", "entropy", "p = 0", "bits/byte")))
     screen.print(
         Text(
             f"{_measured_on(answer.top_k)}; ECE is the expected calibration error ({len(best.reliability)} bins)",
@@ -157,9 +108,9 @@ def show_evaluation(answer: Evaluation) -> None:
     )
     screen.print()
     lengths = [length for length in (1, 2, 3, 4, 5, 8, 16, 32, 64) if length < len(answer.coverage)]
-    covered = _table("a match of at least", *(f"{length}" for length in lengths), left=0)
+    covered = plain_table("a match of at least", *(f"{length}" for length in lengths), left=0)
     covered.add_row("share of positions", *(f"{answer.coverage[length]:.1%}" for length in lengths))
-    screen.print(covered)
+    screen.print(fitted_table(covered, screen, ("3", "32", "5", "64")))
     for title, buckets in (
         ("longest match", best.by_match_len),
         ("count of the context", best.by_context_count),
@@ -187,7 +138,7 @@ def show_fit(answer: FitAnswer) -> None:
     """What was fitted, by order, and what the evidence says of it."""
     screen = console()
     if answer.parameters:
-        table = _table("order", *answer.heads, left=0)
+        table = plain_table("order", *answer.heads, left=0)
         for order, *values in answer.parameters:
             table.add_row(f"{order:.0f}", *(f"{value:.4g}" for value in values))
         screen.print(table)
@@ -205,7 +156,7 @@ def show_fit(answer: FitAnswer) -> None:
 
 
 def _by_bucket(title: str, buckets: list[Bucket]) -> Table:
-    table = _table(title, "share", "nats/token", "top-1", left=0)
+    table = plain_table(title, "share", "nats/token", "top-1", left=0)
     for bucket in buckets:
         table.add_row(bucket.label, f"{bucket.share:.1%}", f"{bucket.cross_entropy_nats:.4f}", f"{bucket.top1:.1%}")
     return table
@@ -239,7 +190,7 @@ def show_synthesis(summary: SynthesisSummary) -> None:
         f"kept {summary.documents:,} of {report['sampled']:,} documents, {summary.tokens:,} tokens; dropped "
         f"{dropped or 'none'}"
     )
-    table = _table("", "sampled: p10", "p50", "p90", "kept: p10", "p50", "p90", left=0)
+    table = plain_table("", "sampled: p10", "p50", "p90", "kept: p10", "p50", "p90", left=0)
     for name, parts in report["measures"].items():
         cells = [parts[which][level] for which in ("sampled", "kept") for level in ("p10", "p50", "p90")]
         table.add_row(_MEASURES[name], *(f"{value:,.3g}" for value in cells))
@@ -249,16 +200,3 @@ def show_synthesis(summary: SynthesisSummary) -> None:
             Text(f"drew {summary.drawn_tokens:,} tokens, {amount(summary.tokens_per_s)} tokens/s", style="dim")
         )
     screen.print(f"wrote {summary.path}", soft_wrap=True)
-
-
-def _beginning(text: str, length: int) -> str:
-    """How a document begins, on one line."""
-    return visible(" ".join(text.split()))[:length]
-
-
-def _table(*heads: str, left: int, pad: int = 2) -> Table:
-    """A plain table of numbers, whose last `left` columns are text."""
-    table = Table(box=None, padding=(0, pad), header_style="bold")
-    for place, head in enumerate(heads):
-        table.add_column(head.strip(), justify="left" if place >= len(heads) - left else "right", no_wrap=True)
-    return table

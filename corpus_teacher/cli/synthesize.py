@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
-from corpus_teacher.cli.options import AsJson, print_json
+from corpus_teacher.cli.options import (
+    AsJson,
+    Device,
+    Overwrite,
+    TextField,
+    TokenDtype,
+    estimator_option,
+    going_on,
+    max_order_option,
+    order_of,
+    print_json,
+)
 
-INTERRUPTED = 130
 _FILTERS = "Filters"
 _DRAW = "Drawing"
 _CORPUS = "Corpus teacher"
@@ -45,30 +55,27 @@ def synthesize(
     corpus_weight: Annotated[
         float, typer.Option(help="Share of the corpus where MODEL teaches too.", rich_help_panel=_CORPUS)
     ] = 0.5,
-    estimator: Annotated[
-        str,
-        typer.Option(metavar="NAME|FILE", help="How counts become probabilities.", rich_help_panel=_CORPUS),
-    ] = "witten-bell",
-    max_order: Annotated[int, typer.Option(min=0, help="The longest context, in tokens.", rich_help_panel=_CORPUS)] = 5,
+    estimator: Annotated[str, estimator_option(rich_help_panel=_CORPUS)] = "witten-bell",
+    max_order: Annotated[str, max_order_option(rich_help_panel=_CORPUS)] = "5",
     explicit: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="At most so many explicit tokens a target; faster.",
+            help="At most that many explicit tokens a target; faster.",
             show_default="all: exact",
             rich_help_panel=_CORPUS,
         ),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop when the corpus has so many tokens.", show_default=False)
+        int | None, typer.Option(min=1, help="Stop when the corpus has that many tokens.", show_default=False)
     ] = None,
     documents: Annotated[
-        int | None, typer.Option(min=1, help="Stop when it has so many documents.", show_default=False)
+        int | None, typer.Option(min=1, help="Stop when it has that many documents.", show_default=False)
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Stop after so many samples, kept or not.", show_default="one a prompt, without a target"
+            min=1, help="Stop after that many samples, kept or not.", show_default="one a prompt, without a target"
         ),
     ] = None,
     prompt: Annotated[
@@ -150,13 +157,13 @@ def synthesize(
         str | None,
         typer.Option("--tokenizer", "-t", metavar="T", help="The teacher's.", show_default="its own"),
     ] = None,
-    text_field: Annotated[str, typer.Option(help="The key or column that holds a prompt's text.")] = "text",
-    token_dtype: Annotated[str, typer.Option(help="The integers of a raw .bin file: uint16 or uint32.")] = "uint16",
+    text_field: TextField = "text",
+    token_dtype: TokenDtype = "auto",
     dtype: Annotated[
         str | None, typer.Option(help="Of MODEL: float32, bfloat16 or float16.", show_default="its own")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where MODEL runs: cpu, cuda, …", show_default="cpu")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where there is such a corpus.")] = False,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a corpus: sample documents from a teacher, keep those that pass the filters.
@@ -172,10 +179,10 @@ def synthesize(
     --out DIR. Then go on from that checkpoint with corpus-teacher train: student.checkpoint is CHECKPOINT, data.train
     is DIR/tokens.npy, and there is no soft teacher.
     """
-    from corpus_teacher.cli import console as display
-    from corpus_teacher.cli import show_teacher as display_teacher
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.cli.show_teacher import show_synthesis
     from corpus_teacher.data.drawing import DrawOptions
-    from corpus_teacher.synthesis import Filters, Target
+    from corpus_teacher.synthesis import Filters, SynthesisOptions, Target, WritingOptions
     from corpus_teacher.synthesis import synthesize as run
 
     filters = Filters(
@@ -194,41 +201,37 @@ def synthesize(
         max_match=max_match,
         duplicates=duplicates,
     )
-    try:
-        with display.progress() as progress:
-            summary = run(
-                model,
-                out,
-                index=index,
-                corpus_weight=corpus_weight,
-                estimator=estimator,
-                max_order=max_order,
-                explicit=explicit,
-                target=Target(tokens, documents, samples),
-                prompt_texts=prompt or [],
-                prompt_sources=prompts or [],
-                prompt_tokens=prompt_tokens,
-                keep_prompt=keep_prompt,
-                length=length,
-                draw=DrawOptions(temperature, top_k, top_p),
-                start_token=start_token,
-                seed=seed,
-                filters=filters,
-                against=against,
-                form=form,
-                batch_size=batch,
-                tokenizer=tokenizer,
-                text_field=text_field,
-                token_dtype=token_dtype,
-                dtype=dtype,
-                device=device,
-                overwrite=overwrite,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: the same command goes on with what {out} holds", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    options = SynthesisOptions(
+        index=index,
+        corpus_weight=corpus_weight,
+        estimator=estimator,
+        max_order=order_of(max_order),
+        explicit=explicit,
+        prompt_texts=prompt or (),
+        prompt_sources=prompts or (),
+        prompt_tokens=prompt_tokens,
+        start_token=start_token,
+        against=against,
+        tokenizer=tokenizer,
+        text_field=text_field,
+        token_dtype=token_dtype,
+        dtype=dtype,
+        device=device,
+        writing=WritingOptions(
+            target=Target(tokens, documents, samples),
+            keep_prompt=keep_prompt,
+            length=length,
+            draw=DrawOptions(temperature, top_k, top_p),
+            filters=filters,
+            form=form,
+            batch_size=batch,
+            seed=seed,
+            overwrite=overwrite,
+        ),
+    )
+    with going_on(f"the same command goes on with what {out} holds"), shown() as progress:
+        summary = run(model, out, options, progress=progress)
     if as_json:
         print_json(summary)
     else:
-        display_teacher.show_synthesis(summary)
+        show_synthesis(summary)

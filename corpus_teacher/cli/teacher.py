@@ -1,4 +1,4 @@
-"""Commands about the corpus teacher itself: how good it is, what it writes, what it can only copy."""
+"""`corpus-teacher teacher`: how good the corpus teacher is, kept fits, other programs' files, caches of models."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from typing import Annotated
 
 import typer
 
-from corpus_teacher.cli.options import AsJson, IndexPath, print_json, write_page
-
-teacher_app = typer.Typer(
-    help="The corpus as a teacher, and language models.", no_args_is_help=True, pretty_exceptions_enable=False
+from corpus_teacher.cli.options import (
+    App,
+    AsJson,
+    Device,
+    IndexPath,
+    OutPage,
+    Overwrite,
+    OwnTokenizer,
+    TextField,
+    TokenDtype,
+    WithRecall,
+    check_page,
+    estimator_option,
+    going_on,
+    max_order_option,
+    order_of,
+    print_json,
+    write_page,
 )
+from corpus_teacher.names import CACHE_KINDS, PRECISIONS
 
-OutPage = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", metavar="FILE.html", show_default=False, help="Write a page with tables and plots."),
-]
-OwnTokenizer = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer",
-        "-t",
-        metavar="T",
-        help="Must be the index's own; for indexes of ready tokens.",
-        show_default="the index's",
-    ),
-]
+teacher_app = App(help="The corpus as a teacher, and language models.")
+
+_ESTIMATORS = ("witten-bell", "modified-kneser-ney", "auto")
+_ORDERS = (1, 3, 5)
+_SAMPLE = 20_000
+"""What `teacher eval` does unless asked for more: a minute's work."""
 
 
 @teacher_app.command("eval")
@@ -43,25 +50,26 @@ def teacher_eval(
     ],
     estimator: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="An estimator, or the file of a fitted one, which has its own order; may be repeated.",
-            show_default="all",
-        ),
+        estimator_option("Which ones; repeat it for several", show_default="witten-bell, modified-kneser-ney, auto"),
     ] = None,
-    max_order: Annotated[
-        list[str] | None,
+    max_order: Annotated[list[str] | None, max_order_option(show_default="1, 3, 5; repeat it for several")] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="All estimators at orders 1, 2, 3, 5 and 8, exactly, on all of the text: long."),
+    ] = False,
+    sample: Annotated[
+        int | None,
         typer.Option(
-            metavar="N",
-            help="The longest context, in tokens, or none: no bound; may be repeated.",
-            show_default="1, 2, 3, 5, 8",
+            min=2,
+            help="That many tokens, spread evenly over the text.",
+            show_default="20,000, without --all or --limit",
         ),
     ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Top-1, entropy and calibration of targets with so many explicit tokens, as a teacher gives them; "
+            help="Top-1, entropy and calibration of targets with that many explicit tokens, as a teacher gives them; "
             "much faster.",
             show_default="all: exact",
         ),
@@ -69,26 +77,39 @@ def teacher_eval(
     limit: Annotated[
         int | None, typer.Option(min=2, help="Only the first tokens of the text.", show_default="all")
     ] = None,
-    text_field: Annotated[str, typer.Option(help="The key or column that holds the text.")] = "text",
-    dtype: Annotated[str, typer.Option(help="The integers of a raw .bin file: uint16 or uint32.")] = "uint16",
+    text_field: TextField = "text",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--token-dtype", "--dtype", help="The integers of a raw .bin file of tokens: uint16 or uint32; auto looks."
+        ),
+    ] = "auto",
+    recall: WithRecall = False,
     tokenizer: OwnTokenizer = None,
     out: OutPage = None,
     as_json: AsJson = False,
 ) -> None:
     """How well the corpus predicts text that it does not hold, by estimator and order."""
     from corpus_teacher.analysis.evaluation import ESTIMATORS, MAX_ORDERS, evaluate_index
-    from corpus_teacher.cli import console as display
     from corpus_teacher.cli import show_teacher as display_teacher
+    from corpus_teacher.cli.console import duration, remark
+    from corpus_teacher.cli.console import progress as shown
     from corpus_teacher.data.readers import ReadOptions
 
-    with display.progress() as progress:
+    if sample is None and limit is None and not everything:
+        sample = _SAMPLE
+    orders = [order_of(word) for word in max_order or ()] or (MAX_ORDERS if everything else _ORDERS)
+    check_page(out)
+    with shown() as progress:
         answer = evaluate_index(
             path,
             data,
-            estimators=estimator or ESTIMATORS,
-            max_orders=[order_of(word) for word in max_order] if max_order else MAX_ORDERS,
+            estimators=estimator or (ESTIMATORS if everything else _ESTIMATORS),
+            max_orders=orders,
             top_k=top_k,
+            recall=recall,
             limit=limit,
+            sample=sample,
             read=ReadOptions(text_field=text_field),
             dtype=dtype,
             tokenizer=tokenizer,
@@ -102,6 +123,13 @@ def teacher_eval(
         print_json(answer)
     else:
         display_teacher.show_evaluation(answer)
+        runs = len(ESTIMATORS) * len(MAX_ORDERS)
+        seconds = sum(one.seconds for one in answer.scores) / len(answer.scores) / answer.num_tokens
+        if not everything:
+            remark(
+                f"--all evaluates {len(ESTIMATORS)} estimators at {len(MAX_ORDERS)} orders on all "
+                f"{answer.text_tokens:,} tokens: about {duration(seconds * runs * answer.text_tokens)}"
+            )
         if out is not None:
             typer.echo(f"\nwrote {out}")
 
@@ -109,12 +137,8 @@ def teacher_eval(
 @teacher_app.command("fit")
 def teacher_fit(
     path: IndexPath,
-    estimator: Annotated[
-        str, typer.Option("--estimator", "-e", metavar="NAME", show_default=False, help="Which one; auto is the best.")
-    ],
-    max_order: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="The longest context, in tokens.", show_default="no bound")
-    ] = None,
+    estimator: Annotated[str, estimator_option("Which one; auto predicts best", show_default=False)],
+    max_order: Annotated[str, max_order_option()] = "none",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -125,16 +149,18 @@ def teacher_fit(
             show_default="beside the index: DIR.NAME.json, with a bound DIR.NAME-N.json",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit an estimator on an index and keep it in a file, which every --estimator takes in place of a name."""
     from corpus_teacher.analysis.fit import fit_estimator
-    from corpus_teacher.cli import console as display
     from corpus_teacher.cli import show_teacher as display_teacher
+    from corpus_teacher.cli.console import progress as shown
 
-    with display.progress() as progress:
-        answer = fit_estimator(path, estimator, max_order=max_order, out=out, overwrite=overwrite, progress=progress)
+    with shown() as progress:
+        answer = fit_estimator(
+            path, estimator, max_order=order_of(max_order), out=out, overwrite=overwrite, progress=progress
+        )
     if as_json:
         print_json(answer)
     else:
@@ -155,28 +181,46 @@ def teacher_export_arpa(
         ),
     ],
     estimator: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="kneser-ney or modified-kneser-ney, or the file of a fitted one.")
+        str,
+        typer.Option(
+            "--estimator",
+            "-e",
+            metavar="NAME|FILE",
+            help="kneser-ney or modified-kneser-ney, or the file of a fitted one.",
+        ),
     ] = "modified-kneser-ney",
     order: Annotated[
-        int, typer.Option(metavar="N", min=1, help="The longest n-grams, as KenLM's -o; a file has its own.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default="5", help="The longest n-grams, as KenLM's -o; a file has its own."
+        ),
+    ] = None,
+    max_order: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, show_default="4", help="The same as the longest context: one less than --order."
+        ),
+    ] = None,
     convention: Annotated[
         str, typer.Option(help="kenlm: the model that KenLM's lmplz makes; plain: the one that the other commands use.")
     ] = "kenlm",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the teacher as an ARPA file, for KenLM and others; its words are token ids."""
     from corpus_teacher.analysis.export import export_arpa
-    from corpus_teacher.cli import console as display
     from corpus_teacher.cli import show_teacher as display_teacher
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.errors import ConfigError
 
-    with display.progress() as progress:
+    if order is not None and max_order not in (None, order - 1):
+        raise ConfigError(f"order {order} and max_order {max_order} differ: give one of both")
+    with shown() as progress:
         answer = export_arpa(
             path,
             out,
             estimator=estimator,
-            order=order,
+            order=order or (5 if max_order is None else max_order + 1),
             convention=convention,
             overwrite=overwrite,
             progress=progress,
@@ -187,120 +231,88 @@ def teacher_export_arpa(
         display_teacher.show_arpa(answer)
 
 
-def sample(
-    path: IndexPath,
-    prompt: Annotated[
-        str, typer.Option(help="The text to go on from; without one, texts start where documents start.")
-    ] = "",
-    estimator: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="How counts become probabilities; a file has its own order.")
-    ] = "witten-bell",
-    max_order: Annotated[int, typer.Option(min=0, help="The longest context, in tokens.")] = 5,
-    temperature: Annotated[float, typer.Option(min=0, help="0: always the most probable token.")] = 1.0,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Only the K most probable tokens.", show_default="all")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Only the most probable tokens that hold this share together.", show_default="all"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
-    num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many texts.")] = 1,
-    length: Annotated[int, typer.Option(min=1, help="Tokens of each at most; a text ends with its document.")] = 100,
-    evidence: Annotated[
-        bool, typer.Option("--evidence", help="Each token with the order and the count of its context.")
-    ] = False,
-    explicit: Annotated[
-        int | None,
+@teacher_app.command("cache")
+def teacher_cache(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="A saved model, a name, a .gguf file, smollm2, or a cache of hidden states.",
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA…",
+            show_default=False,
+            help="The folder of an index, or text (files, folders, globs, hf:NAME), or ready tokens.",
+        ),
+    ],
+    out: Annotated[
+        Path,
         typer.Option(
-            min=1,
-            help="At most so many explicit tokens a target, as a teacher gives them; twice as fast.",
-            show_default="all: exact",
+            "--out",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="The folder of the cache; one that was begun is completed.",
+        ),
+    ],
+    keep: Annotated[str, typer.Option(metavar="KIND", help=f"One of {', '.join(CACHE_KINDS)}.")] = "top-k",
+    k: Annotated[int, typer.Option(min=1, help="Tokens a position: of top-k; of top-p at most.")] = 64,
+    p: Annotated[float, typer.Option(help="The mass that top-p holds.")] = 0.95,
+    draws: Annotated[int, typer.Option(min=1, help="Random draws a position, of sample and systematic.")] = 50,
+    precision: Annotated[str, typer.Option(help=f"Of stored numbers: {', '.join(PRECISIONS)}.")] = "fp16",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    length: Annotated[int, typer.Option("--length", "-T", min=1, help="Tokens of a window, as in training.")] = 1024,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first tokens of the data.", show_default="all")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer", "-t", metavar="T", help="The teacher's, where none lies beside it.", show_default="its own"
         ),
     ] = None,
-    tokenizer: OwnTokenizer = None,
+    text_field: TextField = "text",
+    token_dtype: TokenDtype = "auto",
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the model: float32, bfloat16 or float16.", show_default="its own")
+    ] = None,
+    device: Device = "auto",
+    rows: Annotated[int, typer.Option(min=1, help="Windows that the model sees at once.")] = 8,
+    shard_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of a file, about: what a run that is killed loses at most.")
+    ] = 1 << 18,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write text as the corpus would: draw it from an n-gram teacher, token by token."""
-    from corpus_teacher.analysis.sample import sample_index
+    """Keep what a language model says of the next token, for training without it."""
     from corpus_teacher.cli import show_teacher as display_teacher
-    from corpus_teacher.data.drawing import DrawOptions
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.neural import TargetFormat, cache_teacher
 
-    answer = sample_index(
-        path,
-        prompt,
-        num=num,
-        length=length,
-        estimator=estimator,
-        max_order=max_order,
-        draw=DrawOptions(temperature, top_k, top_p),
-        seed=seed,
-        evidence=evidence,
-        explicit=explicit,
-        tokenizer=tokenizer,
-    )
+    kept = TargetFormat(keep, k=k, p=p, draws=draws, precision=precision, seed=seed)
+    with going_on(f"the same command goes on with what {out} holds"), shown() as progress:
+        summary = cache_teacher(
+            model,
+            data,
+            out,
+            kept=kept,
+            length=length,
+            limit=limit,
+            tokenizer=tokenizer,
+            text_field=text_field,
+            token_dtype=token_dtype,
+            dtype=dtype,
+            device=device,
+            rows=rows,
+            shard_tokens=shard_tokens,
+            overwrite=overwrite,
+            progress=progress,
+        )
     if as_json:
-        print_json(answer)
+        print_json(summary)
     else:
-        display_teacher.show_samples(answer)
-
-
-def near_duplicates(
-    path: IndexPath,
-    lengths: Annotated[
-        str, typer.Option(metavar="N,N,…", help="Lengths of matches to count, in tokens, 1 to 255.")
-    ] = "16,32,64,128",
-    top: Annotated[int, typer.Option(min=0, help="How many documents and pairs to name.")] = 10,
-    top_length: Annotated[int, typer.Option(min=1, max=255, help="The length that they are judged by.")] = 64,
-    out: OutPage = None,
-    as_json: AsJson = False,
-) -> None:
-    """How much of the corpus stands in several of its documents: what a teacher of it only copies."""
-    from corpus_teacher.analysis.duplicates import index_repeats
-    from corpus_teacher.cli import show_teacher as display_teacher
-
-    answer = index_repeats(path, numbers_of(lengths, "--lengths"), top=top, top_length=top_length)
-    if out is not None:
-        from corpus_teacher.pages.duplicates import render_duplicates_report
-
-        write_page(lambda: render_duplicates_report(answer), out)
-    if as_json:
-        print_json(answer)
-    else:
-        display_teacher.show_repeats(answer)
-        if out is not None:
-            typer.echo(f"\nwrote {out}")
-
-
-def order_of(word: str) -> int | None:
-    """A bound of the order from "5" or "none".
-
-    Raises
-    ------
-    ConfigError
-        If it is neither.
-    """
-    from corpus_teacher.errors import ConfigError
-
-    if word == "none":
-        return None
-    try:
-        return int(word)
-    except ValueError as error:
-        raise ConfigError(f"--max-order {word!r} is no order: give a whole number, or none for no bound") from error
-
-
-def numbers_of(text: str, option: str) -> list[int]:
-    """Integers of "16,32 64".
-
-    Raises
-    ------
-    ConfigError
-        If it is no list of integers.
-    """
-    from corpus_teacher.errors import ConfigError
-
-    try:
-        return [int(word) for word in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise ConfigError(f"{option} {text!r} is no list of whole numbers: write them with commas between") from error
+        display_teacher.show_cache(summary)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corpus_teacher.cli.options import AsJson, print_json
+from corpus_teacher.cli.options import INTERRUPTED, AsJson, State, print_json
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from corpus_teacher.training import TrainingResult
+    from corpus_teacher.training.assemble import Plan
+    from corpus_teacher.training.settings import RunSettings
 
 
 def train(
@@ -39,8 +42,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a student on labels, on what a corpus says, and on what models say."""
-    from corpus_teacher.cli import console as display
-    from corpus_teacher.cli import show_training as display_training
+    from corpus_teacher.cli.console import progress
     from corpus_teacher.errors import TrainingInterrupted
     from corpus_teacher.training.assemble import open_training
     from corpus_teacher.training.command import run_opened
@@ -56,17 +58,17 @@ def train(
             if as_json:
                 print_json({**resolved, "plan": plan})
             else:
-                typer.echo(display_training.checked(resolved, plan), nl=False)
+                typer.echo(_checked(resolved, plan), nl=False)
             return
         try:
-            with display.progress() as bars:
+            with progress() as bars:
                 steps, tokens = opened.plan_steps(), settings.tokens_a_step()
                 result = run_opened(
                     opened,
                     resume=resume,
                     reading=bars,
                     progress=lambda step, _: bars("train the student", step, steps, step * tokens),
-                    notices=lambda notice: typer.echo(f"note: {notice}", err=True),
+                    notices=lambda notice: None if State.quiet else typer.echo(f"note: {notice}", err=True),
                 )
         except TrainingInterrupted as stopped:
             typer.echo(
@@ -80,7 +82,7 @@ def train(
     if as_json:
         print_json(result)
     else:
-        display_training.show_result(result, settings)
+        _show_result(result, settings)
 
 
 def _tables(changes: Iterable[str]) -> dict[str, Any]:
@@ -105,3 +107,44 @@ def _tables(changes: Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(f"{change!r} and another change set one name: leave one of them out")
         place[key] = value
     return made
+
+
+def _checked(resolved: Mapping[str, Any], plan: Plan) -> str:
+    """A checked training as a TOML file that runs, headed by what it will be."""
+    from corpus_teacher.cli.console import duration
+    from corpus_teacher.settings import to_toml
+
+    lines = [f"# student: {plan.parameters:,} parameters"]
+    if plan.windows is not None:
+        lines.append(f"# text: {plan.windows:,} windows of {resolved['data']['length']:,} tokens")
+    if plan.steps is not None and plan.tokens is not None:
+        lines.append(f"# training: {plan.steps:,} steps, {plan.tokens:,} tokens")
+    if plan.seconds is not None:
+        lines.append(f"# time: about {duration(plan.seconds)} on this machine, without teachers and evaluations")
+    return "\n".join([*lines, "", to_toml(resolved)])
+
+
+def _show_result(result: TrainingResult, settings: RunSettings) -> None:
+    """The learning curve, and where all lies."""
+    from rich.table import Table
+
+    from corpus_teacher.cli.console import console
+
+    screen = console()
+    table = Table(title=f"{result.steps:,} steps, {result.tokens:,} tokens, {result.tokens_per_s:,.0f} tokens/s")
+    known = result.bits_per_byte is not None
+    for column in ("step", "tokens", "held-out nats/token", *(["bits/byte"] if known else [])):
+        table.add_column(column, justify="right")
+    for point in result.history:
+        bits = [f"{point['bits_per_byte']:.4f}"] if known else []
+        table.add_row(f"{point['step']:,}", f"{point['tokens']:,}", f"{point['held_out_nats']:.4f}", *bits)
+    screen.print(table)
+    if result.logs:
+        last = result.logs[-1]
+        shares = {name.removeprefix("share_"): value for name, value in last.items() if name.startswith("share_")}
+        if shares:
+            told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+            screen.print(f"taught by, of all positions since the log before: {told}")
+    if result.teacher_share:
+        screen.print(f"the teachers took {result.teacher_share:.1%} of the time of the steps")
+    screen.print(f"wrote {settings.out}")

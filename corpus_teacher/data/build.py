@@ -23,7 +23,7 @@ from corpus_teacher.data.file_kinds import Kind
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
+from corpus_teacher.data.ready_tokens import join_ready_tokens
 from corpus_teacher.data.sources import Inventory, find_sources
 from corpus_teacher.data.tokenizer_loading import load_chat_template, load_tokenizer
 from corpus_teacher.data.tokenizers import (
@@ -32,6 +32,7 @@ from corpus_teacher.data.tokenizers import (
     parse_vocab_size,
     train_tokenizer,
 )
+from corpus_teacher.data.tokens import are_ready, open_ready_sources
 from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
 
 
@@ -198,7 +199,7 @@ def build_index_from_sources(
     inventory = find_sources(specs, kind=options.kind)
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")
-    if any(source.kind == "tokens" for source in inventory.sources):
+    if are_ready(inventory):
         tokenizer, corpus, vocab_size, end = _ready_corpus(inventory, out, options, clock, notes, progress)
     else:
         options = _with_chat(options)
@@ -220,7 +221,7 @@ def build_index_from_sources(
             notes.append(f"the text gave only {vocab_size:,} of the {asked:,} tokens asked for; it is small")
         if end is None:
             notes.append(
-                "the tokenizer names no end-of-document token, so none was appended; pass --end-of-document to name it"
+                "the tokenizer names no end-of-document token, so none was appended; name it (end_of_document)"
             )
     notes.extend(log.sentences)
     with clock.stage("build"):
@@ -249,7 +250,7 @@ def prepare_target(out: Path, *, force: bool) -> None:
     """
     check_target(out, overwrite=force)
     if out.parent.exists() and not out.parent.is_dir():
-        raise OutputError(f"{out.parent} is a file, so no index can be made in it: choose another --out")
+        raise OutputError(f"{out.parent} is a file, so no index can be made in it: choose another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -280,7 +281,7 @@ def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, p
     """Load the tokenizer, or train it on the sources."""
     if options.tokenizer is None:
         raise TokenizerError(
-            "text needs a tokenizer: pass --tokenizer with train:VOCAB, bytes, a tokenizer.json, a folder or a name"
+            "text needs a tokenizer: give `tokenizer`: train:VOCAB, bytes, a tokenizer.json, a folder or a name"
         )
     size = parse_vocab_size(options.tokenizer)
     if size is not None:
@@ -319,11 +320,6 @@ def _ready_corpus(
     progress: Progress,
 ) -> tuple[Tokenizer | None, TokenFile, int, int | None]:
     """Ready tokens, checked and split into documents: the tokenizer, the corpus, V, the end token."""
-    others = [source.name for source in inventory.sources if source.kind != "tokens"]
-    if others:
-        raise ConfigError(f"ready tokens and text don't go into one index: {others[0]} is text")
-    if options.doc_offsets is not None and len(inventory.sources) > 1:
-        raise ConfigError(f"--doc-offsets fits one file of tokens, there are {len(inventory.sources)}")
     tokenizer = None
     if options.tokenizer is not None:
         if parse_vocab_size(options.tokenizer) is not None:
@@ -333,10 +329,7 @@ def _ready_corpus(
         tokenizer = load_tokenizer(options.tokenizer, special_tokens=options.special_tokens)
     end = _end_of_ready(options, tokenizer)
     limit = options.vocab_size or (max(tokenizer.vocab_size, (end or 0) + 1) if tokenizer else None)
-    files = [
-        open_ready_tokens(Path(source.name), dtype=options.dtype, doc_offsets=options.doc_offsets, vocab_size=limit)
-        for source in inventory.sources
-    ]
+    files = open_ready_sources(inventory, dtype=options.dtype, doc_offsets=options.doc_offsets, vocab_size=limit)
     notes.extend(f"{file.path.name}: {file.convention}, {len(file.tokens):,} tokens" for file in files)
     with clock.stage("read the tokens"):
         corpus, largest = join_ready_tokens(
@@ -360,9 +353,9 @@ def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | N
     elif tokenizer is not None:
         end = tokenizer.find_token(given)
     else:
-        raise ConfigError(f"--end-of-document {given!r} is a name: pass the id, or the --tokenizer that knows it")
+        raise ConfigError(f"end_of_document {given!r} is a name: give the id, or the `tokenizer` that knows it")
     if options.vocab_size is not None and end >= options.vocab_size:
-        raise ConfigError(f"--end-of-document {end} is outside of the --vocab-size of {options.vocab_size}")
+        raise ConfigError(f"end_of_document {end} is outside of the vocab_size of {options.vocab_size}")
     if tokenizer is not None and end < tokenizer.vocab_size:
         tokenizer.end_of_document = end
     return end

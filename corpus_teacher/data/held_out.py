@@ -7,23 +7,21 @@ context only and isn't counted again.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex
 
-from corpus_teacher.data.documents import Progress, ReadLog, silent
-from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
+from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.pipeline import TokenFile
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
-from corpus_teacher.data.sources import Inventory, find_sources
+from corpus_teacher.data.sources import Inventory
 from corpus_teacher.data.tokenizers import Tokenizer
-from corpus_teacher.errors import ConfigError, TokenizerError
+from corpus_teacher.data.tokens import read_tokens
+from corpus_teacher.errors import ConfigError
 
 _DECODED_TOKENS = 1 << 16
 
@@ -66,7 +64,9 @@ class HeldOut:
         """Tokens that are predicted."""
         return sum(begin.size - 1 for begin in self._streams())
 
-    def batches(self, *, length: int = 1024, rows: int = 64, overlap: int = 64) -> Iterator[HeldOutBatch]:
+    def batches(
+        self, *, length: int = 1024, rows: int = 64, overlap: int = 64, sample: int | None = None
+    ) -> Iterator[HeldOutBatch]:
         """All tokens, each counted once.
 
         Parameters
@@ -76,16 +76,26 @@ class HeldOut:
         rows : int
             B, at most.
         overlap : int
-            Tokens that a row takes over from the one before as context: a counted position sees at least so many,
+            Tokens that a row takes over from the one before as context: a counted position sees at least that many,
             or all of its document.
+        sample : int, optional
+            About that many tokens, in rows that are spread evenly over the text; all by default.
         """
         if not 0 <= overlap < length:
             raise ConfigError(f"an overlap of {overlap} tokens doesn't fit rows of {length}")
+        share = 1.0 if sample is None else min(1.0, sample / max(1, self.num_predicted))
+        passed = taken = 0
         held: list[tuple[npt.NDArray[Any], bool, int]] = []
         for stream in self._streams():
             for begin in range(0, max(1, stream.size - 1 - overlap), length - overlap):
                 piece = stream[begin : begin + length + 1]
-                held.append((piece, begin == 0, overlap if begin else 0))
+                skipped = overlap if begin else 0
+                counted = piece.size - 1 - skipped
+                passed += counted
+                if share < 1.0 and taken + counted / 2 > passed * share:
+                    continue
+                taken += counted
+                held.append((piece, begin == 0, skipped))
                 if len(held) == rows:
                     yield _batch(held, length)
                     held = []
@@ -146,25 +156,16 @@ def read_held_out(
     """
     if limit is not None and limit < 2:
         raise ConfigError(f"a limit of {limit} tokens leaves nothing to predict: take at least 2")
-    inventory = specs if isinstance(specs, Inventory) else find_sources(specs)
-    ready = [source for source in inventory.sources if source.kind == "tokens"]
-    folder = Path(tempfile.gettempdir())
-    if ready and len(ready) < len(inventory.sources):
-        raise ConfigError(f"ready tokens and text don't go together: {ready[0].name} holds tokens")
-    if ready:
-        files = [open_ready_tokens(Path(source.name), dtype=dtype) for source in ready]
-        end = index.end_of_document
-        corpus, _ = join_ready_tokens(
-            files, vocab_size=index.vocab_size, end_of_document=end, folder=folder, notes=[], progress=progress
-        )
-    elif tokenizer is None:
-        raise TokenizerError(f"{index.path} holds no tokenizer: name one with --tokenizer, or give ready tokens")
-    else:
-        log = ReadLog()
-        documents = inventory.documents(read or ReadOptions(), log)
-        corpus = tokenize_documents(
-            documents, tokenizer, folder=folder, progress=progress, log=log, total=inventory.size_bytes
-        )
+    corpus, ready = read_tokens(
+        specs,
+        tokenizer,
+        vocab_size=index.vocab_size,
+        end_of_document=index.end_of_document,
+        read=read,
+        dtype=dtype,
+        without_tokenizer=f"{index.path} holds no tokenizer: name one (`tokenizer`), or give ready tokens",
+        progress=progress,
+    )
     cut = False
     if limit is not None and limit < len(corpus.tokens):
         cut = True

@@ -49,7 +49,7 @@ def index_tokenizer(index: CorpusIndex, spec: str | None = None) -> Tokenizer:
             raise TokenizerError(
                 f"the tokenizer {spec!r} is not the one that {index.path} was built with "
                 f"({described['spec']!r}): "
-                "leave --tokenizer out to use that one"
+                "leave `tokenizer` out to use that one"
             )
         return own
     if named.vocab_size > index.vocab_size:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import mmap
-import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -31,6 +30,7 @@ from corpus_teacher.data.documents import Document, Progress, ReadLog, silent
 from corpus_teacher.data.parts import Part, sound_parts
 from corpus_teacher.data.tokenizers import TokenIds, Tokenizer
 from corpus_teacher.errors import CorpusError, OutputError
+from corpus_teacher.provenance import available_cores
 
 BATCH_CHARS = 1 << 20
 """Characters that one task of a worker holds, about."""
@@ -239,14 +239,6 @@ def tokenize_documents(
             )
         made = writer.finish(num_bytes)
         return made if names is None else replace(made, names=names.finish())
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 class _Encoded(NamedTuple):

@@ -77,7 +77,7 @@ class ReadyTokens:
                 raise InputError(
                     f"{self.path}: token {begin + place} is {chunk[place]}, which is outside of {bound}; "
                     "name the "
-                    "tokenizer or the --vocab-size that the tokens were made with, and the right --dtype"
+                    "tokenizer or the vocab_size that the tokens were made with, and the right `dtype`"
                 )
             yield chunk
 
@@ -207,7 +207,7 @@ def join_ready_tokens(
         reason = (
             f"no token is the end-of-document id {end_of_document}"
             if end_of_document is not None
-            else "neither --doc-offsets nor --end-of-document says where documents end"
+            else "neither doc_offsets nor end_of_document says where documents end"
         )
         notes.append(f"{reason}: {'each file' if whole > 1 else 'the file'} is taken for one document")
     rules = [(len(ends), f"{file.path}, document ") for file, ends in zip(files, doc_starts[1:], strict=True)]
@@ -257,7 +257,7 @@ def _open_raw(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
     if size % kind.itemsize:
         raise InputError(
             f"{path} has {size:,} bytes, which is no whole number of {dtype} tokens; it is cut short, or "
-            "--dtype is wrong"
+            "the `dtype` is wrong"
         )
     if size == 0:
         raise InputError(f"{path} is empty")

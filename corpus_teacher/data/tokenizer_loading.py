@@ -105,7 +105,7 @@ def _of_index(index: CorpusIndex, special_tokens: SpecialTokens | None = None) -
     described = index.metadata.get("tokenizer")
     if not described:
         raise TokenizerError(
-            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one with --tokenizer"
+            f"the index {index.path} was built from ready tokens and holds no tokenizer; name one (`tokenizer`)"
         )
     data = bytes(index.attachment(described["file"]))
     return Tokenizer.from_bytes(

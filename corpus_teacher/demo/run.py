@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-import corpus_teacher
 from corpus_teacher.data import (
     Tokenizer,
     TokenWindows,
-    available_cores,
     build_index_from_documents,
     tokenize_documents,
     train_tokenizer,
@@ -42,6 +39,7 @@ from corpus_teacher.demo.page import write_report
 from corpus_teacher.errors import OutputError
 from corpus_teacher.files import write_json
 from corpus_teacher.losses import epsilon_of_entropy, shift_labels
+from corpus_teacher.provenance import machine, versions
 from corpus_teacher.standard_library import split_standard_library
 from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
@@ -239,8 +237,8 @@ def run_demo(
             "teacher": {**teacher.describe(), **judged},
             "arms": [{"arm": arm, "name": ARM_NAMES[arm], **asdict(result)} for arm, result in results.items()],
             "contexts": contexts,
-            "machine": {"cores": available_cores(), "system": platform.platform()},
-            "versions": _versions(),
+            "machine": machine(),
+            "versions": versions(),
         }
         index.close()
     answer["stage_s"] = {name: round(stage, 2) for name, stage in stage_s.items()}
@@ -259,7 +257,7 @@ def _prepare(out: Path) -> None:
     except OSError as error:
         raise OutputError(f"the folder {out} can't be made: {error.strerror or error}") from error
     if strange:
-        raise OutputError(f"{out} holds {strange[0]!r}, which no demo wrote: choose another --out")
+        raise OutputError(f"{out} holds {strange[0]!r}, which no demo wrote: choose another folder (`out`)")
 
 
 def _judge(
@@ -382,16 +380,6 @@ def _contexts(
             }
         )
     return answers
-
-
-def _versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    names = ("torch", "transformers", "tokenizers", "numpy", "numba")
-    return {
-        "corpus-teacher": corpus_teacher.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
 
 
 class _Bars:

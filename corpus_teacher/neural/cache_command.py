@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from corpus_teacher.data.documents import Progress, ReadLog, silent
+from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.opening import open_index
-from corpus_teacher.data.pipeline import tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
-from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
+from corpus_teacher.data.tokens import read_tokens
 from corpus_teacher.data.windows import TokenWindows
-from corpus_teacher.errors import ConfigError, TokenizerError
+from corpus_teacher.errors import ConfigError
 from corpus_teacher.neural.cached import CachedTeacher
 from corpus_teacher.neural.caching import SHARD_TOKENS, CacheSummary, write_cache
+from corpus_teacher.neural.devices import find_device, find_dtype
 from corpus_teacher.neural.formats import TargetFormat
 from corpus_teacher.neural.identity import check_same_tokenizer
 from corpus_teacher.neural.live import NeuralTeacher
@@ -61,10 +56,8 @@ def cache_teacher(
         The teacher's, where it has none beside it; for ready tokens, the one they were made with.
     text_field, token_dtype
         As in `BuildOptions`: the key of the text, the integers of a raw .bin.
-    dtype : str, optional
-        Of the model: "float32", "bfloat16" or "float16".
-    device : str, optional
-        Of torch.
+    dtype, device : str, optional
+        Of the model; see `find_dtype` and `find_device`.
     kept, rows, shard_tokens, overwrite, progress
         As in `write_cache`.
 
@@ -77,16 +70,14 @@ def cache_teacher(
     InputError, TokenizerError, ConfigError, CacheError, OutputError, IndexFormatError
     """
     kept = kept or TargetFormat()
-    types = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in types:
-        raise ConfigError(f"dtype is {dtype!r}: give float32, bfloat16 or float16")
+    numbers, place = find_dtype(dtype), find_device(device)
     progress("load the model", 0, None)
     teacher: NeuralTeacher | CachedTeacher
     if (Path(model) / MANIFEST).is_file():
-        teacher = CachedTeacher(model, device=device or "cpu")
+        teacher = CachedTeacher(model, device=place)
         own = None
     else:
-        teacher = NeuralTeacher(model, tokenizer=tokenizer, kept=kept, dtype=types[dtype], device=device, rows=rows)
+        teacher = NeuralTeacher(model, tokenizer=tokenizer, kept=kept, dtype=numbers, device=place, rows=rows)
         own = teacher.tokenizer
     with contextlib.ExitStack() as stack:
         if len(data) == 1 and (Path(data[0]) / MANIFEST).is_file():
@@ -100,7 +91,18 @@ def cache_teacher(
                 )
             tokens, starts = index.tokens, index.doc_starts
         else:
-            tokens, starts = _read(data, teacher, own, text_field, token_dtype, progress)
+            corpus, _ = read_tokens(
+                data,
+                own,
+                vocab_size=teacher.vocab_size,
+                end_of_document=None,
+                read=ReadOptions(text_field=text_field),
+                dtype=token_dtype,
+                without_tokenizer="the teacher has no tokenizer to read text with: name it (`tokenizer`), or give an "
+                "index or ready tokens",
+                progress=progress,
+            )
+            tokens, starts = corpus.tokens, corpus.doc_starts
         if limit is not None:
             tokens, starts = tokens[:limit], starts[starts <= limit]
         windows = TokenWindows(tokens, length, doc_starts=starts, shuffle=False)
@@ -114,35 +116,6 @@ def cache_teacher(
             overwrite=overwrite,
             progress=progress,
         )
-
-
-def _read(
-    data: list[str],
-    teacher: NeuralTeacher | CachedTeacher,
-    own: Tokenizer | None,
-    text_field: str,
-    token_dtype: str,
-    progress: Progress,
-) -> tuple[Any, Any]:
-    """Tokens and starts of documents of sources."""
-    inventory = find_sources(data)
-    ready = [source for source in inventory.sources if source.kind == "tokens"]
-    folder = Path(tempfile.gettempdir())
-    if ready and len(ready) < len(inventory.sources):
-        raise ConfigError(f"ready tokens and text don't go together: {ready[0].name} holds tokens")
-    if ready:
-        files = [open_ready_tokens(Path(source.name), dtype=token_dtype) for source in ready]
-        corpus, _ = join_ready_tokens(
-            files, vocab_size=teacher.vocab_size, end_of_document=None, folder=folder, notes=[], progress=progress
-        )
-    elif own is None:
-        raise TokenizerError(
-            "the teacher has no tokenizer to read text with: name it with --tokenizer, or give an index or ready tokens"
-        )
-    else:
-        documents = inventory.documents(ReadOptions(text_field=text_field), ReadLog())
-        corpus = tokenize_documents(documents, own, folder=folder, progress=progress, total=inventory.size_bytes)
-    return corpus.tokens, corpus.doc_starts
 
 
 def _check_own(teacher: NeuralTeacher | CachedTeacher, student: Tokenizer) -> None:

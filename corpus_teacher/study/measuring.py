@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +15,12 @@ import numpy as np
 import torch
 import transformers
 
-import corpus_teacher
-from corpus_teacher.data import available_cores, peak_memory_bytes
+from corpus_teacher.data import peak_memory_bytes
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.tokenizers import token_dtype
 from corpus_teacher.files import write_array, write_json
 from corpus_teacher.on_policy import continue_rows
+from corpus_teacher.provenance import commit, machine, versions
 from corpus_teacher.study.data import StudyData
 from corpus_teacher.study.metrics import corpus_context, score, summarize
 from corpus_teacher.study.plans import MetricPlan
@@ -123,9 +119,9 @@ def measure(job: Job) -> dict[str, Any]:
         "at_end_of_grid": job.at_end_of_grid,
         "fingerprint": job.fingerprint,
         "config": job.config,
-        "versions": _versions(),
-        "commit": _commit(),
-        "machine": _machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "machine": machine(),
         "started": started.isoformat(timespec="seconds"),
         "seconds": seconds,
         "cpu_s": cpu_s,
@@ -216,46 +212,6 @@ def written_text(folder: Path, settings: RunSettings, data: StudyData) -> tuple[
     write_array(path, np.concatenate(pieces).reshape(-1))  # another process may write the very same
     write_json(told, {"seconds": seconds}, indent=None)
     return path, seconds
-
-
-@cache
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "tokenizers", "numpy", "numba")
-    return {
-        "corpus-teacher": corpus_teacher.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
-@cache
-def _commit() -> str | None:
-    """The commit of the checkout that runs; None for an installed package."""
-    folder = Path(corpus_teacher.__file__).parent.parent
-    if not (folder / ".git").exists():
-        return None
-    try:
-        said = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return said.stdout.strip()
-
-
-@cache
-def _machine() -> dict[str, Any]:
-    try:
-        found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return {
-        "system": platform.platform(),
-        "processor": found.group(1) if found else platform.processor(),
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
 
 
 def _reset_peak() -> bool:

@@ -324,7 +324,7 @@ class _workers:
                 except BrokenProcessPool as error:
                     raise StudyError(
                         "a process of a training was killed, perhaps for want of memory: start the study again, with "
-                        "fewer --jobs; what is finished is kept"
+                        "fewer `jobs`; what is finished is kept"
                     ) from error
 
 
@@ -340,11 +340,13 @@ def _begin(study: Study, out: Path) -> None:
     try:
         begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: choose another --out") from error
+        raise ConfigError(f"{path} is not JSON: choose another folder (`out`)") from error
     except OSError as error:
         raise OutputError(f"{path} can't be read: {error.strerror or error}") from error
     if begun is not None and begun.get("name") != study.name:
-        raise ConfigError(f"{out} holds the study {begun.get('name')!r}, not {study.name!r}: choose another --out")
+        raise ConfigError(
+            f"{out} holds the study {begun.get('name')!r}, not {study.name!r}: choose another folder (`out`)"
+        )
     clear_leftovers(out / "data", MAKING)
     clear_leftovers(out / STUDENTS, SAVING)
     # replaced, not appended to: the rows tell what was run, this file what is asked for now

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.opening import index_tokenizer, open_index
@@ -16,52 +16,28 @@ from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
 from corpus_teacher.neural import NeuralTeacher, TargetFormat, load_model_tokenizer
+from corpus_teacher.neural.devices import find_device, find_dtype
 from corpus_teacher.neural.identity import check_same_tokenizer
 from corpus_teacher.synthesis.prompts import Prompts, document_prompts
 from corpus_teacher.synthesis.samplers import CorpusSampler, MixedSampler, NeuralSampler
-from corpus_teacher.synthesis.writing import SynthesisSummary, Target, write_synthetic_corpus
+from corpus_teacher.synthesis.writing import SynthesisSummary, WritingOptions, write_synthetic_corpus
 
 _KEPT = TargetFormat(k=1)  # of its targets, which sampling does without
-_TYPES = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def synthesize(
-    model: str | Path | None,
-    out: str | Path,
-    *,
-    index: str | Path | None = None,
-    corpus_weight: float = 0.5,
-    estimator: str = "witten-bell",
-    max_order: int = 5,
-    explicit: int | None = None,
-    target: Target,
-    prompt_texts: Sequence[str] = (),
-    prompt_sources: Sequence[str] = (),
-    prompt_tokens: int | None = None,
-    start_token: str | None = None,
-    against: str | Path | None = None,
-    tokenizer: str | None = None,
-    text_field: str = "text",
-    token_dtype: str = "auto",
-    dtype: str | None = None,
-    device: str | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-    **options: Any,
-) -> SynthesisSummary:
-    """Sample a corpus from a model, an index, or both: what the command line does.
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """What `corpus-teacher synthesize` is asked for, beside the model and the folder.
 
     Parameters
     ----------
-    model : str or Path, optional
-        As `load_model` loads it; None: the index alone teaches.
     index : str or Path, optional
         The folder of an index; None: the model alone teaches.
     corpus_weight : float
         Share of the index where both teach.
     estimator, max_order, explicit
         Of the corpus teacher; see `CorpusSampler`.
-    prompt_texts : sequence of str
+    prompt_texts : tuple of str
         Texts that the documents begin with, in turn.
     prompt_sources, prompt_tokens, text_field, token_dtype
         Or the beginnings of documents; see `document_prompts`.
@@ -72,71 +48,123 @@ def synthesize(
     tokenizer : str, optional
         The teacher's, where it has none of its own.
     dtype, device : str, optional
-        Of the model.
-    out, target, seed, progress, options
+        Of the model; see `find_dtype` and `find_device`.
+    writing : WritingOptions
+        Target, length, drawing, filters, form, batch size, seed.
+
+    Raises
+    ------
+    ConfigError
+        Settings that contradict each other.
+    """
+
+    index: str | Path | None = None
+    corpus_weight: float = 0.5
+    estimator: str = "witten-bell"
+    max_order: int | None = 5
+    explicit: int | None = None
+    prompt_texts: Sequence[str] = ()
+    prompt_sources: Sequence[str] = ()
+    prompt_tokens: int | None = None
+    start_token: str | None = None
+    against: str | Path | None = None
+    tokenizer: str | None = None
+    text_field: str = "text"
+    token_dtype: str = "auto"
+    dtype: str | None = None
+    device: str | None = None
+    writing: WritingOptions = field(default_factory=WritingOptions)
+
+    def __post_init__(self) -> None:
+        if self.prompt_texts and self.prompt_sources:
+            raise ConfigError("prompts are given as texts and as sources: give only one of both")
+        if self.max_order is not None and self.max_order < 0:
+            raise ConfigError(f"max_order is {self.max_order}: give at least 0")
+
+
+_WRITING = {one.name for one in fields(WritingOptions)}
+
+
+def synthesize(
+    model: str | Path | None,
+    out: str | Path,
+    options: SynthesisOptions | None = None,
+    *,
+    progress: Progress = silent,
+    **settings: Any,
+) -> SynthesisSummary:
+    """Sample a corpus from a model, an index, or both: what the command line does.
+
+    Parameters
+    ----------
+    model : str or Path, optional
+        As `load_model` loads it; None: the index alone teaches.
+    out : str or Path
+        As in `write_synthetic_corpus`.
+    options : SynthesisOptions, optional
+        What to do; or its fields, and those of `WritingOptions`, by name.
+    progress : Progress
         As in `write_synthetic_corpus`.
 
     Raises
     ------
     ConfigError, InputError, TokenizerError, IndexFormatError, OutputError, QueryError
     """
-    if model is None and index is None:
-        raise ConfigError("nobody teaches: name a model, an index, or both")
-    if dtype not in _TYPES:
-        raise ConfigError(f"dtype is {dtype!r}: give float32, bfloat16 or float16")
-    if prompt_texts and prompt_sources:
-        raise ConfigError("prompts are given as texts and as sources: give only one of both")
-    if max_order < 0:
-        raise ConfigError(f"max-order is {max_order}: give at least 0")
+    asked = options or SynthesisOptions()
+    writing = {name: settings.pop(name) for name in list(settings) if name in _WRITING}
+    asked = replace(asked, **settings, writing=replace(asked.writing, **writing))
+    if model is None and asked.index is None:
+        raise ConfigError("there is no teacher: give a model, an index, or both")
+    dtype, device = find_dtype(asked.dtype), find_device(asked.device)
     with contextlib.ExitStack() as stack:
-        corpus = None if index is None else stack.enter_context(open_index(index))
+        corpus = None if asked.index is None else stack.enter_context(open_index(asked.index))
         words = None
-        if corpus is not None and (model is not None or tokenizer is not None or corpus.metadata.get("tokenizer")):
-            words = index_tokenizer(corpus, tokenizer)
+        if corpus is not None and (
+            model is not None or asked.tokenizer is not None or corpus.metadata.get("tokenizer")
+        ):
+            words = index_tokenizer(corpus, asked.tokenizer)
         samplers: list[Any] = []
         if corpus is not None:
-            samplers.append(CorpusSampler(corpus, estimator=estimator, max_order=max_order, explicit=explicit))
+            samplers.append(
+                CorpusSampler(corpus, estimator=asked.estimator, max_order=asked.max_order, explicit=asked.explicit)
+            )
         if model is not None:
             progress("load the model", 0, None)
-            words = _shared_tokenizer(model, words, tokenizer)
+            words = _shared_tokenizer(model, words, asked.tokenizer)
             size = words.vocab_size if corpus is None else corpus.vocab_size
-            teacher = NeuralTeacher(
-                model, tokenizer=words, vocab_size=size, kept=_KEPT, dtype=_TYPES[dtype], device=device
-            )
-            start = None if start_token is None else words.find_token(start_token)
+            teacher = NeuralTeacher(model, tokenizer=words, vocab_size=size, kept=_KEPT, dtype=dtype, device=device)
+            start = None if asked.start_token is None else words.find_token(asked.start_token)
             samplers.append(NeuralSampler(teacher, start_token=start))
-        sampler = samplers[0] if len(samplers) == 1 else MixedSampler(*samplers, corpus_weight=corpus_weight)
+        sampler = samplers[0] if len(samplers) == 1 else MixedSampler(*samplers, corpus_weight=asked.corpus_weight)
         known = corpus
-        if against is not None:
-            known = stack.enter_context(open_index(against))
+        if asked.against is not None:
+            known = stack.enter_context(open_index(asked.against))
             if words is not None and known.metadata.get("tokenizer"):
                 check_same_tokenizer(words, index_tokenizer(known))
         prompts = None
-        if prompt_texts:
+        if asked.prompt_texts:
             if words is None:
                 raise TokenizerError("prompts are texts and there is no tokenizer to read them with: name it")
-            prompts = Prompts.of_lists([words.encode(text).astype(np.int64) for text in prompt_texts])
-        elif prompt_sources:
+            prompts = Prompts.of_lists([words.encode(text).astype(np.int64) for text in asked.prompt_texts])
+        elif asked.prompt_sources:
             prompts = document_prompts(
-                list(prompt_sources),
+                list(asked.prompt_sources),
                 words,
-                num_tokens=prompt_tokens,
+                num_tokens=asked.prompt_tokens,
                 vocab_size=sampler.vocab_size,
-                seed=seed,
-                text_field=text_field,
-                token_dtype=token_dtype,
+                seed=asked.writing.seed,
+                text_field=asked.text_field,
+                token_dtype=asked.token_dtype,
                 progress=progress,
             )
         return write_synthetic_corpus(
             sampler,
             out,
-            target=target,
+            asked.writing,
             tokenizer=words,
             prompts=prompts,
             novelty_index=known,
-            seed=seed,
             progress=progress,
-            **options,
         )
 
 

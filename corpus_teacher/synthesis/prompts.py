@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus_teacher.data.documents import Progress, ReadLog, silent
+from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.opening import open_index
-from corpus_teacher.data.pipeline import tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
-from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
+from corpus_teacher.data.tokens import read_tokens
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.neural.identity import check_same_tokenizer
 
@@ -140,8 +137,17 @@ def document_prompts(
                 )
             starts = np.asarray(index.doc_starts, np.int64)
             return _beginnings(index.tokens, starts, index.end_of_document, num_tokens, seed, sources)
-    tokens, starts = _read(sources, tokenizer, vocab_size, text_field, token_dtype, progress)
-    return _beginnings(tokens, starts, end, num_tokens, seed, sources)
+    corpus, _ = read_tokens(
+        sources,
+        tokenizer,
+        vocab_size=vocab_size,
+        end_of_document=end,
+        read=ReadOptions(text_field=text_field),
+        dtype=token_dtype,
+        without_tokenizer="the teacher has no tokenizer to read prompts with: name it (`tokenizer`)",
+        progress=progress,
+    )
+    return _beginnings(corpus.tokens, corpus.doc_starts, end, num_tokens, seed, sources)
 
 
 def _beginnings(
@@ -167,31 +173,3 @@ def _beginnings(
     copied_ends = np.cumsum(sizes)
     places = np.arange(int(copied_ends[-1])) + np.repeat(begins - (copied_ends - sizes), sizes)
     return Prompts(np.asarray(tokens[places]), copied_ends - sizes, copied_ends, seed=seed)
-
-
-def _read(
-    sources: list[str],
-    tokenizer: Tokenizer | None,
-    vocab_size: int,
-    text_field: str,
-    token_dtype: str,
-    progress: Progress,
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Tokens and starts of the documents of text or ready tokens."""
-    inventory = find_sources(sources)
-    ready = [source for source in inventory.sources if source.kind == "tokens"]
-    folder = Path(tempfile.gettempdir())
-    if ready and len(ready) < len(inventory.sources):
-        raise ConfigError(f"ready tokens and text don't go together: {ready[0].name} holds tokens")
-    end = tokenizer.end_of_document if tokenizer else None
-    if ready:
-        files = [open_ready_tokens(Path(source.name), dtype=token_dtype) for source in ready]
-        corpus, _ = join_ready_tokens(
-            files, vocab_size=vocab_size, end_of_document=end, folder=folder, notes=[], progress=progress
-        )
-    elif tokenizer is None:
-        raise ConfigError("the teacher has no tokenizer to read prompts with: name it")
-    else:
-        documents = inventory.documents(ReadOptions(text_field=text_field), ReadLog())
-        corpus = tokenize_documents(documents, tokenizer, folder=folder, progress=progress, total=inventory.size_bytes)
-    return corpus.tokens, corpus.doc_starts

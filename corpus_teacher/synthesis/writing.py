@@ -8,23 +8,20 @@ what comes after them is the same, to the byte.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
-import torch
-import transformers
 from corpus_index import CorpusIndex, working_s
 
-import corpus_teacher
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.drawing import DrawOptions
 from corpus_teacher.data.tokenizers import Tokenizer, token_dtype
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.files import held_folder
+from corpus_teacher.provenance import versions
 from corpus_teacher.synthesis.filters import REASONS, Filters, judge, report_of
 from corpus_teacher.synthesis.folder import (
     FORMS,
@@ -107,23 +104,64 @@ class SynthesisSummary:
     tokens_per_s: float
 
 
+@dataclass(frozen=True)
+class WritingOptions:
+    """How a synthetic corpus is drawn, filtered and written.
+
+    Parameters
+    ----------
+    target : Target
+        Without a bound: one sample for each prompt.
+    keep_prompt : bool
+        Whether documents are written with their prompts.
+    length : int
+        Tokens to draw at most.
+    draw : DrawOptions
+    filters : Filters
+    form : {"tokens", "jsonl"}
+        Of the files; see `corpus_teacher.synthesis.folder`.
+    batch_size : int
+        B: documents that are sampled at once.
+    seed : int
+    overwrite : bool
+        Begin anew where there is a synthetic corpus already.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range.
+    """
+
+    target: Target = field(default_factory=Target)
+    keep_prompt: bool = True
+    length: int = 256
+    draw: DrawOptions = field(default_factory=DrawOptions)
+    filters: Filters = field(default_factory=Filters)
+    form: str = "tokens"
+    batch_size: int = 64
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ConfigError(f"the form is {self.form!r}: give {' or '.join(FORMS)}")
+        if self.batch_size < 1 or self.length < 1 or self.seed < 0:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}, length {self.length} and seed {self.seed}: give at least 1, at "
+                "least 1, and 0 or more"
+            )
+
+
 def write_synthetic_corpus(
     sampler: Sampler,
     out: str | Path,
+    options: WritingOptions | None = None,
     *,
-    target: Target,
     tokenizer: Tokenizer | None = None,
     prompts: Prompts | None = None,
-    keep_prompt: bool = True,
-    length: int = 256,
-    draw: DrawOptions | None = None,
-    filters: Filters | None = None,
     novelty_index: CorpusIndex | None = None,
-    form: str = "tokens",
-    batch_size: int = 64,
-    seed: int = 0,
-    overwrite: bool = False,
     progress: Progress = silent,
+    **settings: Any,
 ) -> SynthesisSummary:
     """Sample documents from a teacher, keep those that pass the filters, and write them as a corpus.
 
@@ -132,29 +170,16 @@ def write_synthetic_corpus(
     sampler : Sampler
     out : str or Path
         A new folder, or one that was begun with the same arguments, which is completed.
-    target : Target
-        Without a bound: one sample a prompt.
+    options : WritingOptions, optional
+        How; or its fields, by name.
     tokenizer : Tokenizer, optional
         The teacher's, which goes into the folder; text needs it.
     prompts : Prompts, optional
         How the documents begin.
-    keep_prompt : bool
-        Whether they are written with their prompts.
-    length : int
-        Tokens to draw at most.
-    draw : DrawOptions, optional
-    filters : Filters, optional
     novelty_index : CorpusIndex, optional
         What `Filters` measures novelty against.
-    form : {"tokens", "jsonl"}
-        Of the files; see `corpus_teacher.synthesis.folder`.
-    batch_size : int
-        B: documents that are sampled at once.
-    seed : int
-    overwrite : bool
-        Begin anew where there is a synthetic corpus already.
     progress : Progress
-        Told about the stage "sample".
+        Given the stage "sample".
 
     Returns
     -------
@@ -167,19 +192,14 @@ def write_synthetic_corpus(
     OutputError, InputError
         A folder that can't be written, or is damaged.
     """
-    out, draw, filters = Path(out), draw or DrawOptions(), filters or Filters()
+    how = replace(options or WritingOptions(), **settings)
+    out, target, filters, form, batch_size = Path(out), how.target, how.filters, how.form, how.batch_size
     if target == Target():
         if prompts is None:
             raise ConfigError("nothing says when to stop: give a number of tokens, documents or samples, or prompts")
         target = Target(samples=len(prompts))
-    if form not in FORMS:
-        raise ConfigError(f"the form is {form!r}: give {' or '.join(FORMS)}")
     if form == "jsonl" and tokenizer is None:
         raise ConfigError("text needs a tokenizer: name the teacher's, or write tokens")
-    if batch_size < 1 or length < 1 or seed < 0:
-        raise ConfigError(
-            f"batch_size is {batch_size}, length {length} and seed {seed}: give at least 1, at least 1, and 0 or more"
-        )
     if filters.needs_index and novelty_index is None:
         raise ConfigError("there is a bound on novelty and no index to measure it against: give one")
     if novelty_index is not None and novelty_index.vocab_size < sampler.vocab_size:
@@ -187,25 +207,25 @@ def write_synthetic_corpus(
             f"novelty is to be measured against an index of {novelty_index.vocab_size:,} tokens and the teacher has "
             f"{sampler.vocab_size:,}: give an index with the teacher's tokenizer"
         )
-    settings: dict[str, Any] = {
+    recorded: dict[str, Any] = {
         "teacher": sampler.identity(),
         "target": target.__dict__,
         "prompts": None if prompts is None else {"number": len(prompts), "sha256": prompts.fingerprint()},
-        "keep_prompt": keep_prompt,
-        "length": length,
-        "draw": draw.__dict__,
+        "keep_prompt": how.keep_prompt,
+        "length": how.length,
+        "draw": how.draw.__dict__,
         "filters": filters.describe(),
         "novelty_index": None if novelty_index is None else novelty_index.fingerprint,
         "tokenizer": None if tokenizer is None else tokenizer.fingerprint,
         "form": form,
         "batch_size": batch_size,
-        "seed": seed,
+        "seed": how.seed,
     }
     begin = working_s()
     run = _Run(out, target)
     drawn = new = 0
     with held_folder(out, "being written"):
-        if not begin_folder(out, settings, _versions(), overwrite=overwrite):
+        if not begin_folder(out, recorded, versions(), overwrite=how.overwrite):
             run.take_over(sampler.end_of_document)
             while not run.is_over:
                 run.check_fruitful()
@@ -214,21 +234,21 @@ def write_synthetic_corpus(
                 documents = sample_documents(
                     sampler,
                     [() if prompts is None else prompts[number] for number in numbers],
-                    length=length,
-                    draw=draw,
-                    generator=np.random.default_rng([seed, run.num_parts]),
+                    length=how.length,
+                    draw=how.draw,
+                    generator=np.random.default_rng([how.seed, run.num_parts]),
                 )
-                found = judge(documents, filters, seen=run.seen, index=novelty_index, keep_prompt=keep_prompt)
-                run.add(documents, found, sampler, keep_prompt=keep_prompt)
+                found = judge(documents, filters, seen=run.seen, index=novelty_index, keep_prompt=how.keep_prompt)
+                run.add(documents, found, sampler, keep_prompt=how.keep_prompt)
                 drawn += sum(document.tokens.size + document.ended for document in documents)
                 new += len(documents)
                 progress("sample", *run.share, run.tokens)
-            run.finish(settings, form, tokenizer, sampler.end_of_document)
+            run.finish(recorded, form, tokenizer, sampler.end_of_document)
         seconds = working_s() - begin
         record = read_record(out)
     return SynthesisSummary(
         path=str(out),
-        teacher=settings["teacher"],
+        teacher=recorded["teacher"],
         form=form,
         documents=record["documents"],
         tokens=record["tokens"],
@@ -343,13 +363,3 @@ class _Run:
         self.tokens += part.tokens.size
         self.barren = 0 if part.sizes.size else self.barren + 1
         self.measures.append(part.measures)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "corpus_teacher": corpus_teacher.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "tokenizers": tokenizers.__version__,
-        "numpy": np.__version__,
-    }

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator, load_estimator, make_estimator, nearest
+from corpus_index.estimators.fits import kept_fit
 from corpus_index.estimators.registry import ESTIMATORS, PARAMETERS, REGISTRY
 
 EstimatorLike = str | os.PathLike[str] | Mapping[str, Any] | Estimator
@@ -67,7 +68,9 @@ def resolve_estimator(spec: EstimatorLike, index: Matcher, max_order: int | None
 
 
 def fitted(index: Matcher, spec: EstimatorLike, max_order: int | None = None) -> Estimator:
-    """An estimator (see `resolve_estimator`), fitted on an index at its first use if need be, then remembered with it.
+    """An estimator (see `resolve_estimator`), fitted on an index at its first use if need be.
+
+    It is then remembered with the index, and kept beside it where its fit takes long; see `estimators.fits`.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def fitted(index: Matcher, spec: EstimatorLike, max_order: int | None = None) ->
     if made.is_fitted and name is None:
         return made
     if made not in known:
-        known[made] = made.fit(index)
+        known[made] = kept_fit(index, made)
     known[name or made] = known[made]
     return known[made]
 

@@ -12,7 +12,9 @@ index with their documents left out. The label itself is never in its past, so n
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +24,7 @@ from corpus_index._kernels import recall as kernel
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator
+from corpus_index.estimators.fits import kept_values
 from corpus_index.estimators.held_out_evidence import originals
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.targets.interpolated import next_probabilities, smoothed_targets
@@ -106,10 +109,8 @@ class Recall:
         Raises
         ------
         QueryError
-            As there; and for only_last, since the past is counted along whole rows.
+            As there.
         """
-        if only_last:
-            raise QueryError("recall reads whole rows: leave only_last out")
         rows = _rows(index, input_ids)
         found = smoothed_targets(
             index,
@@ -122,6 +123,7 @@ class Recall:
             shortlist=shortlist,
             starts_document=starts_document,
             positions=positions,
+            only_last=only_last,
         )
         deepest, mass = np.full(index.vocab_size, -1, np.int64), np.zeros(index.vocab_size)
         offsets, kept = np.zeros(rows.size + 1, np.int64), np.ones(rows.size)
@@ -130,8 +132,15 @@ class Recall:
         tokens, masses = np.empty(size, np.int64), np.empty(size)
         if size > 0:
             kernel.masses(*arguments, tokens, masses)
+        if only_last:  # of what is recalled along each row, what its last position recalls
+            last = np.arange(1, rows.shape[0] + 1) * rows.shape[1] - 1
+            sizes = np.diff(offsets)[last]
+            ends = np.cumsum(sizes)
+            places = np.repeat(offsets[last] - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
+            tokens, masses, kept = tokens[places], masses[places], kept[last]
+            offsets, size = np.append(0, ends), places.size
         room = size + found.token_ids.size
-        out = np.zeros(rows.size + 1, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
+        out = np.zeros(kept.size + 1, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
         used = int(kernel.merge(found.offsets, found.token_ids, found.probs, kept, offsets, tokens, masses, *out))
         return found._replace(
             offsets=out[0],
@@ -159,9 +168,16 @@ def fit_recall(index: Matcher, estimator: EstimatorLike = "auto", max_order: int
 
     Notes
     -----
-    About 200,000 positions in rows of 1,024 tokens, or whole documents that are shorter.
+    About 200,000 positions in rows of 1,024 tokens, or whole documents that are shorter. The weights are kept beside
+    the index; see `corpus_index.estimators.fits`.
     """
     made = fitted(index, estimator, max_order)
+    values = kept_values(index, "recall", made, functools.partial(_fit_weights, index, made))
+    return Recall(made, np.array(values["weights"]), float(values["nats"]))
+
+
+def _fit_weights(index: Matcher, made: Estimator) -> dict[str, Any]:
+    """The weights by bucket, and the cross-entropy of the evidence."""
     documents, _ = originals(index)
     documents = documents[np.diff(index.doc_starts)[documents] > 1]
     if documents.size < 2:
@@ -193,7 +209,7 @@ def fit_recall(index: Matcher, estimator: EstimatorLike = "auto", max_order: int
         weights = used / reached
     losses = np.empty(base.size)
     chains.chain_losses(offsets, weights[bucket] * share, 1.0 - weights[bucket], base, losses)
-    return Recall(made, weights, float(losses.mean()))
+    return {"weights": weights.tolist(), "nats": float(losses.mean())}
 
 
 def _rows(index: Matcher, input_ids: ArrayLike) -> np.ndarray:

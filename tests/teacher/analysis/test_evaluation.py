@@ -133,7 +133,7 @@ def test_the_page_stands_by_itself(path: Path, sources: list[str]) -> None:
 
 
 def test_wrong_options(path: Path, sources: list[str]) -> None:
-    with pytest.raises(ConfigError, match="--max-order -1"):
+    with pytest.raises(ConfigError, match="max_order -1"):
         evaluate_index(path, sources, max_orders=[-1])
     with pytest.raises(QueryError, match="no estimator 'best'"):
         evaluate_index(path, ["nowhere"], estimators=["best"])

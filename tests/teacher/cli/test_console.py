@@ -9,6 +9,7 @@ from rich.console import Console
 
 from corpus_teacher.analysis.query import BackoffStep, Continuation, QueryAnswer
 from corpus_teacher.cli import console as display
+from corpus_teacher.cli.show_index import show_answer
 from corpus_teacher.data.documents import Progress
 
 
@@ -52,7 +53,7 @@ def test_neighbouring_orders_that_say_the_same_share_a_row(capsys: pytest.Captur
     steps = [BackoffStep(order, "y" * order, 2, 1, best) for order in range(300, 1, -1)]
     steps += [BackoffStep(1, "y", 9, 3, best), BackoffStep(0, "", 20, 8, best)]
     tokens = [(1, "y")] * 300
-    display.show_answer(QueryAnswer(tokens, 300, "y" * 300, 2, 1, [best], steps, 2, []))
+    show_answer(QueryAnswer(tokens, 300, "y" * 300, 2, 1, [best], steps, 2, []))
     shown = capsys.readouterr().out
     assert "2–300" in shown
     assert len([line for line in shown.splitlines() if "‹ x›" in line]) == 4  # one continuation, three rows

@@ -201,7 +201,7 @@ def test_json_lines_with_another_field_and_broken_lines(tmp_path: Path) -> None:
 
 WRONG: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "missing file": (lambda f: [f / "nowhere.txt", "-t", "bytes"], "there is no file or folder"),
-    "unknown suffix": (lambda f: [f / "photo.jpg", "-t", "bytes"], "set the format to text"),
+    "unknown suffix": (lambda f: [f / "photo.jpg", "-t", "bytes"], "pass --format text"),
     "no tokenizer": (lambda f: [f / "a.txt"], "text needs a tokenizer"),
     "small vocabulary": (lambda f: [f / "a.txt", "-t", "train:20"], "a vocabulary of 20 is too small"),
     "wrong vocabulary": (lambda f: [f / "a.txt", "-t", "train:x"], "write train:VOCAB"),
@@ -217,7 +217,7 @@ WRONG: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "damaged archive": (lambda f: [f / "cut.txt.gz", "-t", "bytes"], "damaged or cut short"),
     "id outside": (lambda f: [f / "ids.npy", "--vocab-size", 5], "token 1 is 7, which is outside of"),
     "id outside of the tokenizer": (lambda f: [f / "wide.npy", "-t", "bytes"], "token 0 is 1000, which is"),
-    "tokens and text": (lambda f: [f / "ids.npy", f / "a.txt", "-t", "bytes"], "don't go into one index"),
+    "tokens and text": (lambda f: [f / "ids.npy", f / "a.txt", "-t", "bytes"], "don't go together"),
     "trained on tokens": (lambda f: [f / "ids.npy", "-t", "train:300"], "can't be trained on ready tokens"),
     "wrong end": (lambda f: [f / "ids.npy", "--end-of-document", "x"], "'x' is a name"),
     "end outside": (
@@ -250,7 +250,7 @@ def test_an_index_is_never_replaced_without_force(index: Path, corpus: Path, tmp
     copy = tmp_path / "i"
     shutil.copytree(index, copy)
     before = (copy / "manifest.json").read_bytes()
-    assert "--force" in refused("index", "build", corpus, "--out", copy, "-t", "bytes")
+    assert "--overwrite" in refused("index", "build", corpus, "--out", copy, "-t", "bytes")
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{")
     refused("index", "build", bad, "--out", copy, "-t", "bytes", "--force")
@@ -400,25 +400,43 @@ def test_no_space_in_a_real_process(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+_WAITING = """
+import pathlib, sys, time
+from corpus_teacher.cli.main import main
+from corpus_teacher.data import build
+
+sign = pathlib.Path(sys.argv.pop())
+tokenize = build.tokenize_documents
+
+def waiting(documents, *arguments, **options):
+    def slow():
+        yield from documents
+        sign.touch()
+        time.sleep(60)
+    return tokenize(slow(), *arguments, **options)
+
+build.tokenize_documents = waiting
+main()
+"""
+"""Builds an index, but waits where all of the text is read."""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_build_that_is_stopped_leaves_nothing_and_a_rerun_works(tmp_path: Path, number: int, code: int) -> None:
-    pipe, out = tmp_path / "a.txt", tmp_path / "out" / "index"
-    os.mkfifo(pipe)
-    command = [*COMMAND, "index", "build", str(pipe), "-o", str(out), "-t", "bytes"]
+    text, out, sign = tmp_path / "a.txt", tmp_path / "out" / "index", tmp_path / "sign"
+    text.write_text("some text\n" * 1000)
+    command = [sys.executable, "-c", _WAITING, "index", "build", str(text), "-o", str(out), "-t", "bytes", str(sign)]
     # a job in the background of a shell inherits that SIGINT is ignored, and so would its children
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
-        with open(pipe, "w") as writer:  # waits until the build reads
-            writer.write("some text\n" * 1000)
-            writer.flush()
-            time.sleep(0.2)
-            process.send_signal(number)
-            assert process.wait(30) == code
+        while not sign.exists():  # it is made when all of the text is read
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(30) == code
         assert "Traceback" not in process.stderr.read()  # type: ignore[union-attr]
     assert list(out.parent.iterdir()) == []
-    pipe.unlink()
-    pipe.write_text("some text")
-    fine("index", "build", pipe, "-o", out, "-t", "bytes")
+    fine("index", "build", text, "-o", out, "-t", "bytes")
 
 
 def test_the_installed_script_runs() -> None:

@@ -89,7 +89,9 @@ def test_near_duplicates(index: Path, tmp_path: Path) -> None:
 
 
 def test_near_duplicates_refuses(index: Path, tmp_path: Path) -> None:
-    assert "'a,b' is no list of whole numbers" in refused("index", "near-duplicates", index, "--lengths", "a,b")
+    assert "--lengths 'a,b' is not a list of whole numbers" in refused(
+        "index", "near-duplicates", index, "--lengths", "a,b"
+    )
     assert "length 300 is outside" in refused("index", "near-duplicates", index, "--lengths", "300")
     (tmp_path / "file").touch()
     page = tmp_path / "file" / "page.html"
@@ -119,7 +121,7 @@ def test_eval(index: Path, tmp_path: Path) -> None:
     assert (found["num_tokens"], found["num_bytes"]) == (18, 17)
     assert found["scores"][3]["cross_entropy_nats"] == "inf"
     page = tmp_path / "page.html"
-    shown = fine(*command, "--out", page).stdout
+    shown = fine(*command, "--all", "--out", page).stdout
     for words in ("nats/token", "bits/byte", "p = 0", "pitman-yor", "share of positions", "by longest match", "wrote"):
         assert words in shown
     assert "…" not in shown
@@ -128,7 +130,7 @@ def test_eval(index: Path, tmp_path: Path) -> None:
     cut = fine(*command, "--estimator", "auto", "--top-k", 2, "--max-order", "none").stdout
     assert "of targets with 2 explicit tokens" in " ".join(cut.split())
     assert "auto, order any, by longest match" in " ".join(cut.split()) or "auto, order 3, by longest match" in cut
-    assert "--max-order 'all' is no order" in refused(*command, "--max-order", "all")
+    assert "--max-order 'all' is not an order" in refused(*command, "--max-order", "all")
     assert "--max-order -1 is too small" in refused(*command, "--max-order", "-1")
     assert "there is no file" in refused("teacher", "eval", index, "--data", tmp_path / "b.txt")
 

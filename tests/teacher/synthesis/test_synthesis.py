@@ -439,7 +439,7 @@ def test_an_interrupted_command_says_how_to_go_on(
 
 
 def test_a_wrong_vocabulary_in_the_api(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="max-order is -1"):
+    with pytest.raises(ConfigError, match="max_order is -1"):
         synthesize(None, tmp_path / "out", index=tmp_path, max_order=-1, target=Target(documents=1))
 
 

@@ -6,7 +6,7 @@ import pytest
 from corpus_index import OrderShare
 
 from corpus_teacher.analysis.query import Explained, ExplainedToken
-from corpus_teacher.cli import show_explained as display_explained
+from corpus_teacher.cli import show_index as display_explained
 
 
 def explained(counts: list[int]) -> Explained:

@@ -1,0 +1,307 @@
+"""`corpus-teacher index`: build an index of a corpus, look into it, check it."""
+
+from __future__ import annotations
+
+import enum
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from corpus_teacher.cli.options import (
+    App,
+    AsJson,
+    IndexPath,
+    OutPage,
+    Overwrite,
+    OwnTokenizer,
+    TextField,
+    check_page,
+    estimator_option,
+    max_order_option,
+    numbers_of,
+    order_of,
+    print_json,
+    write_page,
+)
+
+if TYPE_CHECKING:
+    from corpus_teacher.data.file_kinds import Kind
+
+index_app = App(help="Build an index of a corpus, look into it, check it.")
+
+
+class OnErrors(enum.Enum):
+    """What to do with a broken document."""
+
+    fail = "fail"
+    replace = "replace"
+    skip = "skip"
+
+
+class RawType(enum.Enum):
+    """The integers of a raw .bin file."""
+
+    auto = "auto"
+    uint16 = "uint16"
+    uint32 = "uint32"
+
+
+class Specials(enum.Enum):
+    """What the name of a special token in a text is."""
+
+    text = "text"
+    ids = "ids"
+
+
+class FileFormat(enum.Enum):
+    """What a file of an unknown suffix holds."""
+
+    auto = "auto"
+    text = "text"
+    jsonl = "jsonl"
+    parquet = "parquet"
+    tokens = "tokens"
+
+
+@index_app.command("build")
+def index_build(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="Text files (one document each), .jsonl, .parquet, also packed as .gz or .zst; folders "
+            "or globs of those; a folder that `datasets` saved; hf:NAME[:CONFIG[:SPLIT]]; or ready "
+            "tokens: .npy, raw .bin, Megatron's .bin + .idx.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", show_default=False, help="The folder of the new index."),
+    ],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            "-t",
+            metavar="T",
+            show_default=False,
+            help="train:VOCAB (a byte-level BPE trained on the sources), bytes, a tokenizer.json, a folder "
+            "that holds one, or a name on the model hub. Ready tokens need none.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    errors: Annotated[
+        OnErrors,
+        typer.Option(help="A broken document: stop; put U+FFFD where bytes are no UTF-8; or leave the document out."),
+    ] = OnErrors.fail,
+    text_field: TextField = "text",
+    split: Annotated[
+        str | None, typer.Option(help="The split of a data set that has several.", show_default="train")
+    ] = None,
+    name_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", show_default="file and line", help="The key or column that names a document: an id, a url."
+        ),
+    ] = None,
+    keep_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", show_default="none", help="A key or column that is kept with each document; repeat it."
+        ),
+    ] = None,
+    file_format: Annotated[
+        FileFormat, typer.Option("--format", help="What a file holds whose suffix doesn't say it.")
+    ] = FileFormat.auto,
+    end_of_document: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            show_default="what the tokenizer says",
+            help="The token that ends a document, as an id or by its name: appended to text, split at in ready tokens.",
+        ),
+    ] = None,
+    special_tokens: Annotated[
+        Specials | None,
+        typer.Option(
+            show_default="text; ids with --chat",
+            help="What the name of a special token in a text is, such as <|im_start|>: letters, or the token.",
+        ),
+    ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help='Make text of {"messages": …} with the tokenizer\'s chat template.'),
+    ] = False,
+    dtype: Annotated[
+        RawType,
+        typer.Option(
+            "--token-dtype",
+            "--dtype",
+            help="The integers of a raw .bin file of tokens; auto looks.",
+            rich_help_panel="Ready tokens",
+        ),
+    ] = RawType.auto,
+    doc_offsets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel="Ready tokens",
+            help="Where documents begin, counted in tokens: a .npy, or raw int64.",
+        ),
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**31,
+            rich_help_panel="Ready tokens",
+            show_default="the largest id + 1",
+            help="The vocabulary of tokens without a tokenizer.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads; the index is the same for any number.", show_default="all cores"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build an index: read, tokenise, sort; written beside DIR and renamed when it is whole."""
+    if workers is not None:  # before the tokenizer library starts its own threads
+        os.environ.setdefault("RAYON_NUM_THREADS", str(workers))
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.cli.show_index import show_summary
+    from corpus_teacher.data.build import BuildOptions, build_index_from_sources
+    from corpus_teacher.data.readers import ReadOptions
+
+    options = BuildOptions(
+        tokenizer=tokenizer,
+        end_of_document=end_of_document,
+        vocab_size=vocab_size,
+        read=ReadOptions(
+            errors=errors.value,
+            text_field=text_field,
+            split=split,
+            name_field=name_field,
+            keep_fields=tuple(keep_field or ()),
+        ),
+        kind=None if file_format is FileFormat.auto else cast("Kind", file_format.value),
+        dtype=dtype.value,
+        special_tokens=None if special_tokens is None else special_tokens.value,
+        chat=chat,
+        doc_offsets=doc_offsets,
+        force=overwrite,
+        workers=workers,
+    )
+    with shown() as progress:
+        summary = build_index_from_sources(sources, out, options, progress=progress)
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        show_summary(summary)
+
+
+@index_app.command("info")
+def index_info(path: IndexPath, as_json: AsJson = False) -> None:
+    """What an index is: its corpus, its tokenizer, its size on disk."""
+    from corpus_teacher.analysis import query as lookup
+    from corpus_teacher.cli.show_index import show_info
+
+    info = lookup.index_info(path)
+    if as_json:
+        print_json(info)
+    else:
+        show_info(info)
+
+
+@index_app.command("verify")
+def index_verify(
+    path: IndexPath,
+    full: Annotated[bool, typer.Option("--full", help="Check every invariant at every token, not a sample.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check an index: the checksums of all files, and a sample of what must hold."""
+    from corpus_teacher.analysis import query as lookup
+    from corpus_teacher.cli.show_index import show_checks
+
+    passed = lookup.index_verify(path, full=full)
+    if as_json:
+        print_json({"path": str(path), "full": full, "passed": passed})
+    else:
+        show_checks(path, passed, full=full)
+
+
+@index_app.command("query")
+def index_query(
+    path: IndexPath,
+    text: Annotated[
+        str,
+        typer.Argument(metavar="TEXT", help="The context; what follows its end is asked.", show_default=False),
+    ],
+    max_order: Annotated[str, max_order_option()] = "none",
+    min_count: Annotated[
+        int, typer.Option(min=1, help="How often a context must be followed by a token to count.")
+    ] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many continuations to show.")] = 10,
+    snippets: Annotated[int, typer.Option(min=0, help="How many places in the corpus to show.")] = 5,
+    estimator: Annotated[
+        str | None,
+        estimator_option("Show this estimator's distribution, and what each order adds to it", show_default=False),
+    ] = None,
+    tokenizer: OwnTokenizer = None,
+    ids: Annotated[bool, typer.Option("--ids", help="TEXT is token ids, separated by spaces or commas.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the corpus: what follows a text, order by order, and where the text stands."""
+    from corpus_teacher.analysis import query as lookup
+    from corpus_teacher.cli.show_index import show_answer, show_explained
+
+    answer = lookup.index_query(
+        path,
+        text,
+        tokenizer=tokenizer,
+        ids=ids,
+        max_order=order_of(max_order),
+        min_count=min_count,
+        top=top,
+        snippets=snippets,
+        estimator=estimator,
+    )
+    if as_json:
+        print_json(answer)
+    else:
+        show_answer(answer)
+        if answer.explained is not None:
+            show_explained(answer.explained)
+
+
+@index_app.command("near-duplicates")
+def near_duplicates(
+    path: IndexPath,
+    lengths: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Lengths of matches to count, in tokens, 1 to 255.")
+    ] = "16,32,64,128",
+    top: Annotated[int, typer.Option(min=0, help="How many documents and pairs to name.")] = 10,
+    top_length: Annotated[int, typer.Option(min=1, max=255, help="The length that they are judged by.")] = 64,
+    out: OutPage = None,
+    as_json: AsJson = False,
+) -> None:
+    """How much of the corpus stands in several of its documents: what a teacher of it only copies."""
+    from corpus_teacher.analysis.duplicates import index_repeats
+    from corpus_teacher.cli.show_index import show_repeats
+
+    check_page(out)
+    answer = index_repeats(path, numbers_of(lengths, "lengths"), top=top, top_length=top_length)
+    if out is not None:
+        from corpus_teacher.pages.duplicates import render_duplicates_report
+
+        write_page(lambda: render_duplicates_report(answer), out)
+    if as_json:
+        print_json(answer)
+    else:
+        show_repeats(answer)
+        if out is not None:
+            typer.echo(f"\nwrote {out}")
