@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -58,7 +59,9 @@ ARM_NAMES = {
 }
 """The arms in the order they are run, as people read them."""
 
-_OUR_FILES = {"index", "report.html", "results.json"}
+_OUR_FILES = re.compile(
+    r"index|report\.html|results\.json|\.index\.(building|old)-\w{8}|\.(report\.html|results\.json)\.partial"
+)  # the last ones: what a demo that was killed has left
 _UNDECIDED = (0.5, 2.0)  # nats of the teacher's target where a context is shown: neither certain nor clueless
 _COPIED_TOKENS = 30  # a match of so many tokens is a copy, whatever its cause
 
@@ -253,7 +256,7 @@ def _prepare(out: Path) -> None:
     """Make the folder, or see that all it holds is an earlier demo."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        strange = sorted(set(os.listdir(out)) - _OUR_FILES)
+        strange = sorted(name for name in os.listdir(out) if not _OUR_FILES.fullmatch(name))
     except OSError as error:
         raise OutputError(f"the folder {out} can't be made: {error.strerror or error}") from error
     if strange:
