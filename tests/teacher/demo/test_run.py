@@ -13,7 +13,7 @@ from corpus_index import CorpusIndex
 from rich.console import Console
 
 from corpus_teacher.data import TokenWindows, load_tokenizer
-from corpus_teacher.demo.run import _predicted_bytes, run_demo
+from corpus_teacher.demo.run import _predicted_bytes, _prepare, run_demo
 from corpus_teacher.errors import OutputError
 from corpus_teacher.losses import label_smoothing_entropy
 
@@ -126,3 +126,14 @@ def test_leaves_other_folders_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can't be made"):
         run_demo(tmp_path / "file" / "demo", quick=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_a_killed_demo_left_is_its_own(tmp_path: Path) -> None:
+    for name in (".index.building-0a1b2c3d", ".index.old-0a1b2c3d"):
+        (tmp_path / name).mkdir()
+    for name in (".results.json.partial", ".report.html.partial"):
+        (tmp_path / name).write_text("half")
+    _prepare(tmp_path)
+    (tmp_path / ".index.notes").mkdir()
+    with pytest.raises(OutputError, match=r"holds '\.index\.notes'"):
+        _prepare(tmp_path)
