@@ -111,9 +111,23 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the tokenizer.json, whatever its white space and order of keys."""
-        canonical = json.dumps(json.loads(self.to_bytes()), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """SHA-256 (hex) of what turns text into ids: vocabulary, merges, normaliser, pre-tokenizer, added tokens.
+
+        Not of what a file holds beside: padding, truncation and the template of special tokens, which are never used
+        here, and which transformers writes when it saves a tokenizer again.
+        """
+        content = json.loads(self.to_bytes())
+        return _digest({**content, "padding": None, "truncation": None, "post_processor": None})
+
+    @cached_property
+    def file_fingerprint(self) -> str:
+        """SHA-256 (hex) of the whole tokenizer.json, whatever its white space: what older caches hold."""
+        return _digest(json.loads(self.to_bytes()))
+
+    @cached_property
+    def vocabulary(self) -> dict[int, str]:
+        """The token of each id that has one, added tokens included."""
+        return {token: text for text, token in self.backend.get_vocab(with_added_tokens=True).items()}
 
     def to_bytes(self) -> bytes:
         """The tokenizer as the bytes of a tokenizer.json, which `tokenizers` and `transformers` can load."""
@@ -224,6 +238,10 @@ class Tokenizer:
         if backend.get_vocab(with_added_tokens=False) == _byte_vocab():
             return ByteTokenizer(spec=spec, special_tokens=special_tokens)
         return Tokenizer(backend, spec=spec, end_of_document=end_of_document, special_tokens=special_tokens)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class ByteTokenizer(Tokenizer):

@@ -345,7 +345,7 @@ class CachedTeacher(ContentTeacher):
                 f"the cache {self.path} was made without a tokenizer, so that nobody can tell whether it is the "
                 "student's: cache the teacher with its tokenizer"
             )
-        if teacher["tokenizer_fingerprint"] != student.fingerprint:
+        if teacher["tokenizer_fingerprint"] not in (student.fingerprint, student.file_fingerprint):
             raise TokenizerError(
                 f"the cache {self.path} was made with the tokenizer {teacher['tokenizer']!r} "
                 f"({teacher['tokenizer_fingerprint'][:12]}…), "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from corpus_teacher.errors import ConfigError, InputError, TokenizerError
 
 KEY_BYTES = 16
 _SAMPLED = 4096
+_SHOWN = 3
+_ROUNDED_TO = (8, 16, 32, 64, 128, 256, 512, 1024)
+_LOG = logging.getLogger("corpus_teacher")
 
 
 def token_rows(input_ids: npt.ArrayLike | Tensor, vocab_size: int) -> npt.NDArray[np.int64]:
@@ -78,28 +82,45 @@ def model_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_same_tokenizer(teacher: Tokenizer, student: Tokenizer) -> None:
+def check_same_tokenizer(teacher: Tokenizer, student: Tokenizer) -> int | None:
     """Refuse a teacher that reads text in another way than the student or the index.
+
+    Returns
+    -------
+    int or None
+        The student's V where the teacher's tokenizer has tokens beyond, and gives all of the student's the same ids:
+        what the teacher's targets are cut to. None where the two are the same.
 
     Raises
     ------
     TokenizerError
-        Different fingerprints: one text would have other ids, or the same ids other meanings.
+        One text would have other ids, or the same ids other meanings; with the first three that differ.
     """
-    if teacher.fingerprint != student.fingerprint:
-        raise TokenizerError(
-            f"the teacher's tokenizer {teacher.spec!r} ({teacher.vocab_size:,} ids, {teacher.fingerprint[:12]}…) is "
-            "not "
-            f"{student.spec!r} ({student.vocab_size:,} ids, {student.fingerprint[:12]}…): build the index and make "
-            "the student with the teacher's tokenizer"
-        )
+    if teacher.fingerprint == student.fingerprint:
+        return None
+    theirs, own = teacher.vocabulary, student.vocabulary
+    differ = [token for token in sorted(own) if theirs.get(token) != own[token]]
+    where = [f"id {token} is {theirs.get(token)!r} and {own[token]!r}" for token in differ[:_SHOWN]]
+    if not differ:
+        parts = ("normalizer", "pre_tokenizer")
+        contents = [json.loads(one.to_bytes()) for one in (teacher, student)]
+        where = [f"their {name} differs" for name in parts if contents[0].get(name) != contents[1].get(name)]
+        if not where and len(theirs) > len(own):
+            return student.vocab_size
+        where = where or ["their merges or added tokens differ"]
+    raise TokenizerError(
+        f"the teacher's tokenizer {teacher.spec!r} ({teacher.vocab_size:,} ids, {teacher.fingerprint[:12]}…) is not "
+        f"{student.spec!r} ({student.vocab_size:,} ids, {student.fingerprint[:12]}…): {', '.join(where)}; build the "
+        "index and make the student with the teacher's tokenizer"
+    )
 
 
 def check_vocabulary(model_size: int, vocab_size: int | None, tokenizer: Tokenizer | None) -> int:
     """V of the targets: the student's or index's where the model has it, its own otherwise.
 
-    A model's embeddings may be padded beyond its tokenizer's ids; such logits are no tokens and are left out, but
-    only where the tokenizer proves that they are padding.
+    A model's embeddings may be padded beyond its tokenizer's ids; such logits are no tokens and are left out, with a
+    line in the log, where the tokenizer proves that they are padding, or the model's size is V rounded up as models'
+    sizes are.
 
     Raises
     ------
@@ -113,7 +134,8 @@ def check_vocabulary(model_size: int, vocab_size: int | None, tokenizer: Tokeniz
             f"the teacher knows {model_size:,} tokens and the student or index {vocab_size:,}: "
             "give both the same tokenizer"
         )
-    if tokenizer is None or tokenizer.vocab_size > vocab_size:
+    rounded = any(-(-vocab_size // step) * step == model_size for step in _ROUNDED_TO)
+    if not rounded if tokenizer is None else tokenizer.vocab_size > vocab_size:
         known = (
             "and no tokenizer says that the rest is padding"
             if tokenizer is None
@@ -123,4 +145,10 @@ def check_vocabulary(model_size: int, vocab_size: int | None, tokenizer: Tokeniz
             f"the teacher knows {model_size:,} tokens, {known}, and the student or index only {vocab_size:,}: "
             "give both the same tokenizer"
         )
+    log_cut(f"the model's {model_size - vocab_size:,} outputs from {vocab_size:,} on are taken as padding")
     return vocab_size
+
+
+def log_cut(what: str) -> None:
+    """One line about outputs of a teacher that no student is taught."""
+    _LOG.warning("neural teacher: %s, and left out of the targets", what)

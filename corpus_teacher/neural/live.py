@@ -26,6 +26,7 @@ from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets
 from corpus_teacher.neural.identity import (
     check_same_tokenizer,
     check_vocabulary,
+    log_cut,
     model_fingerprint,
     token_rows,
     window_keys,
@@ -63,12 +64,13 @@ class NeuralTeacher(ContentTeacher):
         A model, which stays where it is and gets back its training mode after each call; or what `load_model` loads:
         a folder, an earlier checkpoint of a student, a name, a GGUF file, "smollm2".
     vocab_size : int, optional
-        V of the student or index. Refused unless the model has just these tokens (or more that its tokenizer
-        doesn't use: padded embeddings, whose logits are left out).
+        V of the student or index. Refused unless the model has just these tokens, or more that are padding: beyond
+        its tokenizer's, or V rounded up as models are. Their logits are left out, which is logged.
     tokenizer : Tokenizer, str or Path, optional
         The teacher's own, as `load_tokenizer` loads it; by default the one beside a loaded model.
     student_tokenizer : Tokenizer, str, Path or CorpusIndex, optional
-        The student's, or the index's: refused unless it is the teacher's own.
+        The student's, or the index's: refused unless it does what the teacher's own does, or its tokens have the same
+        ids in it; then the targets are cut to the student's tokens, which is logged.
     kept : TargetFormat
         What of each distribution becomes the target; all of it with "all", or with "hidden" as a cache of its hidden
         states would give it back.
@@ -128,13 +130,14 @@ class NeuralTeacher(ContentTeacher):
         else:
             self.name = model.config.name_or_path or type(model).__name__
         self.tokenizer = _loaded(tokenizer)
+        cut = None
         if student_tokenizer is not None:
             if self.tokenizer is None:
                 raise TokenizerError(
                     f"the teacher {self.name!r} comes without a tokenizer, so that nobody can tell whether it is "
                     "the student's: give its own as tokenizer"
                 )
-            check_same_tokenizer(self.tokenizer, _loaded(student_tokenizer))
+            cut = check_same_tokenizer(self.tokenizer, _loaded(student_tokenizer))
         if device is not None or dtype is not None:
             torch.nn.Module.to(model, device=device, dtype=dtype)
         self.model = model
@@ -142,7 +145,12 @@ class NeuralTeacher(ContentTeacher):
         self.kept = kept or TargetFormat()
         self.tail = tail
         model_size = int(model.get_output_embeddings().weight.shape[0])
-        self._vocab_size = check_vocabulary(model_size, vocab_size, self.tokenizer)
+        if cut is not None and vocab_size in (None, cut) and cut <= model_size:
+            more = f"{self.tokenizer.vocab_size - cut:,} tokens" if self.tokenizer else "tokens"
+            log_cut(f"its tokenizer has {more} beyond the student's {cut:,}, whose ids are the same")
+            self._vocab_size = cut
+        else:
+            self._vocab_size = check_vocabulary(model_size, vocab_size, self.tokenizer)
         if self.kept.kind != "hidden":
             self.kept.check_vocabulary(self._vocab_size)
         self.base = base_distribution(base, self._vocab_size).to(self.device)

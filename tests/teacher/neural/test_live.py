@@ -10,6 +10,8 @@ import transformers
 
 from corpus_teacher.data import ByteTokenizer, TokenWindows, train_tokenizer
 from corpus_teacher.data.indexing import build_index_from_documents
+from corpus_teacher.data.tokenizer_loading import load_tokenizer
+from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError, TokenizerError
 from corpus_teacher.neural import EmaTeacher, NeuralTeacher, TargetFormat, live
 from corpus_teacher.training import DistillationConfig, train_student
@@ -131,8 +133,7 @@ def test_vocabularies(tmp_path: Path) -> None:
         NeuralTeacher(model, rows=0)
     with pytest.raises(InputError, match="token id 257 is outside"):
         padded([[257]])
-    with pytest.raises(InputError, match="token id -1 is outside"):
-        padded([[-1]])
+    assert not padded([[-1]]).valid.any()  # padding
     with pytest.raises(InputError, match="give integer token ids"):
         padded([[0.5]])
 
@@ -146,6 +147,60 @@ def test_tokenizers(tmp_path: Path) -> None:
         NeuralTeacher(model, kept=kept, tokenizer=other, student_tokenizer=tmp_path / "index")
     with pytest.raises(TokenizerError, match="comes without a tokenizer"):
         NeuralTeacher(model, kept=kept, student_tokenizer="bytes")
+
+
+def test_a_tokenizer_is_known_by_what_it_does(tmp_path: Path) -> None:
+    """Saved again by transformers it has a template of special tokens, and does the same."""
+    words = train_tokenizer(["the cat sat on the mat"] * 9, 270)
+    again = transformers.PreTrainedTokenizerFast(tokenizer_object=words.backend, eos_token="<|endoftext|>")
+    again.save_pretrained(tmp_path / "saved")
+    saved = load_tokenizer(tmp_path / "saved")
+    assert saved.to_bytes() != words.to_bytes()
+    assert saved.fingerprint == words.fingerprint
+    assert saved.file_fingerprint != words.file_fingerprint
+    NeuralTeacher(make_model(vocab_size=300), kept=TargetFormat(k=8), tokenizer=saved, student_tokenizer=words)
+    assert train_tokenizer(["a dog ran off"] * 9, 270).fingerprint != words.fingerprint
+
+
+def test_a_teacher_with_more_tokens_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    words = train_tokenizer(["the cat sat on the mat"] * 9, 270)
+    more = Tokenizer.from_bytes(words.to_bytes(), spec="chat")
+    more.backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    more = Tokenizer(more.backend, spec="chat")
+    size = words.vocab_size
+    assert more.vocab_size == size + 2
+    model, kept = make_model(vocab_size=300), TargetFormat(k=8)
+    for options in ({}, {"vocab_size": size}):
+        caplog.clear()
+        teacher = NeuralTeacher(model, kept=kept, tokenizer=more, student_tokenizer=words, **options)
+        assert [record.message for record in caplog.records] == [
+            f"neural teacher: its tokenizer has 2 tokens beyond the student's {size}, whose ids are the same, and left "
+            "out of the targets"
+        ]
+        assert teacher.vocab_size == size
+        with torch.no_grad():
+            expected = model(input_ids=ROWS).logits[..., :size].softmax(-1).reshape(-1, size)
+        whole = NeuralTeacher(model, kept=TargetFormat("all"), tokenizer=more, student_tokenizer=words, **options)
+        torch.testing.assert_close(whole(ROWS).logits.softmax(-1), expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(TokenizerError, match=r"is not 'chat' .*: id \d+ is None and '<\|im_start\|>', id \d+ is None"):
+        NeuralTeacher(model, kept=kept, tokenizer=words, student_tokenizer=more)
+
+
+def test_what_differs_is_named() -> None:
+    first, second = (train_tokenizer([text] * 9, 262) for text in ("the cat sat on", "a dog ran off"))
+    with pytest.raises(
+        TokenizerError, match=r"train:262.* is not .*: id \d+ is '.*' and '.*', id \d+ is .*, id \d+ is"
+    ):
+        NeuralTeacher(make_model(vocab_size=300), kept=TargetFormat(k=8), tokenizer=first, student_tokenizer=second)
+
+
+def test_padding_is_taken_as_such_where_models_are_padded(caplog: pytest.LogCaptureFixture) -> None:
+    model, kept = make_model(vocab_size=320), TargetFormat(k=8)
+    teacher = NeuralTeacher(model, kept=kept, vocab_size=257)  # 257 rounded up to a multiple of 64
+    assert teacher.vocab_size == 257
+    assert "the model's 63 outputs from 257 on are taken as padding" in caplog.text
+    with pytest.raises(ConfigError, match="no tokenizer says that the rest is padding"):
+        NeuralTeacher(model, kept=kept, vocab_size=200)
 
 
 def test_saved_models(tmp_path: Path) -> None:
