@@ -93,7 +93,8 @@ def run_opened(
     out, main = Path(settings.out), is_main_process()
     with ExitStack() as stack:
         if main:
-            stack.callback(_remove_if_empty, out)
+            if not out.exists():
+                stack.callback(_remove_if_empty, out)
             stack.enter_context(held_folder(out, "being trained in"))
         begun, result = _look_at(out, settings, resume)
         if result is not None:
