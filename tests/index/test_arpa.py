@@ -17,6 +17,7 @@ from corpus_index.reference.engine import START, ReferenceIndex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ..faults import run_faults
 from .arpa_reader import Arpa
 from .conftest import corpora
 
@@ -227,3 +228,30 @@ def test_progress_comes_to_the_end_of_every_order(make_index: Make, monkeypatch:
     assert [order for order, share in calls if share == 1] == [1, 2, 3]
     assert calls == sorted(calls)
     assert len(calls) > 6
+
+
+@pytest.mark.parametrize("name", ["model.arpa", "model.arpa.gz"])
+def test_a_file_is_old_or_new_after_any_fault_and_a_rerun_mends(tmp_path: Path, name: str) -> None:
+    run_faults(
+        tmp_path / "work",
+        f"""
+        import io, os, tempfile
+        import numpy as np
+        from corpus_index import build_index, make_estimator, write_arpa
+        index = build_index(np.array([1, 2, 1, 2, 3]), tempfile.mkdtemp() + "/index")
+        def write(path):
+            write_arpa(index, make_estimator("kneser-ney", 1), path, overwrite=True)
+        write(tempfile.mkdtemp() + "/{name}")  # compiles
+        def prepare(folder):
+            (folder / "{name}").write_bytes(b"old")
+        def operate(folder):
+            write(folder / "{name}")
+        def check(folder, finished):
+            before = (folder / "{name}").read_bytes()
+            operate(folder)
+            after = (folder / "{name}").read_bytes()
+            assert before in ((after,) if finished else (b"old", after))
+            assert os.listdir(folder) == ["{name}"]
+        """,
+        arguments="sizes=(0, 10, 100)",
+    )

@@ -207,3 +207,17 @@ def test_names_that_can_not_be_attached(tmp_path: Path, name: str) -> None:
     with pytest.raises(IndexWriteError, match="can't be attached"):
         build(tmp_path / "index", attachments={name: b""})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_open_files_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path / "index").close()
+    real = os.open
+
+    def few(path: object, *arguments: object, **named: object) -> int:
+        if path == "near.bin":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", few)
+    with pytest.raises(IndexFormatError, match=r"near\.bin can't be read \(Too many open files\): close other files"):
+        CorpusIndex.open(tmp_path / "index")
