@@ -130,6 +130,11 @@ def show_answer(answer: QueryAnswer) -> None:
         for occurrence in answer.occurrences:
             screen.print(_heading(occurrence))
             screen.print(Padding(_snippet(occurrence), (0, 2)))
+    if answer.sources and answer.sources[0].name is not None:
+        screen.print()
+        screen.print(Text("documents that it occurs in most, with how often a token follows there", style="bold"))
+        for source in answer.sources:
+            screen.print(Text(f"{source.count:>9,}  {_document(source.document, source.name)}"), overflow="fold")
 
 
 def _continuations(answer: QueryAnswer) -> Table:
@@ -199,8 +204,13 @@ def _runs(steps: list[BackoffStep]) -> Iterator[tuple[BackoffStep, BackoffStep]]
 
 
 def _heading(occurrence: Occurrence) -> Text:
-    place = f"document {occurrence.document:,}, token {occurrence.offset:,} (position {occurrence.position:,})"
-    return Text(place, style="dim")
+    document = _document(occurrence.document, occurrence.name)
+    return Text(f"{document}, token {occurrence.offset:,} (position {occurrence.position:,})", style="dim")
+
+
+def _document(number: int, name: str | None) -> str:
+    """A document by its name, where it has one, and its number."""
+    return f"document {number:,}" if name is None else f"{visible(name)} (document {number:,})"
 
 
 def _snippet(occurrence: Occurrence) -> Text:
@@ -303,28 +313,33 @@ def show_repeats(answer: RepeatsAnswer) -> None:
         screen.print(f"no document shares {answer.top_length} tokens with another one")
         return
     screen.print(f"documents with most positions after {answer.top_length} shared tokens")
-    table = plain_table("document", "positions", "share of it", "tokens", "begins", left=1)
+    table = plain_table("document", "positions", "share of it", "tokens", "name or beginning", left=1)
     for document in answer.documents:
         table.add_row(
             f"{document.document:,}",
             f"{document.positions:,}",
             f"{document.share:.1%}",
             f"{document.num_tokens:,}",
-            short(_beginning(document.begins, 60)),
+            short(_called(document.name, document.begins, 60)),
         )
     screen.print(table)
     screen.print()
     screen.print("pairs")
-    table = plain_table("document", "other", "positions", "share of the first", "begin", left=1)
+    table = plain_table("document", "other", "positions", "share of the first", "names or beginnings", left=1)
     for pair in answer.pairs:
         table.add_row(
             f"{pair.document:,}",
             f"{pair.other:,}",
             f"{pair.positions:,}",
             f"{pair.share:.1%}",
-            short(f"{_beginning(pair.begins, 24)} | {_beginning(pair.other_begins, 24)}"),
+            short(f"{_called(pair.name, pair.begins, 24)} | {_called(pair.other_name, pair.other_begins, 24)}"),
         )
     screen.print(table)
+
+
+def _called(name: str | None, begins: str, length: int) -> str:
+    """A document's name, or how it begins where it has none."""
+    return _beginning(begins, length) if name is None else visible(name)
 
 
 def _beginning(text: str, length: int) -> str:

@@ -111,6 +111,11 @@ def show_evaluation(answer: Evaluation) -> None:
     covered = plain_table("a match of at least", *(f"{length}" for length in lengths), left=0)
     covered.add_row("share of positions", *(f"{answer.coverage[length]:.1%}" for length in lengths))
     screen.print(fitted_table(covered, screen, ("3", "32", "5", "64")))
+    if answer.recited:
+        screen.print()
+        screen.print("documents of the index that the held-out text repeats, by positions after 32 tokens or more")
+        for one in answer.recited:
+            screen.print(Text(f"{one.positions:>9,}  {one.name or f'document {one.document:,}'}"), overflow="fold")
     for title, buckets in (
         ("longest match", best.by_match_len),
         ("count of the context", best.by_context_count),

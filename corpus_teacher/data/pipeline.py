@@ -14,12 +14,12 @@ import errno
 import mmap
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from corpus_teacher.provenance import available_cores
 
 BATCH_CHARS = 1 << 20
 """Characters that one task of a worker holds, about."""
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,12 @@ def tokenize_documents(
     writer = TokenWriter(tokenizer.dtype, Path(path) if path is not None else None, folder=folder)
     num_workers = workers or available_cores()
     log = log if log is not None else ReadLog()
-    try:
-        names = NamesWriter(folder) if keep_names else None
-    except OSError as error:
-        raise OutputError(f"a temporary file in {folder} can't be written ({error.strerror or error})") from error
-    with writer, ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool:
+    names = _writable(lambda: NamesWriter(folder), folder) if keep_names else None
+    with (
+        writer,
+        names or contextlib.nullcontext(),
+        ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool,
+    ):
         waiting: deque[Future[_Encoded]] = deque()
         num_bytes = num_inner_ends = 0
 
@@ -210,9 +214,7 @@ def tokenize_documents(
             num_bytes += done.num_bytes
             num_inner_ends += done.num_inner_ends
             if names is not None:
-                for document in done.documents:
-                    name = document.name if document.name is not None else document.origin
-                    names.add(name or f"document {names.count + 1}", document.fields)
+                _writable(lambda: _add_names(names, done.documents), folder)
             log.specials.update(done.specials)
             progress("tokenize", log.done or writer.num_tokens, total, writer.num_tokens)
 
@@ -238,7 +240,25 @@ def tokenize_documents(
                 "split there; name another token that ends documents to keep them whole"
             )
         made = writer.finish(num_bytes)
-        return made if names is None else replace(made, names=names.finish())
+        return made if names is None else replace(made, names=_writable(names.finish, folder))
+
+
+def _add_names(names: NamesWriter, documents: list[Document]) -> None:
+    for document in documents:
+        name = document.name if document.name is not None else document.origin
+        names.add(name or f"document {names.count + 1}", document.fields)
+
+
+def _writable(write: Callable[[], _T], folder: Path | None) -> _T:
+    """What writing the names returns; where they can't be written, a sentence."""
+    try:
+        return write()
+    except OSError as error:
+        place = folder or Path(tempfile.gettempdir())
+        raise OutputError(
+            f"the names of documents can't be written to a temporary file in {place} ({error.strerror or error}): free "
+            "some space, or choose another disk; nothing was kept"
+        ) from error
 
 
 class _Encoded(NamedTuple):

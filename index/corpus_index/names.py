@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ class NamedDocument(NamedTuple):
 
 
 class NamesWriter:
-    """Packs names of documents, one after the other, into a nameless temporary file.
+    """Packs names of documents, one after the other, into a nameless temporary file; a context manager.
 
     Parameters
     ----------
@@ -63,6 +64,12 @@ class NamesWriter:
         self._offsets = [_HEADER.size]
         self._lines: list[str] = []
         self.count = 0
+
+    def __enter__(self) -> NamesWriter:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def add(self, name: str, fields: Mapping[str, Any] | None = None) -> None:
         """The next document's name, and fields that JSON can hold."""
@@ -96,15 +103,16 @@ class NamesWriter:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        with suppress(OSError):  # what is still in the buffer may find no space
+            self._file.close()
 
 
 def pack_names(names: Iterable[str]) -> mmap.mmap:
     """Names as the content of a file of names."""
-    writer = NamesWriter()
-    for name in names:
-        writer.add(name)
-    return writer.finish()
+    with NamesWriter() as writer:
+        for name in names:
+            writer.add(name)
+        return writer.finish()
 
 
 def numbered_names(rules: Sequence[tuple[int, str]], first: int = 1) -> bytes:

@@ -445,3 +445,39 @@ def test_the_installed_script_runs() -> None:
         pytest.skip("corpus-teacher is not installed here: pip install -e .")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"corpus-teacher {__version__}\n"
+
+
+def test_documents_are_named_wherever_they_are_shown(tmp_path: Path) -> None:
+    passage = "a passage that is long enough to be told from chance, and <|endoftext|> stands in it as well"
+    records = [{"body": f"{passage} {number}", "id": f"doc-{number}", "url": f"u{number}"} for number in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    build = ("index", "build", tmp_path / "a.jsonl", "-o", tmp_path / "i", "-t", "bytes", "--text-field", "body")
+    summary = answer(*build, "--name-field", "id", "--keep-field", "url")
+    assert any("<|endoftext|> (3 times)" in note for note in summary["notes"])
+    found = answer("index", "query", tmp_path / "i", "as well 1")
+    assert [one["name"] for one in found["occurrences"]] == ["doc-1"]
+    assert [(one["name"], one["count"]) for one in found["sources"]] == [("doc-1", 1)]
+    shown = fine("index", "query", tmp_path / "i", "as well").stdout
+    assert "doc-2 (document 2), token " in shown
+    assert "documents that it occurs in most" in shown
+    repeats = answer("index", "near-duplicates", tmp_path / "i", "--top-length", 32)
+    assert repeats["documents"][0]["name"].startswith("doc-")
+    assert "doc-0" in fine("index", "near-duplicates", tmp_path / "i", "--top-length", 32).stdout
+    (tmp_path / "held.txt").write_text(passage)
+    evaluate = (
+        "teacher",
+        "eval",
+        tmp_path / "i",
+        "--data",
+        tmp_path / "held.txt",
+        "-e",
+        "witten-bell",
+        "--max-order",
+        2,
+    )
+    assert answer(*evaluate)["recited"][0]["name"].startswith("doc-")
+    assert "documents of the index that the held-out text repeats" in fine(*evaluate).stdout
+    split = answer(*build, "--special-tokens", "ids", "--force")
+    assert split["num_documents"] == 6
+    assert any("the document is split there" in note for note in split["notes"])
+    assert "no field 'body'" in refused(*build[:-1], "id", "--name-field", "no", "--force").replace("'no'", "'body'")

@@ -210,3 +210,13 @@ def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
         TokenWriter(np.uint16, folder=tmp_path / "nowhere")
     with pytest.raises(OutputError, match="No such file or directory"):
         TokenWriter(np.uint16, tmp_path / "nowhere" / "tokens.bin")
+
+
+def test_no_space_for_the_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline.NamesWriter, "add", full)
+    with pytest.raises(OutputError, match=r"the names of documents can't be written .*No space left on device"):
+        tokenize_documents(["a"], ByteTokenizer(), folder=tmp_path, keep_names=True)
+    assert not list(tmp_path.iterdir())
