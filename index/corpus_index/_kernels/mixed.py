@@ -81,9 +81,9 @@ def _base_without(
             without = (count - lost - cut + (base.cuts - lost_cuts) * base.uniform) / total
     else:
         kept = 1.0 - lost_total * base.pull  # pull = 1 / (N + T_0)
-        if kept <= 0.0:  # the document is the corpus
-            return 1.0, 0.0
-        without = (probs[label] - lost * base.pull) / kept
+        without = base.uniform  # the document is the corpus, and nothing smooths
+        if kept > 0.0:
+            without = (probs[label] - lost * base.pull) / kept
     grown = (1.0 - without) / (1.0 - probs[label])
     return grown, grown * probs[label] - without
 

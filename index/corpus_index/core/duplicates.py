@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels import duplicates
+from corpus_index.core.checks import check_whole
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.errors import QueryError
 
@@ -36,7 +37,7 @@ class NearDuplicates(NamedTuple):
     lengths : ndarray of shape (L,), int64
         As asked for, ascending, in tokens.
     positions : ndarray of shape (L,), int64
-        Positions whose last so many tokens stand, in this order, before a position of another document as well.
+        Positions whose last `length` tokens stand, in this order, before a position of another document as well.
     tokens : ndarray of shape (L,), int64
         Tokens inside a passage of at least that length that another document holds too.
     histogram : ndarray of shape (256,), int64
@@ -67,7 +68,7 @@ def shared_across_documents(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]
     shared : ndarray of shape (N,), uint8
         Tokens, at most 255.
     partner : ndarray of shape (N,), uint32
-        A document that shares so many; of no meaning where shared is 0.
+        A document that shares that many; of no meaning where shared is 0.
 
     Notes
     -----
@@ -82,17 +83,33 @@ def shared_across_documents(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]
     >>> shared_across_documents(index)[0].tolist()
     [0, 0, 1, 2, 0, 0, 1, 2]
     """
+    return _shared(index, duplicates.Ends.empty(0))
+
+
+def _shared(index: OpenedIndex, ends: duplicates.Ends) -> tuple[np.ndarray, np.ndarray]:
+    """`shared_across_documents`, where the given ends of documents count among the others as well."""
     text, common = index.kernel_arrays().text, index.array("common")
     size = index.num_tokens
     above, above_partner = np.empty(size, np.uint8), np.empty(size, np.uint32)
-    duplicates.shared_above(text, common, above, above_partner, _AHEAD)
+    duplicates.shared_above(text, common, ends, above, above_partner, _AHEAD)
     shared, partner = np.empty(size, np.uint8), np.empty(size, np.uint32)
-    duplicates.shared_by_position(text, common, above, above_partner, shared, partner, _AHEAD)
+    duplicates.shared_by_position(text, common, ends, above, above_partner, shared, partner, _AHEAD)
     return shared, partner
 
 
+def _covered(index: OpenedIndex, lengths: np.ndarray) -> np.ndarray:
+    """`NearDuplicates.tokens`: passages that end with their document count as well."""
+    endings = index.array("endings")
+    ends = duplicates.Ends.empty(endings.size)
+    duplicates.insert_ends(index.kernel_arrays(), endings, ends)
+    shared, _ = _shared(index, ends)
+    at_end = np.zeros(index.num_documents, np.int64)
+    at_end[ends.documents] = np.minimum(ends.shared, np.diff(index.doc_starts)[ends.documents])
+    return np.asarray(duplicates.count_covered(index.doc_starts, shared, at_end, lengths))
+
+
 def copied_shares(index: OpenedIndex, length: int) -> np.ndarray:
-    """Of each document, the share of positions that follow so many tokens of another one: shape (D,), float64; O(N)."""
+    """Of each document, the share of positions after that many tokens of another one: shape (D,), float64; O(N)."""
     counts = np.zeros(index.num_documents, np.int64)
     duplicates.count_by_document(index.doc_starts, shared_across_documents(index)[0], length, counts)
     return counts / np.maximum(1, np.diff(index.doc_starts))
@@ -124,16 +141,17 @@ def near_duplicates(
 
     Notes
     -----
-    O(N · (1 + lengths)) time.
+    O(N · (2 + lengths)) time, and 255 tokens compared at each document's end.
     """
+    for length in (*lengths, top_length):
+        check_whole(length, "length", 1)
     wanted = np.array(sorted(set(lengths)), np.int64)
     for length in (*wanted.tolist(), top_length):
         if not 1 <= length <= LONGEST:
             raise QueryError(f"length {length} is outside of 1 .. {LONGEST}, the lengths that the index can tell apart")
     if wanted.size == 0:
         raise QueryError("there is no length to count: name at least one, 64 for example")
-    if top < 0:
-        raise QueryError(f"top {top} is negative: name 0 or more documents")
+    check_whole(top, "top", 0)
     shared, partner = shared_across_documents(index)
     histogram = np.zeros(256, np.int64)
     duplicates.count_shared(shared, histogram)
@@ -145,7 +163,7 @@ def near_duplicates(
     return NearDuplicates(
         wanted,
         at_least[wanted],
-        duplicates.count_covered(shared, wanted),
+        _covered(index, wanted),
         histogram,
         top_length,
         np.stack([first, counts[first], np.diff(index.doc_starts)[first]], axis=1),

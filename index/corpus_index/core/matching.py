@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import rows, walk
 from corpus_index.core.answers import DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
+from corpus_index.core.checks import as_array, as_starts, check_match_options, check_whole
 from corpus_index.core.derived import LANES, Derived
 from corpus_index.errors import QueryError
 
@@ -47,8 +48,7 @@ class Matcher(Derived):
         length = _context(ngram, self.vocab_size).size
         lo, hi, ends = self._ranks_of(ngram)
         if limit is not None:
-            if limit < 0:
-                raise QueryError(f"limit {limit} is negative")
+            check_whole(limit, "limit", 0, most=2**62, none="all")
             hi = min(hi, lo + limit)
             ends = ends[: limit - (hi - lo)]
         order = self.array("order")
@@ -59,7 +59,7 @@ class Matcher(Derived):
 
     def document_of(self, positions: ArrayLike) -> np.ndarray:
         """The number of the document that holds each corpus position: int64, the shape of positions."""
-        places = np.asarray(positions)
+        places = as_array(positions, "positions")
         if places.dtype.kind not in "ui" and places.size:
             raise QueryError(f"positions must be integers, not {places.dtype}")
         if places.size and (int(places.min()) < 0 or int(places.max()) >= self.num_tokens):
@@ -104,7 +104,7 @@ class Matcher(Derived):
         """
         ids = _context(context, self.vocab_size)
         if ids.size == 0:
-            _check_options(min_count, max_order)
+            check_match_options(min_count, max_order)
             whole_start = starts_document and self.num_starts >= min_count and max_order != 0
             hi = self.num_starts if whole_start else self.num_tokens
             match = Match(np.zeros((1, 1), np.int64), np.full((1, 1), hi), np.zeros((1, 1), np.int32))
@@ -229,8 +229,8 @@ class Matcher(Derived):
     ) -> tuple[Match, np.ndarray]:
         """`match`, and the depth of each match, (B, T) int32: match_len, plus 1 where the start matched too."""
         ids = self._batch(input_ids)
-        _check_options(min_count, max_order)
-        starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1]).copy()
+        check_match_options(min_count, max_order)
+        starts = as_starts(starts_document, ids.shape[0])
         lo, hi = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
         depth, match_len = np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32)
         walk.match_rows(
@@ -321,18 +321,24 @@ class Matcher(Derived):
     # helpers
 
     def _end_symbol(self) -> int:
+        """The symbol that resets a context in `_batch`'s rows; −1: none. One of its own where the corpus lacks it."""
         if self.end_of_document is None:
             return -1
         symbol = int(self.symbols_of(np.array([self.end_of_document], np.int64))[0])
-        return symbol if symbol < self.num_symbols else -1
+        return symbol if symbol < self.num_symbols else self.num_symbols + 1
 
     def _batch(self, input_ids: ArrayLike) -> np.ndarray:
-        ids = np.asarray(input_ids)
+        ids = as_array(input_ids, "input_ids")
         if ids.ndim == 1:
             ids = ids[None]
         if ids.ndim != 2:
             raise QueryError(f"input_ids must have the shape (B, T) or (T,), not {ids.shape}")
-        return np.ascontiguousarray(self.symbols_of(_checked(ids, self.vocab_size)))
+        ids = _checked(ids, self.vocab_size)
+        symbols = np.ascontiguousarray(self.symbols_of(ids))
+        end = self._end_symbol()
+        if end > self.num_symbols:
+            symbols[ids == self.end_of_document] = end
+        return symbols
 
     def _ranks_of(self, ngram: ArrayLike) -> tuple[int, int, np.ndarray]:
         """Ranks lo, hi whose contexts end in the n-gram, and the ranks that its other occurrences end at.
@@ -367,7 +373,7 @@ class Matcher(Derived):
 
 
 def _context(context: ArrayLike, vocab_size: int) -> np.ndarray:
-    ids = np.asarray(context)
+    ids = as_array(context, "a context")
     if ids.size == 0:
         return np.empty(0, np.int64)
     if ids.ndim != 1:
@@ -385,10 +391,3 @@ def _checked(ids: np.ndarray, vocab_size: int) -> np.ndarray:
             f"token id {bad} is outside of the index's vocabulary 0 .. {vocab_size - 1}: is this the index's tokenizer?"
         )
     return ids
-
-
-def _check_options(min_count: int, max_order: int | None) -> None:
-    if min_count < 1:
-        raise QueryError(f"min_count {min_count} must be at least 1")
-    if max_order is not None and max_order < 0:
-        raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")

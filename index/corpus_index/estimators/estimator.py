@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels.exclusion_sums import CLASSES
+from corpus_index.core.checks import check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import kept
 from corpus_index.estimators.counts_of_counts import MOST_ORDERS
-from corpus_index.estimators.registry import ESTIMATORS, REGISTRY, Row, Summary
+from corpus_index.estimators.registry import ESTIMATORS, PARAMETERS, REGISTRY, Row, Summary
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,10 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     """
     if name not in REGISTRY:
         raise QueryError(f"there is no estimator {name!r}: {nearest(name, ESTIMATORS)}")
-    if max_order is not None and max_order < 0:
-        raise QueryError(f"max_order {max_order} must be 0 or more (None: no bound)")
+    check_whole(max_order, "max_order", 0, none="no bound")
+    for key in parameters:
+        if key not in PARAMETERS:
+            raise QueryError(f"an estimator has no {key!r}: {nearest(key, PARAMETERS)}")
     estimator = Estimator(name, max_order, **parameters)
     if estimator.convention not in ("plain", "kenlm"):
         raise QueryError(f"convention {estimator.convention!r} is unknown: choose 'plain' or 'kenlm'")

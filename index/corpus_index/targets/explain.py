@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
 from corpus_index._kernels.rules import AUTO, LEAST_MASS, PITMAN_YOR, weigh
+from corpus_index.core.checks import check_whole
 from corpus_index.core.matching import Matcher
-from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 
@@ -121,8 +121,7 @@ def explain(
     >>> answer.token_ids.tolist(), answer.probs.round(3).tolist(), answer.contributions.round(3).tolist()
     ([1, 3], [0.422, 0.359], [[0.172, 0.25], [0.109, 0.25]])
     """
-    if top < 1:
-        raise QueryError(f"top {top} must be at least 1")
+    check_whole(top, "top", 1)
     made = fitted(index, estimator, max_order)
     levels = _levels(index, context, made.max_order, starts_document)
     parts = _excluding(index, made, levels) if made.excludes else _interpolated(index, made, levels)

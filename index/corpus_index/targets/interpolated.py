@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import flatten
 from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import GoneRows
+from corpus_index.core.checks import check_seed, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.core.scratch import MOST_LEVELS
 from corpus_index.errors import QueryError
@@ -21,6 +22,8 @@ from corpus_index.targets.request import Asked
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 _OWN_KINDS = 4
+_ROOM = 1 << 20  # pairs at a time
+_MOST_DRAWS = 1 << 28  # at once, of all positions
 
 
 class _Pairs:
@@ -83,9 +86,10 @@ def smoothed_targets(
     top_p : float
         Below 1: of these only the likeliest, as many as it takes for an explicit mass of top_p.
     shortlist : int or None
-        Of a heavy context (more than `light` occurrences), only the so many likeliest tokens of its smoothed
-        distribution (and the one that follows) are made explicit; the rest of its mass goes to the base and is reported
-        as cut. The lists are made at a context's first use and kept. None: whole rows, as slow as they are long.
+        Of a heavy context (more than `light` occurrences), only that many of the likeliest tokens of its smoothed
+        distribution (and the one that follows) are made explicit, but at least top_k; the rest of its mass goes to the
+        base and is reported as cut. The lists are made at a context's first use and kept. None: whole rows, as slow as
+        they are long; likewise where top_k is the whole vocabulary, whose targets are exact.
         Estimators with exclusion always read whole rows.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
@@ -109,12 +113,10 @@ def smoothed_targets(
     -----
     O(rows of the chain) time a position.
     """
-    if top_k < 1:
-        raise QueryError(f"top_k {top_k} must be at least 1")
+    check_whole(top_k, "top_k", 1)
     if not 0 < top_p <= 1:
         raise QueryError(f"top_p {top_p} must be above 0 and at most 1")
-    if shortlist is not None and shortlist < 1:
-        raise QueryError(f"shortlist {shortlist} must be at least 1 (None: whole rows)")
+    check_whole(shortlist, "shortlist", 1, most=2**62, none="whole rows")
     group = "documents" if leave_out == "document" else "targets"
     compile_beside(group, [flatten.flat_targets], wide=index.array("next_tokens").itemsize > 2)
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
@@ -122,24 +124,30 @@ def smoothed_targets(
         return exclusion_targets(asked, top_k, top_p)
     nodes, memory = asked.heavy, index.thread_memory
     top_k = min(top_k, index.num_symbols)
+    if shortlist is not None:  # a shorter one would be the bound instead of top_k
+        shortlist = None if top_k == index.num_symbols else max(min(shortlist, index.num_symbols), top_k)
+    step = max(1, _ROOM // top_k)
     size = asked.labels.size
     offsets = np.zeros(size + 1, np.int64)
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
     match_len, context_count = np.empty(size, np.int32), np.empty(size, np.int64)
     work, pairs = memory.work_of(index.num_symbols), _Pairs(size * min(top_k, 64) + 1)
     for part, begin, end in asked.chunks():
-        pairs.make_room((end - begin) * top_k + 1)
-        outputs = (offsets[begin : end + 1], pairs.symbols, pairs.probs, rest[begin:end], cut[begin:end])
-        options = (asked.labels[begin:end], asked.leaves, top_k, top_p, 0, end - begin, pairs.used)
-        if shortlist is None:
-            dense = memory.dense_of(index.num_symbols)
-            pairs.used = flatten.whole_targets(nodes, part, asked.gone, *dense, work, *options, *outputs)
-        else:
-            lists = memory.lists_of(asked.estimator, asked.kinds, nodes, shortlist)
-            ancestors = memory.ancestors_of(nodes)
-            pairs.used = flatten.flat_targets(
-                asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options, *outputs
-            )
+        labels, outputs = asked.labels[begin:end], (rest[begin:end], cut[begin:end])
+        for first in range(0, end - begin, step):
+            stop = min(first + step, end - begin)
+            pairs.make_room((stop - first) * top_k + 1)
+            options = (labels, asked.leaves, top_k, top_p, first, stop, pairs.used, offsets[begin : end + 1])
+            arrays = (pairs.symbols, pairs.probs, *outputs)
+            if shortlist is None:
+                dense = memory.dense_of(index.num_symbols)
+                pairs.used = flatten.whole_targets(nodes, part, asked.gone, *dense, work, *options, *arrays)
+            else:
+                lists = memory.lists_of(asked.estimator, asked.kinds, nodes, shortlist)
+                ancestors = memory.ancestors_of(nodes)
+                pairs.used = flatten.flat_targets(
+                    asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options, *arrays
+                )
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     return SparseTargets(
         offsets,
@@ -182,12 +190,17 @@ def sampled_targets(
     -----
     O(whole rows of the chain) time a position.
     """
-    if draws < 1:
-        raise QueryError(f"draws {draws} must be at least 1")
+    check_whole(draws, "draws", 1)
+    check_seed(seed)
     asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions)
+    size, memory = asked.labels.size, index.thread_memory
+    if draws * size > _MOST_DRAWS:
+        raise QueryError(
+            f"{draws:,} draws at {size:,} positions are too many at once: ask for at most "
+            f"{_MOST_DRAWS // max(1, size):,} draws, or for fewer positions"
+        )
     if asked.estimator.excludes:
         return exclusion_samples(asked, draws, seed)
-    size, memory = asked.labels.size, index.thread_memory
     generator = np.random.default_rng(seed)
     base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
     offsets, match_len = np.zeros(size + 1, np.int64), np.empty(size, np.int32)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import measures as kernel
+from corpus_index.core.checks import as_array, as_starts
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.targets.interpolated import mixed_targets, row_table
@@ -74,8 +75,8 @@ def measure(
     ([2, 1], [0.781, 0.422], [0.74, 1.178])
     """
     made = fitted(index, estimator, max_order)
-    ids = np.atleast_2d(np.asarray(input_ids))
-    starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1])
+    ids = np.atleast_2d(as_array(input_ids, "input_ids"))
+    starts = as_starts(starts_document, ids.shape[0])
     base = base_distribution(index, made)
     logs = base.astype(np.float64)
     logs *= np.log(logs, out=np.zeros(logs.size), where=logs > 0)

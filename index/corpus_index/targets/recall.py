@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import chains
 from corpus_index._kernels import recall as kernel
+from corpus_index.core.checks import as_array
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator
@@ -214,7 +215,7 @@ def _fit_weights(index: Matcher, made: Estimator) -> dict[str, Any]:
 
 def _rows(index: Matcher, input_ids: ArrayLike) -> np.ndarray:
     """Rows of ids (B, T), int64, below V."""
-    rows = np.atleast_2d(np.asarray(input_ids))
+    rows = np.atleast_2d(as_array(input_ids, "input_ids"))
     if rows.ndim != 2 or rows.dtype.kind not in "ui":
         raise QueryError(f"input_ids must be integers of shape (B, T) or (T,), not {rows.dtype} of shape {rows.shape}")
     rows = np.ascontiguousarray(rows.astype(np.int64))

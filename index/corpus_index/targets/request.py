@@ -15,6 +15,7 @@ from corpus_index._kernels import mixed
 from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.core.answers import Match
+from corpus_index.core.checks import as_array, as_starts
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators.estimator import Estimator
@@ -64,7 +65,7 @@ class Asked:
         self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
         if leave_out is not None and made.uses_left_counts:
             held = np.arange(1, ids.shape[1] + 1)[-depths.shape[1] :]
-            starts = np.broadcast_to(np.asarray(starts_document, np.bool_), ids.shape[:1])
+            starts = as_starts(starts_document, ids.shape[0])
             whole = (depths == held) & ~starts[:, None]
             self.started[whole.reshape(-1) & (self.started == 0)] = WHOLE
         self.heavy = index.heavy_nodes(made.uses_left_counts)
@@ -204,7 +205,7 @@ def _base(index: Matcher, estimator: Estimator) -> BaseArrays:
         return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
     smooth = 0 if estimator.row.base == "counts" else int((unigrams > 0).sum())
     pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
-    return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 0.0)
+    return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 1.0 / index.vocab_size)
 
 
 def _labelled(
@@ -213,14 +214,17 @@ def _labelled(
     """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""
     if leave_out not in LEAVE_OUT:
         raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
-    ids = np.atleast_2d(np.asarray(input_ids))
+    ids = np.atleast_2d(as_array(input_ids, "input_ids"))
     if next_ids is None:
         if leave_out is not None:
             raise QueryError(
                 f"leave_out={leave_out!r} needs next_ids: the token that follows each position (−1: unknown)"
             )
         return ids, np.full(ids.size, -1, np.int64)
-    labels = np.atleast_2d(np.asarray(next_ids)).astype(np.int64).reshape(-1)
+    following = as_array(next_ids, "next_ids")
+    if following.size and following.dtype.kind not in "ui":
+        raise QueryError(f"next_ids must be integers, not {following.dtype}")
+    labels = following.astype(np.int64).reshape(-1)
     if labels.size != ids.size:
         raise QueryError(f"next_ids must have the shape of input_ids {ids.shape}, not {np.shape(next_ids)}")
     if labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < index.vocab_size:

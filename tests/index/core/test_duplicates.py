@@ -32,12 +32,15 @@ def naive_shared(documents: list[list[int]]) -> list[dict[int, int]]:
     return answer
 
 
-def naive_covered(documents: list[list[int]], shared: list[int], length: int) -> int:
-    """Tokens in a passage of at least that length that another document holds (before a position)."""
+def naive_covered(documents: list[list[int]], length: int) -> int:
+    """Tokens of runs of that length that another document holds as well."""
     covered = set()
-    for position, tokens in enumerate(shared):
-        if tokens >= length:
-            covered |= set(range(position - tokens, position))
+    for d, document in enumerate(documents):
+        for begin in range(len(document) - length + 1):
+            run = document[begin : begin + length]
+            others = [other for number, other in enumerate(documents) if number != d]
+            if any(other[at : at + length] == run for other in others for at in range(len(other) - length + 1)):
+                covered |= {(d, place) for place in range(begin, begin + length)}
     return len(covered)
 
 
@@ -58,7 +61,7 @@ def test_equals_the_comparison_of_all_positions(
     wanted = sorted(set(lengths))
     assert actual.lengths.tolist() == wanted
     assert actual.positions.tolist() == [sum(one >= length for one in longest) for length in wanted]
-    assert actual.tokens.tolist() == [naive_covered(documents, longest, length) for length in wanted]
+    assert actual.tokens.tolist() == [naive_covered(documents, length) for length in wanted]
     assert actual.histogram.tolist() == [longest.count(length) for length in range(256)]
 
     of = [d for d, document in enumerate(documents) for _ in document]
@@ -82,10 +85,19 @@ def test_a_document_that_is_there_twice(make_index: Callable[..., Any]) -> None:
     index = make_index([text, [51] * 9, text], 52)
     actual = near_duplicates(index, (64, 255), top_length=64)
     assert actual.positions.tolist() == [2 * (400 - 64), 2 * (400 - 255)]
-    assert actual.tokens.tolist() == [2 * 399, 2 * 399]  # what nothing follows, the last token, is no context
+    assert actual.tokens.tolist() == [2 * 400, 2 * 400]
     assert actual.histogram[255] == 2 * (400 - 255)
     assert actual.documents.tolist() == [[0, 336, 400], [2, 336, 400]]
     assert actual.pairs.tolist() == [[0, 2, 336], [2, 0, 336]]
+
+
+@pytest.mark.parametrize("size", [64, 100])
+def test_a_passage_that_ends_with_its_document_counts_to_the_end(make_index: Callable[..., Any], size: int) -> None:
+    copy = np.random.default_rng(1).integers(0, 900, size).tolist()
+    index = make_index([copy, copy], 900)
+    assert near_duplicates(index, [64]).tokens.tolist() == [2 * size]
+    other = make_index([[*copy, 7, 8], [5, *copy]], 900)  # at the end of one of them only
+    assert near_duplicates(other, [64]).tokens.tolist() == [2 * size]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +107,7 @@ def test_a_document_that_is_there_twice(make_index: Callable[..., Any]) -> None:
         ({"lengths": [256]}, "length 256 is outside of 1 .. 255"),
         ({"top_length": 300}, "length 300 is outside"),
         ({"lengths": []}, "no length to count"),
-        ({"top": -1}, "top -1 is negative"),
+        ({"top": -1}, "top -1 must be 0 or more"),
     ],
 )
 def test_wrong_options(make_index: Callable[..., Any], options: dict[str, Any], sentence: str) -> None:
