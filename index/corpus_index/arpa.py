@@ -76,7 +76,7 @@ def write_arpa(
     Notes
     -----
     Special words, as KenLM has them. The end-of-document token is </s>, whatever it is called; an index without one has
-    </s> too, since readers ask for it, with nothing (−99). <s> has a probability of 1, which nobody asks for, and its
+    </s> too, since readers ask for it, with nothing (−99). <s> has a probability of 1, which no reader uses, and its
     backoff weight. <unk> stands for the ids that the corpus lacks: with convention="kenlm" for all of them together,
     which makes the file that lmplz makes; else for any one of them, so that KenLM gives each of them what the index
     gives it, and the listed probabilities sum to less than 1. With max_order 0 the file is of order 1, which KenLM

@@ -25,7 +25,7 @@ from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 class CorpusIndex(Matcher):
     """An index on disk, opened for reading; make one with `build_index` or `CorpusIndex.open`.
 
-    A context manager; `close` lets go of the files. Pickles as its path, so that workers open their own map. Counting
+    A context manager; `close` closes the files. Pickles as its path, so that workers open their own map. Counting
     is inherited: `count`, `positions`, `document_of`, `next_tokens`, `match`, `next_tokens_batch`, `rows_of`,
     `documents_of`, and `tokens`, `doc_starts`, `document`, `document_names`, `attachment`, `size_bytes`.
 

@@ -41,7 +41,7 @@ def as_array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except (ValueError, OverflowError) as error:
-        raise QueryError(f"{name} must be an array, with rows of one length: this is none ({error})") from None
+        raise QueryError(f"{name} must be an array, with rows of one length ({error})") from None
 
 
 def as_starts(starts_document: bool | ArrayLike, num_rows: int) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Where contexts occur: counts, positions, continuations and longest matches, for one context or a whole batch.
 
+In the field's words: backward search and matching statistics, by LF steps over the Burrows–Wheeler transform of the
+reversed text. index/README.md names the arrays.
+
 Naively: scan the corpus for each question. Here: every token of a context is one step through the context order (see
 `_kernels/walk.py`), so a question costs a step a token, whatever the number of occurrences. One query is a batch of
 one. The kernels release the GIL.
@@ -281,7 +284,15 @@ class Matcher(Derived):
         )
 
     def rows_of_nodes(self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> NodeRows:
-        """The continuation rows of Q nodes given flat: ranges of ranks, and the symbols each shares (or one less)."""
+        """The continuation rows of Q nodes.
+
+        Parameters
+        ----------
+        lo, hi : ndarrays of shape (Q,), int64
+            Ranges of ranks.
+        depth : ndarray of shape (Q,), int
+            The symbols that each range shares: its depth, or match_len, which leaves the start symbol out.
+        """
         width = hi - lo
         capacity = int(np.minimum(width, self.light).sum())
         deep = depth >= self.deepest  # the rows of such contexts are not stored: all their ranks are read
@@ -359,8 +370,8 @@ class Matcher(Derived):
             ends = none[2]
             if last:
                 keys = np.array([lo, hi], np.uint64) | (np.uint64(symbol) << np.uint64(32))
-                a, e = np.searchsorted(array("endings"), keys)
-                ends = (array("endings")[a:e] & np.uint64(2**32 - 1)).astype(np.int64)
+                first, stop = np.searchsorted(array("endings"), keys)
+                ends = (array("endings")[first:stop] & np.uint64(2**32 - 1)).astype(np.int64)
             if table[symbol, 0] == table[symbol + 1, 0]:
                 lo = hi = 0
             else:

@@ -42,7 +42,7 @@ class ThreadMemory(threading.local):
         return self.scratch
 
     def mixed_of(self, positions: int, pairs: int, refs: int) -> Mixed:
-        """Room for targets in mixed form, at least so much."""
+        """Room for targets in mixed form, at least that much."""
         if self.mixed is None or positions > self.mixed.rest.size:
             self.mixed = Mixed.empty(positions)
         if pairs > self.mixed.pair_tokens.size:
@@ -81,7 +81,7 @@ class ThreadMemory(threading.local):
         return self.dense
 
     def lists_of(self, owner: object, kinds: int, nodes: HeavyNodes, size: int) -> Shortlists:
-        """The shortlists of an estimator, their owner, which reads so many kinds of counts; another one's are freed."""
+        """The shortlists of an estimator, the owner, which reads `kinds` kinds of counts; another owner's are freed."""
         if self.lists is None or self.lists[0] is not owner or self.lists[1] != size:
             num_rows = nodes.offsets.size - 1
             usual, longest = (HEADER + size * (1 + kinds * levels) for levels in (3, MOST_LEVELS))

@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,19 @@ from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import kept
 from corpus_index.estimators.counts_of_counts import MOST_ORDERS
 from corpus_index.estimators.registry import ESTIMATORS, PARAMETERS, REGISTRY, Row, Summary
+
+
+class Counted(Protocol):
+    """What a base distribution is made of: an index, or the sums of several (`weighing.Root`)."""
+
+    @property
+    def symbol_counts(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def left_counts(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def num_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def vocab_size(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ class Estimator:
         """What was fitted, for people: column heads, and a line for each order, its number first."""
         return self.row.summary(self)
 
-    def base(self, index: Matcher) -> np.ndarray:
+    def base(self, index: Counted) -> np.ndarray:
         """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
 
         Estimators that use left counts: the unigrams' left extensions, discounted, over the uniform distribution. mle:
@@ -127,7 +140,7 @@ class Estimator:
         seen = np.append(index.symbol_counts > 0, False)
         return np.where(seen, np.append((counts - cuts) / total, 0.0) + rest, rest / unseen)
 
-    def root(self, index: Matcher) -> tuple[np.ndarray, np.ndarray, float]:
+    def root(self, index: Counted) -> tuple[np.ndarray, np.ndarray, float]:
         """Kneser–Ney's counts of the empty context and their cuts, by symbol, and the uniform probability below."""
         counts = index.symbol_counts
         words = index.vocab_size

@@ -24,7 +24,7 @@ from corpus_index.core.matching import Matcher
 _POSITIONS = 200_000
 _WALKED = 6_000_000  # tokens of the documents that the positions come from, unless one document is longer
 _FEW_DOCUMENTS = 16
-_PASSAGE, _MOST_COPIED = 50, 0.05  # a document with a larger share of positions after so many copied tokens is a copy
+_PASSAGE, _MOST_COPIED = 50, 0.05  # a document with a larger share of positions after that many copied tokens is a copy
 _BLOCKS = 64  # of a corpus of few documents
 _ROOM = 1 << 21  # nodes at a time
 
@@ -79,7 +79,7 @@ def leave_documents_out(
     positions : int
         How many, drawn evenly from the drawn documents.
     walked : int
-        Documents are drawn until they hold so many tokens.
+        Documents are drawn until they hold that many tokens.
     seed : int
 
     Returns
@@ -101,8 +101,8 @@ def leave_documents_out(
     own_ranks = ranks[chosen]
     corpus_positions = begins[units] + chosen - offsets[units]
     known = corpus_positions - index.doc_starts[index.document_of(corpus_positions)] + 1
-    for a, e in pairwise(offsets):
-        ranks[a:e].sort()
+    for lo, hi in pairwise(offsets):
+        ranks[lo:hi].sort()
     labels = index.array("next_tokens")[own_ranks].astype(np.int64)
     lo, hi, depths = (np.zeros(chosen.size, np.int64) for _ in range(3))
     arrays = index.kernel_arrays()
@@ -145,7 +145,7 @@ def _units(
     begins = starts[drawn].astype(np.int64)
     if by_blocks:
         block = max(1, index.num_tokens // _BLOCKS)
-        cuts = [np.append(np.arange(a, e, block), e) for a, e in pairwise(offsets.tolist())]
+        cuts = [np.append(np.arange(lo, hi, block), hi) for lo, hi in pairwise(offsets.tolist())]
         begins = np.concatenate([begin + cut[:-1] - cut[0] for begin, cut in zip(begins, cuts, strict=True)])
         offsets = np.append(np.concatenate([cut[:-1] for cut in cuts]), ranks.size)
     return begins, offsets, ranks
@@ -228,8 +228,8 @@ def _roots(
         whole = np.bincount(np.minimum(counts, 3), minlength=4)[1:]
         out = np.zeros((labels.size, 5), np.int64)
         for unit in np.unique(units).tolist():
-            a, e = token_offsets[unit : unit + 2]
-            held, less = tokens[a:e], lost[a:e]
+            lo, hi = token_offsets[unit : unit + 2]
+            held, less = tokens[lo:hi], lost[lo:hi]
             if not left:
                 less = np.bincount(
                     np.searchsorted(held, following[offsets[unit] : offsets[unit + 1]]), minlength=held.size

@@ -32,7 +32,7 @@ def resolve_estimator(spec: EstimatorLike, index: Matcher, max_order: int | None
     ----------
     spec : str, path, mapping or Estimator
         A name of `ESTIMATORS`; a file that `Estimator.save` (or `corpus-teacher teacher fit`) wrote; a table with
-        "name" and, as it likes, "max_order" ("none": no bound), "convention", "alpha", "k", "discounts", "strengths"
+        "name" and, optionally, "max_order" ("none": no bound), "convention", "alpha", "k", "discounts", "strengths"
         and "ratios", the last three a number for all orders, or a list with a number or a list for each; or the object.
     index : Matcher
         What it is to be used on.
@@ -61,7 +61,7 @@ def resolve_estimator(spec: EstimatorLike, index: Matcher, max_order: int | None
     if isinstance(spec, Mapping):
         return _from_table(spec, max_order)
     if not isinstance(spec, (str, os.PathLike)):
-        raise QueryError(f"estimator {spec!r} is none: give a name, a file, a table or an Estimator")
+        raise QueryError(f"estimator {spec!r} names no estimator: give a name, a file, a table or an Estimator")
     if names_a_file(spec):
         return load_estimator(spec, index)
     return make_estimator(str(spec), max_order)

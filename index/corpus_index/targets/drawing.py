@@ -12,7 +12,7 @@ from corpus_index.core.checks import check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike
-from corpus_index.targets.request import Asked
+from corpus_index.targets.request import Request
 from corpus_index.targets.types import SparseTargets
 
 
@@ -74,21 +74,28 @@ def draw_tokens(
     -----
     Time of mixed targets, and O(entries of one row) for a draw that falls on it.
     """
-    asked = Asked(index, input_ids, None, estimator, max_order, None, starts_document, None, only_last=True)
-    if asked.estimator.excludes:
-        raise QueryError(f"estimator {asked.estimator.name!r} is no mixture: draw from its smoothed_targets")
-    size = asked.labels.size
+    request = Request(
+        index,
+        input_ids,
+        estimator=estimator,
+        max_order=max_order,
+        starts_document=starts_document,
+        only_last=True,
+    )
+    if request.estimator.excludes:
+        raise QueryError(f"estimator {request.estimator.name!r} is no mixture: draw from its smoothed_targets")
+    size = request.labels.size
     chances = generator.random((2, size))
     symbols, match_len, context_count = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int64)
-    cumulative = np.cumsum(asked.base_distribution, dtype=np.float64)
-    for part, begin, end in asked.chunks():
-        drawing.draw_exactly(asked.heavy, part, 1.0, chances[0, begin:end], symbols[begin:end])
+    cumulative = np.cumsum(request.base_distribution, dtype=np.float64)
+    for part, begin, end in request.chunks():
+        drawing.draw_exactly(request.heavy, part, 1.0, chances[0, begin:end], symbols[begin:end])
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     from_base = symbols < 0
     tokens = index.ids_of(np.maximum(symbols, 0)).astype(np.int64)
     places = np.searchsorted(cumulative, chances[1, from_base] * cumulative[-1], side="right")
     tokens[from_base] = np.minimum(places, cumulative.size - 1)
-    return Drawn(tokens, match_len, asked.counted(context_count))
+    return Drawn(tokens, match_len, request.counted(context_count))
 
 
 def sorted_base(base: np.ndarray, power: float = 1.0) -> SortedBase:

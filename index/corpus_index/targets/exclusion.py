@@ -19,7 +19,7 @@ from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import CLASSES, ExclusionArrays, ExclusionScratch
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.estimator import Estimator, make_estimator
-from corpus_index.targets.request import Asked
+from corpus_index.targets.request import Request
 from corpus_index.targets.types import SparseTargets
 
 _CHUNK = 1 << 13  # positions at a time
@@ -28,16 +28,16 @@ _MEMO = 4096  # stored rows whose sums without a document are remembered
 _AHEAD = 8
 
 
-def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> SparseTargets:
+def exclusion_targets(request: Request, top_k: int, top_p: float = 1.0) -> SparseTargets:
     """The targets of a batch.
 
     Notes
     -----
     O(whole rows of the chain) time a position. cut_mass is the mass of the tokens that were cut.
     """
-    index = asked.index
+    index = request.index
     top_k = min(top_k, index.num_symbols)
-    size = asked.lo.size
+    size = request.lo.size
     whole = Flat(
         np.zeros(size + 1, np.int64),
         np.empty(0, np.int64),
@@ -58,7 +58,7 @@ def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> SparseTar
             np.empty(room, np.float32),
             *(array[begin:end] for array in whole[3:]),
         )
-        done = _fill(asked, begin, end, part, top_k, top_p)
+        done = _fill(request, begin, end, part, top_k, top_p)
         used = int(part.offsets[done])
         whole.offsets[begin + 1 : begin + done + 1] = whole.offsets[begin] + part.offsets[1 : done + 1]
         tokens.append(index.ids_of(part.tokens[:used]).astype(np.int64))
@@ -69,19 +69,19 @@ def exclusion_targets(asked: Asked, top_k: int, top_p: float = 1.0) -> SparseTar
         np.concatenate(tokens),
         np.concatenate(probs),
         whole.rest,
-        asked.base_distribution,
+        request.base_distribution,
         whole.match_len,
-        asked.counted(whole.context_count),
+        request.counted(whole.context_count),
         whole.cut,
     )
 
 
-def exclusion_samples(asked: Asked, draws: int, seed: int) -> SparseTargets:
+def exclusion_samples(request: Request, draws: int, seed: int) -> SparseTargets:
     """Each token's share of `draws` draws from the exact targets; see `interpolated.sampled_targets`.
 
     O(whole rows of the chain + V) time a position.
     """
-    whole = exclusion_targets(asked, asked.index.num_symbols)
+    whole = exclusion_targets(request, request.index.num_symbols)
     generator, base = np.random.default_rng(seed), whole.base.astype(np.float64)
     offsets = np.zeros(whole.rest.size + 1, np.int64)
     tokens, probs = [whole.token_ids[:0]], [whole.probs[:0]]
@@ -109,16 +109,16 @@ def exclusion_samples(asked: Asked, draws: int, seed: int) -> SparseTargets:
     )
 
 
-def exclusion_probabilities(asked: Asked, *, raw: bool = False) -> np.ndarray:
+def exclusion_probabilities(request: Request, *, raw: bool = False) -> np.ndarray:
     """The labels' probabilities, or scores of stupid backoff: shape (Q,), float64; 0 where a label is unknown.
 
     O(ranks of the contexts with few occurrences, contexts of the chain) time a position: no stored row is read.
     """
-    size, nothing = asked.lo.size, np.empty(0, np.int64)
+    size, nothing = request.lo.size, np.empty(0, np.int64)
     answer = np.empty(size, np.float64)
     ignored = np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.int64)
     part = Flat(nothing, nothing, np.empty(0, np.float32), answer, *ignored)
-    _fill(asked, 0, size, part, 1, 1.0, raw)
+    _fill(request, 0, size, part, 1, 1.0, raw)
     return answer
 
 
@@ -164,9 +164,19 @@ def backoff_scores(
     Brants et al. start at the full context, which multiplies all scores of a position by the same power of α.
     """
     estimator = make_estimator("stupid-backoff", max_order, alpha=alpha)
-    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
-    scores = exclusion_probabilities(asked, raw=True)
-    scores[asked.labels < 0] = np.nan
+    request = Request(
+        index,
+        input_ids,
+        next_ids,
+        estimator=estimator,
+        max_order=max_order,
+        leave_out=leave_out,
+        starts_document=starts_document,
+        positions=positions,
+        unseen=True,
+    )
+    scores = exclusion_probabilities(request, raw=True)
+    scores[request.labels < 0] = np.nan
     return scores
 
 
@@ -177,9 +187,9 @@ def added_count(estimator: Estimator, index: Matcher) -> float:
     return int((index.symbol_counts > 0).sum()) / index.vocab_size
 
 
-def _fill(asked: Asked, begin: int, end: int, out: Flat, top_k: int, top_p: float, raw: bool = False) -> int:
+def _fill(request: Request, begin: int, end: int, out: Flat, top_k: int, top_p: float, raw: bool = False) -> int:
     """Fill the targets of positions begin … end − 1; returns how many there was room for."""
-    index, estimator = asked.index, asked.estimator
+    index, estimator = request.index, request.estimator
     occurrences = index.symbol_counts
     uniform = estimator.row.base == "uniform" and estimator.max_order != 0
     ratios = np.ones((max(1, len(estimator.ratios)), CLASSES), np.float64)
@@ -205,14 +215,14 @@ def _fill(asked: Asked, begin: int, end: int, out: Flat, top_k: int, top_p: floa
             index.kernel_arrays(),
             index.array("next_tokens"),
             arrays,
-            asked.heavy,
-            asked.lo[begin:end],
-            asked.hi[begin:end],
-            asked.depth[begin:end],
-            asked.started[begin:end],
-            asked.labels[begin:end],
-            asked.leaves,
-            asked.documents._replace(of=asked.documents.of[begin:end]),
+            request.heavy,
+            request.lo[begin:end],
+            request.hi[begin:end],
+            request.depth[begin:end],
+            request.started[begin:end],
+            request.labels[begin:end],
+            request.leaves_out,
+            request.documents._replace(of=request.documents.of[begin:end]),
             _scratch(index),
             top_k,
             top_p,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels.nodes import CAP, shared_by_ranks
 from corpus_index._kernels.rules import AUTO, LEAST_MASS, PITMAN_YOR, weigh
+from corpus_index.core.chains import left_extensions
 from corpus_index.core.checks import check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.estimator import Estimator
@@ -198,7 +198,7 @@ def _interpolated(index: Matcher, estimator: Estimator, levels: list[_Level]) ->
             continue
         whole = level is levels[-1] and ((estimator.max_order is None and not branching) or level.from_start)
         if estimator.uses_left_counts and level.order != estimator.max_order and not whole:
-            counts = _left_extensions(index, level)
+            counts = left_extensions(index, level.lo, level.hi, level.order)
         ones, twos = int((counts == 1).sum()), int((counts == 2).sum())
         more = counts.size - ones - twos
         *cuts, scale, passed = weigh(
@@ -207,21 +207,6 @@ def _interpolated(index: Matcher, estimator: Estimator, levels: list[_Level]) ->
         parts.append((level.ids, reaching * scale * (counts - np.array(cuts)[np.minimum(counts, 3) - 1])))
         reaching *= passed
     return [(np.arange(index.vocab_size), reaching * _base(index, estimator)), *reversed(parts)]
-
-
-def _left_extensions(index: Matcher, level: _Level) -> np.ndarray:
-    """After how many distinct symbols each continuation stands: the runs of ranks that share one symbol more."""
-    ranks = np.arange(level.lo, level.hi)
-    shared = index.array("common")[level.lo : level.hi].astype(np.int64)
-    if level.order >= CAP:
-        text = index.kernel_arrays().text
-        for r in np.flatnonzero(shared[1:] == CAP) + 1:
-            shared[r] = shared_by_ranks(text, ranks[r - 1], ranks[r])
-    shared[0] = level.order + 1
-    runs = np.cumsum(shared == level.order)
-    symbols = index.array("next_tokens")[level.lo : level.hi].astype(np.int64)
-    distinct = np.unique(runs * index.num_symbols + symbols) % index.num_symbols
-    return np.unique(distinct, return_counts=True)[1]
 
 
 def _excluding(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:

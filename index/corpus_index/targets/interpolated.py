@@ -18,7 +18,7 @@ from corpus_index.core.scratch import MOST_LEVELS
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.targets.exclusion import exclusion_probabilities, exclusion_samples, exclusion_targets
-from corpus_index.targets.request import Asked
+from corpus_index.targets.request import Request
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 _OWN_KINDS = 4
@@ -34,7 +34,7 @@ class _Pairs:
         self.used = 0
 
     def make_room(self, more: int) -> None:
-        """See to it that so many more fit."""
+        """Grow the arrays where fewer than `more` entries are free."""
         if self.used + more > self.symbols.size:
             room = max(self.used + more, 2 * self.used)
             symbols, probs = np.empty(room, np.int64), np.empty(room, np.float32)
@@ -119,43 +119,53 @@ def smoothed_targets(
     check_whole(shortlist, "shortlist", 1, most=2**62, none="whole rows")
     group = "documents" if leave_out == "document" else "targets"
     compile_beside(group, [flatten.flat_targets], wide=index.array("next_tokens").itemsize > 2)
-    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
-    if asked.estimator.excludes:
-        return exclusion_targets(asked, top_k, top_p)
-    nodes, memory = asked.heavy, index.thread_memory
+    request = Request(
+        index,
+        input_ids,
+        next_ids,
+        estimator=estimator,
+        max_order=max_order,
+        leave_out=leave_out,
+        starts_document=starts_document,
+        positions=positions,
+        only_last=only_last,
+    )
+    if request.estimator.excludes:
+        return exclusion_targets(request, top_k, top_p)
+    nodes, memory = request.heavy, index.thread_memory
     top_k = min(top_k, index.num_symbols)
     if shortlist is not None:  # a shorter one would be the bound instead of top_k
         shortlist = None if top_k == index.num_symbols else max(min(shortlist, index.num_symbols), top_k)
     step = max(1, _ROOM // top_k)
-    size = asked.labels.size
+    size = request.labels.size
     offsets = np.zeros(size + 1, np.int64)
     rest, cut = np.empty(size, np.float32), np.empty(size, np.float32)
     match_len, context_count = np.empty(size, np.int32), np.empty(size, np.int64)
     work, pairs = memory.work_of(index.num_symbols), _Pairs(size * min(top_k, 64) + 1)
-    for part, begin, end in asked.chunks():
-        labels, outputs = asked.labels[begin:end], (rest[begin:end], cut[begin:end])
+    for part, begin, end in request.chunks():
+        labels, outputs = request.labels[begin:end], (rest[begin:end], cut[begin:end])
         for first in range(0, end - begin, step):
             stop = min(first + step, end - begin)
             pairs.make_room((stop - first) * top_k + 1)
-            options = (labels, asked.leaves, top_k, top_p, first, stop, pairs.used, offsets[begin : end + 1])
+            options = (labels, request.leaves_out, top_k, top_p, first, stop, pairs.used, offsets[begin : end + 1])
             arrays = (pairs.symbols, pairs.probs, *outputs)
             if shortlist is None:
                 dense = memory.dense_of(index.num_symbols)
-                pairs.used = flatten.whole_targets(nodes, part, asked.gone, *dense, work, *options, *arrays)
+                pairs.used = flatten.whole_targets(nodes, part, request.gone, *dense, work, *options, *arrays)
             else:
-                lists = memory.lists_of(asked.estimator, asked.kinds, nodes, shortlist)
+                lists = memory.lists_of(request.estimator, request.kinds, nodes, shortlist)
                 ancestors = memory.ancestors_of(nodes)
                 pairs.used = flatten.flat_targets(
-                    asked.arrays, nodes, part, asked.gone, lists, MOST_LEVELS, work, ancestors, *options, *arrays
+                    request.arrays, nodes, part, request.gone, lists, MOST_LEVELS, work, ancestors, *options, *arrays
                 )
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     return SparseTargets(
         offsets,
         *pairs.of(index),
         rest,
-        asked.base_distribution,
+        request.base_distribution,
         match_len,
-        asked.counted(context_count),
+        request.counted(context_count),
         cut,
     )
 
@@ -173,7 +183,7 @@ def sampled_targets(
     starts_document: bool | ArrayLike = False,
     positions: ArrayLike | None = None,
 ) -> SparseTargets:
-    """Random samples of the exact distributions as targets: each token's share of so many draws, and no rest.
+    """Random samples of the exact distributions as targets: each token's share of the draws, and no rest.
 
     Unbiased: the mean over seeds is the distribution itself, where a truncation's is not (Anshumann et al. 2025).
 
@@ -192,32 +202,43 @@ def sampled_targets(
     """
     check_whole(draws, "draws", 1)
     check_seed(seed)
-    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions)
-    size, memory = asked.labels.size, index.thread_memory
+    request = Request(
+        index,
+        input_ids,
+        next_ids,
+        estimator=estimator,
+        max_order=max_order,
+        leave_out=leave_out,
+        starts_document=starts_document,
+        positions=positions,
+    )
+    size, memory = request.labels.size, index.thread_memory
     if draws * size > _MOST_DRAWS:
         raise QueryError(
             f"{draws:,} draws at {size:,} positions are too many at once: ask for at most "
             f"{_MOST_DRAWS // max(1, size):,} draws, or for fewer positions"
         )
-    if asked.estimator.excludes:
-        return exclusion_samples(asked, draws, seed)
+    if request.estimator.excludes:
+        return exclusion_samples(request, draws, seed)
     generator = np.random.default_rng(seed)
-    base_sums = np.cumsum(asked.base.probs[: index.num_symbols])
+    base_sums = np.cumsum(request.base.probs[: index.num_symbols])
     offsets, match_len = np.zeros(size + 1, np.int64), np.empty(size, np.int32)
     context_count = np.empty(size, np.int64)
     work, dense = memory.work_of(index.num_symbols), memory.dense_of(index.num_symbols)
     pairs = _Pairs(size * min(draws, 64))
-    for part, begin, end in asked.chunks():
+    for part, begin, end in request.chunks():
         pairs.make_room((end - begin) * draws)
         chances = np.sort(generator.random((end - begin, draws)), axis=1)
         outputs = (offsets[begin : end + 1], pairs.symbols, pairs.probs)
         pairs.used = flatten.sampled_targets(
-            asked.heavy, part, asked.gone, *dense, work, base_sums, chances, pairs.used, *outputs
+            request.heavy, part, request.gone, *dense, work, base_sums, chances, pairs.used, *outputs
         )
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     nothing = np.zeros(size, np.float32)
-    counts = asked.counted(context_count)
-    return SparseTargets(offsets, *pairs.of(index), nothing, asked.base_distribution, match_len, counts, nothing.copy())
+    counts = request.counted(context_count)
+    return SparseTargets(
+        offsets, *pairs.of(index), nothing, request.base_distribution, match_len, counts, nothing.copy()
+    )
 
 
 def mixed_targets(
@@ -237,10 +258,20 @@ def mixed_targets(
     Parameters and errors as in `smoothed_targets`. O(occurrences of each position's contexts with at most `light` of
     them + heavy contexts of its chain) time a position.
     """
-    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, only_last)
-    size = asked.labels.size
-    if asked.estimator.excludes:  # pairs alone: a token's probability depends on all the rows that have seen it
-        whole, none = exclusion_targets(asked, index.num_symbols), np.empty(0, np.int64)
+    request = Request(
+        index,
+        input_ids,
+        next_ids,
+        estimator=estimator,
+        max_order=max_order,
+        leave_out=leave_out,
+        starts_document=starts_document,
+        positions=positions,
+        only_last=only_last,
+    )
+    size = request.labels.size
+    if request.estimator.excludes:  # pairs alone: a token's probability depends on all the rows that have seen it
+        whole, none = exclusion_targets(request, index.num_symbols), np.empty(0, np.int64)
         no_rows = (np.zeros(size + 1, np.int64), none, np.empty((0, 4), np.float32), np.zeros(1, np.int64), none, none)
         return MixedTargets(*whole[:3], *no_rows, *whole[3:7])
     offsets, row_offsets = np.zeros(size + 1, np.int64), np.zeros(size + 1, np.int64)
@@ -248,8 +279,8 @@ def mixed_targets(
     context_count = np.empty(size, np.int64)
     tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     rows, coefficients = [np.empty(0, np.int64)], [np.empty((0, 4), np.float32)]
-    num_rows = asked.heavy.offsets.size - 1
-    for part, begin, end in asked.chunks():
+    num_rows = request.heavy.offsets.size - 1
+    for part, begin, end in request.chunks():
         offsets[begin + 1 : end + 1] = offsets[begin] + part.pair_offsets[1:]
         pairs, refs = int(part.pair_offsets[-1]), int(part.ref_offsets[-1])
         gone = part.ref_gone[:refs]
@@ -275,11 +306,11 @@ def mixed_targets(
         row_offsets,
         np.concatenate(rows),
         np.concatenate(coefficients),
-        *_own_rows(index, asked.gone),
+        *_own_rows(index, request.gone),
         rest,
-        asked.base_distribution,
+        request.base_distribution,
         match_len,
-        asked.counted(context_count),
+        request.counted(context_count),
     )
 
 
@@ -330,12 +361,22 @@ def next_probabilities(
 
     Parameters and errors as in `smoothed_targets`, without making the targets.
     """
-    asked = Asked(index, input_ids, next_ids, estimator, max_order, leave_out, starts_document, positions, unseen=True)
-    answer = np.empty(asked.labels.size, np.float64)
-    if asked.estimator.excludes:
-        answer = exclusion_probabilities(asked)
+    request = Request(
+        index,
+        input_ids,
+        next_ids,
+        estimator=estimator,
+        max_order=max_order,
+        leave_out=leave_out,
+        starts_document=starts_document,
+        positions=positions,
+        unseen=True,
+    )
+    answer = np.empty(request.labels.size, np.float64)
+    if request.estimator.excludes:
+        answer = exclusion_probabilities(request)
     else:
-        for part, begin, end in asked.chunks(targets=False):
+        for part, begin, end in request.chunks(targets=False):
             answer[begin:end] = part.rest
-    answer[asked.labels < 0] = np.nan
+    answer[request.labels < 0] = np.nan
     return answer

@@ -20,30 +20,32 @@ from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.resolving import EstimatorLike, fitted
+from corpus_index.estimators.weighing import estimator_arrays
 from corpus_index.manifest import RANKS_FILE
 
 LEAVE_OUT = (None, "self", "document")
 
 _CHUNK = 1 << 12  # positions at a time: their targets stay in the cache until they are read
-_PAIRS = 48  # a position: room for so many on average
+_PAIRS = 48  # room per position, on average
 _AHEAD = 8
 _MOST_PREPARED = 16  # estimators
 _RANKS_IN_MEMORY = 1 << 28  # tokens: up to here the ranks of documents are looked up, 4 bytes a token; else walked
 
 
-class Asked:
+class Request:
     """A batch of questions, checked and matched: what the kernels take."""
 
     def __init__(
         self,
         index: Matcher,
         input_ids: ArrayLike,
-        next_ids: ArrayLike | None,
+        next_ids: ArrayLike | None = None,
+        *,
         estimator: EstimatorLike,
         max_order: int | None,
-        leave_out: str | None,
-        starts_document: bool | ArrayLike,
-        positions: ArrayLike | None,
+        leave_out: str | None = None,
+        starts_document: bool | ArrayLike = False,
+        positions: ArrayLike | None = None,
         only_last: bool = False,
         unseen: bool = False,
     ) -> None:
@@ -52,7 +54,7 @@ class Asked:
             group = "documents" if leave_out == "document" else "targets"
             compile_beside(group, [mixed.mixed_targets], wide=index.array("next_tokens").itemsize > 2)
         ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
-        self.leaves = leave_out is not None
+        self.leaves_out = leave_out is not None
         self.documents = _documents(index, self.estimator, ids, leave_out, positions)
         made = self.estimator
         match, depths = index.match_nodes(ids, max_order=made.max_order, starts_document=starts_document)
@@ -83,9 +85,9 @@ class Asked:
         return 1 + self.estimator.uses_left_counts
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
-        """The targets in mixed form, so many positions at a time: (targets, first position, end).
+        """The targets in mixed form, chunk by chunk: (targets, first position, end).
 
-        The next ones are written over these.
+        The arrays are reused: each chunk overwrites the one before, so copy what has to outlive it.
         """
         index = self.index
         scratch = index.thread_memory.scratch_of(index.num_symbols)
@@ -110,7 +112,7 @@ class Asked:
                 self.depth[begin:end],
                 self.started[begin:end],
                 self.labels[begin:end],
-                self.leaves,
+                self.leaves_out,
                 None if self.gone is None else self.documents._replace(of=self.documents.of[begin:end]),
                 scratch,
                 self.gone,
@@ -125,10 +127,10 @@ class Asked:
                 self.gone = _more_room(self.gone, int(self.gone.used[1]))
 
     def counted(self, counts: np.ndarray) -> np.ndarray:
-        """The contexts' counts, where all of the corpus counted included."""
-        left = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
-        left = np.where((self.labels >= 0) & self.leaves, left, 0)
-        return np.where(counts < 0, self.index.num_tokens - left, counts)
+        """The contexts' counts, with −1, which stands for the empty context, replaced by the tokens that are left."""
+        gone = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
+        gone = np.where((self.labels >= 0) & self.leaves_out, gone, 0)
+        return np.where(counts < 0, self.index.num_tokens - gone, counts)
 
 
 def _more_room(old: GoneRows, missing: int) -> GoneRows:
@@ -177,13 +179,7 @@ def prepare(index: Matcher, estimator: Estimator) -> Prepared:
     if known is None:
         while len(known_here) >= _MOST_PREPARED:
             known_here.pop(next(iter(known_here)), None)
-        arrays = EstimatorArrays(
-            estimator.rule,
-            np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64),
-            np.array(estimator.strengths or [(0.0,)], np.float64),
-            estimator.uses_left_counts,
-            -1 if estimator.max_order is None else estimator.max_order,
-        )
+        arrays = estimator_arrays(estimator)
         base = _base(index, estimator)
         dense = np.full(index.vocab_size, base.probs[-1])
         dense[index.ids_of(np.arange(index.num_symbols))] = base.probs[:-1]
@@ -269,11 +265,11 @@ def _documents(
     tokens = index.array("tokens")
     if index.num_tokens <= _RANKS_IN_MEMORY:
         of_position = index.position_ranks()
-        parts = [of_position[a:e] for a, e in zip(begins, ends, strict=True)]
+        parts = [of_position[lo:hi] for lo, hi in zip(begins, ends, strict=True)]
         offsets = np.append(0, np.cumsum([part.size for part in parts]))
     else:
         offsets, ranks = index.document_ranks(numbers)
-        parts = [ranks[a:e] for a, e in pairwise(offsets)]
+        parts = [ranks[lo:hi] for lo, hi in pairwise(offsets)]
     pairs = np.empty(int(offsets[-1]), np.uint64)  # a rank and the token at its position, sorted by rank as one number
     for part, begin, end, own in zip(parts, begins, ends, map(slice, offsets[:-1], offsets[1:]), strict=True):
         pairs[own] = part.astype(np.uint64) << np.uint64(32) | tokens[begin:end]

@@ -13,7 +13,7 @@ from corpus_index.core.duplicates import shared_across_documents
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import corpora
+from ..conftest import corpora
 
 
 def naive_shared(documents: list[list[int]]) -> list[dict[int, int]]:

@@ -16,7 +16,7 @@ from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import corpora, draw_rows
+from ..conftest import corpora, draw_rows
 
 Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
 Make = Callable[..., CorpusIndex]

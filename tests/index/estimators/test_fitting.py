@@ -15,7 +15,7 @@ from corpus_index.estimators.estimator import Estimator, load_estimator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import corpora
+from ..conftest import corpora
 
 Make = Callable[..., CorpusIndex]
 

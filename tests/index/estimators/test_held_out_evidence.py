@@ -15,7 +15,7 @@ from corpus_index.reference.engine import START, ReferenceIndex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import corpora
+from ..conftest import corpora
 
 Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
 

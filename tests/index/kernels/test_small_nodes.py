@@ -14,7 +14,7 @@ from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .test_smoothing import CASES, dense, dense_mixed
+from ..targets.test_interpolated import CASES, dense, dense_mixed
 
 Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
 

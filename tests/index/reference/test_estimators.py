@@ -19,7 +19,7 @@ from corpus_index.reference.engine import START, ReferenceIndex
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from .conftest import corpora
+from ..conftest import corpora
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -12,7 +12,7 @@ from corpus_index import ESTIMATORS, CorpusIndex, measure
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import corpora, draw_rows
+from ..conftest import corpora, draw_rows
 
 Make = Callable[..., CorpusIndex]
 

@@ -13,7 +13,7 @@ from corpus_index.targets.recall import LENGTHS, ORDERS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import corpora, draw_rows
+from ..conftest import corpora, draw_rows
 
 Make = Callable[..., CorpusIndex]
 

@@ -1,0 +1,350 @@
+"""The counts of a chain: all that an estimator has to know of a position, counted but not yet weighed.
+
+A position's *chain* is its context's suffixes that the corpus holds, from the longest match to the empty one. Suffixes
+that stand at the same places are one *node*: it stands for the orders from its depth down to the next node's plus one.
+Naively: for every suffix, scan the corpus for the tokens that follow (`reference.chains`). Here: one match a position,
+the widening ranges of its ranks, and the rows of continuations, each node's made once a batch.
+
+The kernels of `targets` weigh as they count, which is faster and needs one index. Between counting and weighing stands
+this type, so that counts of several indexes can be added before they are weighed: at a depth that one index's chain
+doesn't reach, it adds nothing; else occurrences, the label's counts and rows of continuations add, token by token, and
+classes are counted anew from the sum. (Left extensions are unions of symbols, not sums: they add where the indexes
+share none, and else want the symbols themselves, the next deeper contexts.) `estimators.weighing` has the rules.
+
+Cost: a step a position, O(continuations) a node of the batch; with a document left out, its ranks in each node.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from corpus_index._kernels import left_out, walk
+from corpus_index._kernels.nodes import CAP, shared_by_ranks
+from corpus_index.core.checks import as_array
+from corpus_index.core.matching import Matcher
+from corpus_index.errors import QueryError
+
+LABEL, TOTAL, ONES, TWOS, MORE = range(5)
+"""Columns of counts: of the label, their sum, and how many are 1, 2, 3 and more."""
+
+_AHEAD = 8
+
+
+class ChainCounts(NamedTuple):
+    """The chains of Q positions, E nodes in all, counted after leaving out; tokens are symbols of the index.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (Q + 1,), int64
+        Position q's nodes are offsets[q] : offsets[q + 1] of the next arrays, the deepest first, the empty context
+        last. Nodes that leaving out empties are not among them.
+    depths, shallower : ndarrays of shape (E,), int64
+        A node stands for the orders from depth down to shallower + 1; the empty context has 0 and −1.
+    occurrences, lefts : ndarrays of shape (E, 5), int64
+        By the columns LABEL … MORE: how often tokens follow; and after how many distinct symbols each does at the
+        node's depth (0 everywhere where they weren't asked for).
+    from_start : ndarray of shape (Q,), bool
+        Whether the position's deepest node begins with its document's start.
+    counts_occurrences : ndarray of shape (Q,), bool
+        Whether nothing can, or is known to, precede the deepest node, so that its left extensions are its occurrences.
+    labels : ndarray of shape (Q,), int64
+        The symbol that follows; −1 where unknown, the number of symbols where the corpus lacks it.
+    rows : ndarray of shape (E,), int64
+        Where each node's continuations stand, before leaving out: row r is row_offsets[r] : row_offsets[r + 1] of
+        row_tokens (ascending), row_counts and row_lefts. Nodes of one batch share rows.
+    gone_offsets, gone_tokens, gone_counts, gone_lefts : ndarrays of shape (E + 1,), (G,), (G,), (G,), int64
+        What leaving out takes from each node's row, by token.
+    """
+
+    offsets: np.ndarray
+    depths: np.ndarray
+    shallower: np.ndarray
+    occurrences: np.ndarray
+    lefts: np.ndarray
+    from_start: np.ndarray
+    counts_occurrences: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    row_offsets: np.ndarray
+    row_tokens: np.ndarray
+    row_counts: np.ndarray
+    row_lefts: np.ndarray
+    gone_offsets: np.ndarray
+    gone_tokens: np.ndarray
+    gone_counts: np.ndarray
+    gone_lefts: np.ndarray
+
+    def continuations(self, node: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What follows a node after leaving out: symbols, ascending, counts and left extensions."""
+        row = slice(int(self.row_offsets[self.rows[node]]), int(self.row_offsets[self.rows[node] + 1]))
+        gone = slice(int(self.gone_offsets[node]), int(self.gone_offsets[node + 1]))
+        tokens, counts, lefts = self.row_tokens[row], self.row_counts[row].copy(), self.row_lefts[row].copy()
+        places = np.searchsorted(tokens, self.gone_tokens[gone])
+        counts[places] -= self.gone_counts[gone]
+        lefts[places] -= self.gone_lefts[gone]
+        kept = counts > 0
+        return tokens[kept], counts[kept], lefts[kept]
+
+
+def counts_of_chains(
+    index: Matcher,
+    input_ids: ArrayLike,
+    next_ids: ArrayLike | None = None,
+    *,
+    max_order: int | None = None,
+    leave_out: str | None = None,
+    starts_document: bool | ArrayLike = False,
+    positions: ArrayLike | None = None,
+    left: bool = False,
+) -> ChainCounts:
+    """Count the chain of every position of a batch.
+
+    Parameters
+    ----------
+    index : Matcher
+    input_ids, next_ids : array_like of shape (B, T) or (T,), integer
+        Token ids below V, and the token that follows each position, −1 where unknown.
+    max_order, starts_document
+        As in `Matcher.match`.
+    leave_out : {None, "self", "document"}
+        Nothing; one occurrence of the context and the label, at every order; or all occurrences in the position's own
+        document. Where the label is unknown nothing is left out.
+    positions : array_like of shape (B,) or (B, T), integer
+        Where in the corpus each row begins, or each token stands (below 0: nowhere); needed by "document".
+    left : bool
+        Whether left extensions are wanted.
+
+    Returns
+    -------
+    ChainCounts
+
+    Raises
+    ------
+    QueryError
+        If an id is out of range, or a shape or an option is wrong.
+    """
+    match, depth = index.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
+    shape, labels = depth.shape, _labels(index, next_ids, depth.shape)
+    if leave_out not in (None, "self", "document"):
+        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
+    if leave_out is not None and next_ids is None:
+        raise QueryError(f"leave_out={leave_out!r} needs next_ids: the token that follows each position")
+    offsets, lo, hi, depths = _chains(index, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1))
+    of = np.repeat(np.arange(labels.size), np.diff(offsets))
+    known = (labels >= 0) & (labels < index.num_symbols)
+    unique, rows = np.unique(np.stack([lo, hi, depths], axis=1), axis=0, return_inverse=True)
+    rows = rows.reshape(-1)
+    row_offsets, row_tokens, row_counts, row_lefts = _rows(index, unique, left)
+    keys = np.repeat(np.arange(unique.shape[0]), np.diff(row_offsets)) * (index.num_symbols + 2) + row_tokens
+    own, own_left = _of_tokens(keys, rows, labels[of], index.num_symbols, row_counts, row_lefts)
+    own, own_left = np.where(known[of], own, 0), np.where(known[of], own_left, 0)
+    nothing = np.zeros(0, np.int64)
+    gone_of, gone = nothing, (nothing, nothing, nothing)
+    if leave_out == "self":
+        gone_of = np.flatnonzero(own > 0)
+        above = np.where(np.isin(gone_of, offsets[:-1]), -1, own[gone_of - 1])  # the label's count one node deeper
+        lost = (above == 1) | (own_left[gone_of] > own[gone_of] - 1)
+        gone = labels[of[gone_of]], np.ones(gone_of.size, np.int64), lost.astype(np.int64) * left
+    elif leave_out == "document":
+        documents = np.where(known, _documents(index, positions, shape), -1)
+        gone_of, gone = _without_documents(index, documents[of], lo, hi, depths, left)
+    occurrences, lefts = (
+        _classes(row_offsets, values, rows, label) for values, label in ((row_counts, own), (row_lefts, own_left))
+    )
+    for counts, values, lost in ((occurrences, row_counts, gone[1]), (lefts, row_lefts, gone[2])):
+        before, _ = _of_tokens(keys, rows[gone_of], gone[0], index.num_symbols, values, values)
+        _take(counts, gone_of, before, before - lost, gone[0] == labels[of[gone_of]])
+    ends = np.zeros(of.size, np.bool_)
+    ends[offsets[1:] - 1] = True
+    kept = (occurrences[:, TOTAL] > 0) | ends
+    from_start = depth.reshape(-1) > match.match_len.reshape(-1)
+    held = np.arange(1, shape[1] + 1)
+    starts = np.broadcast_to(np.asarray(starts_document, np.bool_), shape[:1])
+    whole = ((depth == held) & ~starts[:, None]).reshape(-1) & (leave_out == "self") & known
+    deepest_stays = kept[offsets[:-1]] & (np.diff(offsets) > 1)
+    shallower = np.append(depths[1:], -1)
+    shallower[ends] = -1
+    places, gone_kept = np.cumsum(kept) - 1, kept[gone_of]
+    order = np.argsort(places[gone_of[gone_kept]], kind="stable")
+    sizes = np.bincount(places[gone_of[gone_kept]], minlength=int(kept.sum()))
+    return ChainCounts(
+        np.append(0, np.cumsum(kept))[offsets],
+        depths[kept],
+        shallower[kept],
+        occurrences[kept],
+        lefts[kept],
+        from_start & deepest_stays,
+        (from_start | whole) & deepest_stays,
+        labels,
+        rows[kept],
+        row_offsets,
+        row_tokens,
+        row_counts,
+        row_lefts,
+        np.append(0, np.cumsum(sizes)),
+        *(part[gone_kept][order] for part in gone),
+    )
+
+
+def left_extensions(index: Matcher, lo: int, hi: int, depth: int) -> np.ndarray:
+    """After how many distinct symbols each continuation of a node stands, by ascending token: its runs, O(ranks).
+
+    A run is a range of ranks that share one symbol more.
+    """
+    shared = index.array("common")[lo:hi].astype(np.int64)
+    if depth >= CAP:
+        text = index.kernel_arrays().text
+        for r in np.flatnonzero(shared[1:] == CAP) + 1:
+            shared[r] = shared_by_ranks(text, np.int64(lo + r - 1), np.int64(lo + r))
+    shared[0] = depth + 1
+    runs = np.cumsum(shared == depth)
+    symbols = index.array("next_tokens")[lo:hi].astype(np.int64)
+    distinct = np.unique(runs * index.num_symbols + symbols) % index.num_symbols
+    return np.unique(distinct, return_counts=True)[1]
+
+
+def _labels(index: Matcher, next_ids: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
+    """The symbols that follow, flat; −1 where unknown, the number of symbols where the corpus lacks them."""
+    size = int(np.prod(shape))
+    if next_ids is None:
+        return np.full(size, -1, np.int64)
+    ids = as_array(next_ids, "next_ids").reshape(-1)
+    if ids.size != size or ids.dtype.kind not in "ui":
+        raise QueryError(f"next_ids must be integers of shape {shape}, not {ids.dtype} of shape {np.shape(next_ids)}")
+    ids = ids.astype(np.int64)
+    if ids.size and not -1 <= int(ids.min()) <= int(ids.max()) < index.vocab_size:
+        raise QueryError(f"next_ids must be in −1 .. {index.vocab_size - 1}")
+    symbols = np.where(ids >= 0, index.symbols_of(np.maximum(ids, 0)), -1)
+    held = np.append(index.symbol_counts > 0, False)
+    symbols[(symbols >= 0) & ~held[symbols]] = index.num_symbols
+    return symbols
+
+
+def _chains(index: Matcher, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Offsets (Q + 1,), and the nodes of all chains, deepest first, the empty context last."""
+    parts, begin = [], 0
+    while begin < lo.size:
+        room = max(int(depth[begin:].max()), 1 << 16)
+        offsets = np.empty(lo.size - begin + 1, np.int64)
+        found = tuple(np.empty(room, np.int64) for _ in range(3))
+        stop = int(walk.backoff_chains(index.kernel_arrays(), lo, hi, depth, begin, offsets, *found, _AHEAD))
+        parts += [np.stack([part[offsets[i] : offsets[i + 1]] for part in found], axis=1) for i in range(stop - begin)]
+        begin = stop
+    root = np.array([[0, index.num_tokens, 0]], np.int64)
+    nodes = np.concatenate([piece for part in parts for piece in (part, root)] or [np.empty((0, 3), np.int64)])
+    sizes = np.array([part.shape[0] + 1 for part in parts], np.int64)
+    return np.append(0, np.cumsum(sizes)), nodes[:, 0], nodes[:, 1], nodes[:, 2]
+
+
+def _rows(index: Matcher, nodes: np.ndarray, left: bool) -> tuple[np.ndarray, ...]:
+    """The continuations of nodes (lo, hi, depth): offsets, tokens, counts, left extensions (0: not asked for)."""
+    lo, hi, depth = np.ascontiguousarray(nodes.T)
+    made = index.rows_of_nodes(lo, hi, depth)
+    stored = made.stored_offsets.size - 1
+    stored_lefts, row_depths = index.stored_left_extensions() if left else (None, None)
+    tokens, counts, lefts = [], [], []
+    for node, number in enumerate(made.numbers.tolist()):
+        if depth[node] == 0:
+            ids = np.flatnonzero(index.symbol_counts > 0)
+            tokens.append(ids)
+            counts.append(index.symbol_counts[ids])
+            lefts.append(index.left_counts[ids] if left else np.zeros(ids.size, np.int64))
+            continue
+        heavy = number < stored
+        offsets = made.stored_offsets if heavy else made.offsets
+        number = number if heavy else number - stored
+        part = slice(int(offsets[number]), int(offsets[number + 1]))
+        tokens.append((made.stored_symbols if heavy else made.symbols)[part].astype(np.int64))
+        counts.append((made.stored_counts if heavy else made.counts)[part].astype(np.int64))
+        if not left:
+            lefts.append(np.zeros(tokens[-1].size, np.int64))
+        elif heavy and stored_lefts is not None and row_depths is not None and 0 < row_depths[number] < CAP:
+            same = int(row_depths[number]) == int(depth[node])
+            lefts.append(stored_lefts[part].astype(np.int64) if same else np.ones(tokens[-1].size, np.int64))
+        else:
+            lefts.append(left_extensions(index, int(lo[node]), int(hi[node]), int(depth[node])))
+    ends = np.append(0, np.cumsum([part.size for part in tokens])).astype(np.int64)
+    empty = [np.empty(0, np.int64)]
+    return ends, np.concatenate(tokens or empty), np.concatenate(counts or empty), np.concatenate(lefts or empty)
+
+
+def _of_tokens(
+    keys: np.ndarray, rows: np.ndarray, tokens: np.ndarray, num_symbols: int, counts: np.ndarray, lefts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The counts and left extensions of a token in each of some rows; 0 where it isn't there."""
+    wanted = rows * (num_symbols + 2) + np.maximum(tokens, 0)
+    places = np.minimum(np.searchsorted(keys, wanted), max(0, keys.size - 1))
+    there = keys[places] == wanted
+    return np.where(there, counts[places], 0), np.where(there, lefts[places], 0)
+
+
+def _classes(row_offsets: np.ndarray, values: np.ndarray, rows: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The five columns of each node before leaving out."""
+    sums = [np.append(0, np.cumsum(part)) for part in (values, values == 1, values == 2, values > 2)]
+    columns = [(part[row_offsets[1:]] - part[row_offsets[:-1]])[rows] for part in sums]
+    return np.stack([label, *columns], axis=1).astype(np.int64)
+
+
+def _take(counts: np.ndarray, of: np.ndarray, before: np.ndarray, after: np.ndarray, is_label: np.ndarray) -> None:
+    """Change columns of nodes where a token's count falls from before to after."""
+    np.add.at(counts[:, LABEL], of[is_label], (after - before)[is_label])
+    np.add.at(counts[:, TOTAL], of, after - before)
+    for column, low, high in ((ONES, 1, 1), (TWOS, 2, 2), (MORE, 3, np.iinfo(np.int64).max)):
+        change = ((after >= low) & (after <= high)).astype(np.int64) - ((before >= low) & (before <= high))
+        np.add.at(counts[:, column], of, change)
+
+
+def _documents(index: Matcher, positions: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
+    """The document of the token after each position, flat; −1 where there is none."""
+    if positions is None:
+        raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
+    places = as_array(positions, "positions")
+    if places.shape not in (shape[:1], shape) or places.dtype.kind not in "ui":
+        raise QueryError(f"positions must be {shape[0]} integers, or {shape}, not {places.dtype} of {places.shape}")
+    places = places.astype(np.int64)
+    places = places if places.ndim == 2 else places[:, None] + np.arange(shape[1])
+    labelled = places.reshape(-1) + 1
+    if (labelled > index.num_tokens).any() or ((places[:, :1] < 0).any() and np.ndim(positions) == 1):
+        raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
+    inside = np.clip(labelled, 0, index.num_tokens - 1)
+    return np.where(labelled > 0, index.document_of(inside), -1)
+
+
+def _without_documents(
+    index: Matcher, documents: np.ndarray, lo: np.ndarray, hi: np.ndarray, depths: np.ndarray, left: bool
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What each node loses with its document: the node of each loss, and its token, occurrences, left extensions."""
+    numbers = np.unique(documents[documents >= 0])
+    offsets, ranks = index.document_ranks(numbers)
+    following = index.array("next_tokens")
+    scratch, heavy = index.thread_memory.scratch_of(index.num_symbols), index.heavy_nodes(left)
+    arrays, endings = index.kernel_arrays(), index.array("endings")
+    found: dict[tuple[int, int, int, int], tuple[np.ndarray, ...]] = {}
+    of, parts = [], []
+    for begin, end in pairwise(offsets.tolist()):
+        ranks[begin:end].sort()
+    tokens_of = following[ranks].astype(np.int64)
+    place_of = {number: place for place, number in enumerate(numbers.tolist())}
+    for node in np.flatnonzero(documents >= 0).tolist():
+        key = (int(documents[node]), int(lo[node]), int(hi[node]), int(depths[node]))
+        if key not in found:
+            begin, end = offsets[place_of[key[0]]], offsets[place_of[key[0]] + 1]
+            first, stop = begin + np.searchsorted(ranks[begin:end], key[1:3])
+            n = left_out.tally_gone(
+                arrays, following, endings, heavy, key[3], left, ranks, tokens_of, first, stop, scratch
+            )
+            tokens = scratch.gone_tokens[:n].copy()
+            counts, lefts = scratch.gone_counts[tokens].astype(np.int64), scratch.gone_lefts[tokens].astype(np.int64)
+            found[key] = tokens, counts, lefts
+            scratch.gone_counts[tokens] = scratch.gone_lefts[tokens] = 0
+        of.append(np.full(found[key][0].size, node))
+        parts.append(found[key])
+    if not parts:
+        nothing = np.zeros(0, np.int64)
+        return nothing, (nothing, nothing, nothing)
+    tokens, counts, lefts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return np.concatenate(of), (tokens, counts, lefts)
