@@ -46,7 +46,7 @@ class ChainCounts(NamedTuple):
         A node stands for the orders from depth down to shallower + 1; the empty context has 0 and −1.
     occurrences, lefts : ndarrays of shape (E, 5), int64
         By the columns LABEL … MORE: how often tokens follow; and after how many distinct symbols each does at the
-        node's depth (0 everywhere where they weren't asked for).
+        node's depth (0 everywhere where they weren't asked for; not to be used at max_order, which counts occurrences).
     from_start : ndarray of shape (Q,), bool
         Whether the position's deepest node begins with its document's start.
     counts_occurrences : ndarray of shape (Q,), bool

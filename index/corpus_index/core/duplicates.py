@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels import duplicates
-from corpus_index.core.checks import check_whole
+from corpus_index.core.checks import MOST, check_whole
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.errors import QueryError
 
@@ -144,7 +144,7 @@ def near_duplicates(
     O(N · (2 + lengths)) time, and 255 tokens compared at each document's end.
     """
     for length in (*lengths, top_length):
-        check_whole(length, "length", 1)
+        check_whole(length, "length", -MOST)
     wanted = np.array(sorted(set(lengths)), np.int64)
     for length in (*wanted.tolist(), top_length):
         if not 1 <= length <= LONGEST:
