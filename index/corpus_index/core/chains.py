@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import left_out, walk
+from corpus_index._kernels import chain_nodes, left_out
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
 from corpus_index.core.checks import as_array
 from corpus_index.core.matching import Matcher
@@ -226,12 +226,12 @@ def _labels(index: Matcher, next_ids: ArrayLike | None, shape: tuple[int, ...]) 
 
 def _chains(index: Matcher, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, ...]:
     """Offsets (Q + 1,), and the nodes of all chains, deepest first, the empty context last."""
-    parts, begin = [], 0
+    arrays, parts, begin = index.kernel_arrays(), [], 0
     while begin < lo.size:
         room = max(int(depth[begin:].max()), 1 << 16)
         offsets = np.empty(lo.size - begin + 1, np.int64)
         found = tuple(np.empty(room, np.int64) for _ in range(3))
-        stop = int(walk.backoff_chains(index.kernel_arrays(), lo, hi, depth, begin, offsets, *found, _AHEAD))
+        stop = int(chain_nodes.backoff_chains(arrays.text, arrays.nodes, lo, hi, depth, begin, offsets, *found, _AHEAD))
         parts += [np.stack([part[offsets[i] : offsets[i + 1]] for part in found], axis=1) for i in range(stop - begin)]
         begin = stop
     root = np.array([[0, index.num_tokens, 0]], np.int64)
