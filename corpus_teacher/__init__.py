@@ -1,7 +1,10 @@
 """What the pre-training corpus itself says about the next token, used as a soft-target teacher.
 
-The names below are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and
-never imports torch.
+Here are the names that a training loop needs: the corpus and its text (`open_corpus`), teachers (`CorpusTeacher`,
+`NeuralTeacher`, `CachedTeacher`) and their batches (`TeacherCollator`), targets and losses (`SoftTargets`,
+`soft_cross_entropy`, `blended_cross_entropy`, `fused_linear_blended_cross_entropy`), who teaches what (`make_policy`,
+`blended_loss`), and transformers' Trainer with all of it (`DistillationTrainer`, `DistillationConfig`). They
+are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and never imports torch.
 """
 
 from __future__ import annotations
@@ -10,20 +13,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corpus_teacher.losses import soft_cross_entropy
+    from corpus_teacher.analysis.corpus import open_corpus
+    from corpus_teacher.blend import blended_loss, make_policy
+    from corpus_teacher.losses import blended_cross_entropy, fused_linear_blended_cross_entropy, soft_cross_entropy
+    from corpus_teacher.neural import CachedTeacher, NeuralTeacher
     from corpus_teacher.targets.soft import SoftTargets
-    from corpus_teacher.teacher import CorpusTeacher
+    from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
+    from corpus_teacher.training import DistillationConfig, DistillationTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CachedTeacher": "corpus_teacher.neural",
     "CorpusTeacher": "corpus_teacher.teacher",
-    "open_corpus": "corpus_teacher.analysis.corpus",
+    "DistillationConfig": "corpus_teacher.training",
+    "DistillationTrainer": "corpus_teacher.training",
+    "NeuralTeacher": "corpus_teacher.neural",
     "SoftTargets": "corpus_teacher.targets.soft",
+    "TeacherCollator": "corpus_teacher.teacher",
+    "blended_cross_entropy": "corpus_teacher.losses",
+    "blended_loss": "corpus_teacher.blend",
+    "fused_linear_blended_cross_entropy": "corpus_teacher.losses",
+    "make_policy": "corpus_teacher.blend",
+    "open_corpus": "corpus_teacher.analysis.corpus",
     "soft_cross_entropy": "corpus_teacher.losses",
 }
 
-__all__ = ["CorpusTeacher", "SoftTargets", "__version__", "open_corpus", "soft_cross_entropy"]
+__all__ = [
+    "CachedTeacher",
+    "CorpusTeacher",
+    "DistillationConfig",
+    "DistillationTrainer",
+    "NeuralTeacher",
+    "SoftTargets",
+    "TeacherCollator",
+    "__version__",
+    "blended_cross_entropy",
+    "blended_loss",
+    "fused_linear_blended_cross_entropy",
+    "make_policy",
+    "open_corpus",
+    "soft_cross_entropy",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, EstimatorLike, OrderShare
+from corpus_index import CorpusIndex, EstimatorLike, OrderShare, fit_file
 
+from corpus_teacher.analysis.nearby import NearbyForm, nearby_forms
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.errors import ConfigError, QueryError
@@ -114,11 +115,14 @@ class Explained:
         Count, distinct continuations, and the shares of the mass that an order keeps and passes on; from the base up.
     tokens : list of ExplainedToken
         The likeliest, descending.
+    fit_file : str, optional
+        Where the fit is kept, of an estimator whose fit takes long.
     """
 
     estimator: str
     orders: list[OrderShare]
     tokens: list[ExplainedToken]
+    fit_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ class QueryAnswer:
     sources : list of Source
         The documents that taught most of what follows; none where the match is the empty one, and none where it stands
         too often to count them in a moment (more than a million times).
+    nearby : list of NearbyForm
+        Other forms of the text that occur far more often: with other blanks at its ends, in other letters.
     """
 
     tokens: list[tuple[int, str]]
@@ -161,6 +167,7 @@ class QueryAnswer:
     occurrences: list[Occurrence]
     explained: Explained | None = None
     sources: list[Source] = field(default_factory=list)
+    nearby: list[NearbyForm] = field(default_factory=list)
 
 
 def index_info(path: str | Path) -> IndexInfo:
@@ -261,6 +268,7 @@ def index_query(
             num_occurrences=index.count(match),
             occurrences=list(reader.occurrences(index, match, snippets)) if length else [],
             explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
+            nearby=[] if ids or reader.tokenizer is None else nearby_forms(index, reader.tokenizer, text),
             sources=sources_of(index, index.documents_of(match, max_order=length, limit=snippets)) if counts else [],
         )
 
@@ -275,10 +283,12 @@ def _explained(
 ) -> Explained:
     found = index.explain(context, estimator=spec, max_order=max_order, top=top)
     rows = zip(found.token_ids.tolist(), found.probs.tolist(), found.contributions.tolist(), strict=True)
+    kept = fit_file(index, index.fitted(spec, max_order))
     return Explained(
         found.estimator,
         list(found.orders),
         [ExplainedToken(token, reader.token(token), probability, parts) for token, probability, parts in rows],
+        None if kept is None or not kept.is_file() else str(kept),
     )
 
 

@@ -7,14 +7,25 @@ Each token can carry its evidence: how long a context the corpus knew, and how o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, Drawn, EstimatorLike, SparseTargets, draw_tokens, working_s
+from corpus_index import (
+    CorpusIndex,
+    Drawn,
+    EstimatorLike,
+    Recall,
+    SparseTargets,
+    draw_tokens,
+    fit_file,
+    fit_recall,
+    working_s,
+)
 
+from corpus_teacher.analysis.nearby import NearbyForm, nearby_forms
 from corpus_teacher.data.drawing import Drawer, DrawOptions
 from corpus_teacher.data.opening import index_tokenizer, open_index
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -95,6 +106,12 @@ class SampleAnswer:
         Seconds of the drawing, and its rate; opening the index, fitting and compiling come before.
     mean_order : float
         Tokens of known context, on average.
+    prompt_tokens : list of str
+        How the prompt was cut.
+    nearby : list of NearbyForm
+        Other forms of the prompt that occur far more often.
+    fit_file : str, optional
+        Where the fit of the estimator is kept.
     """
 
     prompt: str
@@ -106,6 +123,9 @@ class SampleAnswer:
     sampling_s: float
     tokens_per_s: float
     mean_order: float
+    prompt_tokens: list[str] = field(default_factory=list)
+    nearby: list[NearbyForm] = field(default_factory=list)
+    fit_file: str | None = None
 
 
 def sample_sequences(
@@ -118,6 +138,7 @@ def sample_sequences(
     max_order: int | None = 5,
     draw: DrawOptions | None = None,
     explicit: int | None = None,
+    recall: bool | Recall = False,
     seed: int = 0,
 ) -> Sequences:
     """Draw sequences of tokens from an estimator over an index.
@@ -136,8 +157,10 @@ def sample_sequences(
     draw : DrawOptions, optional
         Temperature, top-k and top-p.
     explicit : int, optional
-        At most so many explicit tokens a target, as a teacher's (its `top_k`), the rest of the mass on the base; twice
-        as fast. None: the estimator's own distribution, exactly.
+        At most that many explicit tokens a target, as a teacher's (its `top_k`), the rest of the mass on the base;
+        twice as fast. None: the estimator's own distribution, exactly.
+    recall : bool or Recall
+        Mix in what followed the same last tokens earlier in the sequence (`corpus_index.fit_recall`); slower.
     seed : int
         The same seed gives the same tokens.
 
@@ -154,6 +177,7 @@ def sample_sequences(
         if value is not None and value < 1:
             raise ConfigError(f"{name} {value} is too small: it must be at least 1")
     fitted = index.fitted(estimator, max_order)
+    mixture = fit_recall(index, fitted) if recall is True else recall or None
     given = np.asarray(prompt, np.int64).reshape(-1)
     starts = given.size == 0
     if starts and index.end_of_document is not None:
@@ -161,13 +185,13 @@ def sample_sequences(
     generator = np.random.default_rng(seed)
     draw = draw or DrawOptions()
     drawer: Drawer | None = None
-    exactly = explicit is None and draw.is_plain and not fitted.excludes
+    exactly = explicit is None and draw.is_plain and not fitted.excludes and mixture is None
     text = np.empty((num, given.size + length), np.int64)
     text[:, : given.size] = given
     answer = Sequences(
         np.full((num, length), -1, np.int64), np.zeros((num, length), np.int32), np.zeros((num, length), np.int64)
     )
-    window = None if fitted.max_order is None else max(1, fitted.max_order)
+    window = None if fitted.max_order is None or mixture is not None else max(1, fitted.max_order)
     active = np.arange(num)
     for step in range(length):
         known = given.size + step
@@ -184,14 +208,16 @@ def sample_sequences(
                 found = draw_tokens(index, context, generator, estimator=fitted, starts_document=at_start)
                 drawn = found.token_ids
             else:
-                found = index.smoothed_targets(
-                    context,
-                    estimator=fitted,
-                    top_k=explicit or index.vocab_size,
-                    shortlist=explicit,
-                    starts_document=at_start,
-                    only_last=True,
-                )
+                how: dict[str, Any] = {
+                    "top_k": explicit or index.vocab_size,
+                    "shortlist": explicit,
+                    "starts_document": at_start,
+                    "only_last": True,
+                }
+                if mixture is None:
+                    found = index.smoothed_targets(context, estimator=fitted, **how)
+                else:
+                    found = mixture.smoothed_targets(index, context, **how)
                 if drawer is None:
                     drawer = Drawer(found.base, draw, generator)
                 drawn = drawer.draw(found)
@@ -218,6 +244,7 @@ def sample_index(
     seed: int = 0,
     evidence: bool = False,
     explicit: int | None = None,
+    recall: bool = False,
     tokenizer: str | None = None,
 ) -> SampleAnswer:
     """Open an index, draw sequences and put them into words; parameters as in `sample_sequences`.
@@ -248,6 +275,7 @@ def sample_index(
             "estimator": fitted,
             "draw": draw,
             "explicit": explicit,
+            "recall": fit_recall(index, fitted) if recall else False,
             "seed": seed,
         }
         sample_sequences(index, **{**options, "num": 1}, length=min(length, 2))  # compiles, if that is to be done
@@ -255,9 +283,12 @@ def sample_index(
         drawn = sample_sequences(index, **options, length=length)
         seconds = working_s() - begin
         samples = [_sample(index, words, drawn, row, evidence) for row in range(num)]
+        nearby = nearby_forms(index, words, prompt)
+        cut = [words.token_text(token) for token in options["prompt"].tolist()]
+        kept = fit_file(index, fitted)
     return SampleAnswer(
         prompt=prompt,
-        estimator=fitted.name,
+        estimator=fitted.name + (" + recall" if recall else ""),
         max_order=fitted.max_order,
         seed=seed,
         samples=samples,
@@ -265,6 +296,9 @@ def sample_index(
         sampling_s=seconds,
         tokens_per_s=drawn.num_tokens / max(seconds, 1e-9),
         mean_order=float(drawn.match_len[drawn.tokens >= 0].mean()),
+        prompt_tokens=cut,
+        nearby=nearby,
+        fit_file=None if kept is None or not kept.is_file() else str(kept),
     )
 
 

@@ -175,6 +175,25 @@ def visible(text: str) -> str:
     return "".join(signs.get(sign, sign if sign.isprintable() else f"\\x{ord(sign):02x}") for sign in text)
 
 
+def pieces(tokens: Sequence[str]) -> str:
+    """How a text was cut into tokens, each between marks, so that its blanks show.
+
+    >>> pieces(["once", " upon", " a", " "])
+    '‹once›‹ upon›‹ a›‹ ›'
+    """
+    return "".join(f"‹{visible(token)}›" for token in tokens)
+
+
+def nearby(text: str, what: str, count: int) -> str:
+    """A nearby form of a text, and how often it occurs.
+
+    >>> nearby("once upon a", "without the blank at its end", 1200)
+    'did you mean ‹once upon a› (without the blank at its end)? it occurs 1,200 times'
+    """
+    times = "once" if count == 1 else f"{count:,} times"
+    return f"did you mean ‹{visible(text)}› ({what})? it occurs {times}"
+
+
 def many(count: int, noun: str) -> str:
     """A count with its noun.
 

@@ -10,6 +10,7 @@ from corpus_teacher.cli.options import (
     AsJson,
     IndexPath,
     OwnTokenizer,
+    WithRecall,
     estimator_option,
     max_order_option,
     order_of,
@@ -46,6 +47,7 @@ def sample(
             show_default="all: exact",
         ),
     ] = None,
+    recall: WithRecall = False,
     tokenizer: OwnTokenizer = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +67,7 @@ def sample(
         seed=seed,
         evidence=evidence,
         explicit=explicit,
+        recall=recall,
         tokenizer=tokenizer,
     )
     if as_json:

@@ -19,6 +19,8 @@ from corpus_teacher.cli.console import (
     console,
     facts,
     many,
+    nearby,
+    pieces,
     plain_table,
     short,
     size,
@@ -119,6 +121,10 @@ def show_answer(answer: QueryAnswer) -> None:
             f"match    the last {many(answer.match_len, 'token')} of {len(answer.tokens)}, followed "
             f"{answer.context_count:,} times, by {many(answer.distinct, 'different token')}"
         )
+    if answer.nearby:
+        screen.print(Text(f"tokens   {pieces([text for _, text in answer.tokens])}", style="dim"), overflow="fold")
+        for form in answer.nearby:
+            screen.print(Text(f"         {nearby(form.text, form.what, form.count)}", style="yellow"), overflow="fold")
     screen.print()
     screen.print(_continuations(answer))
     screen.print()
@@ -256,7 +262,8 @@ def show_explained(explained: Explained) -> None:
         counts = (f"{deepest.count:,}", f"{deepest.distinct:,}")
         orders.add_row(_name(explained, group), *counts, _share(1 - passed), _share(passed))
     title = Text(f"{explained.estimator}, and what each order adds", style="bold")
-    console().print(Group("", title, tokens, "", orders))
+    kept = [Text(f"the fit is kept in {explained.fit_file}", style="dim")] if explained.fit_file else []
+    console().print(Group("", title, tokens, "", orders, *kept))
 
 
 def _groups(explained: Explained) -> list[list[int]]:

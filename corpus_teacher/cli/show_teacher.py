@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from corpus_teacher.cli.console import amount, console, fitted_table, plain_table, remark, size, visible
+from corpus_teacher.cli.console import amount, console, fitted_table, nearby, pieces, plain_table, remark, size, visible
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.evaluation import Bucket, Evaluation
@@ -39,6 +39,12 @@ def show_samples(answer: SampleAnswer) -> None:
         screen.print(Text(answer.prompt, style="bold") + body, overflow="fold")
     if any(sample.tokens for sample in answer.samples):
         screen.print(Text("after each token: tokens of its context that the corpus knows × how often", style="dim"))
+    if answer.nearby:
+        remark(f"the prompt was cut as {pieces(answer.prompt_tokens)}")
+        for form in answer.nearby:
+            remark(nearby(form.text, form.what, form.count))
+    if answer.fit_file:
+        remark(f"the fit of {answer.estimator} is kept in {answer.fit_file}")
     remark(
         f"{answer.num_tokens:,} tokens in {answer.sampling_s:.2f} s, {amount(answer.tokens_per_s)} tokens/s; "
         f"{answer.estimator}, contexts of ≤ {bound(answer.max_order)} tokens, {answer.mean_order:.2f} known on "

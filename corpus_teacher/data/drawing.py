@@ -18,6 +18,8 @@ from corpus_teacher.errors import ConfigError
 
 Ints = npt.NDArray[np.int64]
 
+_COLD = 0.2  # a temperature below which probabilities are scaled before they are raised to its inverse
+
 
 @dataclass(frozen=True)
 class DrawOptions:
@@ -72,7 +74,10 @@ class Drawer:
         self.generator, self.options = generator, options
         greedy = options.temperature == 0
         self.top_k = 1 if greedy else options.top_k
-        self.base = sorted_base(base, 1.0 if greedy else 1.0 / options.temperature)
+        # near 0 the powers of all probabilities are 0 as numbers, unless the largest is 1 before
+        self.scale = float(np.max(base)) if 0 < options.temperature < _COLD else None
+        scaled = base if self.scale is None else base / self.scale
+        self.base = sorted_base(scaled, 1.0 if greedy else 1.0 / options.temperature)
 
     def draw(self, targets: SparseTargets) -> Ints:
         """One token a row.
@@ -89,6 +94,13 @@ class Drawer:
         # a pair below 0, as estimators with exclusion give them, takes mass from the base: no mixture of two draws
         if self.options.is_plain and not (targets.probs < 0).any():
             return self._draw_plain(targets)
+        if self.scale is not None:
+            largest = np.maximum(targets.top_tokens()[1], np.finfo(np.float32).tiny)
+            targets = targets._replace(
+                probs=(targets.probs / np.repeat(largest, np.diff(targets.offsets))).astype(np.float32),
+                rest=(targets.rest * (self.scale / largest)).astype(np.float32),
+                base=self.base.base,
+            )
         return draw_from(targets, self.base, self.generator, top_k=self.top_k, top_p=self.options.top_p)
 
     def _draw_plain(self, targets: SparseTargets) -> Ints:

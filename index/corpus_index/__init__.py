@@ -14,6 +14,7 @@ from corpus_index.errors import (
     QueryError,
 )
 from corpus_index.estimators.estimator import Estimator, load_estimator, make_estimator
+from corpus_index.estimators.fits import fit_file
 from corpus_index.estimators.registry import ESTIMATORS
 from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
@@ -59,6 +60,7 @@ __all__ = [
     "compiling_s",
     "draw_from",
     "draw_tokens",
+    "fit_file",
     "fit_recall",
     "load_estimator",
     "make_estimator",

@@ -145,7 +145,7 @@ def test_fit(index: Path, tmp_path: Path, name: str) -> None:
     assert bool(found["parameters"]) == (name not in ("mle", "witten-bell", "add-k", "stupid-backoff", "ppm-c"))
     assert found["positions"] > 0
     assert found["nats"] == "inf" or 0 < found["nats"] == pytest.approx(found["bits"] * math.log(2))
-    assert "ask to overwrite it (--overwrite)" in refused("teacher", "fit", index, "--estimator", name, "--out", kept)
+    assert "say --overwrite to overwrite it" in refused("teacher", "fit", index, "--estimator", name, "--out", kept)
     shown = fine("teacher", "fit", index, "-e", name, "--max-order", 2, "--out", kept, "--overwrite").stdout
     assert "cross-entropy of the evidence" in shown
     assert "…" not in shown
