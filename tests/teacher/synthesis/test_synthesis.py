@@ -400,7 +400,7 @@ def test_the_command_with_an_index_and_with_both(model: Path, index_path: Path, 
 
 def test_the_sentences_of_the_command(model: Path, index_path: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out", "--documents", 3)
-    assert "nobody teaches: name a model, an index, or both" in refused(*out)
+    assert "there is no teacher: give a model, an index, or both" in refused(*out)
     assert "give float32, bfloat16 or float16" in refused(model, *out, "--dtype", "int8")
     both = ("--prompt", "a", "--prompts", index_path)
     assert "give only one of both" in refused(model, *out, *both)
