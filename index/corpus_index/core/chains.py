@@ -172,21 +172,23 @@ def counts_of_chains(
     order = np.argsort(places[gone_of[gone_kept]], kind="stable")
     sizes = np.bincount(places[gone_of[gone_kept]], minlength=int(kept.sum()))
     return ChainCounts(
-        np.append(0, np.cumsum(kept))[offsets],
-        depths[kept],
-        shallower[kept],
-        occurrences[kept],
-        lefts[kept],
-        from_start & deepest_stays,
-        (from_start | whole) & deepest_stays,
-        labels,
-        rows[kept],
-        row_offsets,
-        row_tokens,
-        row_counts,
-        row_lefts,
-        np.append(0, np.cumsum(sizes)),
-        *(part[gone_kept][order] for part in gone),
+        offsets=np.append(0, np.cumsum(kept))[offsets],
+        depths=depths[kept],
+        shallower=shallower[kept],
+        occurrences=occurrences[kept],
+        lefts=lefts[kept],
+        from_start=from_start & deepest_stays,
+        counts_occurrences=(from_start | whole) & deepest_stays,
+        labels=labels,
+        rows=rows[kept],
+        row_offsets=row_offsets,
+        row_tokens=row_tokens,
+        row_counts=row_counts,
+        row_lefts=row_lefts,
+        gone_offsets=np.append(0, np.cumsum(sizes)),
+        gone_tokens=gone[0][gone_kept][order],
+        gone_counts=gone[1][gone_kept][order],
+        gone_lefts=gone[2][gone_kept][order],
     )
 
 

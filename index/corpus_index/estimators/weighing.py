@@ -43,11 +43,11 @@ def root_of(index: Derived, left: bool) -> Root:
 def estimator_arrays(estimator: Estimator) -> EstimatorArrays:
     """The rule and its parameters as kernels take them."""
     return EstimatorArrays(
-        estimator.rule,
-        np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64),
-        np.array(estimator.strengths or [(0.0,)], np.float64),
-        estimator.uses_left_counts,
-        -1 if estimator.max_order is None else estimator.max_order,
+        rule=estimator.rule,
+        discounts=np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64),
+        extra=np.array(estimator.strengths or [(0.0,)], np.float64),
+        left=estimator.uses_left_counts,
+        max_order=-1 if estimator.max_order is None else estimator.max_order,
     )
 
 

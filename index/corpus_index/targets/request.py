@@ -198,10 +198,26 @@ def _base(index: Matcher, estimator: Estimator) -> BaseArrays:
     probs = estimator.base(index)
     if estimator.uses_left_counts:
         counts, cuts, uniform = estimator.root(index)
-        return BaseArrays(probs, 0.0, unigrams, counts, int(counts.sum()), float(cuts.sum()), uniform)
+        return BaseArrays(
+            probs=probs,
+            pull=0.0,
+            occurrences=unigrams,
+            counts=counts,
+            total=int(counts.sum()),
+            cuts=float(cuts.sum()),
+            uniform=uniform,
+        )
     smooth = 0 if estimator.row.base == "counts" else int((unigrams > 0).sum())
     pull = 1.0 / max(1, index.num_tokens - 1 + smooth)
-    return BaseArrays(probs, pull, unigrams, unigrams, 0, 0.0, 1.0 / index.vocab_size)
+    return BaseArrays(
+        probs=probs,
+        pull=pull,
+        occurrences=unigrams,
+        counts=unigrams,
+        total=0,
+        cuts=0.0,
+        uniform=1.0 / index.vocab_size,
+    )
 
 
 def _labelled(
