@@ -171,3 +171,16 @@ def test_policies_take_the_mixed_form(index: CorpusIndex, leave_out: str) -> Non
         asks = make_policy({"corpus": {"weight": 0.5, "evidence": [{"by": by, "low": 0, "high": 1}]}})
         with pytest.raises(ConfigError, match="needs flat targets"):
             apply_policy(asks, 0, logits, labels, corpus=mixed, neural=logits.detach())
+
+
+def test_all_tokens_in_flat_form_are_the_mixed_ones(tmp_path: Path) -> None:
+    """top_k is the bound, whatever the lists of heavy contexts hold."""
+    rng = np.random.default_rng(2)
+    tokens = (rng.geometric(0.02, 20_000) % 300).astype(np.uint16)
+    index = build_index(tokens, tmp_path / "index", vocab_size=300)
+    rows = tokens[:200].reshape(4, 50).astype(np.int64)
+    flat = CorpusTeacher(index, top_k=300, leave_out=None, max_order=3)(rows)
+    assert int(flat.offsets.diff().max()) > 128
+    assert not flat.cut_mass.any()
+    exact = CorpusTeacher(index, leave_out=None, max_order=3).mixed(rows)
+    torch.testing.assert_close(flat.dense(), exact.dense(), atol=1e-6, rtol=1e-4)
