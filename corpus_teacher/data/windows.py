@@ -19,11 +19,10 @@ from corpus_teacher.errors import ConfigError, InputError
 class TokenWindows:
     """Fixed-length windows of a corpus, as a map-style dataset (`len` and `[i]`).
 
-    Windows don't overlap and may span documents, as packed pre-training rows do. A corpus teacher knows by their position
-    where in them documents end, with or without an end-of-document token, and begins contexts anew there; students and
-    neural teachers read on, as in packed pre-training. With `shuffle`, window `i`
-    is the i-th of a permutation that only `seed` decides, so that two runs with one seed see the same data in
-    the same order.
+    Windows don't overlap and may span documents, as packed pre-training rows do. A corpus teacher knows by their
+    position where in them documents end, with or without an end-of-document token, and begins contexts anew there;
+    students and neural teachers read on, as in packed pre-training. With `shuffle`, window `i` is the i-th of a
+    permutation that only `seed` decides, so that two runs with one seed see the same data in the same order.
 
     Parameters
     ----------
