@@ -6,8 +6,8 @@ what compiling costs.
 
     python -m bench.cold_start [--only NAME] [--top 12] [--shared]
 
-prints a table for people, the most expensive kernels below it, and one line of JSON for programs. --shared: the four
-share one cache, one after the other, as on a user's first day.
+prints a table for people, the most expensive kernels of this process below it (other processes compile beside it), and
+one line of JSON for programs. --shared: the four share one cache, one after the other, as on a user's first day.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _run_case(case: str, index: Path) -> None:
 
 
 class _Compilations:
-    """Seconds of each kernel's compilation, those that it compiles on the way left out."""
+    """CPU seconds of each kernel's compilation in this process, those that it compiles on the way left out."""
 
     def __init__(self) -> None:
         from numba.core import event
@@ -92,10 +92,10 @@ class _Compilations:
 
 def _child(case: str, index: Path, answer: Path) -> None:
     """Run a case and write what it took."""
-    begin = time.process_time()
+    begin = time.perf_counter()
     compiled = _Compilations()
     _run_case(case, index)
-    wall = time.process_time() - begin
+    wall = time.perf_counter() - begin
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     answer.write_text(
         json.dumps(
@@ -113,10 +113,10 @@ def _measure(case: str, index: Path, cache: Path, folder: Path) -> dict[str, Any
     answer = folder / "answer.json"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "bench.cold_start", "--child", case, str(index), str(answer)]
-    begin = time.process_time()
+    begin = time.perf_counter()
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads(answer.read_text())
-    found["wall_s"] = time.process_time() - begin
+    found["wall_s"] = time.perf_counter() - begin
     return found
 
 
