@@ -336,6 +336,39 @@ def test_demo_hands_over_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert result == {"out": str(tmp_path), "nats": 1.5, "seconds": None, "seed": 3, "quick": True}
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "corpus_teacher", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"corpus-teacher {__version__}\n"
+    assert "--install-completion" in fine("--help").stdout
+
+
+def test_an_option_that_counts_once_is_not_given_twice(index: Path) -> None:
+    result = run("index", "query", index, "the", "-e", "mle", "-e", "katz")
+    assert result.exit_code == 2
+    assert "given 2 times" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_quiet_and_log_level(index: Path) -> None:
+    assert "tokens/s" in fine("sample", index).stderr
+    assert fine("sample", index, "-q").stderr == ""
+    assert "tokens/s" in fine("sample", index).stderr
+    assert "is not a level" in run("sample", index, "--log-level", "loud").output
+
+
+def test_orders_are_given_alike_everywhere(index: Path) -> None:
+    for command in (["index", "query", index, "the"], ["sample", index]):
+        fine(*command, "--max-order", "none")
+        assert "--max-order -1 is too small" in refused(*command, "--max-order", -1)
+        assert "--max-order 'x' is not an order" in refused(*command, "--max-order", "x")
+
+
+def test_a_text_that_is_cut_otherwise_is_shown(index: Path) -> None:
+    shown = " ".join(fine("index", "query", index, "sat on the ").stdout.split())
+    assert "did you mean" in shown
+    assert "tokens ‹" in shown
+
+
 def test_version() -> None:
     assert fine("--version").stdout == f"corpus-teacher {__version__}\n"
 

@@ -20,7 +20,7 @@ from corpus_teacher.data import ByteTokenizer, build_index_from_documents, build
 from corpus_teacher.data.build import BuildOptions
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile
-from corpus_teacher.errors import ConfigError, FolderInUseError, InputError, OutputError
+from corpus_teacher.errors import ConfigError, InputError, OutputError, TokenizerError
 from corpus_teacher.files import held_folder
 from corpus_teacher.synthesis import (
     CorpusSampler,
@@ -287,7 +287,7 @@ def test_prompts_are_beginnings(index_path: Path, tmp_path: Path) -> None:
         document_prompts([str(index_path)], words, vocab_size=257)
     with pytest.raises(ConfigError, match="the prompts have 0 tokens"):
         document_prompts([str(lines)], words, num_tokens=0, vocab_size=257)
-    with pytest.raises(ConfigError, match="no tokenizer to read prompts with"):
+    with pytest.raises(TokenizerError, match="no tokenizer to read prompts with"):
         document_prompts([str(lines)], None, vocab_size=257)
     with pytest.raises(ConfigError, match="don't go together"):
         document_prompts([str(lines), str(tmp_path / "ready.npy")], words, vocab_size=257)
