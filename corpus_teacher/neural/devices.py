@@ -22,7 +22,7 @@ def find_dtype(name: str | None) -> torch.dtype | None:
     if name is None:
         return None
     if name not in DTYPES:
-        raise ConfigError(f"dtype is {name!r}: give {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype is {name!r}: give float32, bfloat16 or float16")
     return DTYPES[name]
 
 

@@ -89,6 +89,4 @@ def test_what_is_refused(make_index: Make) -> None:
         recall.smoothed_targets(index, [[1, 5]])
     with pytest.raises(QueryError, match="float64"):
         recall.smoothed_targets(index, [[0.5]])
-    with pytest.raises(QueryError, match="only_last"):
-        recall.smoothed_targets(index, [[1, 2]], only_last=True)
     assert recall.smoothed_targets(index, [[1]]).rest.size == 1

@@ -20,7 +20,7 @@ from corpus_teacher.data import ByteTokenizer, build_index_from_documents, build
 from corpus_teacher.data.build import BuildOptions
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile
-from corpus_teacher.errors import ConfigError, InputError, OutputError, TokenizerError
+from corpus_teacher.errors import ConfigError, FolderInUseError, InputError, OutputError, TokenizerError
 from corpus_teacher.files import held_folder
 from corpus_teacher.synthesis import (
     CorpusSampler,
