@@ -386,7 +386,7 @@ def compile_beside(group: str, *parts: Sequence[Any], wide: bool) -> None:
         if key in _begun:
             continue
         _begun.add(key)
-        if os.environ.get(CHILD) or not hasattr(os, "posix_spawn") or processors() < 2:
+        if os.environ.get(CHILD) or not (sys.executable and hasattr(os, "posix_spawn")) or processors() < 2:
             continue
         if not part[0].overloads and not part[0]._cache.holds_any():
             _tell()
