@@ -158,11 +158,13 @@ def _excluding(estimator: Estimator, chains: ChainCounts, root: Root, q: int) ->
     unigrams[tokens] = counts
     copies = np.append(np.ones(size), words - size)  # tokens that an entry stands for
     if estimator.rule == ADD_K:
+        root_only = estimator.max_order == 0
         if len(nodes) > 0:
             tokens, counts, _ = chains.continuations(nodes[0])
             unigrams[:] = 0.0
             unigrams[tokens] = counts
-        return np.asarray((unigrams + estimator.k) / (unigrams.sum() + estimator.k * words))
+        p = np.asarray((unigrams + estimator.k) / (unigrams.sum() + estimator.k * words))
+        return _in_proportion(p, np.zeros(size + 1, np.bool_), estimator, chains, root, q) if root_only else p
     distinct = int((root.symbol_counts > 0).sum())
     p, seen, mass = np.zeros(size + 1), np.zeros(size + 1, np.bool_), 1.0
     for node in nodes:
@@ -196,5 +198,23 @@ def _excluding(estimator: Estimator, chains: ChainCounts, root: Root, q: int) ->
     total = float((others * copies).sum())
     if estimator.rule == STUPID_BACKOFF:
         p += mass * others
-        return p / float((p * copies).sum())
-    return p + (mass / total if total > 0.0 else 0.0) * others
+        p /= float((p * copies).sum())
+    else:
+        p += (mass / total if total > 0.0 else 0.0) * others
+    return _in_proportion(p, seen, estimator, chains, root, q)
+
+
+def _in_proportion(
+    p: np.ndarray, seen: np.ndarray, estimator: Estimator, chains: ChainCounts, root: Root, q: int
+) -> np.ndarray:
+    """Where something is left out, the base is exact at the label: the other unseen tokens keep their proportions."""
+    node = int(chains.offsets[q + 1]) - 1
+    if chains.gone_offsets[node] == chains.gone_offsets[node + 1]:
+        return p
+    others = ~seen
+    others[chains.labels[q]] = False
+    base = np.where(others, estimator.base(root), 0.0)
+    copies = np.append(np.ones(p.size - 1), root.vocab_size - p.size + 1)
+    total = float((base * copies).sum())
+    mass = float((np.where(others, p, 0.0) * copies).sum())
+    return np.where(others, base * (mass / total if total > 0.0 else 0.0), p)
