@@ -23,6 +23,7 @@ from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 _OWN_KINDS = 4
 _ROOM = 1 << 20  # pairs at a time
+_SHORTLIST = 64  # by default; of a larger top_k shortlists are as long
 _MOST_DRAWS = 1 << 28  # at once, of all positions
 
 
@@ -87,9 +88,9 @@ def smoothed_targets(
         Below 1: of these only the likeliest, as many as it takes for an explicit mass of top_p.
     shortlist : int or None
         Of a heavy context (more than `light` occurrences), only that many of the likeliest tokens of its smoothed
-        distribution (and the one that follows) are made explicit, but at least top_k; the rest of its mass goes to the
-        base and is reported as cut. The lists are made at a context's first use and kept. None: whole rows, as slow as
-        they are long; likewise where top_k is the whole vocabulary, whose targets are exact.
+        distribution (and the one that follows) are made explicit, or top_k of them if that is above 64; the rest of
+        its mass goes to the base and is reported as cut. The lists are made at a context's first use and kept. None:
+        whole rows, as slow as they are long; likewise where top_k is the whole vocabulary, whose targets are exact.
         Estimators with exclusion always read whole rows.
     starts_document : bool or array_like of shape (B,), bool
         Which rows begin where a document begins.
@@ -133,8 +134,8 @@ def smoothed_targets(
     if request.estimator.excludes:
         return exclusion_targets(request, top_k, top_p)
     nodes, memory = request.heavy, index.thread_memory
-    top_k = min(top_k, index.num_symbols)
-    if shortlist is not None:  # a shorter one would be the bound instead of top_k
+    longer, top_k = top_k > _SHORTLIST, min(top_k, index.num_symbols)
+    if shortlist is not None and (longer or shortlist >= index.num_symbols):  # or the list would bound it, not top_k
         shortlist = None if top_k == index.num_symbols else max(min(shortlist, index.num_symbols), top_k)
     step = max(1, _ROOM // top_k)
     size = request.labels.size

@@ -63,7 +63,7 @@ def test_numbers_stand_for_all_counts_of_an_order(make_index: Make, table: dict[
     [
         ("witten-bel", "no estimator 'witten-bel': did you mean 'witten-bell'"),
         ("best", "no estimator 'best': choose one of mle"),
-        (7, "estimator 7 is none"),
+        (7, "estimator 7 names no estimator"),
         ({"max_order": 3}, "has no name"),
         ({"name": "autos"}, "did you mean 'auto'"),
         ({"name": "katz", "ratio": 1}, "no 'ratio': did you mean 'ratios'"),
