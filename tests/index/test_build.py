@@ -30,7 +30,7 @@ def test_one_token(tmp_path: Path) -> None:
     index = build_index(np.array([3]), tmp_path / "index")
     assert (index.count([3]), index.count([2]), index.count([])) == (1, 0, 1)
     assert index.next_tokens([3]).token_ids.tolist() == [3]
-    assert len(verify_index(tmp_path / "index", full=True)) == 8
+    assert len(verify_index(tmp_path / "index", full=True)) == 9
 
 
 def test_a_corpus_of_one_token_repeated(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_corpus_of_one_token_repeated(tmp_path: Path) -> None:
     answer = batch.at(0, 299)
     assert (answer.token_ids.tolist(), answer.counts.tolist(), answer.match_len) == ([0], [69_700], 300)
     assert index.next_tokens([1, 0]).context_count == 69_999
-    assert len(verify_index(tmp_path / "index")) == 8
+    assert len(verify_index(tmp_path / "index")) == 9
 
 
 def test_many_threads_on_a_larger_corpus(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_many_threads_on_a_larger_corpus(tmp_path: Path) -> None:
     one = build_index(tokens, tmp_path / "one", doc_starts=starts, workers=1)
     many = build_index(tokens, tmp_path / "many", doc_starts=starts, workers=5)
     assert one.fingerprint == many.fingerprint
-    assert len(verify_index(tmp_path / "many", full=True)) == 8
+    assert len(verify_index(tmp_path / "many", full=True)) == 9
     part = ReferenceIndex([tokens[a:b].tolist() for a, b in pairwise(starts[:41])], 300)
     small = build_index(tokens[: starts[40]], tmp_path / "part", doc_starts=starts[:41])
     for place in range(0, 1000, 97):

@@ -14,7 +14,7 @@ import pytest
 from corpus_index import ESTIMATORS, CorpusIndex
 from corpus_index.core.chains import ChainCounts, counts_of_chains
 from corpus_index.estimators.weighing import distributions, label_probabilities, root_of
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ..conftest import corpora, draw_rows
@@ -46,6 +46,8 @@ def test_equal_the_fused_kernels(
     rows = draw_rows(data, corpus, 2)
     if index.num_tokens < rows.shape[1] + 1:
         return
+    documents = sum(map(bool, corpus["documents"]))
+    assume(name != "mle" or leave_out != "document" or documents > 1)  # without its one document a corpus says nothing
     following = np.append(rows[:, 1:], [[-1], [rows[1, 0]]], axis=1)
     estimator = index.fitted(name, order)
     options: dict[str, Any] = {"leave_out": leave_out, "starts_document": starts}

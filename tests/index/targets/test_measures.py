@@ -38,10 +38,12 @@ def test_equals_the_written_out_ones(
     )
     actual = measure(index, rows, **options)
     logs = np.log(dense, out=np.zeros_like(dense), where=dense > 0)
-    assert actual.entropy == pytest.approx(-(dense * logs).sum(axis=1), abs=1e-5)
-    assert actual.top_prob == pytest.approx(dense.max(axis=1), abs=1e-6)
-    assert dense[np.arange(len(dense)), actual.top_token] == pytest.approx(dense.max(axis=1), abs=1e-6)
     found = index.smoothed_targets(rows, **options)
+    mixed = index.mixed_targets(rows, **options)  # float32, whose large terms cancel: digits are lost in proportion
+    worst = float(np.abs(mixed.coefficients).max(initial=max(1.0, np.abs(found.rest).max())))
+    assert actual.entropy == pytest.approx(-(dense * logs).sum(axis=1), abs=1e-5 * worst)
+    assert actual.top_prob == pytest.approx(dense.max(axis=1), abs=1e-6 * worst)
+    assert dense[np.arange(len(dense)), actual.top_token] == pytest.approx(dense.max(axis=1), abs=1e-6 * worst)
     assert np.array_equal(actual.match_len, found.match_len)
     assert np.array_equal(actual.context_count, found.context_count)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from corpus_teacher.blend import (
+    BlendReport,
     CosineSchedule,
     EarlyOnlySchedule,
     Evidence,
@@ -18,9 +19,11 @@ from corpus_teacher.blend import (
     Policy,
     Routing,
     Share,
+    apply_policy,
     make_policy,
 )
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.losses import shift_labels
 from corpus_teacher.targets.soft import SoftTargets
 
 if sys.version_info >= (3, 11):
@@ -28,7 +31,7 @@ if sys.version_info >= (3, 11):
 else:  # pytest itself needs it there
     import tomli as tomllib
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "policies.md"
 
 EVERYTHING = """
 remainder = "hard"
@@ -175,25 +178,23 @@ def test_wrong_evidence_is_refused_by_name(evidence: Any, message: str) -> None:
         make_policy({"corpus": {"weight": 0.5, "evidence": evidence}})
 
 
-def test_the_readme_policy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_documented_policy_runs() -> None:
+    text = PAGE.read_text(encoding="utf-8")
     (table,) = (one for one in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL) if "fallbacks" in one)
     policy = make_policy(tomllib.loads(table))
     assert policy.fallbacks == ("shorter", "neural", "base", "hard")
     assert policy.asked(0) == pytest.approx({"corpus": 0.5, "neural": 0.3, "hard": 0.2})
     assert policy.asked(10_000) == pytest.approx({"corpus": 0.1, "neural": 0.3, "hard": 0.6})
 
-    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (snippet,) = (code for code in snippets if "policy.toml" in code)
-    (tmp_path / "policy.toml").write_text(table, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "tomllib", tomllib)
     targets = SoftTargets.from_arrays(
         [0] * 5, [], [], [1.0] * 4, [0.25] * 4, match_len=[0, 1, 2, 3], context_count=[9, 9, 2, 2]
     )
-    scope: dict[str, Any] = {"step": 0, "input_ids": torch.tensor([[0, 1, 2, 3]]), "targets": targets}
-    scope |= {"logits": torch.zeros(1, 4, 4, requires_grad=True), "neural_logits": torch.randn(1, 4, 4)}
-    exec(snippet, scope)
-    assert scope["logits"].grad.abs().sum() > 0
+    logits, report = torch.zeros(1, 4, 4, requires_grad=True), BlendReport()
+    labels = shift_labels(torch.tensor([[0, 1, 2, 3]]))
+    taught = apply_policy(policy, 0, logits, labels, corpus=targets, neural=torch.randn(1, 4, 4))
+    taught.loss.backward()
+    report.add(taught.blend)
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() > 0
     expected = {"share_neural-fallback": 1 / 3, "share_corpus-shorter": 1 / 3, "share_neural": 1 / 3}
-    assert {k: v for k, v in scope["report"].logs().items() if k.startswith("share")} == pytest.approx(expected)
+    assert {k: v for k, v in report.logs().items() if k.startswith("share")} == pytest.approx(expected)

@@ -70,7 +70,8 @@ def test_sample_refuses(index: Path) -> None:
     assert "no index" in refused("sample", index / "nowhere")
 
 
-def test_near_duplicates(index: Path, tmp_path: Path) -> None:
+def test_near_duplicates(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "260")  # a narrow terminal leaves columns out
     found = answer("index", "near-duplicates", index, "--lengths", "64, 8", "--top-length", 16)
     assert [one["length"] for one in found["lengths"]] == [8, 64]
     # position n of a story repeats the other's last n tokens, up to what follows its last one
@@ -150,7 +151,9 @@ def test_fit(index: Path, tmp_path: Path, name: str) -> None:
     assert "cross-entropy of the evidence" in shown
     assert "…" not in shown
     by_file = answer("index", "query", index, "the c", "--estimator", kept)["explained"]
-    assert by_file == answer("index", "query", index, "the c", "--estimator", name, "--max-order", 2)["explained"]
+    by_name = answer("index", "query", index, "the c", "--estimator", name, "--max-order", 2)["explained"]
+    assert by_file["fit_file"] is None  # what was given is no fit of the index's own
+    assert by_file == by_name | {"fit_file": None}
 
 
 def test_a_fitted_file_serves_everywhere(index: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_files_are_joined_and_a_file_ends_a_document(tmp_path: Path) -> None:
     assert corpus.names is not None
     names = [name for name, _ in DocumentNames(corpus.names)]
     assert names == [f"{tmp_path}/a.npy, document {k}" for k in range(4)] + [f"{tmp_path}/b.npy, document 0"]
-    for end, sentence in ((None, "neither --doc-offsets nor"), (4, "no token is the end-of-document id 4")):
+    for end, sentence in ((None, "neither doc_offsets nor"), (4, "no token is the end-of-document id 4")):
         notes: list[str] = []
         corpus, _ = join_ready_tokens(files, vocab_size=10, end_of_document=end, folder=tmp_path, notes=notes)
         np.testing.assert_array_equal(corpus.doc_starts, [0, 8, 10])
@@ -250,7 +250,7 @@ def test_an_end_inside_a_known_document_splits_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("wrong", "vocab_size"), [(10, 10), (-1, None), (1 << 31, None)])
 def test_an_id_outside_of_the_vocabulary_is_named(tmp_path: Path, wrong: int, vocab_size: int | None) -> None:
     np.save(tmp_path / "a.npy", np.array([1, 2, wrong]))
-    with pytest.raises(InputError, match=f"token 2 is {wrong}, which is outside of the .*--vocab-size"):
+    with pytest.raises(InputError, match=f"token 2 is {wrong}, which is outside of the .*vocab_size"):
         list(open_ready_tokens(tmp_path / "a.npy").chunks(vocab_size))
 
 

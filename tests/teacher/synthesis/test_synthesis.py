@@ -405,7 +405,7 @@ def test_the_sentences_of_the_command(model: Path, index_path: Path, tmp_path: P
     both = ("--prompt", "a", "--prompts", index_path)
     assert "give only one of both" in refused(model, *out, *both)
     assert "top-p 1.5" in refused(model, *out, "--top-p", 1.5)
-    assert "min_confidence is 2.0" in refused(model, *out, "--min-confidence", 2)
+    assert "min-confidence is 2.0" in refused(model, *out, "--min-confidence", 2)
     assert "no token of the tokenizer" in refused(model, *out, "--start-token", "<s>")
     assert "no causal language model can be loaded" in refused(tmp_path / "none", *out, "--tokenizer", "bytes")
     assert "nothing says when to stop" in refused(model, "--out", tmp_path / "out")
