@@ -218,13 +218,20 @@ def test_what_opens_during_replacements_is_one_index(tmp_path: Path, exchanges: 
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        for _ in range(300):
-            with CorpusIndex.open(tmp_path / "index") as index:
-                text = index.tokens.tolist()
-                assert index.attachment("note") == bytes(text)
-                assert index.array("next_tokens").tolist() == [text[p] for p in index.array("order").tolist()]
-                seen.add(index.fingerprint)
-        process.kill()
+        try:
+            for _ in range(300):
+                try:
+                    index = CorpusIndex.open(tmp_path / "index")
+                except IndexFormatError:
+                    assert not exchanges  # two renames: on a slow machine nothing may stand there for a while
+                    continue
+                with index:
+                    text = index.tokens.tolist()
+                    assert index.attachment("note") == bytes(text)
+                    assert index.array("next_tokens").tolist() == [text[p] for p in index.array("order").tolist()]
+                    seen.add(index.fingerprint)
+        finally:
+            process.kill()
     assert len(seen) == 2
 
 
