@@ -335,7 +335,8 @@ def _of_one_version(path: Path, use: Callable[[Path, int | None, dict[str, Any]]
         try:
             folder = _open_folder(path)
         except FileNotFoundError:
-            if files.is_being_replaced(path):
+            # the replacement may have ended, or another begun, since the folder was looked for
+            if files.is_being_replaced(path) or path.exists() or files.is_being_replaced(path):
                 time.sleep(_PAUSE_S)
                 continue
             raise _no_index(path) from None
