@@ -7,6 +7,7 @@
 from corpus_teacher.blend.blending import Blend, BlendReport, blend
 from corpus_teacher.blend.components import COMPONENTS, Components, DenseTargets, Reason
 from corpus_teacher.blend.evidence import MEASURES, Evidence
+from corpus_teacher.blend.interpolation import Buckets, MixtureWeights, fit_weights, mixed_probabilities
 from corpus_teacher.blend.loss import TaughtLoss, apply_policy, blended_loss, fused_linear_blended_loss
 from corpus_teacher.blend.policy import FALLBACKS, Policy, Routing, Share, make_policy
 from corpus_teacher.blend.schedules import CosineSchedule, EarlyOnlySchedule, LinearSchedule
@@ -17,12 +18,14 @@ __all__ = [
     "MEASURES",
     "Blend",
     "BlendReport",
+    "Buckets",
     "Components",
     "CosineSchedule",
     "DenseTargets",
     "EarlyOnlySchedule",
     "Evidence",
     "LinearSchedule",
+    "MixtureWeights",
     "Policy",
     "Reason",
     "Routing",
@@ -31,6 +34,8 @@ __all__ = [
     "apply_policy",
     "blend",
     "blended_loss",
+    "fit_weights",
     "fused_linear_blended_loss",
     "make_policy",
+    "mixed_probabilities",
 ]
