@@ -1,10 +1,11 @@
 """What the pre-training corpus itself says about the next token, used as a soft-target teacher.
 
-Here are the names that a training loop needs: the corpus and its text (`open_corpus`), teachers (`CorpusTeacher`,
-`NeuralTeacher`, `CachedTeacher`) and their batches (`TeacherCollator`), targets and losses (`SoftTargets`,
-`soft_cross_entropy`, `blended_cross_entropy`, `fused_linear_blended_cross_entropy`), who teaches what (`make_policy`,
-`blended_loss`), and transformers' Trainer with all of it (`DistillationTrainer`, `DistillationConfig`). They
-are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and never imports torch.
+Here are the names that a training loop needs: the corpus and its text (`open_corpus`, `trace`), teachers
+(`CorpusTeacher`, `NeuralTeacher`, `CachedTeacher`) and their batches (`TeacherCollator`), targets and losses
+(`SoftTargets`, `soft_cross_entropy`, `blended_cross_entropy`, `fused_linear_blended_cross_entropy`), who teaches what
+(`make_policy`, `blended_loss`), and transformers' Trainer with all of it (`DistillationTrainer`,
+`DistillationConfig`). They are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and
+never imports torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.corpus import open_corpus
+    from corpus_teacher.analysis.trace import trace
     from corpus_teacher.blend import blended_loss, make_policy
     from corpus_teacher.losses import blended_cross_entropy, fused_linear_blended_cross_entropy, soft_cross_entropy
     from corpus_teacher.neural import CachedTeacher, NeuralTeacher
@@ -37,6 +39,7 @@ _HOMES = {
     "make_policy": "corpus_teacher.blend",
     "open_corpus": "corpus_teacher.analysis.corpus",
     "soft_cross_entropy": "corpus_teacher.losses",
+    "trace": "corpus_teacher.analysis.trace",
 }
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "make_policy",
     "open_corpus",
     "soft_cross_entropy",
+    "trace",
 ]
 
 

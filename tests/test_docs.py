@@ -36,6 +36,7 @@ WALKS = (
     "tutorial.md",
     "how-to/index-my-corpus.md",
     "how-to/read-the-evidence.md",
+    "how-to/trace.md",
     "how-to/export.md",
     "explanation/estimators.md",
 )

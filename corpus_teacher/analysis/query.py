@@ -252,7 +252,7 @@ def index_query(
             raise ConfigError(f"`{name}` {value} is too small: it must be at least {least}")
     with open_index(path) as index:
         reader = Reader(index, tokenizer, ids=ids)
-        context = _parse_ids(text) if ids else reader.encode(text)
+        context = parse_ids(text) if ids else reader.encode(text)
         found = index.next_tokens(context, max_order=max_order, min_count=min_count)
         length = int(found.match_len)
         match = context[len(context) - length :]
@@ -306,7 +306,7 @@ def _backoff(index: CorpusIndex, reader: Reader, context: npt.NDArray[np.int64],
         )
 
 
-def _parse_ids(text: str) -> npt.NDArray[np.int64]:
+def parse_ids(text: str) -> npt.NDArray[np.int64]:
     """Token ids from "17 4, 99"."""
     try:
         return np.array([int(word) for word in text.replace(",", " ").split()], dtype=np.int64)

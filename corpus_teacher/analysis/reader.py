@@ -118,10 +118,13 @@ class Reader:
 
     def occurrences(self, index: CorpusIndex, match: npt.NDArray[np.int64], limit: int) -> Iterator[Occurrence]:
         """The first places of a match, with the text around it, inside its document."""
-        positions = index.positions(match, limit=limit)
+        yield from self.places(index, index.positions(match, limit=limit), len(match))
+
+    def places(self, index: CorpusIndex, positions: npt.NDArray[np.int64], num_tokens: int) -> Iterator[Occurrence]:
+        """That many tokens at some positions of the corpus, with the text around them, inside their document."""
         for position, document in zip(positions.tolist(), index.document_of(positions).tolist(), strict=True):
             begin, end = int(index.doc_starts[document]), int(index.doc_starts[document + 1])
-            after = position + len(match)
+            after = position + num_tokens
             yield Occurrence(
                 document=document,
                 position=position,

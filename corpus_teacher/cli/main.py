@@ -23,6 +23,7 @@ from corpus_teacher.cli.sample import sample
 from corpus_teacher.cli.study import study_app
 from corpus_teacher.cli.synthesize import synthesize
 from corpus_teacher.cli.teacher import teacher_app
+from corpus_teacher.cli.trace import trace
 from corpus_teacher.cli.train import train
 from corpus_teacher.cli.warm_up import warm_up
 
@@ -38,6 +39,7 @@ app.add_typer(index_app, name="index")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(study_app, name="study")
 app.command("sample")(sample)
+app.command("trace")(trace)
 app.command("synthesize")(synthesize)
 app.command("train")(train)
 app.command("recipe")(recipe)

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -220,6 +221,25 @@ def numbers_of(text: str, name: str) -> list[int]:
         raise ConfigError(
             f"`{name}` {text!r} is not a list of whole numbers: write them with commas between"
         ) from error
+
+
+def text_of(path: Path) -> str:
+    """The text of a file; "-" is stdin.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or isn't UTF-8.
+    """
+    from corpus_teacher.errors import InputError
+
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: byte {error.start} can't be read") from error
 
 
 IndexPath = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.", show_default=False)]
