@@ -20,6 +20,7 @@ from corpus_teacher.cli.index import index_app
 from corpus_teacher.cli.options import App
 from corpus_teacher.cli.recipe import recipe
 from corpus_teacher.cli.sample import sample
+from corpus_teacher.cli.serve import serve
 from corpus_teacher.cli.study import study_app
 from corpus_teacher.cli.synthesize import synthesize
 from corpus_teacher.cli.teacher import teacher_app
@@ -40,6 +41,7 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(study_app, name="study")
 app.command("sample")(sample)
 app.command("trace")(trace)
+app.command("serve")(serve)
 app.command("synthesize")(synthesize)
 app.command("train")(train)
 app.command("recipe")(recipe)
