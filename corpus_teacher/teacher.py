@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall
+from corpus_index.integrity import Check
 from torch import Tensor
 
 from corpus_teacher.collation import check_padding, collate_windows
@@ -71,6 +72,8 @@ class CorpusTeacher:
     recall : bool or Recall
         Mix in what followed the same last tokens earlier in the row (`corpus_index.targets.recall`): True fits the
         mixture here, on the index alone. Of flat targets.
+    check : {"first", "always", "never"}
+        When the files of an index that is given by its path are compared with their checksums; see `CorpusIndex.open`.
 
     Raises
     ------
@@ -99,6 +102,7 @@ class CorpusTeacher:
         top_p: float = 1.0,
         strict: bool = False,
         recall: bool | Recall = False,
+        check: Check = "first",
     ) -> None:
         if leave_out not in LEAVE_OUT:
             raise ConfigError(
@@ -110,7 +114,7 @@ class CorpusTeacher:
             raise ConfigError(f"top_k is {top_k}: keep at least 1 token a position")
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p is {top_p}: give a share above 0 and at most 1")
-        self.index = CorpusIndex.open(index) if isinstance(index, (str, Path)) else index
+        self.index = CorpusIndex.open(index, check=check) if isinstance(index, (str, Path)) else index
         self.index.prefer_large_pages()
         self.estimator = self.index.fitted(estimator, max_order)
         self.max_order = self.estimator.max_order

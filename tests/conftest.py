@@ -15,6 +15,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 _made_cache_dir: str | None = None
+_made_cache_home: str | None = None
+
+if "CORPUS_TEACHER_TEST_CACHE" not in os.environ:  # stamps of checked indexes are no tests' to leave in a user's folder
+    os.environ["CORPUS_TEACHER_TEST_CACHE"] = _made_cache_home = tempfile.mkdtemp(prefix="corpus-teacher-cache-")
+    os.environ["XDG_CACHE_HOME"] = _made_cache_home
 
 if not os.environ.get("NUMBA_CACHE_DIR"):  # a worker inherits the controller's
     _made_cache_dir = tempfile.mkdtemp(prefix="corpus-teacher-numba-")
@@ -33,6 +38,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the cache that this run made."""
     if _made_cache_dir is not None:
         shutil.rmtree(_made_cache_dir, ignore_errors=True)
+    if _made_cache_home is not None:
+        shutil.rmtree(_made_cache_home, ignore_errors=True)
 
 
 # "same" draws the same examples every run, so that a lane that was green stays green. "quick" is for `make check` and

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex
+from corpus_index.integrity import Check
 
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -58,8 +59,8 @@ class Corpus:
         For questions in ids, and whole batches.
     """
 
-    def __init__(self, path: str | Path, *, tokenizer: str | None = None) -> None:
-        self.index = CorpusIndex.open(path)
+    def __init__(self, path: str | Path, *, tokenizer: str | None = None, check: Check = "first") -> None:
+        self.index = CorpusIndex.open(path, check=check)
         try:
             self._reader = Reader(self.index, tokenizer, ids=False)
         except BaseException:
@@ -162,7 +163,7 @@ class Corpus:
         return tokens
 
 
-def open_corpus(path: str | Path, *, tokenizer: str | None = None) -> Corpus:
+def open_corpus(path: str | Path, *, tokenizer: str | None = None, check: Check = "first") -> Corpus:
     """Open an index together with its tokenizer and the names of its documents, to ask in words.
 
     Parameters
@@ -171,11 +172,13 @@ def open_corpus(path: str | Path, *, tokenizer: str | None = None) -> Corpus:
         The folder of the index.
     tokenizer : str, optional
         Needed only for an index of ready tokens, which carries none: a tokenizer.json, a folder or a name.
+    check : {"first", "always", "never"}
+        When the index's files are compared with their checksums; see `CorpusIndex.open`.
 
     Raises
     ------
     IndexFormatError
-        If there is no index.
+        If there is no index, or a file of it is damaged.
     TokenizerError
         If there is no tokenizer, or it isn't the index's.
 
@@ -189,4 +192,4 @@ def open_corpus(path: str | Path, *, tokenizer: str | None = None) -> Corpus:
     >>> corpus.count("once"), corpus.next("once upon").tokens[0].text, corpus.where("upon")[0].name
     (2, ' ', 'tales, document 1')
     """
-    return Corpus(path, tokenizer=tokenizer)
+    return Corpus(path, tokenizer=tokenizer, check=check)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from corpus_index import CorpusIndex, EstimatorLike, resolve_estimator
+from corpus_index.integrity import Check
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -14,9 +15,9 @@ from corpus_teacher.errors import TokenizerError
 
 
 @contextmanager
-def open_index(path: str | Path) -> Iterator[CorpusIndex]:
-    """Open an index for a question."""
-    with CorpusIndex.open(path) as index:
+def open_index(path: str | Path, *, check: Check = "first") -> Iterator[CorpusIndex]:
+    """Open an index for a question; check: as in `CorpusIndex.open`."""
+    with CorpusIndex.open(path, check=check) as index:
         yield index
 
 

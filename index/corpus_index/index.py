@@ -16,6 +16,7 @@ from corpus_index.errors import IndexFormatError
 from corpus_index.estimators import resolving
 from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.resolving import EstimatorLike
+from corpus_index.integrity import Check, believe
 from corpus_index.targets import exclusion, interpolated, request
 from corpus_index.targets import explain as explaining
 from corpus_index.targets.explain import Explanation
@@ -43,21 +44,35 @@ class CorpusIndex(Matcher):
     """
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> CorpusIndex:
-        """Open the index at path; a few milliseconds, whatever its size.
+    def open(cls, path: str | os.PathLike[str], *, check: Check = "first") -> CorpusIndex:
+        """Open the index at path; a millisecond, whatever its size, where its files were checked before.
+
+        Parameters
+        ----------
+        path : path
+        check : {"always", "first", "never"}
+            When all files are compared with their checksums: at the first opening on this machine, which a stamp in
+            the user's cache folder remembers (`XDG_CACHE_HOME`, ~/.cache); at this one in any case; or not at all.
+            Whatever an unchecked index holds, questions end without a crash, but their answers may be wrong.
 
         Raises
         ------
         IndexFormatError
-            If there is no index, it is damaged or foreign, or of a newer format.
+            If there is no index, it is damaged or foreign, or of a newer format; a damaged file is named.
+        QueryError
+            If check is another word.
+
+        Notes
+        -----
+        A check reads every file once, some GB/s and core where they are in memory, on all cores.
         """
-        return cls(path)
+        return cls(path, check)
 
     def __enter__(self) -> CorpusIndex:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self.fingerprint)
+        return _reopen, (str(self.path), self.fingerprint, self._checked)
 
     def fitted(self, estimator: EstimatorLike, max_order: int | None = None) -> Estimator:
         """An estimator, fitted at its first use if need be, then remembered; see `estimators.resolving.fitted`."""
@@ -215,8 +230,9 @@ class CorpusIndex(Matcher):
         )
 
 
-def _reopen(path: str, fingerprint: str) -> CorpusIndex:
-    index = CorpusIndex.open(path)
+def _reopen(path: str, fingerprint: str, checked: str) -> CorpusIndex:
+    believe(checked)  # the same files aren't checked again for each worker
+    index = CorpusIndex.open(path, check="first" if checked else "never")
     if index.fingerprint != fingerprint:
         raise IndexFormatError(f"the index at {path} was replaced since it was pickled: open it again")
     return index

@@ -30,6 +30,9 @@ RANKS_FILE = ".position-ranks"
 DERIVED_FILES = (RANKS_FILE, f".{RANKS_FILE}.partial")
 """What is in a folder beside the files that the manifest names, and is made again where it is missing."""
 
+SUMMED_BYTES = 1 << 26
+"""Bytes of a file to a CRC-32 in the manifest."""
+
 BLOCK = 64  # ranks, or blocks of them, to a minimum of the level above
 
 _MOST_BYTES = 1 << 28
@@ -230,6 +233,9 @@ def _check_entry(field: str, entry: Any, fail: Callable[[str, str], IndexFormatE
         raise fail(f"{field}.bytes", f"{_shown(size)} is not a number of bytes")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise fail(f"{field}.sha256", f"{_shown(digest)} is not a SHA-256 in hex")
+    sums, blocks = entry.get("crc32"), -(-size // SUMMED_BYTES)
+    if sums is not None and not (isinstance(sums, str) and re.fullmatch(f"[0-9a-f]{{{8 * blocks}}}", sums)):
+        raise fail(f"{field}.crc32", f"{_shown(sums)} is not the CRC-32 of {blocks:,} blocks in hex")
 
 
 def _check_arrays(

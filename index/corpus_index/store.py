@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from corpus_index import files
+from corpus_index import files, integrity
 from corpus_index.errors import CorpusIndexError, IndexExistsError, IndexFormatError, IndexWriteError
 from corpus_index.manifest import (
     DEEPEST,
@@ -54,14 +54,7 @@ _T = TypeVar("_T")
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
-        return _sha256(file.fileno())
-
-
-def _sha256(descriptor: int) -> str:
-    digest = hashlib.sha256()
-    while chunk := os.read(descriptor, _CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+        return integrity.sha256_of(file.fileno())
 
 
 class IndexWriter:
@@ -95,17 +88,19 @@ class IndexWriter:
         self._pending.append(self._pool.submit(self._write, name, memoryview(content), entry))
 
     def _write(self, name: str, content: memoryview, entry: dict[str, Any]) -> None:
-        digest = hashlib.sha256()
+        digest, sums = hashlib.sha256(), integrity.BlockSums()
         view = content.cast("B") if content.nbytes else memoryview(b"")
         with (self.folder / name).open("wb") as file:
             for start in range(0, view.nbytes, _CHUNK_BYTES):
                 chunk = view[start : start + _CHUNK_BYTES]
                 digest.update(chunk)
+                sums.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         entry["bytes"] = view.nbytes
         entry["sha256"] = digest.hexdigest()
+        entry["crc32"] = sums.hexdigest()
 
     def wait(self) -> None:
         """Wait until all that was added is on its way to the disk; raises what went wrong."""
@@ -259,29 +254,43 @@ class OpenFiles(NamedTuple):
     """All files of one version of an index, mapped read-only.
 
     arrays: by name. attachments: their bytes, by name. stamps: device, inode, size and time of change of each array's
-    file, for who opens it again by its path.
+    file, for who opens it again by its path. checked: the name that a check of these files is remembered by.
     """
 
     manifest: dict[str, Any]
     arrays: dict[str, np.ndarray]
     attachments: dict[str, mmap.mmap | bytes]
     stamps: dict[str, tuple[int, int, int, int]]
+    checked: str
 
 
-def open_files(path: Path) -> OpenFiles:
+def open_files(path: Path, check: str = "first") -> OpenFiles:
     """Open all files of an index: those of one version, though it be replaced meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+    check : {"always", "first", "never"}
+        When files are compared with their checksums; see `integrity`.
 
     Raises
     ------
     IndexFormatError
         If there is no such index, it is damaged, or of a newer version.
+    QueryError
+        If check is another word.
 
     Notes
     -----
     The folder is opened once and every file by way of it, so no file of a successor can be among them; the manifest's
     seal binds names, sizes and checksums. Where the folder is being removed, the one that has its name now is opened.
     """
-    return _of_one_version(path, _map_all)
+    integrity.check_option(check)
+
+    def use(path: Path, folder: int | None, manifest: dict[str, Any]) -> OpenFiles:
+        return _map_all(path, folder, manifest, check)
+
+    return _of_one_version(path, use)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -314,7 +323,7 @@ def check_files(path: Path) -> str:
         for name, entry in file_names(manifest):
             descriptor = _open_sized(path, folder, name, entry)
             try:
-                same = _sha256(descriptor) == entry["sha256"]
+                same = integrity.sha256_of(descriptor) == entry["sha256"]
             except OSError as error:
                 raise _unreadable(path / name, error) from error
             finally:
@@ -392,7 +401,7 @@ def _open_sized(path: Path, folder: int | None, name: str, entry: Mapping[str, A
     return descriptor
 
 
-def _map_all(path: Path, folder: int | None, manifest: dict[str, Any]) -> OpenFiles:
+def _map_all(path: Path, folder: int | None, manifest: dict[str, Any], check: str) -> OpenFiles:
     with contextlib.ExitStack() as stack:
         opened: dict[str, int] = {}
         for name, entry in file_names(manifest):
@@ -404,7 +413,8 @@ def _map_all(path: Path, folder: int | None, manifest: dict[str, Any]) -> OpenFi
         except OSError as error:
             raise _unreadable(path, error) from error
         stamps = {name: files.stamp_of(os.fstat(opened[f"{name}.bin"])) for name in arrays}
-    return OpenFiles(manifest, arrays, attachments, stamps)
+        checked = integrity.check_opened(path, manifest, opened, arrays, check)
+    return OpenFiles(manifest, arrays, attachments, stamps, checked)
 
 
 def _map(descriptor: int, entry: Mapping[str, Any]) -> mmap.mmap | bytes:

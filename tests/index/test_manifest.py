@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -171,6 +172,6 @@ def test_what_is_not_a_file_is_refused_at_once(path: Path, name: str, kind: str)
 
 def test_arrays_of_later_versions_are_let_be(path: Path) -> None:
     (path / "names.bin").write_bytes(b"\0" * 8)
-    entry = {"dtype": "<u8", "shape": [1], "bytes": 8, "sha256": "0" * 64}
+    entry = {"dtype": "<u8", "shape": [1], "bytes": 8, "sha256": hashlib.sha256(b"\0" * 8).hexdigest()}
     lie(path, lambda manifest: manifest["arrays"].update(names=entry))
     assert CorpusIndex.open(path).array("names").tolist() == [0]

@@ -38,6 +38,7 @@ def rewrite(path: Path, **arrays: np.ndarray) -> None:
         entry = manifest["arrays"][name]
         array = array.astype(entry["dtype"])
         array.tofile(path / f"{name}.bin")
+        entry.pop("crc32", None)
         entry.update(sha256=file_sha256(path / f"{name}.bin"), bytes=array.nbytes, shape=list(array.shape))
     reseal(path, manifest)
 

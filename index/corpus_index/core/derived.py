@@ -32,8 +32,8 @@ class _MadeMeanwhileError(Exception):
 class Derived(OpenedIndex):
     """An opened index with its symbols counted, its positions ranked, and its stored rows made ready for targets."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | os.PathLike[str], check: str = "first") -> None:
+        super().__init__(path, check)
         self.thread_memory = ThreadMemory()
         self._counts: np.ndarray | None = None
         self._left_counts: np.ndarray | None = None

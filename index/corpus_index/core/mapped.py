@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
+from corpus_index.addresses import check_addresses, check_row_tokens
 from corpus_index.core.answers import DocumentInfo
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.manifest import BLOCK, DEEPEST, levels_of
@@ -24,9 +25,11 @@ __all__ = ["BLOCK", "OpenedIndex"]
 class OpenedIndex:
     """What an index says of itself, its arrays, and its tokens' ids; `CorpusIndex` asks the questions."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], check: str = "first") -> None:
         self.path = Path(os.path.abspath(path))
-        opened = open_files(self.path)
+        opened = open_files(self.path, check)
+        self._checked = opened.checked
+        self._row_tokens_checked = False
         self._manifest = manifest = opened.manifest
         self.num_tokens: int = manifest["num_tokens"]
         self.num_documents: int = manifest["num_documents"]
@@ -93,6 +96,9 @@ class OpenedIndex:
 
     def array(self, name: str) -> np.ndarray:
         """One of the arrays of the format (index/README.md), read-only; for kernels and curious readers."""
+        if name == "row_tokens" and self._arrays and not self._row_tokens_checked:
+            check_row_tokens(self.path, self.num_symbols, self._arrays[name])
+            self._row_tokens_checked = True
         try:
             return self._arrays[name]
         except KeyError:
@@ -207,6 +213,16 @@ class OpenedIndex:
         name, fields = names[number] if names is not None else (None, {})
         begin, end = (int(place) for place in self.doc_starts[number : number + 2])
         return DocumentInfo(number, name, fields, begin, end - begin)
+
+    def check_addresses(self) -> None:
+        """Check that what the small arrays say of places leads to places that there are; see `addresses`.
+
+        Raises
+        ------
+        IndexFormatError
+        """
+        check_addresses(self.path, self._manifest, self._arrays)
+        check_row_tokens(self.path, self.num_symbols, self._arrays["row_tokens"])
 
     def kernel_arrays(self) -> IndexArrays:
         """The arrays as kernels take them."""
