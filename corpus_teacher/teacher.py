@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall
+from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall, open_index
 from corpus_index.integrity import Check
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class CorpusTeacher:
     Parameters
     ----------
     index : CorpusIndex or path
-        The corpus; a path is opened.
+        The corpus, of one piece or of shards; a path is opened.
     estimator : str, path, mapping or Estimator
         How counts become probabilities: a name, the file of a fitted one, a table of settings, or the object; see
         `corpus_index.resolve_estimator`. It is fitted here if it has to be, which takes seconds; "witten-bell", which
@@ -114,7 +114,7 @@ class CorpusTeacher:
             raise ConfigError(f"top_k is {top_k}: keep at least 1 token a position")
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p is {top_p}: give a share above 0 and at most 1")
-        self.index = CorpusIndex.open(index, check=check) if isinstance(index, (str, Path)) else index
+        self.index = open_index(index, check=check) if isinstance(index, (str, Path)) else index
         self.index.prefer_large_pages()
         self.estimator = self.index.fitted(estimator, max_order)
         self.max_order = self.estimator.max_order

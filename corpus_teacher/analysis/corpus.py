@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex
+from corpus_index import open_index
 from corpus_index.integrity import Check
 
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
@@ -60,7 +60,7 @@ class Corpus:
     """
 
     def __init__(self, path: str | Path, *, tokenizer: str | None = None, check: Check = "first") -> None:
-        self.index = CorpusIndex.open(path, check=check)
+        self.index = open_index(path, check=check)
         try:
             self._reader = Reader(self.index, tokenizer, ids=False)
         except BaseException:

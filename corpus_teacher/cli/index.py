@@ -167,6 +167,25 @@ def index_build(
         int | None,
         typer.Option(min=1, help="Threads; the index is the same for any number.", show_default="all cores"),
     ] = None,
+    shard_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**32 - 2,
+            rich_help_panel="A corpus larger than memory",
+            show_default="as many as the memory allows",
+            help="Tokens of a shard at most: a larger corpus is cut at document boundaries.",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            rich_help_panel="A corpus larger than memory",
+            show_default="half of what is free",
+            help="What the building may take, such as 4G: shards are as large as that allows.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index: read, tokenise, sort; written beside DIR and renamed when it is whole."""
@@ -175,6 +194,7 @@ def index_build(
     from corpus_teacher.cli.console import progress as shown
     from corpus_teacher.cli.show_index import show_summary
     from corpus_teacher.data.build import BuildOptions, build_index_from_sources
+    from corpus_teacher.data.memory import parse_bytes
     from corpus_teacher.data.readers import ReadOptions
 
     options = BuildOptions(
@@ -195,6 +215,8 @@ def index_build(
         doc_offsets=doc_offsets,
         force=overwrite,
         workers=workers,
+        shard_tokens=shard_tokens,
+        memory=None if memory is None else parse_bytes(memory),
     )
     with shown() as progress:
         summary = build_index_from_sources(sources, out, options, progress=progress)

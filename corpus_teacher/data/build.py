@@ -21,6 +21,7 @@ from corpus_index.store import check_target
 from corpus_teacher.data.documents import Progress, ReadLog, silent
 from corpus_teacher.data.file_kinds import Kind
 from corpus_teacher.data.indexing import build_token_index
+from corpus_teacher.data.memory import free_memory_bytes, tokens_within
 from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens
@@ -129,6 +130,11 @@ class BuildOptions:
         Replace an index that stands at `out`.
     workers : int, optional
         Threads; all cores by default.
+    shard_tokens : int, optional
+        A larger corpus is cut at document boundaries into shards of at most that many tokens.
+    memory : int, optional
+        Bytes that the building may take, which decide on shards where their tokens aren't given; half of what is free
+        by default, limits of control groups respected.
     """
 
     tokenizer: str | None = None
@@ -142,6 +148,8 @@ class BuildOptions:
     doc_offsets: Path | None = None
     force: bool = False
     workers: int | None = None
+    shard_tokens: int | None = None
+    memory: int | None = None
 
 
 class _Clock:
@@ -236,9 +244,18 @@ def build_index_from_sources(
             overwrite=options.force,
             workers=options.workers,
             progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
+            shard_tokens=shard_tokens_of(options, vocab_size),
         )
     with index:
         return _summary(index, corpus, inventory, tokenizer, log, clock, notes)
+
+
+def shard_tokens_of(options: BuildOptions, vocab_size: int) -> int:
+    """Tokens of a shard at most: as asked for, or what the memory allows."""
+    if options.shard_tokens is not None:
+        return options.shard_tokens
+    memory = free_memory_bytes() // 2 if options.memory is None else options.memory
+    return tokens_within(memory, vocab_size)
 
 
 def prepare_target(out: Path, *, force: bool) -> None:

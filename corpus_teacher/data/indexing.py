@@ -33,6 +33,7 @@ def build_token_index(
     overwrite: bool = False,
     workers: int | None = None,
     progress: Callable[[str, float], None] | None = None,
+    shard_tokens: int | None = None,
 ) -> CorpusIndex:
     """Build the index of a tokenised corpus, its tokenizer and its story inside.
 
@@ -49,6 +50,8 @@ def build_token_index(
         Replace an index that stands there.
     progress : callable, optional
         Called with a stage of the building and the share of it that is done, 0 to 1.
+    shard_tokens : int, optional
+        Cut a larger corpus into shards of at most that many tokens.
 
     Raises
     ------
@@ -82,6 +85,7 @@ def build_token_index(
         overwrite=overwrite,
         workers=workers,
         progress=progress or False,
+        shard_tokens=shard_tokens,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import corpus_index
 from corpus_index import CorpusIndex, EstimatorLike, resolve_estimator
 from corpus_index.integrity import Check
 
@@ -16,8 +17,8 @@ from corpus_teacher.errors import TokenizerError
 
 @contextmanager
 def open_index(path: str | Path, *, check: Check = "first") -> Iterator[CorpusIndex]:
-    """Open an index for a question; check: as in `CorpusIndex.open`."""
-    with CorpusIndex.open(path, check=check) as index:
+    """Open an index, of one piece or of shards, for a question; check: as in `corpus_index.open_index`."""
+    with corpus_index.open_index(path, check=check) as index:
         yield index
 
 

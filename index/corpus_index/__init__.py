@@ -19,6 +19,8 @@ from corpus_index.estimators.registry import ESTIMATORS
 from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.names import DocumentNames
+from corpus_index.sharded.sharded_index import ShardedIndex, open_index
+from corpus_index.sharded.sharded_request import ShardedRequest as _ShardedRequest  # noqa: F401  (makes itself known)
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
 from corpus_index.targets.explain import Explanation, OrderShare
 from corpus_index.targets.interpolated import next_probabilities, smoothed_targets
@@ -53,6 +55,7 @@ __all__ = [
     "QueryError",
     "Recall",
     "RowTable",
+    "ShardedIndex",
     "SortedBase",
     "SparseTargets",
     "Warmed",
@@ -67,6 +70,7 @@ __all__ = [
     "measure",
     "near_duplicates",
     "next_probabilities",
+    "open_index",
     "resolve_estimator",
     "smoothed_targets",
     "sorted_base",

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ import numpy as np
 from corpus_index._kernels import companions, rows, suffix_sort
 from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.mapped import BLOCK
-from corpus_index.corpus import Corpus, check_corpus
+from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus
 from corpus_index.errors import CorpusError
 from corpus_index.index import CorpusIndex
-from corpus_index.names import NAMES_FILE, DocumentNames, pack_names
+from corpus_index.names import NAMES_FILE, DocumentNames, names_between, pack_names
+from corpus_index.sharded.shard_writer import cut_documents, event, shard_writer
+from corpus_index.sharded.sharded_index import open_index
 from corpus_index.store import DEEPEST, IndexWriter, check_target, index_writer
 
 Progress = Callable[[str, float], None]
@@ -52,13 +55,15 @@ def build_index(
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool | Progress = False,
+    shard_tokens: int | None = None,
 ) -> CorpusIndex:
     """Index a corpus and write the index to a folder.
 
     Parameters
     ----------
     tokens : ndarray of shape (N,), any integer type
-        Token ids in 0 .. V − 1, documents one after the other; an array or a memory map. 1 ≤ N ≤ 2^32 − 2.
+        Token ids in 0 .. V − 1, documents one after the other; an array or a memory map. N ≥ 1, and at most 2^32 − 2
+        for each shard.
     path : path
         The folder to make. It appears, whole, at the end; a build that fails or is killed leaves no folder there.
     doc_starts : ndarray of shape (D + 1,), optional
@@ -80,11 +85,14 @@ def build_index(
         Threads; default: the processors that this process may use. The result doesn't depend on it.
     progress : bool or callable
         True: a line on stderr. A callable gets (stage, share done).
+    shard_tokens : int, optional
+        Cut a larger corpus at document boundaries into shards of at most that many tokens (a longer document is a
+        shard of its own), which are built one after the other; see `corpus_index.sharded`. Default: one index.
 
     Returns
     -------
     CorpusIndex
-        The new index, opened.
+        The new index, opened; a `ShardedIndex` where it was cut.
 
     Raises
     ------
@@ -95,7 +103,8 @@ def build_index(
 
     Notes
     -----
-    O(N) time. About 19 N bytes of memory at the peak and 11 to 13 N bytes on disk with 16-bit tokens.
+    O(N) time. About 19 N bytes of memory at the peak, or 19 times shard_tokens, and 11 to 13 N bytes on disk with
+    16-bit tokens.
 
     Examples
     --------
@@ -114,7 +123,10 @@ def build_index(
             f"end_of_document is {end_of_document} but the metadata says {metadata['end_of_document']}: give one"
         )
     check_target(path, overwrite=overwrite)
-    corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document)
+    if shard_tokens is not None and not 1 <= shard_tokens <= MAX_TOKENS:
+        raise CorpusError(f"shard_tokens {shard_tokens} must be in 1 .. {MAX_TOKENS:,}")
+    most = MAX_TOKENS if shard_tokens is None else None
+    corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document, most=most)
     names = _packed_names(document_names, corpus.doc_starts.size - 1)
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -122,6 +134,10 @@ def build_index(
         raise CorpusError(f"workers {workers} must be at least 1")
     compile_ahead(corpus.vocab_size)
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
+    if shard_tokens is not None and corpus.tokens.size > shard_tokens:
+        kept: dict[str, Any] = {"metadata": metadata, "attachments": attachments, "workers": workers}
+        _build_shards(corpus, path, shard_tokens, names, kept, report, overwrite=overwrite)
+        return open_index(path)
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
         if names is not None:
             writer.attach(NAMES_FILE, names)
@@ -133,6 +149,51 @@ def build_index(
         writer.finish(fields | {"metadata": metadata} | named)
         report("write", 1.0)
     return CorpusIndex.open(path)
+
+
+def _build_shards(
+    corpus: Corpus,
+    path: Path,
+    shard_tokens: int,
+    names: bytes | mmap.mmap | None,
+    kept: dict[str, Any],
+    report: Progress,
+    *,
+    overwrite: bool,
+) -> None:
+    """Cut a corpus and build its shards, one at a time."""
+    parts = cut_documents(corpus.doc_starts, shard_tokens)
+    with shard_writer(path, overwrite=overwrite) as writer:
+        for number, (first, end) in enumerate(parts, 1):
+            writer.add(
+                partial(
+                    build_part,
+                    corpus,
+                    first,
+                    end,
+                    names=names,
+                    progress=lambda stage, share, n=number: report(f"{stage} ({n} of {len(parts)})", share),
+                    **kept,
+                )
+            )
+        facts = {"documents": corpus.doc_starts.size - 1, "tokens": corpus.tokens.size, "shards": len(parts)}
+        writer.finish(corpus.vocab_size, kept["metadata"], [event("build", **facts)])
+
+
+def build_part(
+    corpus: Corpus, first: int, end: int, path: Path, *, names: bytes | mmap.mmap | None = None, **options: Any
+) -> CorpusIndex:
+    """`build_index` of the documents first … end − 1 of a corpus."""
+    starts = corpus.doc_starts[first : end + 1]
+    return build_index(
+        corpus.tokens[int(starts[0]) : int(starts[-1])],
+        path,
+        doc_starts=starts - starts[0],
+        vocab_size=corpus.vocab_size,
+        end_of_document=corpus.end_of_document,
+        document_names=None if names is None else names_between(DocumentNames(names), first, end),
+        **options,
+    )
 
 
 def _packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents: int) -> bytes | mmap.mmap | None:

@@ -48,8 +48,12 @@ def check_corpus(
     doc_starts: np.ndarray | None = None,
     vocab_size: int | None = None,
     end_of_document: int | None = None,
+    *,
+    most: int | None = MAX_TOKENS,
 ) -> Corpus:
     """Check a corpus and fill in what was left out; O(N) time, no copy of the tokens.
+
+    most: how many tokens it may have; None: any number, for a corpus that is cut into shards.
 
     Raises
     ------
@@ -64,8 +68,8 @@ def check_corpus(
         )
     if tokens.size == 0:
         raise CorpusError("the corpus holds no token: give at least one document with text")
-    if tokens.size > MAX_TOKENS:
-        raise CorpusError(f"{tokens.size:,} tokens are more than one index holds ({MAX_TOKENS:,}): split the corpus")
+    if most is not None and tokens.size > most:
+        raise CorpusError(f"{tokens.size:,} tokens are more than one index holds ({most:,}): cut it into shards")
     largest = _check_range(tokens, vocab_size)
     if vocab_size is None:
         vocab_size = max(largest, -1 if end_of_document is None else end_of_document) + 1

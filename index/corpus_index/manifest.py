@@ -167,6 +167,8 @@ def load_manifest(path: Path, folder: int | None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise IndexFormatError(f"{where} can't be read ({reason}): {_AGAIN}") from error
+    if isinstance(manifest, dict) and manifest.get("format") == f"{FORMAT}-shards":
+        raise IndexFormatError(f"{path} holds the shards of an index: open it with open_index, which opens either kind")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IndexFormatError(f"{where} describes no {FORMAT}: give the folder that `index build` wrote")
     version = manifest.get("version")

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from corpus_index.errors import IndexFormatError, QueryError
 
-__all__ = ["DocumentNames", "NamedDocument", "NamesWriter", "numbered_names", "pack_names"]
+__all__ = ["DocumentNames", "NamedDocument", "NamesWriter", "names_between", "numbered_names", "pack_names"]
 
 NAMES_FILE = "documents.names"
 _MAGIC = b"CINAMES1"
@@ -121,9 +121,30 @@ def numbered_names(rules: Sequence[tuple[int, str]], first: int = 1) -> bytes:
     >>> [DocumentNames(numbered_names([(2, "a.bin, document "), (1, "b.bin, document ")]))[k].name for k in (1, 2)]
     ['a.bin, document 2', 'b.bin, document 1']
     """
-    text = json.dumps([[count, prefix, first] for count, prefix in rules]).encode()
+    return _ruled([(count, prefix, first) for count, prefix in rules])
+
+
+def names_between(names: DocumentNames, first: int, end: int) -> bytes | mmap.mmap:
+    """The names of documents first … end − 1 as the content of a file of names.
+
+    >>> part = names_between(DocumentNames(numbered_names([(2, "a "), (2, "b ")])), 1, 3)
+    >>> [one.name for one in DocumentNames(part)]
+    ['a 2', 'b 1']
+    """
+    rules = names.rules_between(first, end)
+    if rules is not None:
+        return _ruled(rules)
+    with NamesWriter() as writer:
+        for number in range(first, end):
+            writer.add(*names[number])
+        return writer.finish()
+
+
+def _ruled(rules: Sequence[tuple[int, str, int]]) -> bytes:
+    """The content of a file of names that are rules alone: number of documents, prefix, first number."""
+    text = json.dumps([list(rule) for rule in rules]).encode()
     directory = struct.pack("<Q", _HEADER.size)
-    total = sum(count for count, _ in rules)
+    total = sum(count for count, _, _ in rules)
     header = _HEADER.pack(_MAGIC, total, 0, _HEADER.size, _HEADER.size + len(directory), len(text))
     return header + directory + text
 
@@ -185,6 +206,18 @@ class DocumentNames:
 
     def __iter__(self) -> Iterator[NamedDocument]:
         return (self[number] for number in range(self._count))
+
+    def rules_between(self, first: int, end: int) -> list[tuple[int, str, int]] | None:
+        """Of documents that are merely numbered, the rules of first … end − 1; None where names are kept."""
+        if not self._rules:
+            return None
+        found = []
+        for (count, prefix, number), stop in zip(self._rules, self._ends, strict=True):
+            begin = stop - count
+            lo, hi = max(first, begin), min(end, stop)
+            if lo < hi:
+                found.append((hi - lo, prefix, number + lo - begin))
+        return found
 
     def _block(self, number: int) -> list[NamedDocument]:
         block = self._kept.get(number)

@@ -41,8 +41,19 @@ from corpus_index.manifest import (
     seal,
     version_of,
 )
+from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, is_shard_name, load_shards_manifest
 
-__all__ = ["DEEPEST", "MANIFEST", "IndexWriter", "OpenFiles", "check_target", "file_sha256", "index_writer", "seal"]
+__all__ = [
+    "DEEPEST",
+    "MANIFEST",
+    "IndexWriter",
+    "OpenFiles",
+    "check_target",
+    "file_sha256",
+    "index_writer",
+    "placed_folder",
+    "seal",
+]
 
 _CHUNK_BYTES = 1 << 24
 _TRIES = 200  # to open one version while others replace it
@@ -135,16 +146,23 @@ def index_writer(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
         If the folder can't be written: permission, full disk.
     """
     path = Path(os.path.abspath(path))
+    with placed_folder(path, overwrite=overwrite) as folder:
+        writer = IndexWriter(folder, path)
+        try:
+            yield writer
+            writer.wait()
+        finally:
+            writer.close()
+
+
+@contextlib.contextmanager
+def placed_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder beside path that takes the name path at the end of the block; errors as of `index_writer`."""
     check_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.scratch_folder(path.parent, f".{path.name}.building-") as folder:
-            writer = IndexWriter(folder, path)
-            try:
-                yield writer
-                writer.wait()
-            finally:
-                writer.close()
+            yield folder
             files.place_folder(folder, path, check=_check_replaceable if overwrite else None, remove=_remove_index)
     except OSError as error:
         if isinstance(error, CorpusIndexError):
@@ -193,8 +211,11 @@ def _check_replaceable(path: Path) -> None:
     named = _named_files(path)
     if named is None:
         raise IndexExistsError(f"{path} is not an index, so it is not overwritten: choose another folder")
+    shards = _named_shards(path)
     for name in sorted(found):
-        if name not in named or not stat.S_ISREG((path / name).lstat().st_mode):
+        if name in shards and stat.S_ISDIR((path / name).lstat().st_mode):
+            _check_replaceable(path / name)
+        elif name not in named or not stat.S_ISREG((path / name).lstat().st_mode):
             raise IndexExistsError(
                 f"{path} holds {name!r}, which is not the index's, so it is not overwritten: move that away, or choose "
                 "another folder"
@@ -205,6 +226,8 @@ def _named_files(path: Path) -> set[str] | None:
     """The files that a folder's manifest names, itself included; None where it isn't an index by its own word."""
     try:
         manifest = read_json(path / MANIFEST)
+        if manifest["format"] == SHARDS_FORMAT:
+            return {MANIFEST}
         if manifest["format"] != FORMAT:
             return None
         return {MANIFEST, *DERIVED_FILES, *(name for name, _ in file_names(manifest))}
@@ -212,8 +235,22 @@ def _named_files(path: Path) -> set[str] | None:
         return None
 
 
+def _named_shards(path: Path) -> set[str]:
+    """The folders that the manifest of a sharded index names; none where it isn't one by its own word."""
+    try:
+        manifest = read_json(path / MANIFEST)
+        if manifest["format"] != SHARDS_FORMAT:
+            return set()
+        return {entry["name"] for entry in manifest["shards"] if is_shard_name(entry["name"])}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return set()
+
+
 def _is_whole(path: Path) -> bool:
     try:
+        if format_of(path) == SHARDS_FORMAT:
+            manifest = load_shards_manifest(path)
+            return not path.is_symlink() and all(_is_whole(path / entry.name) for entry in entries_of(manifest))
         read_manifest(path)
     except IndexFormatError:
         return False
@@ -222,6 +259,9 @@ def _is_whole(path: Path) -> bool:
 
 def _remove_index(folder: Path) -> None:
     """Remove an index that was replaced: the files that it names, the manifest last, and nothing else."""
+    for name in sorted(_named_shards(folder)):
+        if (folder / name).is_dir():
+            _remove_index(folder / name)
     for name in sorted(_named_files(folder) or (), key=lambda name: name == MANIFEST):
         (folder / name).unlink(missing_ok=True)
     try:

@@ -142,7 +142,7 @@ def _offer(tokens, masses, n, top_k, token, mass):
 
 
 @kernel()
-def _write(
+def write_flat(
     arrays,  # ExclusionArrays
     scratch,  # ExclusionScratch
     n,  # int64, tokens in scratch.best_tokens
@@ -590,7 +590,7 @@ def exclusion_targets(
             continue
         for i in range(best):
             best_masses[i] *= scale
-        used = _write(
+        used = write_flat(
             arrays,
             scratch,
             best,

@@ -16,6 +16,8 @@ Cost: a step a position, O(continuations) a node of the batch; with a document l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import singledispatch
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import chain_nodes, left_out
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
+from corpus_index.core.answers import Match
 from corpus_index.core.checks import as_array
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
@@ -51,6 +54,8 @@ class ChainCounts(NamedTuple):
         Whether the position's deepest node begins with its document's start.
     counts_occurrences : ndarray of shape (Q,), bool
         Whether nothing can, or is known to, precede the deepest node, so that its left extensions are its occurrences.
+    alone : ndarray of shape (Q,), bool
+        Whether just the position's own occurrence is left out.
     labels : ndarray of shape (Q,), int64
         The symbol that follows; −1 where unknown, the number of symbols where the corpus lacks it.
     rows : ndarray of shape (E,), int64
@@ -67,6 +72,7 @@ class ChainCounts(NamedTuple):
     lefts: np.ndarray
     from_start: np.ndarray
     counts_occurrences: np.ndarray
+    alone: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
     row_offsets: np.ndarray
@@ -90,6 +96,71 @@ class ChainCounts(NamedTuple):
         return tokens[kept], counts[kept], lefts[kept]
 
 
+class Gathered(NamedTuple):
+    """The chains of a batch before anything is left out; see `ChainCounts` for what has the same name.
+
+    Attributes
+    ----------
+    match_len, depth : ndarrays of shape (B, T), int
+        Of the longest matches: tokens, and symbols.
+    offsets, depths, rows, row_offsets, row_tokens, row_counts, row_lefts : ndarrays
+    without : callable
+        From the number of a stretch for each node, (E,), −1: none, and the begins and ends of these stretches
+        (corpus positions) to what the nodes lose with them: the node of each loss, ascending, and its token,
+        occurrences and left extensions.
+    """
+
+    match_len: np.ndarray
+    depth: np.ndarray
+    offsets: np.ndarray
+    depths: np.ndarray
+    rows: np.ndarray
+    row_offsets: np.ndarray
+    row_tokens: np.ndarray
+    row_counts: np.ndarray
+    row_lefts: np.ndarray
+    without: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+
+
+@singledispatch
+def gather(
+    index: Matcher,
+    input_ids: ArrayLike,
+    *,
+    max_order: int | None = None,
+    starts_document: bool | ArrayLike = False,
+    left: bool = False,
+    only_last: bool = False,
+) -> Gathered:
+    """The chains of a batch in one index; `corpus_index.sharded.union` has those in several.
+
+    only_last: of the last position of each row.
+    """
+    match, depth = index.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
+    if only_last:
+        match, depth = Match(*(np.ascontiguousarray(part[:, -1:]) for part in match)), depth[:, -1:].copy()
+    offsets, lo, hi, depths = chains_of(index, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1))
+    unique, rows = np.unique(np.stack([lo, hi, depths], axis=1), axis=0, return_inverse=True)
+    row_offsets, row_tokens, row_counts, row_lefts = _rows(index, unique, left)
+
+    def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        documents = np.where(units >= 0, index.document_of(begins)[units], -1) if begins.size else units
+        return _without_documents(index, documents, lo, hi, depths, left)
+
+    return Gathered(
+        match.match_len,
+        depth,
+        offsets,
+        depths,
+        rows.reshape(-1),
+        row_offsets,
+        row_tokens,
+        row_counts,
+        row_lefts,
+        without,
+    )
+
+
 def counts_of_chains(
     index: Matcher,
     input_ids: ArrayLike,
@@ -100,12 +171,14 @@ def counts_of_chains(
     starts_document: bool | ArrayLike = False,
     positions: ArrayLike | None = None,
     left: bool = False,
+    only_last: bool = False,
 ) -> ChainCounts:
     """Count the chain of every position of a batch.
 
     Parameters
     ----------
     index : Matcher
+        One index, or a sharded one.
     input_ids, next_ids : array_like of shape (B, T) or (T,), integer
         Token ids below V, and the token that follows each position, −1 where unknown.
     max_order, starts_document
@@ -114,9 +187,12 @@ def counts_of_chains(
         Nothing; one occurrence of the context and the label, at every order; or all occurrences in the position's own
         document. Where the label is unknown nothing is left out.
     positions : array_like of shape (B,) or (B, T), integer
-        Where in the corpus each row begins, or each token stands (below 0: nowhere); needed by "document".
+        Where in the corpus each row begins, or each token stands (below 0: nowhere, so that a label that is known
+        leaves itself out); needed by "document".
     left : bool
         Whether left extensions are wanted.
+    only_last : bool
+        Only the last position of each row.
 
     Returns
     -------
@@ -127,44 +203,85 @@ def counts_of_chains(
     QueryError
         If an id is out of range, or a shape or an option is wrong.
     """
-    match, depth = index.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
-    shape, labels = depth.shape, _labels(index, next_ids, depth.shape)
     if leave_out not in (None, "self", "document"):
         raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
     if leave_out is not None and next_ids is None:
         raise QueryError(f"leave_out={leave_out!r} needs next_ids: the token that follows each position")
-    offsets, lo, hi, depths = _chains(index, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1))
+    ids = as_array(input_ids, "input_ids")
+    shape = (1, *ids.shape) if ids.ndim == 1 else ids.shape
+    gathered = gather(index, ids, max_order=max_order, starts_document=starts_document, left=left, only_last=only_last)
+    labels = _labels(index, next_ids, shape)
+    units = begins = ends = np.full(labels.size, -1)
+    if leave_out == "document":
+        documents = _documents(index, positions, shape)
+        numbers, units = np.unique(documents, return_inverse=True)
+        units = np.where(documents >= 0, units.reshape(-1), -1)
+        begins, ends = (np.asarray(index.doc_starts[np.maximum(numbers, 0) + more]) for more in (0, 1))
+    held = np.broadcast_to(np.arange(1, shape[1] + 1), shape)
+    if only_last:
+        labels, held, units = labels.reshape(shape)[:, -1].copy(), held[:, -1:], units.reshape(shape)[:, -1].copy()
+    begun = np.broadcast_to(np.asarray(starts_document, np.bool_), shape[:1])
+    whole = ((gathered.depth == held) & ~begun[:, None]).reshape(-1)
+    return count_gathered(gathered, labels, index.num_symbols, leave_out, (units, begins, ends), whole, left=left)
+
+
+def count_gathered(
+    gathered: Gathered,
+    labels: np.ndarray,
+    num_symbols: int,
+    leave_out: str | None,
+    stretches: tuple[np.ndarray, np.ndarray, np.ndarray],
+    whole: np.ndarray,
+    *,
+    left: bool,
+) -> ChainCounts:
+    """Leave out, and count the labels and classes.
+
+    Parameters
+    ----------
+    gathered : Gathered
+    labels : ndarray of shape (Q,), int64
+        As in `ChainCounts`.
+    num_symbols : int
+    leave_out : {None, "self", "document"}
+        "document": the position's stretch of text, whether it is a document or not; itself where it has none.
+    stretches : (units, begins, ends)
+        The number of each position's stretch, (Q,), −1: none; where each stretch begins and ends.
+    whole : ndarray of shape (Q,), bool
+        Whether the deepest node is all that is known before the position.
+    left : bool
+        Whether left extensions are there.
+    """
+    offsets, depths, rows, row_offsets = gathered.offsets, gathered.depths, gathered.rows, gathered.row_offsets
+    row_tokens, row_counts, row_lefts = gathered.row_tokens, gathered.row_counts, gathered.row_lefts
     of = np.repeat(np.arange(labels.size), np.diff(offsets))
-    known = (labels >= 0) & (labels < index.num_symbols)
-    unique, rows = np.unique(np.stack([lo, hi, depths], axis=1), axis=0, return_inverse=True)
-    rows = rows.reshape(-1)
-    row_offsets, row_tokens, row_counts, row_lefts = _rows(index, unique, left)
-    keys = np.repeat(np.arange(unique.shape[0]), np.diff(row_offsets)) * (index.num_symbols + 2) + row_tokens
-    own, own_left = _of_tokens(keys, rows, labels[of], index.num_symbols, row_counts, row_lefts)
+    known = (labels >= 0) & (labels < num_symbols)
+    keys = np.repeat(np.arange(row_offsets.size - 1), np.diff(row_offsets)) * (num_symbols + 2) + row_tokens
+    own, own_left = _of_tokens(keys, rows, labels[of], num_symbols, row_counts, row_lefts)
     own, own_left = np.where(known[of], own, 0), np.where(known[of], own_left, 0)
     nothing = np.zeros(0, np.int64)
-    gone_of, gone = nothing, (nothing, nothing, nothing)
-    if leave_out == "self":
-        gone_of = np.flatnonzero(own > 0)
+    gone_of: np.ndarray = nothing
+    gone: tuple[np.ndarray, ...] = (nothing, nothing, nothing)
+    alone = known & (leave_out is not None) & ((leave_out == "self") | (stretches[0] < 0))
+    if alone.any():
+        gone_of = np.flatnonzero((own > 0) & alone[of])
         above = np.where(np.isin(gone_of, offsets[:-1]), -1, own[gone_of - 1])  # the label's count one node deeper
         lost = (above == 1) | (own_left[gone_of] > own[gone_of] - 1)
         gone = labels[of[gone_of]], np.ones(gone_of.size, np.int64), lost.astype(np.int64) * left
-    elif leave_out == "document":
-        documents = np.where(known, _documents(index, positions, shape), -1)
-        gone_of, gone = _without_documents(index, documents[of], lo, hi, depths, left)
+    if leave_out == "document":
+        more_of, more = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
+        gone_of = np.concatenate([gone_of, more_of])
+        gone = tuple(np.concatenate(parts) for parts in zip(gone, more, strict=True))
     occurrences, lefts = (
         _classes(row_offsets, values, rows, label) for values, label in ((row_counts, own), (row_lefts, own_left))
     )
     for counts, values, lost in ((occurrences, row_counts, gone[1]), (lefts, row_lefts, gone[2])):
-        before, _ = _of_tokens(keys, rows[gone_of], gone[0], index.num_symbols, values, values)
+        before, _ = _of_tokens(keys, rows[gone_of], gone[0], num_symbols, values, values)
         _take(counts, gone_of, before, before - lost, gone[0] == labels[of[gone_of]])
     ends = np.zeros(of.size, np.bool_)
     ends[offsets[1:] - 1] = True
     kept = (occurrences[:, TOTAL] > 0) | ends
-    from_start = depth.reshape(-1) > match.match_len.reshape(-1)
-    held = np.arange(1, shape[1] + 1)
-    starts = np.broadcast_to(np.asarray(starts_document, np.bool_), shape[:1])
-    whole = ((depth == held) & ~starts[:, None]).reshape(-1) & (leave_out == "self") & known
+    from_start = gathered.depth.reshape(-1) > gathered.match_len.reshape(-1)
     deepest_stays = kept[offsets[:-1]] & (np.diff(offsets) > 1)
     shallower = np.append(depths[1:], -1)
     shallower[ends] = -1
@@ -178,7 +295,8 @@ def counts_of_chains(
         occurrences=occurrences[kept],
         lefts=lefts[kept],
         from_start=from_start & deepest_stays,
-        counts_occurrences=(from_start | whole) & deepest_stays,
+        counts_occurrences=(from_start | (whole & alone)) & deepest_stays,
+        alone=alone,
         labels=labels,
         rows=rows[kept],
         row_offsets=row_offsets,
@@ -226,20 +344,24 @@ def _labels(index: Matcher, next_ids: ArrayLike | None, shape: tuple[int, ...]) 
     return symbols
 
 
-def _chains(index: Matcher, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Offsets (Q + 1,), and the nodes of all chains, deepest first, the empty context last."""
-    arrays, parts, begin = index.kernel_arrays(), [], 0
+def chains_of(index: Matcher, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Offsets (Q + 1,), and the nodes (lo, hi, depth) of all chains, deepest first, the empty context last."""
+    arrays, parts, sizes, begin = index.kernel_arrays(), [], [np.empty(0, np.int64)], 0
     while begin < lo.size:
         room = max(int(depth[begin:].max()), 1 << 16)
         offsets = np.empty(lo.size - begin + 1, np.int64)
         found = tuple(np.empty(room, np.int64) for _ in range(3))
         stop = int(chain_nodes.backoff_chains(arrays.text, arrays.nodes, lo, hi, depth, begin, offsets, *found, _AHEAD))
-        parts += [np.stack([part[offsets[i] : offsets[i + 1]] for part in found], axis=1) for i in range(stop - begin)]
+        parts.append(np.stack([part[: offsets[stop - begin]] for part in found]))
+        sizes.append(np.diff(offsets[: stop - begin + 1]))
         begin = stop
-    root = np.array([[0, index.num_tokens, 0]], np.int64)
-    nodes = np.concatenate([piece for part in parts for piece in (part, root)] or [np.empty((0, 3), np.int64)])
-    sizes = np.array([part.shape[0] + 1 for part in parts], np.int64)
-    return np.append(0, np.cumsum(sizes)), nodes[:, 0], nodes[:, 1], nodes[:, 2]
+    ends = np.append(0, np.cumsum(np.concatenate(sizes) + 1)).astype(np.int64)
+    nodes = np.empty((3, int(ends[-1])), np.int64)
+    inner = np.ones(nodes.shape[1], np.bool_)
+    inner[ends[1:] - 1] = False
+    nodes[:, inner] = np.concatenate([np.empty((3, 0), np.int64), *parts], axis=1)
+    nodes[:, ~inner] = [[0], [index.num_tokens], [0]]
+    return ends, nodes[0], nodes[1], nodes[2]
 
 
 def _rows(index: Matcher, nodes: np.ndarray, left: bool) -> tuple[np.ndarray, ...]:

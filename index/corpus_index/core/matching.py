@@ -48,7 +48,7 @@ class Matcher(Derived):
 
         With a limit, that many of them: always the same ones, but not the first.
         """
-        length = _context(ngram, self.vocab_size).size
+        length = as_context(ngram, self.vocab_size).size
         lo, hi, ends = self._ranks_of(ngram)
         if limit is not None:
             check_whole(limit, "limit", 0, most=2**62, none="all")
@@ -105,7 +105,7 @@ class Matcher(Derived):
         >>> answer.token_ids.tolist(), answer.counts.tolist(), answer.match_len, answer.context_count
         ([1, 3], [1, 1], 2, 2)
         """
-        ids = _context(context, self.vocab_size)
+        ids = as_context(context, self.vocab_size)
         if ids.size == 0:
             check_match_options(min_count, max_order)
             whole_start = starts_document and self.num_starts >= min_count and max_order != 0
@@ -159,7 +159,7 @@ class Matcher(Derived):
         """
         if limit is not None and limit < 0:
             raise QueryError(f"limit {limit} is negative")
-        ids = _context(context, self.vocab_size)
+        ids = as_context(context, self.vocab_size)
         lo, hi, match_len = 0, self.num_tokens, 0
         if ids.size:
             match = self.match(ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document)
@@ -168,7 +168,7 @@ class Matcher(Derived):
             hi = self.num_starts
         symbol = -1
         if next_token is not None:
-            symbol = int(self.symbols_of(_context([next_token], self.vocab_size))[0])
+            symbol = int(self.symbols_of(as_context([next_token], self.vocab_size))[0])
         counts = np.zeros(0, np.int64)
         documents = np.zeros(0, np.int64)
         order, following = self.array("order"), self.array("next_tokens")
@@ -356,7 +356,7 @@ class Matcher(Derived):
 
         The others are those at the end of their document: there the n-gram's last token is the continuation.
         """
-        ids = _context(ngram, self.vocab_size)
+        ids = as_context(ngram, self.vocab_size)
         none = (0, 0, np.empty(0, np.int64))
         if ids.size == 0:
             return 0, self.num_tokens, none[2]
@@ -383,7 +383,8 @@ class Matcher(Derived):
         raise AssertionError("unreachable")
 
 
-def _context(context: ArrayLike, vocab_size: int) -> np.ndarray:
+def as_context(context: ArrayLike, vocab_size: int) -> np.ndarray:
+    """One sequence of token ids below V: shape (n,), int64."""
     ids = as_array(context, "a context")
     if ids.size == 0:
         return np.empty(0, np.int64)

@@ -70,7 +70,7 @@ def label_probabilities(estimator: Estimator, chains: ChainCounts, root: Root) -
     answer = np.full(chains.labels.size, np.nan)
     if estimator.excludes:
         for q in np.flatnonzero(chains.labels >= 0).tolist():
-            answer[q] = _excluding(estimator, chains, root, q)[chains.labels[q]]
+            answer[q] = excluded(estimator, chains, root, q).of_label
         return answer
     base = estimator.base(root)
     for q in np.flatnonzero(chains.labels >= 0).tolist():
@@ -149,72 +149,128 @@ def _base_without(
     return grown, grown * base[label] - without
 
 
+class Excluded(NamedTuple):
+    """A distribution by exclusion, written short.
+
+    Attributes
+    ----------
+    tokens, masses : ndarrays of shape (K,), int64 and float64
+        The tokens that a context has seen, ascending, and their probabilities.
+    rest : float
+        The mass of all others, which share it in the proportions of the unigrams.
+    of_label : float
+        The label's probability, or score; 0 where it is unknown.
+    """
+
+    tokens: np.ndarray
+    masses: np.ndarray
+    rest: float
+    of_label: float
+
+
+def excluded(estimator: Estimator, chains: ChainCounts, root: Root, q: int, *, raw: bool = False) -> Excluded:
+    """One position's distribution by exclusion, in O(continuations) and the base.
+
+    raw: scores of stupid backoff as published: not divided by their sum, and nothing added to the unigrams.
+    """
+    nodes = range(int(chains.offsets[q]), int(chains.offsets[q + 1]) - 1)
+    words, label = root.vocab_size, int(chains.labels[q])
+    unigrams, total = root.symbol_counts, int(chains.occurrences[nodes.stop, TOTAL])
+    lost_of_label = 0
+    gone = slice(int(chains.gone_offsets[nodes.stop]), int(chains.gone_offsets[nodes.stop + 1]))
+    gone_tokens, gone_counts = chains.gone_tokens[gone], chains.gone_counts[gone]
+    if label >= 0:
+        lost_of_label = int(gone_counts[gone_tokens == label].sum())
+    own = int(unigrams[label]) - lost_of_label if 0 <= label < unigrams.size else 0
+    tokens, masses = np.zeros(0, np.int64), np.zeros(0)
+    mass, uniform = 1.0, False
+    if estimator.rule == ADD_K:
+        uniform = estimator.max_order != 0
+        if uniform:  # the longest context alone, or all of the corpus
+            tokens, counts, _ = chains.continuations(nodes[0] if len(nodes) else nodes.stop)
+            unit = 1.0 / (int(counts.sum()) + estimator.k * words)
+            masses = unit * (counts + estimator.k)
+            mass = unit * estimator.k * (words - tokens.size)
+        nodes = range(0)
+    else:
+        for node in nodes:
+            tokens, masses, mass = _settle(estimator, chains, node, tokens, masses, mass, words, raw=raw)
+            if mass < LEAST_MASS and not raw:
+                break
+    added = 0.0 if raw else estimator.k if estimator.row.base == "uniform" else int((unigrams > 0).sum()) / words
+    units = added * (words - tokens.size)
+    if not uniform:
+        lost = np.zeros(tokens.size, np.int64)
+        where = np.searchsorted(tokens, gone_tokens)
+        held = where < tokens.size
+        held[held] = tokens[where[held]] == gone_tokens[held]
+        lost[where[held]] = gone_counts[held]
+        units += total - int((unigrams[tokens] - lost).sum())
+    share = mass / units if units > 0.0 else 0.0
+    scale = 1.0
+    if estimator.rule == STUPID_BACKOFF:
+        everything = total + added * words
+        share = mass / everything if everything > 0.0 else 0.0
+        mass = share * units
+        if not raw:
+            scale = 1.0 / (float(masses.sum()) + mass)
+    of_label = 0.0
+    if label >= 0:
+        seen = tokens == label
+        of_label = float(masses[seen][0]) if seen.any() else share * (added + (0 if uniform else own))
+    return Excluded(tokens, masses * scale, mass * scale, of_label * scale)
+
+
+def _settle(
+    estimator: Estimator,
+    chains: ChainCounts,
+    node: int,
+    tokens: np.ndarray,
+    masses: np.ndarray,
+    mass: float,
+    words: int,
+    *,
+    raw: bool,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Settle the tokens that a node is the longest context to have seen: (tokens, masses, mass left)."""
+    held, counts, _ = chains.continuations(node)
+    new = ~np.isin(held, tokens)
+    worth, unit = counts.astype(np.float64), 0.0
+    if estimator.rule == STUPID_BACKOFF:
+        unit = mass / int(counts.sum())
+    elif new.any() or (estimator.rule == KATZ and held.size == words):
+        left = float(new.sum())
+        if estimator.rule == KATZ:
+            ratios = np.ones(CLASSES + 1)
+            row = estimator.ratios[min(int(chains.depths[node]), len(estimator.ratios) - 1)]
+            ratios[: len(row)] = row
+            worth *= ratios[np.minimum(counts, CLASSES + 1) - 1]
+            saved = float((counts - worth).sum())
+            left = saved if saved != 0.0 else 1.0
+        if held.size == words:
+            left = 0.0
+        kept = float(worth[new].sum())
+        unit = mass / (kept + left) if kept + left > 0.0 else 0.0
+        mass = unit * left
+    if estimator.rule == STUPID_BACKOFF:
+        for _ in range(int(chains.depths[node]) - int(chains.shallower[node])):
+            mass *= estimator.alpha if raw or mass >= LEAST_MASS else 1.0
+    merged = np.concatenate([tokens, held[new]])
+    order = np.argsort(merged, kind="stable")
+    return merged[order], np.concatenate([masses, unit * worth[new]])[order], mass
+
+
 def _excluding(estimator: Estimator, chains: ChainCounts, root: Root, q: int) -> np.ndarray:
     """A distribution by exclusion, over the symbols and one unseen token: shape (S + 1,)."""
-    nodes = range(int(chains.offsets[q]), int(chains.offsets[q + 1]) - 1)
-    size, words = root.symbol_counts.size, root.vocab_size
-    tokens, counts, _ = chains.continuations(nodes.stop)
-    unigrams = np.zeros(size + 1)
-    unigrams[tokens] = counts
-    copies = np.append(np.ones(size), words - size)  # tokens that an entry stands for
-    if estimator.rule == ADD_K:
-        root_only = estimator.max_order == 0
-        if len(nodes) > 0:
-            tokens, counts, _ = chains.continuations(nodes[0])
-            unigrams[:] = 0.0
-            unigrams[tokens] = counts
-        p = np.asarray((unigrams + estimator.k) / (unigrams.sum() + estimator.k * words))
-        return _in_proportion(p, np.zeros(size + 1, np.bool_), estimator, chains, root, q) if root_only else p
-    distinct = int((root.symbol_counts > 0).sum())
-    p, seen, mass = np.zeros(size + 1), np.zeros(size + 1, np.bool_), 1.0
-    for node in nodes:
-        tokens, counts, _ = chains.continuations(node)
-        new = ~seen[tokens]
-        worth = counts.astype(np.float64)
-        if estimator.rule == STUPID_BACKOFF:
-            p[tokens[new]] = mass * counts[new] / counts.sum()
-            for _ in range(int(chains.depths[node]) - int(chains.shallower[node])):
-                mass *= estimator.alpha if mass >= LEAST_MASS else 1.0
-        elif new.any() or (estimator.rule == KATZ and tokens.size == words):
-            passed = float(new.sum())
-            if estimator.rule == KATZ:
-                ratios = np.ones(CLASSES + 1)
-                row = estimator.ratios[min(int(chains.depths[node]), len(estimator.ratios) - 1)]
-                ratios[: len(row)] = row
-                worth *= ratios[np.minimum(counts, CLASSES + 1) - 1]
-                saved = float((counts - worth).sum())
-                passed = saved if saved != 0.0 else 1.0
-            if (tokens.size == words) if estimator.rule == KATZ else (int(seen.sum() + new.sum()) == words):
-                passed = 0.0
-            kept = float(worth[new].sum())
-            unit = mass / (kept + passed) if kept + passed > 0.0 else 0.0
-            p[tokens[new]] = unit * worth[new]
-            mass = unit * passed
-        seen[tokens] = True
-        if mass < LEAST_MASS:
-            break
-    base = (unigrams + distinct / words) / (unigrams.sum() + distinct)
-    others = np.where(seen, 0.0, base)
-    total = float((others * copies).sum())
-    if estimator.rule == STUPID_BACKOFF:
-        p += mass * others
-        p /= float((p * copies).sum())
-    else:
-        p += (mass / total if total > 0.0 else 0.0) * others
-    return _in_proportion(p, seen, estimator, chains, root, q)
-
-
-def _in_proportion(
-    p: np.ndarray, seen: np.ndarray, estimator: Estimator, chains: ChainCounts, root: Root, q: int
-) -> np.ndarray:
-    """Where something is left out, the base is exact at the label: the other unseen tokens keep their proportions."""
+    said, label = excluded(estimator, chains, root, q), int(chains.labels[q])
+    size, rest = root.symbol_counts.size, said.rest
+    p, seen = np.zeros(size + 1), np.zeros(size + 1, np.bool_)
+    p[said.tokens], seen[said.tokens] = said.masses, True
     node = int(chains.offsets[q + 1]) - 1
-    if chains.gone_offsets[node] == chains.gone_offsets[node + 1]:
-        return p
-    others = ~seen
-    others[chains.labels[q]] = False
-    base = np.where(others, estimator.base(root), 0.0)
-    copies = np.append(np.ones(p.size - 1), root.vocab_size - p.size + 1)
-    total = float((base * copies).sum())
-    mass = float((np.where(others, p, 0.0) * copies).sum())
-    return np.where(others, base * (mass / total if total > 0.0 else 0.0), p)
+    if chains.gone_offsets[node] < chains.gone_offsets[node + 1] and not seen[label]:
+        # the base is exact at the label: the other unseen tokens keep their proportions
+        p[label], seen[label] = said.of_label, True
+        rest -= said.of_label
+    others = np.where(seen, 0.0, estimator.base(root))
+    total = float((others * np.append(np.ones(size), root.vocab_size - size)).sum())
+    return np.asarray(p + (rest / total if total > 0.0 else 0.0) * others)

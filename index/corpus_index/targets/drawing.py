@@ -12,7 +12,7 @@ from corpus_index.core.checks import check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike
-from corpus_index.targets.request import Request
+from corpus_index.targets.request import request_of
 from corpus_index.targets.types import SparseTargets
 
 
@@ -74,7 +74,7 @@ def draw_tokens(
     -----
     Time of mixed targets, and O(entries of one row) for a draw that falls on it.
     """
-    request = Request(
+    request = request_of(
         index,
         input_ids,
         estimator=estimator,

@@ -11,6 +11,8 @@ With top_k or top_p the tokens that are cut join those that share; all that stay
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -19,7 +21,7 @@ from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import CLASSES, ExclusionArrays, ExclusionScratch
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.estimator import Estimator, make_estimator
-from corpus_index.targets.request import Request
+from corpus_index.targets.request import Request, request_of
 from corpus_index.targets.types import SparseTargets
 
 _CHUNK = 1 << 13  # positions at a time
@@ -37,7 +39,7 @@ def exclusion_targets(request: Request, top_k: int, top_p: float = 1.0) -> Spars
     """
     index = request.index
     top_k = min(top_k, index.num_symbols)
-    size = request.lo.size
+    size = request.labels.size
     whole = Flat(
         np.zeros(size + 1, np.int64),
         np.empty(0, np.int64),
@@ -58,7 +60,7 @@ def exclusion_targets(request: Request, top_k: int, top_p: float = 1.0) -> Spars
             np.empty(room, np.float32),
             *(array[begin:end] for array in whole[3:]),
         )
-        done = _fill(request, begin, end, part, top_k, top_p)
+        done = fill(request, begin, end, part, top_k, top_p)
         used = int(part.offsets[done])
         whole.offsets[begin + 1 : begin + done + 1] = whole.offsets[begin] + part.offsets[1 : done + 1]
         tokens.append(index.ids_of(part.tokens[:used]).astype(np.int64))
@@ -114,11 +116,11 @@ def exclusion_probabilities(request: Request, *, raw: bool = False) -> np.ndarra
 
     O(ranks of the contexts with few occurrences, contexts of the chain) time a position: no stored row is read.
     """
-    size, nothing = request.lo.size, np.empty(0, np.int64)
+    size, nothing = request.labels.size, np.empty(0, np.int64)
     answer = np.empty(size, np.float64)
     ignored = np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.int64)
     part = Flat(nothing, nothing, np.empty(0, np.float32), answer, *ignored)
-    _fill(request, 0, size, part, 1, 1.0, raw)
+    fill(request, 0, size, part, 1, 1.0, raw)
     return answer
 
 
@@ -164,7 +166,7 @@ def backoff_scores(
     Brants et al. start at the full context, which multiplies all scores of a position by the same power of α.
     """
     estimator = make_estimator("stupid-backoff", max_order, alpha=alpha)
-    request = Request(
+    request = request_of(
         index,
         input_ids,
         next_ids,
@@ -187,7 +189,8 @@ def added_count(estimator: Estimator, index: Matcher) -> float:
     return int((index.symbol_counts > 0).sum()) / index.vocab_size
 
 
-def _fill(request: Request, begin: int, end: int, out: Flat, top_k: int, top_p: float, raw: bool = False) -> int:
+@singledispatch
+def fill(request: Request, begin: int, end: int, out: Flat, top_k: int, top_p: float, raw: bool = False) -> int:
     """Fill the targets of positions begin … end − 1; returns how many there was room for."""
     index, estimator = request.index, request.estimator
     occurrences = index.symbol_counts

@@ -18,7 +18,7 @@ from corpus_index.core.scratch import MOST_LEVELS
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.targets.exclusion import exclusion_probabilities, exclusion_samples, exclusion_targets
-from corpus_index.targets.request import Request
+from corpus_index.targets.request import request_of
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 _OWN_KINDS = 4
@@ -119,8 +119,8 @@ def smoothed_targets(
         raise QueryError(f"top_p {top_p} must be above 0 and at most 1")
     check_whole(shortlist, "shortlist", 1, most=2**62, none="whole rows")
     group = "documents" if leave_out == "document" else "targets"
-    compile_beside(group, [flatten.flat_targets], wide=index.array("next_tokens").itemsize > 2)
-    request = Request(
+    compile_beside(group, [flatten.flat_targets], wide=index.num_symbols > 2**16)
+    request = request_of(
         index,
         input_ids,
         next_ids,
@@ -150,7 +150,7 @@ def smoothed_targets(
             pairs.make_room((stop - first) * top_k + 1)
             options = (labels, request.leaves_out, top_k, top_p, first, stop, pairs.used, offsets[begin : end + 1])
             arrays = (pairs.symbols, pairs.probs, *outputs)
-            if shortlist is None:
+            if shortlist is None or nodes.offsets.size == 1:  # a sharded index has all tokens among the pairs
                 dense = memory.dense_of(index.num_symbols)
                 pairs.used = flatten.whole_targets(nodes, part, request.gone, *dense, work, *options, *arrays)
             else:
@@ -203,7 +203,7 @@ def sampled_targets(
     """
     check_whole(draws, "draws", 1)
     check_seed(seed)
-    request = Request(
+    request = request_of(
         index,
         input_ids,
         next_ids,
@@ -259,7 +259,7 @@ def mixed_targets(
     Parameters and errors as in `smoothed_targets`. O(occurrences of each position's contexts with at most `light` of
     them + heavy contexts of its chain) time a position.
     """
-    request = Request(
+    request = request_of(
         index,
         input_ids,
         next_ids,
@@ -362,7 +362,7 @@ def next_probabilities(
 
     Parameters and errors as in `smoothed_targets`, without making the targets.
     """
-    request = Request(
+    request = request_of(
         index,
         input_ids,
         next_ids,

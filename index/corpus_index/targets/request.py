@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import singledispatch
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -52,8 +53,8 @@ class Request:
         self.index, self.estimator = index, fitted(index, estimator, max_order)
         if not self.estimator.excludes:
             group = "documents" if leave_out == "document" else "targets"
-            compile_beside(group, [mixed.mixed_targets], wide=index.array("next_tokens").itemsize > 2)
-        ids, self.labels = _labelled(index, input_ids, next_ids, leave_out, unseen)
+            compile_beside(group, [mixed.mixed_targets], wide=index.num_symbols > 2**16)
+        ids, self.labels = labelled(index, input_ids, next_ids, leave_out, unseen)
         self.leaves_out = leave_out is not None
         self.documents = _documents(index, self.estimator, ids, leave_out, positions)
         made = self.estimator
@@ -131,6 +132,12 @@ class Request:
         gone = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
         gone = np.where((self.labels >= 0) & self.leaves_out, gone, 0)
         return np.where(counts < 0, self.index.num_tokens - gone, counts)
+
+
+@singledispatch
+def request_of(index: Matcher, input_ids: ArrayLike, next_ids: ArrayLike | None = None, **options: Any) -> Request:
+    """A batch of questions to an index, of either kind; parameters of `Request`."""
+    return Request(index, input_ids, next_ids, **options)
 
 
 def _more_room(old: GoneRows, missing: int) -> GoneRows:
@@ -220,7 +227,7 @@ def _base(index: Matcher, estimator: Estimator) -> BaseArrays:
     )
 
 
-def _labelled(
+def labelled(
     index: Matcher, input_ids: ArrayLike, next_ids: ArrayLike | None, leave_out: str | None, unseen: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""

@@ -1,0 +1,1 @@
+"""Several indexes that answer as one: a corpus larger than memory, cut at document boundaries."""

@@ -1,0 +1,59 @@
+"""The same corpus as one index and in shards, cut where a test likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus_index import CorpusIndex, ShardedIndex
+from corpus_index.build import build_part
+from corpus_index.corpus import check_corpus
+from corpus_index.names import pack_names
+from corpus_index.sharded.shard_writer import event, shard_writer
+from hypothesis import strategies as st
+
+Both = Callable[..., tuple[CorpusIndex, ShardedIndex]]
+
+
+def parts_of(documents: list[list[int]], cuts: list[int]) -> list[tuple[int, int]]:
+    """Documents first … end − 1 of each shard; a part without tokens goes with its neighbour, as in a build."""
+    bounds = sorted({0, len(documents), *(cut for cut in cuts if cut <= len(documents))})
+    parts: list[tuple[int, int]] = []
+    for first, end in pairwise(bounds):
+        if any(documents[first:end]) and any(any(documents[lo:hi]) for lo, hi in parts):
+            parts.append((first, end))
+        elif parts:
+            parts[-1] = (parts[-1][0], end)
+        else:
+            parts.append((first, end))
+    return parts
+
+
+@pytest.fixture
+def make_sharded(make_index: Callable[..., CorpusIndex], tmp_path: Path) -> Both:
+    """One index of a corpus, and shards of it with cuts before the given documents."""
+
+    def make(corpus: dict[str, Any], cuts: list[int]) -> tuple[CorpusIndex, ShardedIndex]:
+        index = make_index(**corpus)
+        documents = corpus["documents"]
+        checked = check_corpus(
+            np.array([token for document in documents for token in document], np.int64),
+            np.cumsum([0, *map(len, documents)]),
+            corpus["vocab_size"],
+            corpus["end_of_document"],
+        )
+        names = pack_names([f"document {number}" for number in range(len(documents))])
+        with shard_writer(tmp_path / "shards", overwrite=True) as writer:
+            for first, end in parts_of(documents, cuts):
+                writer.add(lambda path, a=first, b=end: build_part(checked, a, b, path, names=names[:], workers=1))
+            writer.finish(checked.vocab_size, index.metadata, [event("build")])
+        return index, ShardedIndex.open(tmp_path / "shards")
+
+    return make
+
+
+cut_places = st.lists(st.integers(1, 4), max_size=3)
