@@ -29,8 +29,8 @@ def check_addresses(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str
 
     Notes
     -----
-    O(documents + distinct tokens + stored rows), and a look at each block of positions and ranks: some 0.2 bytes read
-    per token of the corpus.
+    O(documents + distinct tokens + stored rows), and a look at the directories of positions and ranks: some 0.5 bytes
+    are read per token of the corpus.
     """
     for check in (_documents, _symbols, _minima, _rows):
         check(path, manifest, arrays)
@@ -75,6 +75,20 @@ def _symbols(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.nd
     room = arrays["occurrence_directory"].size - 2 - (num_tokens >> shifts)
     if ((counts > 0) & ((lists + counts > held) | (directories > room))).any():
         raise contradiction(path, "the places of the occurrence lists don't fit their lengths")
+    _directories(path, arrays["occurrence_directory"], directories, counts)
+
+
+def _directories(path: Path, directory: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> None:
+    """No directory of an occurrence list leads beyond the list."""
+    held = np.flatnonzero(counts > 0)
+    begins = begins[held]
+    if (begins[1:] <= begins[:-1]).any():
+        raise contradiction(path, "the places of the occurrence lists don't fit their lengths")
+    if begins.size:
+        bad = np.maximum.reduceat(directory, begins) > counts[held]
+        if bad.any():
+            token = int(held[np.argmax(bad)])
+            raise contradiction(path, f"the directory of the occurrence list of token {token} leads astray")
 
 
 def _minima(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -90,6 +104,8 @@ def _rows(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     ascend = (lo[1:] > lo[:-1]) | ((lo[1:] == lo[:-1]) & (hi[1:] > hi[:-1]))
     if (lo >= hi).any() or (hi > manifest["num_tokens"]).any() or not ascend.all():
         raise contradiction(path, "the bounds of the stored rows aren't ranges of ranks, ascending")
+    if (np.diff(offsets) > np.minimum(hi - lo, manifest["num_symbols"])).any():
+        raise contradiction(path, "a stored row has more entries than there are ranks or tokens")
     if int(arrays["row_directory"].max()) > bounds.shape[0]:
         raise contradiction(path, "row_directory doesn't lead to the stored rows")
 

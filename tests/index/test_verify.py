@@ -65,7 +65,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
         ("minima", 0, "minima"),
         ("near", 3, "leads astray"),
         ("occurrence_directory", 1, "occurrence list of token"),
-        ("symbols", 4, "first ranks of tokens|occurs"),
+        ("symbols", 4, "first ranks of tokens|occurs|places of the occurrence lists"),
         ("endings", 1, "endings|occurs"),
         ("row_bounds", 0, "stored row"),
         ("row_directory", 1, "row_directory doesn't lead"),

@@ -40,7 +40,7 @@ def backoff_chains(
         while d > 0:
             out_lo[used], out_hi[used], out_depth[used] = first, stop, d
             used += 1
-            d = parent_depth(text, nodes, first, stop)
+            d = parent_depth(text, nodes, first, stop, d)
             if d > 0:
                 first, stop = node_around(text, nodes, first, stop, d)
         offsets[q - begin + 1] = used

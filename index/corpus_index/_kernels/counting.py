@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.nodes import symbol_of
 
 
 @kernel()
@@ -35,7 +36,7 @@ def left_extensions(
     for r in range(lo, hi):
         if r > lo and np.int64(common[r]) == depth:
             run = r
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, tally)
         if seen[c] != run:
             seen[c] = run
             tally[c] += 1
@@ -45,7 +46,7 @@ def left_extensions(
         tally[c] = 0
     # a later node may begin at the same rank
     for r in range(lo, hi):
-        seen[next_tokens[r]] = -1
+        seen[symbol_of(next_tokens, r, seen)] = -1
 
 
 @kernel()
@@ -103,14 +104,14 @@ def count_counts(
             for r in range(a, e):
                 if runs and r > a and np.int64(common[r]) == order:
                     run = r
-                c = np.int64(next_tokens[r])
+                c = symbol_of(next_tokens, r, tally)
                 if not runs:
                     tally[c] += 1
                 elif seen[c] != run:
                     seen[c] = run
                     tally[c] += 1
             for r in range(a, e):
-                c = np.int64(next_tokens[r])
+                c = symbol_of(next_tokens, r, tally)
                 if tally[c] > 0:
                     out[tally[c] if tally[c] < out.size else 0] += 1
                     tally[c] = 0
@@ -125,7 +126,7 @@ def distinct_left(next_tokens, common, num_symbols, out):
     for r in range(next_tokens.size):
         if r > 0 and common[r] == 0:
             run = r
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, seen)
         if seen[c] != run:
             seen[c] = run
             out[c] += 1

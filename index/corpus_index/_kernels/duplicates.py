@@ -17,7 +17,7 @@ import numpy as np
 
 from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.nodes import CAP, document_start
+from corpus_index._kernels.nodes import CAP, document_start, position_of
 from corpus_index._kernels.walk import step_range
 
 
@@ -80,7 +80,7 @@ def _shared_texts(text, p, q):
 @kernel()
 def _shared_with_context(text, rank, place):
     """Tokens that the text before a place, which follows a token, shares with a rank's context."""
-    position = np.int64(text.order[rank])
+    position = position_of(text.order, rank)
     if document_start(text, position) == position:
         return np.int64(0)
     return _shared_texts(text, position, place)
@@ -93,7 +93,7 @@ def insert_ends(index, endings, ends):
     last = np.int64(-1)
     for i in range(endings.size):
         c, r = np.int64(endings[i] >> np.uint64(32)), np.int64(endings[i] & np.uint64(0xFFFFFFFF))
-        place = np.int64(order[r]) + 1
+        place = position_of(order, r) + 1
         ends.documents[i] = _document(text.doc_starts, text.doc_directory, text.document_shift, place - 1)
         at = np.int64(steps.symbols[4 * c])
         if np.int64(steps.symbols[4 * c + 4]) != at:
@@ -131,7 +131,7 @@ def shared_above(text, common, ends, shared, partner, ahead):
             ends.shared[e] = best
             before, between = ends.documents[e], ends.after[e]
             e += 1
-        document = _document(text.doc_starts, text.doc_directory, text.document_shift, np.int64(order[r]))
+        document = _document(text.doc_starts, text.doc_directory, text.document_shift, position_of(order, r))
         if r + e > 0 and document != before:
             best, other = between, before
         elif r + e > 0:
@@ -164,7 +164,7 @@ def shared_by_position(text, common, ends, above, above_partner, shared, partner
             place = np.int64(order[r - ahead])
             prefetch(shared, place)
             prefetch(partner, place)
-        position = np.int64(order[r])
+        position = position_of(order, r)
         document = _document(text.doc_starts, text.doc_directory, text.document_shift, position)
         first = True  # of the ends below this rank, from the last one up
         while e >= 0 and ends.ranks[e] == r + 1:

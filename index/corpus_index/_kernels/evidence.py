@@ -14,7 +14,7 @@ import numpy as np
 
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.left_out import tally_gone
-from corpus_index._kernels.nodes import CAP, node_around, parent_depth, shared_by_ranks
+from corpus_index._kernels.nodes import CAP, node_around, parent_depth, shared_by_ranks, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.tallies import runs_of_one_token
 from corpus_index._kernels.target_arrays import (
@@ -152,7 +152,7 @@ def _read(
             g += 1
         if g < g_end and skip[g] == r:
             continue
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, tally)
         if tally[c] == 0:
             tokens[n] = c
             n += 1
@@ -223,7 +223,7 @@ def evidence(
         while depth > 0:
             g = first_at_least(doc_ranks, doc_a, doc_e, a)
             g_end = first_at_least(doc_ranks, doc_a, doc_e, e)
-            up = parent_depth(text, nodes, a, e)
+            up = parent_depth(text, nodes, a, e, depth)
             row = find_row(heavy.bounds, heavy.directory, heavy.shift, a, e) if e - a > heavy.light else np.int64(-1)
             line = out[used]
             line[DEPTH], line[SHALLOWER] = depth, up
@@ -232,7 +232,7 @@ def evidence(
             if e - a == g_end - g:
                 pass
             elif e - a > heavy.light and row < 0 and depth < heavy.deepest:  # all continue alike
-                c = np.int64(next_tokens[a])
+                c = symbol_of(next_tokens, a, tally)
                 line[TOTAL] = (e - a) - (g_end - g)
                 line[TOTAL_LEFT] = runs_of_one_token(
                     text, nodes, a, e, depth, doc_ranks, g, g_end, scratch.sole_nodes, scratch.sole_runs

@@ -36,7 +36,7 @@ from corpus_index._kernels.exclusion_sums import (
 from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import narrowest_row
-from corpus_index._kernels.nodes import node_around, parent_depth
+from corpus_index._kernels.nodes import node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import ADD_K, KATZ, LEAST_MASS, PPM_C, STUPID_BACKOFF
 from corpus_index._kernels.tallies import read, read_others
@@ -244,7 +244,7 @@ def _light_counts(
     if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
         g = first_at_least(documents.ranks, doc_a, doc_e, a)
         g_end = first_at_least(documents.ranks, doc_a, doc_e, e)
-        c = np.int64(next_tokens[a])
+        c = symbol_of(next_tokens, a, tally)
         tokens[0] = c
         tally[c] = (e - a) - (g_end - g)
         return np.int64(1) if tally[c] > 0 else np.int64(0)
@@ -436,7 +436,7 @@ def exclusion_targets(
                 text, next_tokens, heavy, documents, document, a, e, depth, read_a, read_e, tally, tokens, n
             )
             read_a, read_e = a, e
-            up = parent_depth(text, nodes, a, e)
+            up = parent_depth(text, nodes, a, e, depth)
             own[:] = 0
             new[:] = 0
             for j in range(n):

@@ -29,7 +29,7 @@ def fill_ancestors(text, nodes, bounds, outer_first, table):
         if opened > 0:
             parent = open_rows[opened - 1]
             table[row, PARENT], table[row, LEVEL] = parent, table[parent, LEVEL] + 1
-            table[row, PARENT_DEPTH] = parent_depth(text, nodes, lo, hi)
+            table[row, PARENT_DEPTH] = parent_depth(text, nodes, lo, hi, text.order.size)
         open_rows[opened] = row
         opened += 1
         longest = max(longest, opened)

@@ -20,7 +20,7 @@ from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import look_up
 from corpus_index._kernels.left_out import gone_row
-from corpus_index._kernels.nodes import node_around, parent_depth
+from corpus_index._kernels.nodes import node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.small_nodes import count_narrow, is_narrow
@@ -141,7 +141,7 @@ def _light_counts(
             lefts[tokens[i]] = 1
             seen[tokens[i]] = NOWHERE
     if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
-        c = np.int64(next_tokens[a])
+        c = symbol_of(next_tokens, a, tally)
         tokens[0] = c
         g, g_end, skip = np.int64(0), np.int64(0), tokens  # nothing is skipped
         if documents is not None:
@@ -313,7 +313,7 @@ def mixed_targets(
                     label if known else np.int64(-1),
                 )
                 read_a, read_e = a, e
-                up = parent_depth(text, nodes, a, e)
+                up = parent_depth(text, nodes, a, e, depth)
             else:  # stored rows
                 if level == 0:
                     looked_up = row == rows[at, 0]  # else what stands there is of other rows, or of an earlier position

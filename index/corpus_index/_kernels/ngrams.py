@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.nodes import position_of, symbol_of
 
 TAB, SPACE, MINUS, POINT, ZERO, NEWLINE = 9, 32, 45, 46, 48, 10
 NOTHING = -99.0
@@ -32,7 +33,7 @@ def count_ngrams(next_tokens, common, known, num_symbols, max_order, out):
     for r in range(next_tokens.size):
         for order in range(np.int64(common[r]) + 1, max_order + 1):
             begins[order] = r
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, last)
         order = min(max_order, np.int64(known[r]))
         while order >= 0 and last[c] < begins[order]:
             out[order] += 1
@@ -70,7 +71,7 @@ def _count_row(
     for r in range(lo, hi):
         if by_runs and r > lo and np.int64(common[r]) == order:
             run = r
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, tally)
         if tally[c] == 0:
             ids[size] = c
             size += 1
@@ -197,7 +198,7 @@ def write_ngrams(
             break
         if extends:
             for r in range(lo, hi):
-                c = np.int64(next_tokens[r])
+                c = symbol_of(next_tokens, r, tally)
                 e = ending_of[c]
                 if e < endings.size and endings[e] == (np.uint64(c) << np.uint64(32)) | np.uint64(r):
                     ending_of[c] = e + 1
@@ -208,14 +209,18 @@ def write_ngrams(
         if symbols >= order:
             size = _count_row(next_tokens, common, lo, hi, order, extends, tally, seen, ids)
             total, backoff = _totals(tally, ids, size, discounts, order)
-            width, position = 0, np.int64(positions[lo])
+            width, position = 0, position_of(positions, lo)
             for back in range(order, 0, -1):
-                word = np.int64(tokens[position - back]) if back < order or symbols > order else num_symbols
+                word = (
+                    symbol_of(tokens, max(0, position - back), tally)
+                    if back < order or symbols > order
+                    else num_symbols
+                )
                 width = _write_bytes(prefix, width, words, word_offsets[word], word_offsets[word + 1])
                 prefix[width] = SPACE
                 width += 1
             for r in range(lo, hi):
-                values[next_tokens[r]] = probabilities[r]
+                values[symbol_of(next_tokens, r, tally)] = probabilities[r]
             for i in range(size):
                 c = ids[i]
                 count = tally[c]
@@ -226,13 +231,15 @@ def write_ngrams(
                 used = _write_bytes(out, used, words, word_offsets[c], word_offsets[c + 1])
                 if extends:
                     out[used] = TAB
-                    used = _write_number(out, used + 1, backoffs[leads_to[c]] if leads_to[c] >= 0 else 0.0)
+                    used = _write_number(
+                        out, used + 1, backoffs[min(leads_to[c], backoffs.size - 1)] if leads_to[c] >= 0 else 0.0
+                    )
                 out[used] = NEWLINE
                 used += 1
                 tally[c] = 0
             for r in range(lo, hi):
-                probabilities[r] = values[next_tokens[r]]
+                probabilities[r] = values[symbol_of(next_tokens, r, tally)]
         for r in range(lo, hi):
-            leads_to[next_tokens[r]] = -1
+            leads_to[symbol_of(next_tokens, r, tally)] = -1
         lo = hi
     return lo, used

@@ -14,6 +14,18 @@ from corpus_index._kernels.jit import kernel
 CAP = 255  # common tells shared lengths up to here; beyond, the text does
 
 
+@kernel(**UNCOUNTED, inline="always")
+def position_of(order, rank):
+    """The corpus position of a rank; in bounds, whatever the file says."""
+    return min(np.int64(order[rank]), np.int64(order.size) - 1)
+
+
+@kernel(**UNCOUNTED, inline="always")
+def symbol_of(next_tokens, rank, by_symbol):
+    """The continuation of a rank; one that an array by symbol has, whatever the file says."""
+    return min(np.int64(next_tokens[rank]), np.int64(by_symbol.size) - 1)
+
+
 @kernel(**UNCOUNTED)
 def document_start(text, position):
     """Where the document of a position starts."""
@@ -37,7 +49,7 @@ def document_start(text, position):
 @kernel(**UNCOUNTED)
 def shared_with_row(text, rank, ids, b, t, known, started, limit):
     """Symbols, at most limit, that the context of a rank shares with the row's at ids[b, t]."""
-    position = np.int64(text.order[rank])
+    position = position_of(text.order, rank)
     tokens = text.tokens
     own = known - 1 if started else known  # tokens of the row's context
     stop = min(min(limit, own), position)
@@ -57,7 +69,7 @@ def shared_with_row(text, rank, ids, b, t, known, started, limit):
 def shared_by_ranks(text, r, s):
     """Symbols that the contexts of two ranks share."""
     tokens = text.tokens
-    p, q = np.int64(text.order[r]), np.int64(text.order[s])
+    p, q = position_of(text.order, r), position_of(text.order, s)
     p_held, q_held = p - document_start(text, p), q - document_start(text, q)
     stop = min(p_held, q_held)
     k = 0
@@ -127,11 +139,11 @@ def widen_right(nodes, hi, depth):
     while level > 0:
         level -= 1
         base = levels[level]
-        block <<= 6
-        while np.int64(minima[base + block]) >= depth:
+        block = min(block << 6, levels[level + 1] - base - 1)
+        while np.int64(minima[base + block]) >= depth:  # the level above begins with 0
             block += 1
-    i = block << 6
-    while np.int64(common[i]) >= depth:
+    i = min(n, block << 6)
+    while i < n and np.int64(common[i]) >= depth:
         i += 1
     return i
 
@@ -201,8 +213,11 @@ def widened(
 
 
 @kernel(**UNCOUNTED)
-def parent_depth(text, nodes, lo, hi):
-    """The depth of a node's parent: the longer of what its first and last rank share with the ranks outside."""
+def parent_depth(text, nodes, lo, hi, depth):
+    """The depth of a node's parent: the longer of what its first and last rank share with the ranks outside.
+
+    Less than the node's own depth, whatever the file says: who goes from parent to parent comes to an end.
+    """
     up = np.int64(0)
     for i in (lo, hi):
         if 0 < i < text.order.size:
@@ -210,7 +225,7 @@ def parent_depth(text, nodes, lo, hi):
             if length == CAP:
                 length = shared_by_ranks(text, i - 1, i)
             up = max(up, length)
-    return up
+    return min(up, depth - 1)
 
 
 @kernel(**UNCOUNTED)

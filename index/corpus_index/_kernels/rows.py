@@ -306,12 +306,12 @@ def rows_of_nodes(
         row[q] = num_stored + num_own
         start = used
         if width == 1 or (width > light and depth[q] < deepest):
-            own_tokens[used] = next_tokens[a]
+            own_tokens[used] = min(np.int64(next_tokens[a]), num_symbols - 1)
             own_counts[used] = width
             used += 1
         else:
             for k in range(a, e):
-                c = np.int64(next_tokens[k])
+                c = min(np.int64(next_tokens[k]), num_symbols - 1)
                 if tally[c] == 0:
                     own_tokens[used] = c
                     used += 1

@@ -45,7 +45,8 @@ def bucket_of(table, order, total, distinct):
     """The line of AUTO's table for a context; line 0 holds the numbers of orders, counts (bit lengths) and shares."""
     orders, counts, shares = np.int64(table[0, 0]), np.int64(table[0, 1]), np.int64(table[0, 2])
     length = bit_length(total, counts)
-    return 1 + ((min(order, orders) - 1) * counts + length) * shares + distinct * (shares - 1) // total
+    share = min(shares - 1, distinct * (shares - 1) // max(1, total))
+    return 1 + ((min(order, orders) - 1) * counts + length) * shares + share
 
 
 @kernel(**UNCOUNTED, forceinline=True, work=lambda *arguments: 1)

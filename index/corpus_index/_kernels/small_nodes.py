@@ -53,12 +53,13 @@ def count_narrow(
             last_of_more |= starts >> one
     n1 = n2 = n3 = m1 = m2 = m3 = left_total = own = own_left = n = np.int64(0)
     while bits | more != 0:
-        c = np.int64(next_tokens[a + lowest_bit(bits) if bits != 0 else b + lowest_bit(more)])
-        ranks = equal_bits(next_tokens, a, c) & bits
+        found = np.int64(next_tokens[a + lowest_bit(bits) if bits != 0 else b + lowest_bit(more)])
+        c = min(found, np.int64(tally.size) - 1)  # in bounds, whatever the file says
+        ranks = equal_bits(next_tokens, a, found) & bits
         bits ^= ranks
         x = count_bits(ranks)
         if two:
-            ranks_of_more = equal_bits(next_tokens, b, c) & more
+            ranks_of_more = equal_bits(next_tokens, b, found) & more
             more ^= ranks_of_more
             x += count_bits(ranks_of_more)
         n1 += x == 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks
+from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks, symbol_of
 
 
 @kernel(**UNCOUNTED, inline="always")
@@ -26,7 +26,7 @@ def classes(tally, tokens, n):
 def read(next_tokens, a, e, tally, tokens, n):
     """Tally the continuations of ranks a .. e − 1; returns the number of distinct tokens so far."""
     for r in range(a, e):
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, tally)
         tokens[n] = c  # no branch: half of the tokens are new, and no one could guess which
         n += tally[c] == 0
         tally[c] += 1
@@ -49,7 +49,7 @@ def read_others(
     for r in range(a, e):
         position = np.int64(order[r])
         keep = position < begin or position >= end
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, tally)
         tokens[n] = c
         n += keep and tally[c] == 0
         tally[c] += keep
@@ -82,7 +82,7 @@ def read_runs(
             run = r if shared == depth else run
         if begin < end and begin <= np.int64(text.order[r]) < end:
             continue
-        c = np.int64(next_tokens[r])
+        c = symbol_of(next_tokens, r, tally)
         tokens[n] = c
         n += tally[c] == 0
         tally[c] += 1

@@ -16,6 +16,7 @@ WHOLE = 2  # a match that is all that is known of a context
 SOLE_NODES = 4096  # wide contexts with one continuation whose runs are remembered; a power of two
 BLOCK = 64  # positions whose labels are looked up together
 LEVELS = 8  # rows of a chain that are looked up ahead
+_SPARE = 128  # tokens that a damaged file may name twice: `small_nodes` doesn't look
 BLOCK_BITS = 7  # a stored row is wider than such a block, so it holds the first rank of one
 
 
@@ -221,7 +222,7 @@ class Scratch(NamedTuple):
             lefts=np.zeros(num_symbols, np.uint32),
             seen=np.full(num_symbols, NOWHERE, np.uint32),
             masses=np.zeros(num_symbols, np.float64),
-            tokens=np.zeros(num_symbols + 1, np.int64),
+            tokens=np.zeros(num_symbols + 1 + _SPARE, np.int64),
             gone_tokens=np.zeros(num_symbols + 1, np.int64),
             gone_counts=np.zeros(num_symbols, np.int64),
             gone_lefts=np.zeros(num_symbols, np.int64),

@@ -26,6 +26,7 @@ from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import (
     CAP,
     parent_depth,
+    position_of,
     shared_with_row,
     widen_left,
     widen_right,
@@ -140,7 +141,7 @@ def _broken_match(
         lo, hi = widened(text, nodes, lo, hi, depth, ids, b, t, known, started, np.int64(-1))
         if depth == 0 or hi - lo >= min_count:
             return lo, hi, depth
-        depth = parent_depth(text, nodes, lo, hi)
+        depth = parent_depth(text, nodes, lo, hi, depth)
 
 
 @kernel(**UNCOUNTED, work=lambda index, ids, *rest: ids.size)
@@ -275,7 +276,7 @@ def sample_ranks(order, shift, sampled):
     """sampled[i] = the rank of corpus position i << shift."""
     mask = (np.int64(1) << shift) - 1
     for r in range(order.size):
-        position = np.int64(order[r])
+        position = position_of(order, r)
         if position & mask == 0:
             sampled[position >> shift] = r
 
@@ -287,8 +288,9 @@ def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, r
     starts, first_ranks: the documents' first positions, and their ranks. A document is cut where ranks are sampled, so
     that `lanes` pieces step together, however few and uneven the documents: each step waits for memory.
     """
-    tokens = index.text.tokens
+    tokens, n = index.text.tokens, index.text.order.size
     symbols, near, far, directory = index.steps
+    last = symbols.size // 4 - 2  # symbol
     position = np.zeros(lanes, np.int64)
     size = np.zeros(lanes, np.int64)
     place = np.zeros(lanes, np.int64)
@@ -315,12 +317,13 @@ def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, r
         for t in range(1, np.int64(1) << shift):
             for g in range(width):
                 if t < size[g]:
-                    c = np.int64(tokens[position[g] + t - 1])
-                    bucket[g] = np.int64(symbols[4 * c + 2]) + (rank[g] >> np.int64(symbols[4 * c + 3]))
+                    c = min(last, np.int64(tokens[position[g] + t - 1]))
+                    held = symbols[4 * c + 4] != symbols[4 * c]
+                    bucket[g] = np.int64(symbols[4 * c + 2]) + (rank[g] >> np.int64(symbols[4 * c + 3])) if held else 0
                     prefetch(directory, bucket[g])
             for g in range(width):
                 if t < size[g]:
-                    c = np.int64(tokens[position[g] + t - 1])
+                    c = min(last, np.int64(tokens[position[g] + t - 1]))
                     a, e = np.int64(directory[bucket[g]]), np.int64(directory[bucket[g] + 1])
                     middle = np.int64(symbols[4 * c + 1]) + ((a + e) >> 1)
                     if np.int64(symbols[4 * c + 3]) <= 16:
@@ -329,11 +332,13 @@ def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, r
                         prefetch(far, middle)
             for g in range(width):
                 if t < size[g]:
-                    c = np.int64(tokens[position[g] + t - 1])
+                    c = min(last, np.int64(tokens[position[g] + t - 1]))
                     a, e = np.int64(directory[bucket[g]]), np.int64(directory[bucket[g] + 1])
+                    if symbols[4 * c + 4] == symbols[4 * c]:  # continued nowhere, whatever the text says
+                        a = e = np.int64(0)
                     shift_of, list_start = np.int64(symbols[4 * c + 3]), np.int64(symbols[4 * c + 1])
                     before = _count_before(near, far, list_start, a, e, shift_of, rank[g])
-                    rank[g] = np.int64(symbols[4 * c]) + before
+                    rank[g] = min(n - 1, np.int64(symbols[4 * c]) + before)
                     ranks[place[g] + t] = rank[g]
 
 
@@ -341,14 +346,15 @@ def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, r
 def mark_short_contexts(index, next_tokens, most, known):
     """known[r] = symbols of the context of rank r, where they are at most `most` (< 255): near documents' starts."""
     steps = index.steps
+    num_symbols = steps.symbols.size // 4 - 1
     for start in range(index.num_starts):
         r = np.int64(start)
         for symbols in range(1, most + 1):
             known[r] = symbols
-            c = np.int64(next_tokens[r])
+            c = min(num_symbols - 1, np.int64(next_tokens[r]))
             if steps.symbols[4 * c + 4] == steps.symbols[4 * c]:
                 break
             lo, hi = step_range(steps, c, r, r + 1)
-            if lo == hi:
+            if lo >= hi:
                 break
             r = lo

@@ -322,7 +322,7 @@ def left_extensions(index: Matcher, lo: int, hi: int, depth: int) -> np.ndarray:
             shared[r] = shared_by_ranks(text, np.int64(lo + r - 1), np.int64(lo + r))
     shared[0] = depth + 1
     runs = np.cumsum(shared == depth)
-    symbols = index.array("next_tokens")[lo:hi].astype(np.int64)
+    symbols = np.minimum(index.array("next_tokens")[lo:hi], index.num_symbols - 1).astype(np.int64)
     distinct = np.unique(runs * index.num_symbols + symbols) % index.num_symbols
     return np.unique(distinct, return_counts=True)[1]
 
@@ -451,7 +451,7 @@ def _without_documents(
     of, parts = [], []
     for begin, end in pairwise(offsets.tolist()):
         ranks[begin:end].sort()
-    tokens_of = following[ranks].astype(np.int64)
+    tokens_of = np.minimum(following[ranks], index.num_symbols - 1).astype(np.int64)
     place_of = {number: place for place, number in enumerate(numbers.tolist())}
     for node in np.flatnonzero(documents >= 0).tolist():
         key = (int(documents[node]), int(lo[node]), int(hi[node]), int(depths[node]))

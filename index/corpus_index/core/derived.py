@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from corpus_index import files
 from corpus_index._kernels import counting, exclusion_sums, target_arrays, walk
 from corpus_index._kernels.target_arrays import HeavyNodes
+from corpus_index.addresses import contradiction
 from corpus_index.core.heavy import heavy_nodes
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.core.scratch import ThreadMemory
@@ -75,7 +76,10 @@ class Derived(OpenedIndex):
 
     def _made_ranks(self) -> np.ndarray:
         ranks = np.empty(self.num_tokens, np.uint32)
-        ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
+        try:
+            ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
+        except IndexError as error:
+            raise contradiction(self.path, "order holds a position outside of the corpus") from error
         return ranks
 
     def _shared_ranks(self) -> np.ndarray | None:

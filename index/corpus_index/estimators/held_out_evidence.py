@@ -103,7 +103,7 @@ def leave_documents_out(
     known = corpus_positions - index.doc_starts[index.document_of(corpus_positions)] + 1
     for lo, hi in pairwise(offsets):
         ranks[lo:hi].sort()
-    labels = index.array("next_tokens")[own_ranks].astype(np.int64)
+    labels = np.minimum(index.array("next_tokens")[own_ranks], index.num_symbols - 1).astype(np.int64)
     lo, hi, depths = (np.zeros(chosen.size, np.int64) for _ in range(3))
     arrays = index.kernel_arrays()
     if max_order > 0:
@@ -163,7 +163,7 @@ def _nodes(
     ranks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nodes of all chains: offsets (P + 1,), and a line each, (E, 12)."""
-    following = index.array("next_tokens")[ranks]
+    following = np.minimum(index.array("next_tokens")[ranks], index.num_symbols - 1)
     heavy = index.heavy_nodes(True)
     num_rows = heavy.offsets.size - 1
     room = max(1 << 18, 8 * int(np.diff(unit_offsets).max(initial=0)))
@@ -206,7 +206,7 @@ def _roots(
     """The empty context's five numbers at each position: of occurrences, and of left extensions."""
     answers = []
     next_tokens = index.array("next_tokens")
-    following = next_tokens[ranks]
+    following = np.minimum(next_tokens[ranks], index.num_symbols - 1)
     token_offsets = np.zeros(offsets.size, np.int64)
     tokens, lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
     scratch = index.thread_memory.scratch_of(index.num_symbols)

@@ -191,7 +191,8 @@ def _fit_weights(index: Matcher, made: Estimator) -> dict[str, Any]:
         begin, end = (int(place) for place in index.doc_starts[number : number + 2])
         if end - begin > _ROW + 1:
             begin += int(rng.integers(0, end - begin - _ROW - 1))
-        ids = index.ids_of(index.array("tokens")[begin : min(end, begin + _ROW + 1)]).astype(np.int64)
+        symbols = np.minimum(index.array("tokens")[begin : min(end, begin + _ROW + 1)], index.num_symbols - 1)
+        ids = index.ids_of(symbols).astype(np.int64)
         row, labels = ids[None, :-1], ids[None, 1:]
         p = next_probabilities(index, row, labels, estimator=made, leave_out="document", positions=np.array([begin]))
         parts.append((p, *_shares(index, row, labels)))

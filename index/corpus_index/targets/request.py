@@ -300,6 +300,7 @@ def _documents(
         if end > begin and int(pairs[own][-1] >> np.uint64(32)) >= index.num_tokens:
             raise IndexFormatError(f"{index.path / RANKS_FILE} was changed after it was written: remove it")
     ranks, following = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(2**32 - 1)).astype(np.int64)
+    np.minimum(following, index.num_symbols - 1, out=following)  # kernels count by symbol, whatever the file says
     losses = _losses(index, estimator, offsets, ranks, following)
     token_offsets, token_ids, lost, lost_total, lost_cuts = losses
     return Documents(

@@ -1,0 +1,247 @@
+"""Bits of an index's arrays flipped, one flip at a time; the index opened unchecked, and asked all kinds of questions.
+
+Two of three flips change one bit, the third turns eight bytes into noise. Each is done in the files of a small index. A
+child process opens it with `check="never"`, asks, compares the answers with those before, and flips the bit back. A
+crash kills the child only; the parent counts it, flips the bit back and starts another child. Kernels are compiled
+once, before the first fork, so a flip costs some milliseconds.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import os
+import pickle
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from corpus_index import (
+    CorpusIndex,
+    CorpusIndexError,
+    build_index,
+    draw_tokens,
+    near_duplicates,
+)
+
+HANG_S = 10
+OUTCOMES = ("right", "refused", "wrong", "exception", "crash", "hang")
+_FLIPS_PER_CHILD = 200
+
+
+class Flip(NamedTuple):
+    """Bytes of a file to be changed: which file, from where on, and what they are xor-ed with, in hex."""
+
+    file: str
+    place: int
+    change: str
+
+
+class Outcome(NamedTuple):
+    """What became of a flip: one of OUTCOMES, and a word more: the type of an error, the signal of a crash."""
+
+    flip: Flip
+    kind: str
+    more: str
+
+
+def small_corpus(seed: int, *, wide: bool) -> dict[str, Any]:
+    """Some 20,000 tokens in documents, of words that repeat, with copied passages, a run, and short documents.
+
+    wide: ids beyond 65,536, so that the index keeps an alphabet.
+    """
+    rng = np.random.default_rng(seed)
+    words = 1 + (rng.zipf(1.3, 16_000) % 900)
+    following = 1 + rng.permutation(900)
+    likely = rng.random(words.size) < 0.6
+    for place in np.flatnonzero(likely[1:]) + 1:  # many words have a usual next one, so that long contexts repeat
+        words[place] = following[words[place - 1] - 1]
+    passage = words[100:700]
+    parts = [*np.split(words, np.sort(rng.choice(words.size, 40, replace=False))), passage, passage[:300]]
+    parts += [np.full(400, 5), np.array([7]), words[:2]]
+    documents = [np.append(part, 0) for part in parts if part.size]
+    tokens = np.concatenate(documents)
+    options: dict[str, Any] = {"doc_starts": np.cumsum([0, *map(len, documents)]), "end_of_document": 0}
+    if wide:
+        return {"tokens": (tokens * 97).astype(np.uint32), "vocab_size": 200_000, **options}
+    return {"tokens": tokens.astype(np.uint16), "vocab_size": 1_000, **options}
+
+
+def questions(index: CorpusIndex, ids: np.ndarray, places: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The battery: name and question, of everything that an index answers; (B, T + 1) ids, and where rows begin."""
+    given, labels = ids[:, :-1], ids[:, 1:]
+    yield "count", lambda: [index.count(row[:3]) for row in ids]
+    yield "positions", lambda: [index.positions(row[2:5]) for row in ids]
+    yield "next_tokens", lambda: [index.next_tokens(row[:6]) for row in ids]
+    yield "documents", lambda: [index.documents_of(row[:4], limit=3) for row in ids]
+    yield "match", lambda: (index.match(given), index.match(given, max_order=3, min_count=2))
+    yield "batch", lambda: index.next_tokens_batch(given)
+    for name in ("witten-bell", "kneser-ney"):
+        yield f"flat {name}", lambda name=name: index.smoothed_targets(given, estimator=name, max_order=6)
+        yield f"mixed {name}", lambda name=name: index.mixed_targets(given, labels, estimator=name, leave_out="self")
+        yield (
+            f"without the document {name}",
+            lambda name=name: index.smoothed_targets(
+                given, labels, estimator=name, leave_out="document", positions=places
+            ),
+        )
+        yield f"score {name}", lambda name=name: index.next_probabilities(given, labels, estimator=name)
+    yield "sampled", lambda: index.sampled_targets(given[:2], draws=8, seed=1)
+    for name in ("katz", "ppm-c"):
+        yield name, lambda name=name: index.smoothed_targets(given[:2], estimator=name, max_order=4)
+    yield "scores", lambda: index.backoff_scores(given, labels, leave_out="document", positions=places)
+    yield "explain", lambda: index.explain(ids[0, :8])
+    yield "draw", lambda: draw_tokens(index, [row.tolist() for row in given], np.random.default_rng(0))
+    yield "near_duplicates", lambda: near_duplicates(index, [4, 16], top_length=8)
+
+
+def rows_of(tokens: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the corpus, the last two with other tokens in them, and where they begin."""
+    places = np.sort(rng.choice(tokens.size - 40, 6, replace=False))
+    rows = np.stack([tokens[place : place + 25] for place in places]).astype(np.int64)
+    rows[-2:, ::5] = tokens[rng.integers(tokens.size, size=(2, 5))]
+    return rows, places.astype(np.int64)
+
+
+def ask(path: Path, ids: np.ndarray, places: np.ndarray, stop: bool = True) -> tuple[str, str, dict[str, str]]:
+    """The outcome of all questions to an unchecked index: kind, a word more, and a hash of each answer.
+
+    A refusal of one question doesn't end the battery; the worst of all is the outcome.
+    """
+    answers: dict[str, str] = {}
+    worst, more = "right", ""
+    try:
+        with CorpusIndex.open(path, check="never") as index:
+            for name, question in questions(index, ids, places):
+                try:
+                    answers[name] = hashlib.sha256(pickle.dumps(_plain(question()))).hexdigest()
+                except CorpusIndexError as error:
+                    worst, more = ("refused", type(error).__name__) if worst == "right" else (worst, more)
+                except Exception as error:
+                    worst, more = "exception", f"{name}: {type(error).__name__}: {str(error)[:60]}"
+    except CorpusIndexError as error:
+        return "refused", type(error).__name__, {}
+    except Exception as error:
+        return "exception", f"open: {type(error).__name__}: {str(error)[:60]}", {}
+    return worst, more, answers
+
+
+def _plain(answer: Any) -> Any:
+    """An answer as plain bytes and numbers."""
+    if isinstance(answer, np.ndarray):
+        return answer.dtype.str, answer.shape, answer.tobytes()
+    if isinstance(answer, (list, tuple)):
+        return [_plain(part) for part in answer]
+    if hasattr(answer, "__dict__"):
+        return _plain(list(vars(answer).values()))
+    return repr(answer)
+
+
+def flips_of(path: Path, count: int, seed: int) -> list[Flip]:
+    """What to change, as often in each array, at places drawn at random."""
+    rng = np.random.default_rng(seed)
+    files = sorted(file for file in path.iterdir() if file.suffix == ".bin" and file.stat().st_size)
+    flips = []
+    for number in range(count):
+        file = files[number % len(files)]
+        change = rng.bytes(8) if number // len(files) % 3 == 2 else bytes([1 << int(rng.integers(8))])
+        place = int(rng.integers(max(1, file.stat().st_size - len(change) + 1)))
+        flips.append(Flip(file.name, place, change.hex()))
+    return flips
+
+
+def do_flip(path: Path, flip: Flip) -> None:
+    """Flip the bit; a second time takes it back."""
+    with (path / flip.file).open("r+b") as file:
+        file.seek(flip.place)
+        change = bytes.fromhex(flip.change)
+        found = file.read(len(change))
+        file.seek(flip.place)
+        file.write(bytes(a ^ b for a, b in zip(found, change, strict=False)))
+
+
+def run_flips(path: Path, flips: list[Flip], *, seed: int = 0, hang_s: float = HANG_S) -> list[Outcome]:
+    """The outcome of each flip, asked in forked children."""
+    with CorpusIndex.open(path) as index:
+        ids, places = rows_of(index.tokens, np.random.default_rng(seed))
+    kind, more, good = ask(path, ids, places)
+    assert kind == "right", more
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(flips):
+        part = flips[len(outcomes) : len(outcomes) + _FLIPS_PER_CHILD]
+        receiver, sender = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(receiver)
+            _in_child(path, part, sender, ids, places, good, hang_s)
+        os.close(sender)
+        with os.fdopen(receiver) as lines:
+            for line in lines:
+                kind, more = line.rstrip("\n").split("\t")
+                outcomes.append(Outcome(flips[len(outcomes)], kind, more))
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            flip, number = flips[len(outcomes)], os.WTERMSIG(status)
+            do_flip(path, flip)
+            kind = "hang" if number == signal.SIGALRM else "crash"
+            outcomes.append(Outcome(flip, kind, signal.Signals(number).name))
+    return outcomes
+
+
+def _in_child(
+    path: Path,
+    flips: list[Flip],
+    sender: int,
+    ids: np.ndarray,
+    places: np.ndarray,
+    good: dict[str, str],
+    hang_s: float,
+) -> None:
+    """Flip, ask, flip back; a line for each; never returns."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.disable()
+    with open(os.devnull, "wb") as silence:
+        os.dup2(silence.fileno(), 2)  # what a dying heap says
+    np.seterr(all="ignore")
+    for flip in flips:
+        do_flip(path, flip)
+        signal.setitimer(signal.ITIMER_REAL, hang_s)
+        kind, more, answers = ask(path, ids, places)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        do_flip(path, flip)
+        if kind == "right" and answers != good:
+            kind, more = "wrong", next(name for name in good if answers[name] != good[name])
+        more = more.replace("\n", " ").replace("\t", " ")
+        os.write(sender, f"{kind}\t{more}\n".encode())
+    os._exit(0)
+
+
+def table_of(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
+    """Outcomes by file."""
+    table: dict[str, Counter[str]] = {}
+    for outcome in outcomes:
+        table.setdefault(outcome.flip.file, Counter())[outcome.kind] += 1
+    return {file: {kind: counts[kind] for kind in OUTCOMES} for file, counts in sorted(table.items())}
+
+
+def campaign(count: int, seed: int = 0) -> dict[str, Any]:
+    """Half of the flips in an index of 16-bit tokens, half in one with an alphabet; counts, and what wasn't to be."""
+    outcomes: list[Outcome] = []
+    for wide in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "index"
+            build_index(path=path, **small_corpus(seed, wide=wide)).close()
+            outcomes += run_flips(path, flips_of(path, count // 2, seed + wide), seed=seed)
+    total = Counter(outcome.kind for outcome in outcomes)
+    bad = [outcome for outcome in outcomes if outcome.kind in ("crash", "hang", "exception")]
+    return {
+        "tried": len(outcomes),
+        "seed": seed,
+        **{kind: total[kind] for kind in OUTCOMES},
+        "by_file": table_of(outcomes),
+        "worst": [[*outcome.flip, outcome.kind, outcome.more] for outcome in bad[:100]],
+    }
