@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, EstimatorLike, OrderShare, fit_file
+from corpus_index import CorpusIndex, EstimatorLike, OrderShare, ShardedIndex, fit_file
 
 from corpus_teacher.analysis.nearby import NearbyForm, nearby_forms
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
@@ -34,6 +34,19 @@ __all__ = [
     "index_query",
     "index_verify",
 ]
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """A shard: its folder, where its documents and its text begin in the whole, and its size."""
+
+    name: str
+    fingerprint: str
+    first_document: int
+    first_position: int
+    num_documents: int
+    num_tokens: int
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ class IndexInfo:
     num_bytes: int
     size_bytes: dict[str, int]
     metadata: dict[str, Any]
+    shards: list[ShardInfo] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def total_bytes(self) -> int:
@@ -191,7 +206,29 @@ def index_info(path: str | Path) -> IndexInfo:
             num_bytes=index.metadata.get("num_bytes", 0),
             size_bytes=dict(index.size_bytes),
             metadata=dict(index.metadata),
+            shards=_shards(index),
+            history=list(index.history) if isinstance(index, ShardedIndex) else [],
         )
+
+
+def _shards(index: CorpusIndex) -> list[ShardInfo]:
+    """The shards of an index; none of one that isn't cut."""
+    if not isinstance(index, ShardedIndex):
+        return []
+    return [
+        ShardInfo(
+            name=shard.path.name,
+            fingerprint=shard.fingerprint,
+            first_document=int(first_document),
+            first_position=int(first_position),
+            num_documents=shard.num_documents,
+            num_tokens=shard.num_tokens,
+            size_bytes=sum(shard.size_bytes.values()),
+        )
+        for shard, first_document, first_position in zip(
+            index.shards, index.first_documents, index.first_positions, strict=False
+        )
+    ]
 
 
 def index_verify(path: str | Path, *, full: bool = False) -> list[str]:

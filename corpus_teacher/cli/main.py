@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from corpus_teacher import __version__
+from corpus_teacher.cli.change_index import index_app
 from corpus_teacher.cli.demo import demo
-from corpus_teacher.cli.index import index_app
 from corpus_teacher.cli.options import App
 from corpus_teacher.cli.recipe import recipe
 from corpus_teacher.cli.sample import sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.bar import Bar
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from corpus_teacher.analysis.duplicates import RepeatsAnswer
     from corpus_teacher.analysis.query import BackoffStep, Explained, IndexInfo, Occurrence, QueryAnswer
     from corpus_teacher.data.build import BuildSummary
+    from corpus_teacher.data.growing import IndexChange
 
 _CONTEXT_CHARS = 60
+_NAMED = 3  # documents of a removal
 _MOST_COLUMNS = 8  # of orders; what is more is added up in the lowest
 
 
@@ -93,7 +95,52 @@ def show_info(info: IndexInfo) -> None:
     files.add_column("bytes/token", justify="right")
     for name, num_bytes in sorted(info.size_bytes.items(), key=lambda item: -item[1]):
         files.add_row(name, size(num_bytes), f"{num_bytes / info.num_tokens:.2f}")
-    console().print(Group(listed, "", files))
+    parts: list[Any] = [listed, "", files]
+    if info.shards:
+        parts += ["", _shards_table(info)]
+    if info.history:
+        parts += ["", _history_table(info)]
+    console().print(Group(*parts))
+
+
+def _shards_table(info: IndexInfo) -> Table:
+    """The shards, one line each."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table.add_column("shard")
+    for head in ("first document", "documents", "first position", "tokens", "size"):
+        table.add_column(head, justify="right")
+    for shard in info.shards:
+        numbers = (shard.first_document, shard.num_documents, shard.first_position, shard.num_tokens)
+        table.add_row(shard.name, *(f"{number:,}" for number in numbers), size(shard.size_bytes))
+    return table
+
+
+def _history_table(info: IndexInfo) -> Table:
+    """What was done to the folder, and when."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for head in ("when", "what", ""):
+        table.add_column(head)
+    for entry in info.history:
+        facts = [
+            f"{entry[key]:,} {key}" for key in ("documents", "tokens", "shards") if isinstance(entry.get(key), int)
+        ]
+        removed = [str(one.get("name") or one.get("number")) for one in entry.get("removed", [])[:_NAMED]]
+        said = "; ".join([", ".join(facts), *removed])
+        table.add_row(str(entry.get("when") or ""), str(entry.get("what")), Text(visible(said)))
+    return table
+
+
+def show_change(change: IndexChange) -> None:
+    """What became of an index."""
+    listed = facts()
+    listed.add_row("index", change.path)
+    listed.add_row("documents", f"{change.documents_before:,} → {change.num_documents:,}")
+    listed.add_row("tokens", f"{change.tokens_before:,} → {change.num_tokens:,}")
+    listed.add_row("shards", f"{change.shards_before:,} → {change.num_shards:,}")
+    listed.add_row("took", f"{change.total_s:.1f} s")
+    console().print(listed)
+    for note in change.notes:
+        console().print(Text(visible(note)))
 
 
 def show_checks(path: Path, passed: list[str], *, full: bool) -> None:

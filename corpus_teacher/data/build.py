@@ -152,7 +152,7 @@ class BuildOptions:
     memory: int | None = None
 
 
-class _Clock:
+class StageClock:
     """Seconds of each stage, those of the compiler left out."""
 
     def __init__(self) -> None:
@@ -161,16 +161,19 @@ class _Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """A stage, for the time of a block."""
         begin = working_s()
         yield
         self.stage_s[name] = working_s() - begin
 
     @property
     def total_s(self) -> float:
+        """Seconds so far."""
         return working_s() - self.begin
 
     @property
     def compiling_s(self) -> float:
+        """Seconds of the compiler so far."""
         return compiling_s() - self.compiled
 
 
@@ -202,13 +205,13 @@ def build_index_from_sources(
     """
     options = options or BuildOptions()
     out = Path(out)
-    clock, log, notes = _Clock(), ReadLog(), list[str]()
+    clock, log, notes = StageClock(), ReadLog(), list[str]()
     prepare_target(out, force=options.force)
     inventory = find_sources(specs, kind=options.kind)
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")
     if are_ready(inventory):
-        tokenizer, corpus, vocab_size, end = _ready_corpus(inventory, out, options, clock, notes, progress)
+        tokenizer, corpus, vocab_size, end = ready_corpus(inventory, out, options, clock, notes, progress)
     else:
         options = _with_chat(options)
         tokenizer = _tokenizer_for(inventory, options, clock, progress)
@@ -294,7 +297,7 @@ def _with_chat(options: BuildOptions) -> BuildOptions:
     return replace(options, read=read, special_tokens=options.special_tokens or "ids")
 
 
-def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, progress: Progress) -> Tokenizer:
+def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: StageClock, progress: Progress) -> Tokenizer:
     """Load the tokenizer, or train it on the sources."""
     if options.tokenizer is None:
         raise TokenizerError(
@@ -328,11 +331,11 @@ def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: _Clock, p
     return tokenizer
 
 
-def _ready_corpus(
+def ready_corpus(
     inventory: Inventory,
     out: Path,
     options: BuildOptions,
-    clock: _Clock,
+    clock: StageClock,
     notes: list[str],
     progress: Progress,
 ) -> tuple[Tokenizer | None, TokenFile, int, int | None]:
@@ -384,7 +387,7 @@ def _summary(
     inventory: Inventory,
     tokenizer: Tokenizer | None,
     log: ReadLog,
-    clock: _Clock,
+    clock: StageClock,
     notes: list[str],
 ) -> BuildSummary:
     return BuildSummary(

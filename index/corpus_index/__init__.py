@@ -19,6 +19,7 @@ from corpus_index.estimators.registry import ESTIMATORS
 from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.names import DocumentNames
+from corpus_index.shard_changes import append_documents, find_documents, merge_shards, remove_documents
 from corpus_index.sharded.sharded_index import ShardedIndex, open_index
 from corpus_index.sharded.sharded_request import ShardedRequest as _ShardedRequest  # noqa: F401  (makes itself known)
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
@@ -59,18 +60,22 @@ __all__ = [
     "SortedBase",
     "SparseTargets",
     "Warmed",
+    "append_documents",
     "build_index",
     "compiling_s",
     "draw_from",
     "draw_tokens",
+    "find_documents",
     "fit_file",
     "fit_recall",
     "load_estimator",
     "make_estimator",
     "measure",
+    "merge_shards",
     "near_duplicates",
     "next_probabilities",
     "open_index",
+    "remove_documents",
     "resolve_estimator",
     "smoothed_targets",
     "sorted_base",

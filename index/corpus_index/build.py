@@ -127,7 +127,7 @@ def build_index(
         raise CorpusError(f"shard_tokens {shard_tokens} must be in 1 .. {MAX_TOKENS:,}")
     most = MAX_TOKENS if shard_tokens is None else None
     corpus = check_corpus(tokens, doc_starts, vocab_size, end_of_document, most=most)
-    names = _packed_names(document_names, corpus.doc_starts.size - 1)
+    names = packed_names(document_names, corpus.doc_starts.size - 1)
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers < 1:
@@ -196,7 +196,7 @@ def build_part(
     )
 
 
-def _packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents: int) -> bytes | mmap.mmap | None:
+def packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents: int) -> bytes | mmap.mmap | None:
     """The content of the file of names, of as many as there are documents."""
     if names is None:
         return None

@@ -156,14 +156,23 @@ def index_writer(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
 
 
 @contextlib.contextmanager
-def placed_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder beside path that takes the name path at the end of the block; errors as of `index_writer`."""
+def placed_folder(path: Path, *, overwrite: bool = False, instead_of: str | None = None) -> Iterator[Path]:
+    """A new folder beside path that takes the name path at the end of the block; errors as of `index_writer`.
+
+    instead_of: the fingerprint of the one index that may be replaced.
+    """
+
+    def check(path: Path) -> None:
+        _check_replaceable(path)
+        if instead_of is not None and _fingerprint_of(path) != instead_of:
+            raise IndexWriteError(f"{path} was replaced while it was being changed: what stands there now stays")
+
     check_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.scratch_folder(path.parent, f".{path.name}.building-") as folder:
             yield folder
-            files.place_folder(folder, path, check=_check_replaceable if overwrite else None, remove=_remove_index)
+            files.place_folder(folder, path, check=check if overwrite else None, remove=_remove_index)
     except OSError as error:
         if isinstance(error, CorpusIndexError):
             raise
@@ -232,6 +241,14 @@ def _named_files(path: Path) -> set[str] | None:
             return None
         return {MANIFEST, *DERIVED_FILES, *(name for name, _ in file_names(manifest))}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _fingerprint_of(path: Path) -> str | None:
+    """What a folder's manifest says, unchecked."""
+    try:
+        return str(read_json(path / MANIFEST)["fingerprint"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

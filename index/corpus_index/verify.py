@@ -17,6 +17,7 @@ from corpus_index.addresses import contradiction
 from corpus_index.errors import CorpusIndexError, IndexFormatError
 from corpus_index.index import CorpusIndex
 from corpus_index.manifest import BLOCK
+from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
 from corpus_index.store import check_files
 
 _SAMPLE = 100_000
@@ -25,12 +26,34 @@ _CHUNK = 1 << 20
 _FAR_ENOUGH = 4_096  # symbols that a sampled rank's context is compared by
 
 
+def _verify_shards(path: Path, full: bool, seed: int) -> list[str]:
+    """Check each shard, and that they are those of the manifest."""
+    try:
+        entries = entries_of(load_shards_manifest(path))
+    except FileNotFoundError:
+        raise IndexFormatError(f"{path} was replaced while it was checked: check it again") from None
+    passed = [f"manifest of {len(entries)} shards"]
+    for number, entry in enumerate(entries, 1):
+        shard = path / entry.name
+        found = verify_index(shard, full=full, seed=seed)
+        with CorpusIndex.open(shard, check="never") as index:
+            if (index.fingerprint, index.num_tokens, index.num_documents) != (
+                entry.fingerprint,
+                entry.num_tokens,
+                entry.num_documents,
+            ):
+                raise IndexFormatError(f"{shard} is not the shard that {path} names: build the index again")
+        passed += [f"shard {number}: {line}" for line in found]
+    return passed
+
+
 def verify_index(path: str | os.PathLike[str], *, full: bool = False, seed: int = 0) -> list[str]:
     """Check the files of an index against their checksums and its arrays against each other.
 
     Parameters
     ----------
     path : path
+        Of either kind: of shards each is checked.
     full : bool
         Check every rank and row instead of a random sample.
     seed : int
@@ -51,6 +74,8 @@ def verify_index(path: str | os.PathLike[str], *, full: bool = False, seed: int 
     Reads every file once, and takes O(N) time; with full some 20 bytes of memory a token besides.
     """
     path = Path(os.path.abspath(path))
+    if format_of(path) == SHARDS_FORMAT:
+        return _verify_shards(path, full, seed)
     fingerprint = check_files(path)
     passed = ["checksums of all files"]
     with CorpusIndex.open(path, check="never") as index:

@@ -166,6 +166,11 @@ class OpenedIndex:
         """Offsets of the documents: shape (D + 1,), int64."""
         return self.array("doc_starts")
 
+    @property
+    def attachment_names(self) -> tuple[str, ...]:
+        """The extra files that were stored with the index."""
+        return tuple(self._manifest["attachments"])
+
     def attachment(self, name: str) -> bytes:
         """An extra file that was stored with the index, such as its tokenizer.
 

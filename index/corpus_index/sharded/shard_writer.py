@@ -82,15 +82,17 @@ class ShardWriter:
 
 
 @contextlib.contextmanager
-def shard_writer(path: Path, *, overwrite: bool = False) -> Iterator[ShardWriter]:
+def shard_writer(path: Path, *, overwrite: bool = False, instead_of: str | None = None) -> Iterator[ShardWriter]:
     """Open a folder beside path for writing; at the end of the block it takes the name path.
+
+    instead_of: the fingerprint of the index that it replaces: if another stands there by then, that one stays.
 
     Raises
     ------
     IndexExistsError, IndexWriteError
         As `store.index_writer`.
     """
-    with placed_folder(path, overwrite=overwrite) as folder:
+    with placed_folder(path, overwrite=overwrite, instead_of=instead_of) as folder:
         yield ShardWriter(folder)
 
 

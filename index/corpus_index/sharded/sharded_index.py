@@ -221,6 +221,11 @@ class ShardedIndex(CorpusIndex):
         """
         raise QueryError(f"{self.path} holds shards, which have no arrays in common: ask `shards` for theirs")
 
+    @property
+    def attachment_names(self) -> tuple[str, ...]:
+        """The extra files that were stored with the first shard."""
+        return self.shards[0].attachment_names
+
     def attachment(self, name: str) -> bytes:
         """An extra file that was stored with the first shard, such as the tokenizer, which all have in common."""
         return self.shards[0].attachment(name)

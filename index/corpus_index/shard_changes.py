@@ -1,0 +1,366 @@
+"""What grows, shrinks and joins the shards of an index: append, remove, merge.
+
+Each writes a new folder beside the old one, in which shards that stay are links to the same files, and exchanges the
+two in one step: who has the index open keeps what he opened, a process that is killed leaves the old one, and of two
+that change it at once the second is refused. A single index becomes the first shard.
+
+
+Documents that are removed are gone at once, from every answer: the shards that hold them are built again without them,
+so an index after a removal is the index of what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from corpus_index import files
+from corpus_index.build import Progress, build_index, build_part, packed_names
+from corpus_index.corpus import MAX_TOKENS, check_corpus
+from corpus_index.errors import CorpusError, IndexWriteError, QueryError
+from corpus_index.index import CorpusIndex
+from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
+from corpus_index.sharded.shard_writer import ShardWriter, cut_documents, event, shard_writer
+from corpus_index.sharded.sharded_index import ShardedIndex, open_index
+
+_MOST_LOGGED = 10_000  # documents of one removal that the history names
+
+
+class _Group(NamedTuple):
+    """Documents that are to be one shard: of each shard those that stay, by the shard's own numbers."""
+
+    shards: list[CorpusIndex]
+    kept: list[np.ndarray]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(
+            int(np.diff(shard.doc_starts)[kept].sum()) for shard, kept in zip(self.shards, self.kept, strict=True)
+        )
+
+    @property
+    def is_a_shard(self) -> bool:
+        """Whether it is one of the old ones, whole."""
+        return len(self.shards) == 1 and self.kept[0].size == self.shards[0].num_documents
+
+
+def shards_of(index: CorpusIndex) -> list[CorpusIndex]:
+    """The shards of an index; one that has none is its own."""
+    return index.shards if isinstance(index, ShardedIndex) else [index]
+
+
+def append_documents(
+    path: str | os.PathLike[str],
+    tokens: np.ndarray,
+    *,
+    doc_starts: np.ndarray | None = None,
+    document_names: Sequence[str] | bytes | mmap.mmap | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    shard_tokens: int = MAX_TOKENS,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CorpusIndex:
+    """Add documents to an index as a shard, or as several.
+
+    Parameters
+    ----------
+    path : path
+        An index of either kind.
+    tokens : ndarray of shape (N,), any integer type
+        Ids below the index's V; memory maps are welcome.
+    doc_starts, document_names, workers, progress
+        As in `build_index`. An index whose documents have names wants names.
+    metadata : mapping, optional
+        What is new in the index's metadata.
+    shard_tokens : int
+        Of a shard at most.
+
+    Returns
+    -------
+    ShardedIndex
+        The new one, opened.
+
+    Raises
+    ------
+    CorpusError
+        If an id or a document start is out of range.
+    IndexFormatError
+        If there is no index.
+    IndexWriteError
+        If it can't be written, or another process changes it.
+
+    Notes
+    -----
+    The cost is that of building the new shards; old ones are linked.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> path = tempfile.mkdtemp() + "/index"
+    >>> build_index(np.array([1, 2, 1, 2, 3]), path).close()
+    >>> with append_documents(path, np.array([3, 1, 2])) as index:
+    ...     len(index.shards), index.count([1, 2])
+    (2, 3)
+    """
+    with _changed(path) as (old, writer_of):
+        corpus = check_corpus(tokens, doc_starts, old.vocab_size, old.end_of_document, most=None)
+        names = packed_names(document_names, corpus.doc_starts.size - 1)
+        if names is None and old.document_names is not None:
+            raise CorpusError("the documents of the index have names: give each new document a name")
+        parts = cut_documents(corpus.doc_starts, shard_tokens)
+        with writer_of() as writer:
+            for shard in shards_of(old):
+                writer.link(shard)
+            for first, end in parts:
+                writer.add(
+                    partial(
+                        build_part,
+                        corpus,
+                        first,
+                        end,
+                        names=names,
+                        workers=workers,
+                        progress=progress or False,
+                        **_kept(old),
+                    )
+                )
+            facts = {"documents": corpus.doc_starts.size - 1, "tokens": corpus.tokens.size, "shards": len(parts)}
+            _finish(writer, old, event("append", **facts), metadata)
+    return open_index(path)
+
+
+def remove_documents(
+    path: str | os.PathLike[str],
+    documents: Sequence[int],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CorpusIndex:
+    """Take documents out of an index: out of counts, types, positions, targets, as if they had never been in it.
+
+    Parameters
+    ----------
+    path : path
+    documents : sequence of int
+        Their numbers; later documents get smaller numbers afterwards, names stay.
+    workers, progress
+        As in `build_index`.
+
+    Returns
+    -------
+    ShardedIndex
+        The new one, opened.
+
+    Raises
+    ------
+    QueryError
+        If there is no such document.
+    CorpusError
+        If nothing would be left.
+    IndexFormatError, IndexWriteError
+        As of `append_documents`.
+
+    Notes
+    -----
+    The shards that hold one of the documents are built again from their texts without them; the others are linked. The
+    history says which documents went, and when.
+    """
+    with _changed(path) as (old, writer_of):
+        numbers = np.unique(np.asarray(documents, np.int64))
+        if numbers.size == 0:
+            raise QueryError("there is no document to remove: name at least one")
+        if numbers[0] < 0 or numbers[-1] >= old.num_documents:
+            bad = int(numbers[0] if numbers[0] < 0 else numbers[-1])
+            raise QueryError(f"there is no document {bad:,}: documents are 0 .. {old.num_documents - 1:,}")
+        groups, first = [], 0
+        for shard in shards_of(old):
+            mine = numbers[(numbers >= first) & (numbers < first + shard.num_documents)] - first
+            groups.append(_Group([shard], [np.setdiff1d(np.arange(shard.num_documents), mine)]))
+            first += shard.num_documents
+        named = [{"number": n, "name": old.document(n).name} for n in numbers[:_MOST_LOGGED].tolist()]
+        lost = int(np.diff(old.doc_starts)[numbers].sum())
+        facts = {"documents": numbers.size, "tokens": lost, "removed": named}
+        with writer_of() as writer:
+            _write_groups(writer, _with_tokens(groups, path), old, workers, progress)
+            _finish(writer, old, event("remove", **facts), None)
+    return open_index(path)
+
+
+def merge_shards(
+    path: str | os.PathLike[str],
+    *,
+    shard_tokens: int = MAX_TOKENS,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CorpusIndex:
+    """Join neighbouring shards into fewer, larger ones, in the order of the documents.
+
+    Parameters
+    ----------
+    path : path
+    shard_tokens : int
+        Of a new shard at most.
+    workers, progress
+        As in `build_index`.
+
+    Returns
+    -------
+    CorpusIndex
+        The new one, opened; nothing is written where no two neighbours fit together.
+
+    Raises
+    ------
+    IndexFormatError, IndexWriteError
+        As of `append_documents`.
+
+    Notes
+    -----
+    Shards that are joined are built anew from their texts, one at a time, in the memory of one build.
+    """
+    with _changed(path) as (old, writer_of):
+        groups: list[_Group] = []
+        for shard in shards_of(old):
+            everything = np.arange(shard.num_documents)
+            if groups and sum(one.num_tokens for one in (*groups[-1].shards, shard)) <= shard_tokens:
+                groups[-1] = _Group([*groups[-1].shards, shard], [*groups[-1].kept, everything])
+            else:
+                groups.append(_Group([shard], [everything]))
+        if len(groups) < len(shards_of(old)):
+            facts = {"shards": len(groups), "before": len(shards_of(old))}
+            with writer_of() as writer:
+                _write_groups(writer, groups, old, workers, progress)
+                _finish(writer, old, event("merge", **facts), None)
+    return open_index(path)
+
+
+def find_documents(index: CorpusIndex, names: Sequence[str]) -> np.ndarray:
+    """The numbers of documents by their names, ascending: all that bear a name.
+
+    Raises
+    ------
+    QueryError
+        If a name is no document's, or the documents have none.
+
+    Notes
+    -----
+    One pass over all names.
+    """
+    known = index.document_names
+    if known is None:
+        raise QueryError(f"the documents of {index.path} have no names: give their numbers")
+    wanted, found = set(names), set[str]()
+    numbers = []
+    for number, document in enumerate(known):
+        if document.name in wanted:
+            numbers.append(number)
+            found.add(document.name)
+    if wanted - found:
+        raise QueryError(f"no document of {index.path} is called {sorted(wanted - found)[0]!r}")
+    return np.array(numbers, np.int64)
+
+
+@contextlib.contextmanager
+def _changed(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[CorpusIndex, Callable[[], contextlib.AbstractContextManager[ShardWriter]]]]:
+    """The index at path, opened, held against other writers; and what opens a writer that takes its place."""
+    target = Path(os.path.abspath(path))
+    with _turn(target), open_index(target) as old:
+        yield old, lambda: shard_writer(target, overwrite=True, instead_of=old.fingerprint)
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Hold the right to change an index; others are refused."""
+    try:
+        lock = files.lock_file(path.with_name(f".{path.name}.changing"), str(os.getpid()).encode())
+    except OSError as error:
+        if error.errno in files.NO_LOCKS:
+            yield  # a file system without locks: the exchange looks whether it is the index that was opened
+            return
+        raise IndexWriteError(f"{path} can't be changed ({error.strerror or error}): may you write there?") from error
+    if lock is None:
+        raise IndexWriteError(f"{path} is being changed by another process: try again when that has ended")
+    with lock:
+        yield
+
+
+def _kept(index: CorpusIndex) -> dict[str, Any]:
+    """What a new shard has in common with the others."""
+    first = shards_of(index)[0]
+    attachments = {name: first.attachment(name) for name in first.attachment_names if name != NAMES_FILE}
+    return {"metadata": dict(first.metadata), "attachments": attachments}
+
+
+def _finish(writer: ShardWriter, old: CorpusIndex, what: dict[str, Any], metadata: Mapping[str, Any] | None) -> None:
+    if isinstance(old, ShardedIndex):
+        history = old.history
+    else:
+        created = old.metadata.get("created")
+        history = [{"what": "build", "when": created, "documents": old.num_documents, "tokens": old.num_tokens}]
+    writer.finish(old.vocab_size, {**old.metadata, **(metadata or {})}, [*history, what])
+
+
+def _with_tokens(groups: list[_Group], path: str | os.PathLike[str]) -> list[_Group]:
+    """Groups that all hold a token: documents without any go with their neighbours."""
+    made: list[_Group] = []
+    waiting = _Group([], [])
+    for group in groups:
+        joined = _Group([*waiting.shards, *group.shards], [*waiting.kept, *group.kept])
+        waiting = _Group([], [])
+        if joined.num_tokens > 0:
+            made.append(joined)
+        elif sum(kept.size for kept in joined.kept) > 0:
+            waiting = joined
+    if not made:
+        raise CorpusError(f"nothing of {path} would be left: remove its folder instead")
+    if waiting.shards:
+        made[-1] = _Group([*made[-1].shards, *waiting.shards], [*made[-1].kept, *waiting.kept])
+    return made
+
+
+def _write_groups(
+    writer: ShardWriter, groups: list[_Group], old: CorpusIndex, workers: int | None, progress: Progress | None
+) -> None:
+    for group in groups:
+        if group.is_a_shard:
+            writer.link(group.shards[0])
+        else:
+            writer.add(partial(_build_group, group, kept=_kept(old), workers=workers, progress=progress))
+
+
+def _build_group(
+    group: _Group, path: Path, *, kept: dict[str, Any], workers: int | None, progress: Progress | None
+) -> CorpusIndex:
+    """Build one shard of the texts of several."""
+    parts, sizes = [], [np.zeros(1, np.int64)]
+    named = all(shard.document_names is not None for shard in group.shards)
+    with NamesWriter() if named else contextlib.nullcontext() as names:
+        for shard, documents in zip(group.shards, group.kept, strict=True):
+            lengths = np.diff(shard.doc_starts)
+            sizes.append(lengths[documents])
+            stays = np.zeros(shard.num_documents, np.bool_)
+            stays[documents] = True
+            parts.append(np.asarray(shard.tokens)[np.repeat(stays, lengths)])
+            known: DocumentNames | None = shard.document_names
+            if names is not None and known is not None:
+                for number in documents.tolist():
+                    names.add(*known[number])
+        return build_index(
+            np.concatenate(parts),
+            path,
+            doc_starts=np.cumsum(np.concatenate(sizes)),
+            vocab_size=group.shards[0].vocab_size,
+            end_of_document=group.shards[0].end_of_document,
+            document_names=None if names is None else names.finish(),
+            workers=workers,
+            progress=progress or False,
+            **kept,
+        )
