@@ -1,7 +1,6 @@
 """An exact n-gram index over a tokenised corpus: what follows any context, for whole batches."""
 
 from corpus_index._kernels.jit import compiling_s, working_s
-from corpus_index.arpa import write_arpa
 from corpus_index.build import build_index
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch
 from corpus_index.core.duplicates import NearDuplicates, near_duplicates
@@ -19,9 +18,9 @@ from corpus_index.estimators.registry import ESTIMATORS
 from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.names import DocumentNames
+from corpus_index.shard_arpa import write_arpa
 from corpus_index.shard_changes import append_documents, find_documents, merge_shards, remove_documents
-from corpus_index.sharded.sharded_index import ShardedIndex, open_index
-from corpus_index.sharded.sharded_request import ShardedRequest as _ShardedRequest  # noqa: F401  (makes itself known)
+from corpus_index.sharded import ShardedIndex, open_index
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
 from corpus_index.targets.explain import Explanation, OrderShare
 from corpus_index.targets.interpolated import next_probabilities, smoothed_targets

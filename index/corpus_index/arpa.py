@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import singledispatch
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +37,7 @@ _ROOM = 1 << 24  # bytes of text that are made at a time
 _NUMBERS = 48  # bytes of a line that aren't words, at most
 
 
+@singledispatch
 def write_arpa(
     index: Matcher,
     estimator: Estimator,
@@ -50,6 +52,7 @@ def write_arpa(
     Parameters
     ----------
     index : Matcher
+        Of a sharded index one whole index is built for it, beside its folder, and removed afterwards.
     estimator : Estimator
         kneser-ney or modified-kneser-ney with a max_order; fitted here if it isn't.
     file : path or binary file
@@ -92,6 +95,22 @@ def write_arpa(
     >>> write_arpa(index, make_estimator("kneser-ney", 1), io.BytesIO())  # three tokens and three special words
     (6, 4)
     """
+    check_estimator(estimator)
+    names = _names(index, words)
+    writer = _Writer(index, fitted(index, estimator), names, progress or (lambda order, share: None))
+    if isinstance(file, (str, os.PathLike)):
+        with _whole_file(Path(os.path.abspath(file)), overwrite) as out:
+            return writer.write(out)
+    return writer.write(file)
+
+
+def check_estimator(estimator: Estimator) -> None:
+    """Refuse an estimator that an ARPA file can't hold.
+
+    Raises
+    ------
+    QueryError
+    """
     if "convention" not in estimator.row.parameters:
         raise QueryError(
             f"an ARPA file can't hold {estimator.name}: choose kneser-ney or modified-kneser-ney, whose lower orders "
@@ -99,12 +118,6 @@ def write_arpa(
         )
     if estimator.max_order is None:
         raise QueryError("an ARPA file needs a bound on its n-grams: give the estimator a max_order")
-    names = _names(index, words)
-    writer = _Writer(index, fitted(index, estimator), names, progress or (lambda order, share: None))
-    if isinstance(file, (str, os.PathLike)):
-        with _whole_file(Path(os.path.abspath(file)), overwrite) as out:
-            return writer.write(out)
-    return writer.write(file)
 
 
 class _Writer:

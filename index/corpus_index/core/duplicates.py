@@ -14,6 +14,7 @@ document is the document's own style and is what leave_out="document" takes away
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ class NearDuplicates(NamedTuple):
     pairs: np.ndarray
 
 
+@singledispatch
 def shared_across_documents(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]:
     """For every position, the longest end of its context that stands in another document too, and which one.
 
@@ -99,13 +101,18 @@ def _shared(index: OpenedIndex, ends: duplicates.Ends) -> tuple[np.ndarray, np.n
 
 def _covered(index: OpenedIndex, lengths: np.ndarray) -> np.ndarray:
     """`NearDuplicates.tokens`: passages that end with their document count as well."""
+    return np.asarray(duplicates.count_covered(index.doc_starts, *covered_parts(index), lengths))
+
+
+def covered_parts(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]:
+    """What each position shares where ends of documents count as others' places too, and what each end shares: (D,)."""
     endings = index.array("endings")
     ends = duplicates.Ends.empty(endings.size)
     duplicates.insert_ends(index.kernel_arrays(), endings, ends)
     shared, _ = _shared(index, ends)
     at_end = np.zeros(index.num_documents, np.int64)
     at_end[ends.documents] = np.minimum(ends.shared, np.diff(index.doc_starts)[ends.documents])
-    return np.asarray(duplicates.count_covered(index.doc_starts, shared, at_end, lengths))
+    return shared, at_end
 
 
 def copied_shares(index: OpenedIndex, length: int) -> np.ndarray:
@@ -115,6 +122,7 @@ def copied_shares(index: OpenedIndex, length: int) -> np.ndarray:
     return counts / np.maximum(1, np.diff(index.doc_starts))
 
 
+@singledispatch
 def near_duplicates(
     index: OpenedIndex,
     lengths: Sequence[int] = (16, 32, 64, 128),
@@ -143,6 +151,24 @@ def near_duplicates(
     -----
     O(N · (2 + lengths)) time, and 255 tokens compared at each document's end.
     """
+    wanted = check_lengths(lengths, top, top_length)
+    shared, partner = shared_across_documents(index)
+    histogram = np.zeros(256, np.int64)
+    duplicates.count_shared(shared, histogram)
+    at_least = histogram[::-1].cumsum()[::-1]
+    return NearDuplicates(
+        wanted,
+        at_least[wanted],
+        _covered(index, wanted),
+        histogram,
+        top_length,
+        named_documents(index, shared, top_length, top),
+        named_pairs(index, shared, partner, top_length, top),
+    )
+
+
+def check_lengths(lengths: Sequence[int], top: int, top_length: int) -> np.ndarray:
+    """The lengths, ascending; wrong ones are refused, and so is a wrong top."""
     for length in (*lengths, top_length):
         check_whole(length, "length", -MOST)
     wanted = np.array(sorted(set(lengths)), np.int64)
@@ -152,26 +178,19 @@ def near_duplicates(
     if wanted.size == 0:
         raise QueryError("there is no length to count: name at least one, 64 for example")
     check_whole(top, "top", 0)
-    shared, partner = shared_across_documents(index)
-    histogram = np.zeros(256, np.int64)
-    duplicates.count_shared(shared, histogram)
-    at_least = histogram[::-1].cumsum()[::-1]
+    return wanted
+
+
+def named_documents(index: OpenedIndex, shared: np.ndarray, length: int, top: int) -> np.ndarray:
+    """The documents with most positions that share so much; see `NearDuplicates`."""
     counts = np.zeros(index.num_documents, np.int64)
-    duplicates.count_by_document(index.doc_starts, shared, top_length, counts)
+    duplicates.count_by_document(index.doc_starts, shared, length, counts)
     first = np.argsort(-counts, kind="stable")[:top]
     first = first[counts[first] > 0]
-    return NearDuplicates(
-        wanted,
-        at_least[wanted],
-        _covered(index, wanted),
-        histogram,
-        top_length,
-        np.stack([first, counts[first], np.diff(index.doc_starts)[first]], axis=1),
-        _pairs(index, shared, partner, top_length, top),
-    )
+    return np.stack([first, counts[first], np.diff(index.doc_starts)[first]], axis=1)
 
 
-def _pairs(index: OpenedIndex, shared: np.ndarray, partner: np.ndarray, length: int, top: int) -> np.ndarray:
+def named_pairs(index: OpenedIndex, shared: np.ndarray, partner: np.ndarray, length: int, top: int) -> np.ndarray:
     """The (document, other) with most positions; see `NearDuplicates`."""
     none = np.empty(0, np.int64)
     runs = duplicates.partner_runs(index.doc_starts, shared, partner, length, none, none, none)

@@ -10,6 +10,8 @@ are its discounts had to the last digit; the naive twin is `reference.counts.ken
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import numpy as np
 
 from corpus_index._kernels import counting, walk
@@ -21,6 +23,7 @@ MOST_ORDERS = 254
 _CHUNK = 1 << 22
 
 
+@singledispatch
 def counts_of_counts(index: Matcher, highest: int, *, left: bool, most: int = 4) -> np.ndarray:
     """How many (h, w) have a count of 1, 2, …, most: shape (highest + 1, most), by the order of h.
 

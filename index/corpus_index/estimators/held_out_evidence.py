@@ -9,6 +9,7 @@ as text that lies apart differs as much as documents do.
 
 from __future__ import annotations
 
+from functools import singledispatch
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -66,6 +67,7 @@ class Evidence(NamedTuple):
     copies: int
 
 
+@singledispatch
 def leave_documents_out(
     index: Matcher, max_order: int, *, positions: int = _POSITIONS, walked: int = _WALKED, seed: int = 0
 ) -> Evidence:
@@ -91,11 +93,11 @@ def leave_documents_out(
     O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
     rest = [kernel.bounded_nodes, gone.lost_by_documents, walk.document_ranks]
-    compile_beside("fit", [kernel.evidence], rest, wide=index.array("next_tokens").itemsize > 2)
+    compile_beside("fit", [kernel.evidence], rest, wide=index.num_symbols > 2**16)
     rng = np.random.default_rng(seed)
     documents, copies = originals(index)
-    by_blocks = documents.size + copies < _FEW_DOCUMENTS
-    begins, offsets, ranks = _units(index, rng, walked, documents, by_blocks)
+    drawn, begins, offsets, by_blocks = draw_units(index, rng, walked, documents, copies)
+    _, ranks = index.document_ranks(drawn)
     chosen = np.sort(rng.choice(ranks.size, min(positions, ranks.size), replace=False))
     units = np.searchsorted(offsets, chosen, side="right") - 1
     own_ranks = ranks[chosen]
@@ -133,22 +135,23 @@ def originals(index: Matcher) -> tuple[np.ndarray, int]:
     return (found, documents.size - found.size) if found.size >= _FEW_DOCUMENTS else (documents, 0)
 
 
-def _units(
-    index: Matcher, rng: np.random.Generator, walked: int, documents: np.ndarray, by_blocks: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drawn documents, or blocks: corpus positions of their begins, offsets, the ranks in the order of the text."""
+def draw_units(
+    index: Matcher, rng: np.random.Generator, walked: int, documents: np.ndarray, copies: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Drawn documents; these, or blocks of few: corpus positions of their begins, offsets; whether they are blocks."""
+    by_blocks = documents.size + copies < _FEW_DOCUMENTS
     starts = index.doc_starts
     drawn = rng.permutation(documents)
     sizes = np.diff(starts)[drawn]
     drawn = np.sort(drawn[: int(np.searchsorted(np.cumsum(sizes), walked)) + 1])
-    offsets, ranks = index.document_ranks(drawn)
     begins = starts[drawn].astype(np.int64)
+    offsets = np.append(0, np.cumsum(starts[drawn + 1] - begins)).astype(np.int64)
     if by_blocks:
         block = max(1, index.num_tokens // _BLOCKS)
         cuts = [np.append(np.arange(lo, hi, block), hi) for lo, hi in pairwise(offsets.tolist())]
         begins = np.concatenate([begin + cut[:-1] - cut[0] for begin, cut in zip(begins, cuts, strict=True)])
-        offsets = np.append(np.concatenate([cut[:-1] for cut in cuts]), ranks.size)
-    return begins, offsets, ranks
+        offsets = np.append(np.concatenate([cut[:-1] for cut in cuts]), offsets[-1])
+    return drawn, begins, offsets, by_blocks
 
 
 def _nodes(

@@ -80,8 +80,13 @@ def union_chains(
         As in `core.chains.gather`.
     """
 
+    shape = np.shape(input_ids)
+
     def ask(shard: Matcher) -> _Chains:
-        match, depth = shard.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
+        if only_last and shape[-1] == 0:  # nothing is known but whether the document begins here
+            match, depth = _at_start(shard, shape[0], max_order, bool(starts_document))
+        else:
+            match, depth = shard.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
         if only_last:
             match, depth = Match(*(np.ascontiguousarray(part[:, -1:]) for part in match)), depth[:, -1:].copy()
         offsets, lo, hi, depths = chains_of(shard, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1))
@@ -142,6 +147,14 @@ def union_chains(
         row_lefts=np.concatenate([lefts, left_counts[there] if left else np.zeros(there.size, np.int64)]),
         without=without,
     )
+
+
+def _at_start(shard: Matcher, rows: int, max_order: int | None, starts: bool) -> tuple[Match, np.ndarray]:
+    """The match of empty rows: the start of a document, or nothing."""
+    begins = starts and max_order != 0
+    hi = np.full((rows, 1), shard.num_starts if begins else shard.num_tokens)
+    nothing = np.zeros((rows, 1), np.int64)
+    return Match(nothing, hi, nothing.astype(np.int32)), np.full((rows, 1), int(begins), np.int32)
 
 
 def side_by_side(function: Callable[[_One], _Other], asked: Sequence[_One]) -> list[_Other]:

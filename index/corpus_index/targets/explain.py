@@ -7,8 +7,10 @@ parts add up to the probability that `smoothed_targets` gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial, singledispatch
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,15 +67,24 @@ class Explanation(NamedTuple):
     contributions: np.ndarray
 
 
-class _Level(NamedTuple):
-    """A suffix of the context: its order, ranks, and continuations (ids, ascending, and counts)."""
+class Level(NamedTuple):
+    """A suffix of the context: its order, its node, and its continuations.
+
+    node tells it from suffixes that stand at other places. ids, ascending, and counts: of the continuations. lefts()
+    gives after how many distinct symbols each of them stands.
+    """
 
     order: int
-    lo: int
-    hi: int
+    node: Any
     from_start: bool
     ids: np.ndarray
     counts: np.ndarray
+    lefts: Callable[[], np.ndarray]
+
+    @property
+    def total(self) -> int:
+        """How often it is followed by a token."""
+        return int(self.counts.sum())
 
 
 _Part = tuple[np.ndarray, np.ndarray]  # token ids, and what an order adds to them
@@ -123,7 +134,7 @@ def explain(
     """
     check_whole(top, "top", 1)
     made = fitted(index, estimator, max_order)
-    levels = _levels(index, context, made.max_order, starts_document)
+    levels = levels_of(index, context, made.max_order, starts_document, made.uses_left_counts)
     parts = _excluding(index, made, levels) if made.excludes else _interpolated(index, made, levels)
     probs = np.zeros(index.vocab_size)
     for ids, added in parts:
@@ -138,19 +149,23 @@ def explain(
     return Explanation(made.name, _shares(index, levels, parts), tokens, probs[tokens], contributions)
 
 
-def _shares(index: Matcher, levels: list[_Level], parts: list[_Part]) -> list[OrderShare]:
+def _shares(index: Matcher, levels: list[Level], parts: list[_Part]) -> list[OrderShare]:
     """What each order keeps of the mass that reaches it."""
     masses = np.array([added.sum() for _, added in parts])
     reaching = np.cumsum(masses)
     kept = np.divide(masses, reaching, out=np.zeros(masses.size), where=reaching > 0)
     facts = [(0, index.num_tokens, int((index.symbol_counts > 0).sum()))]
-    facts += [(level.order, level.hi - level.lo, level.ids.size) for level in levels]
+    facts += [(level.order, level.total, level.ids.size) for level in levels]
     return [OrderShare(*fact, float(share), float(1 - share)) for fact, share in zip(facts, kept, strict=True)]
 
 
-def _levels(index: Matcher, context: ArrayLike, max_order: int | None, starts_document: bool) -> list[_Level]:
-    """The suffixes of a context that something follows, from order 1 up."""
-    levels: list[_Level] = []
+@singledispatch
+def levels_of(
+    index: Matcher, context: ArrayLike, max_order: int | None, starts_document: bool, left: bool
+) -> list[Level]:
+    """The suffixes of a context that something follows, from order 1 up; left: with left extensions."""
+    del left  # they are counted where they are asked for
+    levels: list[Level] = []
     if np.size(context) == 0:
         if starts_document and max_order != 0:
             levels.append(_level(index, 1, 0, index.num_starts, True))
@@ -165,7 +180,7 @@ def _levels(index: Matcher, context: ArrayLike, max_order: int | None, starts_do
     return levels
 
 
-def _level(index: Matcher, order: int, lo: int, hi: int, from_start: bool) -> _Level:
+def _level(index: Matcher, order: int, lo: int, hi: int, from_start: bool) -> Level:
     """One suffix, with its row."""
     rows = index.rows_of_nodes(np.array([lo]), np.array([hi]), np.array([order]))
     number, stored = int(rows.numbers[0]), rows.stored_offsets.size - 1
@@ -173,7 +188,9 @@ def _level(index: Matcher, order: int, lo: int, hi: int, from_start: bool) -> _L
     if number < stored:
         part = slice(int(rows.stored_offsets[number]), int(rows.stored_offsets[number + 1]))
         symbols, counts = rows.stored_symbols[part], rows.stored_counts[part]
-    return _Level(order, lo, hi, from_start, index.ids_of(symbols).astype(np.int64), counts.astype(np.int64))
+    ids = index.ids_of(symbols).astype(np.int64)
+    lefts = partial(left_extensions, index, lo, hi, order)
+    return Level(order, (lo, hi), from_start, ids, counts.astype(np.int64), lefts)
 
 
 def _base(index: Matcher, estimator: Estimator) -> np.ndarray:
@@ -184,7 +201,7 @@ def _base(index: Matcher, estimator: Estimator) -> np.ndarray:
     return base
 
 
-def _interpolated(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
+def _interpolated(index: Matcher, estimator: Estimator, levels: list[Level]) -> list[_Part]:
     """p_n(w) = (c(w) − D) · s + γ · p_{n−1}(w), from the longest match down; see `rules`."""
     discounts = np.array(estimator.discounts or [(0.0, 0.0, 0.0)], np.float64)
     strengths = np.array(estimator.strengths or [(0.0,)], np.float64)
@@ -192,13 +209,13 @@ def _interpolated(index: Matcher, estimator: Estimator, levels: list[_Level]) ->
     branching = estimator.rule in (PITMAN_YOR, AUTO)
     for level, deeper in zip(reversed(levels), [None, *reversed(levels)], strict=False):
         counts = level.counts
-        repeats = branching and deeper is not None and (level.lo, level.hi) == (deeper.lo, deeper.hi)
+        repeats = branching and deeper is not None and level.node == deeper.node
         if repeats or reaching < LEAST_MASS:
             parts.append((level.ids, np.zeros(level.ids.size)))
             continue
         whole = level is levels[-1] and ((estimator.max_order is None and not branching) or level.from_start)
         if estimator.uses_left_counts and level.order != estimator.max_order and not whole:
-            counts = left_extensions(index, level.lo, level.hi, level.order)
+            counts = level.lefts()
         ones, twos = int((counts == 1).sum()), int((counts == 2).sum())
         more = counts.size - ones - twos
         *cuts, scale, passed = weigh(
@@ -209,7 +226,7 @@ def _interpolated(index: Matcher, estimator: Estimator, levels: list[_Level]) ->
     return [(np.arange(index.vocab_size), reaching * _base(index, estimator)), *reversed(parts)]
 
 
-def _excluding(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
+def _excluding(index: Matcher, estimator: Estimator, levels: list[Level]) -> list[_Part]:
     """Each token from the longest context that has seen it; see `_kernels.exclusion` for the rules."""
     everything, base = np.arange(index.vocab_size), _base(index, estimator)
     if estimator.name == "add-k":
@@ -248,7 +265,7 @@ def _excluding(index: Matcher, estimator: Estimator, levels: list[_Level]) -> li
     return [(ids, added / total) for ids, added in reversed(parts)]
 
 
-def _add_k(index: Matcher, estimator: Estimator, levels: list[_Level]) -> list[_Part]:
+def _add_k(index: Matcher, estimator: Estimator, levels: list[Level]) -> list[_Part]:
     """(c(w) + k) / (c + k V) at the longest match; the orders between it and the uniform base are passed by."""
     everything = np.arange(index.vocab_size)
     if not levels:
