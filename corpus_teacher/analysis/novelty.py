@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, ShardedIndex
 
 from corpus_teacher.analysis.matching import Ints, longest_matches, tokens_known
 
@@ -88,10 +88,15 @@ def corpus_novelty(
     texts = [
         index.tokens[begin:end].astype(np.int64) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
     ]
-    found = longest_matches(index, texts)
     own = np.repeat(documents, [text.size for text in texts])
-    length, lo, hi = (np.concatenate([match[part] for match in found]) for part in range(3))
-    outside = _outside_own(index, own, length, lo, hi)
+    shards, firsts = [index], np.zeros(2, np.int64)
+    if isinstance(index, ShardedIndex):
+        shards, firsts = index.shards, index.first_documents
+    outside = np.zeros(own.size, np.int64)
+    for shard, first in zip(shards, firsts, strict=False):
+        found = longest_matches(shard, texts)
+        length, lo, hi = (np.concatenate([match[part] for match in found]) for part in range(3))
+        outside = np.maximum(outside, _outside_own(shard, own - first, length, lo, hi))
     known = [tokens_known(text, index.end_of_document) for text in texts]
     return novelty_curve([(outside, np.concatenate(known))])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, ShardedIndex, open_index
 
 from corpus_teacher.analysis.matching import (
     Ints,
@@ -186,7 +186,7 @@ def trace(
     for name, value, least in (("min_length", min_length, 1), ("max_count", max_count, 1), ("snippets", snippets, 0)):
         if value is not None and value < least:
             raise ConfigError(f"`{name}` {value} is too small: it must be at least {least}")
-    opened = CorpusIndex.open(index) if isinstance(index, (str, Path)) else index
+    opened = open_index(index) if isinstance(index, (str, Path)) else index
     try:
         has_words = tokenizer is not None or bool(opened.metadata.get("tokenizer"))
         reader = Reader(opened, tokenizer, ids=not has_words)
@@ -264,7 +264,7 @@ def _counted(
 def _places(index: CorpusIndex, ngram: Ints, found: TextMatches, last: int, limit: int) -> Ints:
     """Where a span stands: positions of its first token, in different documents as far as possible."""
     lo, hi = int(found.lo[last]), int(found.hi[last])
-    if hi > lo:
+    if hi > lo and not isinstance(index, ShardedIndex):  # whose ranks are a shard's own
         ranks = np.unique(np.linspace(lo, hi - 1, min(_LOOKED_AT, hi - lo)).astype(np.int64))
         places = np.asarray(index.array("order")[ranks], np.int64) - ngram.size
     else:
