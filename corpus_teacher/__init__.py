@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from corpus_teacher.blend import blended_loss, make_policy
     from corpus_teacher.losses import blended_cross_entropy, fused_linear_blended_cross_entropy, soft_cross_entropy
     from corpus_teacher.neural import CachedTeacher, NeuralTeacher
+    from corpus_teacher.remote import RemoteTeacher
     from corpus_teacher.targets.soft import SoftTargets
     from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
     from corpus_teacher.training import DistillationConfig, DistillationTrainer
@@ -31,6 +32,7 @@ _HOMES = {
     "DistillationConfig": "corpus_teacher.training",
     "DistillationTrainer": "corpus_teacher.training",
     "NeuralTeacher": "corpus_teacher.neural",
+    "RemoteTeacher": "corpus_teacher.remote",
     "SoftTargets": "corpus_teacher.targets.soft",
     "TeacherCollator": "corpus_teacher.teacher",
     "blended_cross_entropy": "corpus_teacher.losses",
@@ -48,6 +50,7 @@ __all__ = [
     "DistillationConfig",
     "DistillationTrainer",
     "NeuralTeacher",
+    "RemoteTeacher",
     "SoftTargets",
     "TeacherCollator",
     "__version__",

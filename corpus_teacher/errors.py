@@ -33,6 +33,7 @@ __all__ = [
     "MissingWindowError",
     "OutputError",
     "QueryError",
+    "RemoteError",
     "StudyError",
     "TargetError",
     "TeacherWarning",
@@ -100,6 +101,10 @@ class CacheError(CorpusTeacherError, ValueError):
 
 class MissingWindowError(CacheError, LookupError):
     """A cache of a neural teacher doesn't hold a window that it is asked for."""
+
+
+class RemoteError(CorpusTeacherError, ConnectionError):
+    """A server of indexes can't be reached, fails, or isn't one."""
 
 
 class TeacherWarning(UserWarning):

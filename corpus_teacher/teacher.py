@@ -156,6 +156,21 @@ class CorpusTeacher:
             "index_tokens": self.index.num_tokens,
         }
 
+    def base_distribution(self) -> Tensor:
+        """The distribution of the empty context, which all targets share: (V,) float32."""
+        return torch.from_numpy(np.array(self.index.base_distribution(self.estimator), np.float32))
+
+    def for_new_text(self) -> CorpusTeacher:
+        """The same teacher for text that is not in its index: nothing is left out."""
+        return CorpusTeacher(
+            self.index,
+            estimator=self.estimator,
+            max_order=self.max_order,
+            leave_out=None,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
     def __call__(
         self,
         input_ids: Batch,

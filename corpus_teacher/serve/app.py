@@ -29,6 +29,7 @@ from corpus_teacher.serve.indexes import Served
 from corpus_teacher.serve.joining import Joiner
 from corpus_teacher.serve.limits import RefusedRequest, ServeOptions
 from corpus_teacher.serve.requests import Json, State, error_response, state_of
+from corpus_teacher.serve.target_batches import targets
 
 _LOG = logging.getLogger("corpus_teacher.serve")
 
@@ -82,6 +83,7 @@ def _routes() -> list[BaseRoute]:
         Route("/health", _health, methods=["GET"]),
         Route("/metrics", _metrics, methods=["GET"]),
         Route("/v1/models", _models, methods=["GET"]),
+        Route("/v1/targets", targets, methods=["POST"]),
         *page_routes.routes(),
         Mount("/", StaticFiles(directory=str(static), html=True)),
     ]

@@ -111,7 +111,7 @@ class DistillationTrainer(transformers.Trainer):
         given = one_value(teachers, teacher, neural_teacher, self_teacher)
         unigram = None
         if given.corpus is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
-            unigram = torch.from_numpy(given.corpus.index.base_distribution(given.corpus.estimator)).float()
+            unigram = given.corpus.base_distribution().float()
         self.objective = Objective(args, given.names, unigram)
         self.teachers = given.only(self.objective.soft)
         for name, one in self.teachers:
@@ -131,7 +131,9 @@ class DistillationTrainer(transformers.Trainer):
             args.prediction_loss_only = False  # metrics read logits
         neural = self.teachers.neural
         cached = neural if getattr(neural, "is_stored", False) else None
-        self._outside = _for_own_text(self.teachers.corpus) if on_policy is not None else None
+        self._outside = None
+        if on_policy is not None and self.teachers.corpus is not None:
+            self._outside = self.teachers.corpus.for_new_text()
         self.on_policy = on_policy
         self.held_out_bytes = held_out_bytes
         self.clock = StepClock()
@@ -498,20 +500,6 @@ class _Notes:
         self.report.clear()
         self.before = StepClock(**vars(clock))
         return logs
-
-
-def _for_own_text(teacher: CorpusTeacher | None) -> CorpusTeacher | None:
-    """The same teacher for text that is not in its index."""
-    if teacher is None:
-        return None
-    return CorpusTeacher(
-        teacher.index,
-        estimator=teacher.estimator,
-        max_order=teacher.max_order,
-        leave_out=None,
-        top_k=teacher.top_k,
-        top_p=teacher.top_p,
-    )
 
 
 def _open_neural(path: str | Path, vocab_size: int) -> Teacher:
