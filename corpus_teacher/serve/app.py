@@ -24,6 +24,7 @@ from corpus_teacher import __version__
 from corpus_teacher.errors import CorpusIndexError
 from corpus_teacher.serve import page_routes
 from corpus_teacher.serve.access import AccessGuard, AccessLog
+from corpus_teacher.serve.completions import completions
 from corpus_teacher.serve.counters import Counters
 from corpus_teacher.serve.indexes import Served
 from corpus_teacher.serve.joining import Joiner
@@ -83,6 +84,7 @@ def _routes() -> list[BaseRoute]:
         Route("/health", _health, methods=["GET"]),
         Route("/metrics", _metrics, methods=["GET"]),
         Route("/v1/models", _models, methods=["GET"]),
+        Route("/v1/completions", completions, methods=["POST"]),
         Route("/v1/targets", targets, methods=["POST"]),
         *page_routes.routes(),
         Mount("/", StaticFiles(directory=str(static), html=True)),
