@@ -35,6 +35,7 @@ PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 WALKS = (
     "tutorial.md",
     "how-to/index-my-corpus.md",
+    "how-to/grow-an-index.md",
     "how-to/read-the-evidence.md",
     "how-to/trace.md",
     "how-to/export.md",

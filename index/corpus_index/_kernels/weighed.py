@@ -1,6 +1,7 @@
 """Targets in mixed form from the counts of chains: `mixed` without an index, for who has counted several of them.
 
-The same sums in the same order as there, so the same probabilities to the last bit; all tokens are explicit pairs.
+The same sums in the same order as there, so the same probabilities to the last bit. Rows that are written out become
+pairs, and rows that are kept are referred to.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def weigh_chains(
     probs,  # (S + 1,) float64, the base
     grown,  # (Q,) float64, what leaving out makes of the base: grown · base − drop at the label
     drop,  # (Q,) float64
+    num_rows,  # int64, of the rows that are kept
     begin,  # int64, the first position
     targets,  # bool; if not, only rest is filled: the label's probability
     masses,  # (S,) float64, zeros between uses
@@ -31,7 +33,7 @@ def weigh_chains(
 ):
     """Fill the targets of positions from `begin` on; returns the first position that had no room."""
     rule, num_symbols = estimator.rule, masses.size
-    pairs = np.int64(0)
+    pairs = refs = np.int64(0)
     size = min(chains.labels.size - begin, out.rest.size)
     if targets:
         out.pair_offsets[0] = 0
@@ -46,9 +48,9 @@ def weigh_chains(
             for node in range(first, root):
                 row = chains.rows[node]
                 most += chains.row_offsets[row + 1] - chains.row_offsets[row]
-            if pairs + min(most, num_symbols) + 1 > out.pair_tokens.size:
+            if pairs + min(most, num_symbols) + 1 > out.pair_tokens.size or refs + root - first > out.ref_rows.size:
                 return q
-        remaining, of_label = 1.0, 0.0
+        remaining, of_label, kept_label = 1.0, 0.0, 0.0
         top = True
         length, count = np.int64(0), chains.occurrences[root, 1]
         n = np.int64(0)
@@ -77,9 +79,22 @@ def weigh_chains(
             if own > 0:
                 x = chains.lefts[node, 0] if use_left else own
                 of_label += s * x - cut_of(x, k1, k2, k3)
-            if targets:
-                g, g_end = chains.gone_offsets[node], chains.gone_offsets[node + 1]
-                row = chains.rows[node]
+            row, number = chains.rows[node], chains.gone[node]
+            g, g_end = chains.gone_offsets[number], chains.gone_offsets[number + 1]
+            if targets and chains.stored[row] >= 0:
+                out.ref_rows[refs] = chains.stored[row] + num_rows if use_left else chains.stored[row]
+                out.ref_coefficients[refs, 0] = s
+                out.ref_coefficients[refs, 1] = k1
+                out.ref_coefficients[refs, 2] = k2
+                out.ref_coefficients[refs, 3] = k3
+                out.ref_gone[refs] = -1 if chains.alone[q] or number == 0 else number
+                refs += 1
+                x = chains.lefts[node, 0] if use_left else own
+                if chains.alone[q] and g < g_end:  # the row has the own occurrence yet
+                    x += chains.gone_lefts[g] if use_left else chains.gone_counts[g]
+                if x > 0:
+                    kept_label += s * x - cut_of(x, k1, k2, k3)
+            elif targets:
                 for k in range(chains.row_offsets[row], chains.row_offsets[row + 1]):
                     c = chains.row_tokens[k]
                     x = chains.row_counts[k]
@@ -109,7 +124,8 @@ def weigh_chains(
                 n += 1
             masses[label] = of_label - remaining * drop[q]
         sort_tokens(tokens, n, words, summary)
-        out.label_pairs[i], out.label_changes[i] = -1, 0.0
+        change = -kept_label if known else 0.0
+        out.label_pairs[i], out.label_changes[i] = -1, change
         for j in range(n):
             c = tokens[j]
             mass = masses[c]
@@ -117,9 +133,10 @@ def weigh_chains(
             met[c] = 0
             out.pair_tokens[pairs] = c
             out.pair_masses[pairs] = mass
-            if c == label and mass != 0.0:
+            is_label = c == label and (mass != 0.0 or change != 0.0)
+            if is_label:
                 out.label_pairs[i] = pairs
-            pairs += mass != 0.0
+            pairs += is_label or mass != 0.0
         out.pair_offsets[i + 1] = pairs
-        out.ref_offsets[i + 1] = 0
+        out.ref_offsets[i + 1] = refs
     return begin + size

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import singledispatch
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -61,8 +61,12 @@ class ChainCounts(NamedTuple):
     rows : ndarray of shape (E,), int64
         Where each node's continuations stand, before leaving out: row r is row_offsets[r] : row_offsets[r + 1] of
         row_tokens (ascending), row_counts and row_lefts. Nodes of one batch share rows.
-    gone_offsets, gone_tokens, gone_counts, gone_lefts : ndarrays of shape (E + 1,), (G,), (G,), (G,), int64
-        What leaving out takes from each node's row, by token.
+    stored : ndarray of shape (rows,), int64
+        Of a row that is empty here, since the index keeps it, the number by which it does; −1 of the others.
+    gone : ndarray of shape (E,), int64
+        Which list says what leaving out takes from each node; list 0 is empty. Nodes of one batch share lists.
+    gone_offsets, gone_tokens, gone_counts, gone_lefts : ndarrays of shape (L + 1,), (G,), (G,), (G,), int64
+        The lists: tokens, ascending, and the occurrences and left extensions that a row loses.
     """
 
     offsets: np.ndarray
@@ -79,21 +83,67 @@ class ChainCounts(NamedTuple):
     row_tokens: np.ndarray
     row_counts: np.ndarray
     row_lefts: np.ndarray
+    stored: np.ndarray
+    gone: np.ndarray
     gone_offsets: np.ndarray
     gone_tokens: np.ndarray
     gone_counts: np.ndarray
     gone_lefts: np.ndarray
 
+    def gone_from(self, node: int) -> slice:
+        """The entries of the gone arrays that are a node's."""
+        return slice(int(self.gone_offsets[self.gone[node]]), int(self.gone_offsets[self.gone[node] + 1]))
+
     def continuations(self, node: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What follows a node after leaving out: symbols, ascending, counts and left extensions."""
         row = slice(int(self.row_offsets[self.rows[node]]), int(self.row_offsets[self.rows[node] + 1]))
-        gone = slice(int(self.gone_offsets[node]), int(self.gone_offsets[node + 1]))
+        gone = self.gone_from(node)
         tokens, counts, lefts = self.row_tokens[row], self.row_counts[row].copy(), self.row_lefts[row].copy()
         places = np.searchsorted(tokens, self.gone_tokens[gone])
         counts[places] -= self.gone_counts[gone]
         lefts[places] -= self.gone_lefts[gone]
         kept = counts > 0
         return tokens[kept], counts[kept], lefts[kept]
+
+
+class Losses(NamedTuple):
+    """What nodes lose with stretches of text, each list of losses written once.
+
+    Attributes
+    ----------
+    lists : ndarray of shape (E,), int64
+        The list of each node; −1: it loses nothing.
+    rows : ndarray of shape (L,), int64
+        The row that a list is of.
+    offsets, tokens, counts, lefts : ndarrays of shape (L + 1,), (G,), (G,), (G,), int64
+        As in `ChainCounts`.
+    """
+
+    lists: np.ndarray
+    rows: np.ndarray
+    offsets: np.ndarray
+    tokens: np.ndarray
+    counts: np.ndarray
+    lefts: np.ndarray
+
+    @classmethod
+    def none(cls, nodes: int) -> Losses:
+        """No list, for that many nodes."""
+        nothing = np.zeros(0, np.int64)
+        return cls(np.full(nodes, -1), nothing, np.zeros(1, np.int64), nothing, nothing, nothing)
+
+
+class Kept(Protocol):
+    """Rows that an index keeps: `row · (S + 2) + token` of their entries, ascending, their counts, and classes."""
+
+    @property
+    def keys(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def counts(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def lefts(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def classes(self) -> np.ndarray: ...  # noqa: D102
 
 
 class Gathered(NamedTuple):
@@ -106,8 +156,9 @@ class Gathered(NamedTuple):
     offsets, depths, rows, row_offsets, row_tokens, row_counts, row_lefts : ndarrays
     without : callable
         From the number of a stretch for each node, (E,), −1: none, and the begins and ends of these stretches
-        (corpus positions) to what the nodes lose with them: the node of each loss, ascending, and its token,
-        occurrences and left extensions.
+        (corpus positions) to what the nodes lose with them, a `Losses`.
+    stored, kept : ndarray and Kept, or None
+        As in `ChainCounts`, and the rows that the index keeps.
     """
 
     match_len: np.ndarray
@@ -119,7 +170,9 @@ class Gathered(NamedTuple):
     row_tokens: np.ndarray
     row_counts: np.ndarray
     row_lefts: np.ndarray
-    without: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+    without: Callable[[np.ndarray, np.ndarray, np.ndarray], Losses]
+    stored: np.ndarray | None = None
+    kept: Kept | None = None
 
 
 @singledispatch
@@ -131,11 +184,13 @@ def gather(
     starts_document: bool | ArrayLike = False,
     left: bool = False,
     only_last: bool = False,
+    stored: bool = False,
 ) -> Gathered:
     """The chains of a batch in one index; `corpus_index.sharded.union` has those in several.
 
-    only_last: of the last position of each row.
+    only_last: of the last position of each row. stored: rows that the index keeps need not be written out.
     """
+    del stored
     match, depth = index.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
     if only_last:
         match, depth = Match(*(np.ascontiguousarray(part[:, -1:]) for part in match)), depth[:, -1:].copy()
@@ -143,9 +198,9 @@ def gather(
     unique, rows = np.unique(np.stack([lo, hi, depths], axis=1), axis=0, return_inverse=True)
     row_offsets, row_tokens, row_counts, row_lefts = _rows(index, unique, left)
 
-    def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Losses:
         documents = np.where(units >= 0, index.document_of(begins)[units], -1) if begins.size else units
-        return _without_documents(index, documents, lo, hi, depths, left)
+        return _without_documents(index, documents, rows.reshape(-1), lo, hi, depths, left)
 
     return Gathered(
         match.match_len,
@@ -172,6 +227,7 @@ def counts_of_chains(
     positions: ArrayLike | None = None,
     left: bool = False,
     only_last: bool = False,
+    stored: bool = False,
 ) -> ChainCounts:
     """Count the chain of every position of a batch.
 
@@ -193,6 +249,8 @@ def counts_of_chains(
         Whether left extensions are wanted.
     only_last : bool
         Only the last position of each row.
+    stored : bool
+        Whether rows that the index keeps may stay there; then `continuations` doesn't give them.
 
     Returns
     -------
@@ -209,7 +267,15 @@ def counts_of_chains(
         raise QueryError(f"leave_out={leave_out!r} needs next_ids: the token that follows each position")
     ids = as_array(input_ids, "input_ids")
     shape = (1, *ids.shape) if ids.ndim == 1 else ids.shape
-    gathered = gather(index, ids, max_order=max_order, starts_document=starts_document, left=left, only_last=only_last)
+    gathered = gather(
+        index,
+        ids,
+        max_order=max_order,
+        starts_document=starts_document,
+        left=left,
+        only_last=only_last,
+        stored=stored,
+    )
     labels = _labels(index, next_ids, shape)
     units = begins = ends = np.full(labels.size, -1)
     if leave_out == "document":
@@ -257,27 +323,53 @@ def count_gathered(
     of = np.repeat(np.arange(labels.size), np.diff(offsets))
     known = (labels >= 0) & (labels < num_symbols)
     keys = np.repeat(np.arange(row_offsets.size - 1), np.diff(row_offsets)) * (num_symbols + 2) + row_tokens
-    own, own_left = _of_tokens(keys, rows, labels[of], num_symbols, row_counts, row_lefts)
+    stored = np.full(row_offsets.size - 1, -1) if gathered.stored is None else gathered.stored
+    kept_rows = gathered.kept
+
+    def of_tokens(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A token's count and left extensions in each of some rows, wherever these are."""
+        found, found_left = _of_tokens(keys, rows, tokens, num_symbols, row_counts, row_lefts)
+        if kept_rows is not None:
+            there = stored[rows] >= 0
+            found[there], found_left[there] = _of_tokens(
+                kept_rows.keys, stored[rows[there]], tokens[there], num_symbols, kept_rows.counts, kept_rows.lefts
+            )
+        return found, found_left
+
+    own, own_left = of_tokens(rows, labels[of])
     own, own_left = np.where(known[of], own, 0), np.where(known[of], own_left, 0)
-    nothing = np.zeros(0, np.int64)
-    gone_of: np.ndarray = nothing
-    gone: tuple[np.ndarray, ...] = (nothing, nothing, nothing)
     alone = known & (leave_out is not None) & ((leave_out == "self") | (stretches[0] < 0))
-    if alone.any():
-        gone_of = np.flatnonzero((own > 0) & alone[of])
-        above = np.where(np.isin(gone_of, offsets[:-1]), -1, own[gone_of - 1])  # the label's count one node deeper
-        lost = (above == 1) | (own_left[gone_of] > own[gone_of] - 1)
-        gone = labels[of[gone_of]], np.ones(gone_of.size, np.int64), lost.astype(np.int64) * left
+    losses = Losses.none(of.size)
     if leave_out == "document":
-        more_of, more = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
-        gone_of = np.concatenate([gone_of, more_of])
-        gone = tuple(np.concatenate(parts) for parts in zip(gone, more, strict=True))
+        losses = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
+    if alone.any():
+        losses = _with_own(
+            losses, np.flatnonzero((own > 0) & alone[of]), offsets, rows, labels[of], own, own_left, left
+        )
     occurrences, lefts = (
         _classes(row_offsets, values, rows, label) for values, label in ((row_counts, own), (row_lefts, own_left))
     )
-    for counts, values, lost in ((occurrences, row_counts, gone[1]), (lefts, row_lefts, gone[2])):
-        before, _ = _of_tokens(keys, rows[gone_of], gone[0], num_symbols, values, values)
-        _take(counts, gone_of, before, before - lost, gone[0] == labels[of[gone_of]])
+    if kept_rows is not None:
+        there = stored[rows] >= 0
+        for number, counts in enumerate((occurrences, lefts)):
+            counts[there, TOTAL:] = kept_rows.classes[stored[rows[there]], number]
+    list_of = np.repeat(np.arange(losses.rows.size), np.diff(losses.offsets))
+    losing = np.flatnonzero(losses.lists >= 0)
+    before, before_left = of_tokens(losses.rows[list_of], losses.tokens)
+    own_lost = _of_tokens(
+        list_of * (num_symbols + 2) + losses.tokens,
+        losses.lists[losing],
+        labels[of[losing]],
+        num_symbols,
+        losses.counts,
+        losses.lefts,
+    )
+    for counts, old, lost, lost_of_label in (
+        (occurrences, before, losses.counts, own_lost[0]),
+        (lefts, before_left, losses.lefts, own_lost[1]),
+    ):
+        counts[losing, TOTAL:] += _changes(list_of, losses.rows.size, old, old - lost)[losses.lists[losing]]
+        counts[losing, LABEL] -= lost_of_label
     ends = np.zeros(of.size, np.bool_)
     ends[offsets[1:] - 1] = True
     kept = (occurrences[:, TOTAL] > 0) | ends
@@ -285,9 +377,6 @@ def count_gathered(
     deepest_stays = kept[offsets[:-1]] & (np.diff(offsets) > 1)
     shallower = np.append(depths[1:], -1)
     shallower[ends] = -1
-    places, gone_kept = np.cumsum(kept) - 1, kept[gone_of]
-    order = np.argsort(places[gone_of[gone_kept]], kind="stable")
-    sizes = np.bincount(places[gone_of[gone_kept]], minlength=int(kept.sum()))
     return ChainCounts(
         offsets=np.append(0, np.cumsum(kept))[offsets],
         depths=depths[kept],
@@ -303,10 +392,37 @@ def count_gathered(
         row_tokens=row_tokens,
         row_counts=row_counts,
         row_lefts=row_lefts,
-        gone_offsets=np.append(0, np.cumsum(sizes)),
-        gone_tokens=gone[0][gone_kept][order],
-        gone_counts=gone[1][gone_kept][order],
-        gone_lefts=gone[2][gone_kept][order],
+        stored=stored,
+        gone=losses.lists[kept] + 1,
+        gone_offsets=np.append(0, losses.offsets),
+        gone_tokens=losses.tokens,
+        gone_counts=losses.counts,
+        gone_lefts=losses.lefts,
+    )
+
+
+def _with_own(
+    losses: Losses,
+    nodes: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    own: np.ndarray,
+    own_left: np.ndarray,
+    left: bool,
+) -> Losses:
+    """Losses with those of nodes that lose one occurrence of their label: a list each."""
+    above = np.where(np.isin(nodes, offsets[:-1]), -1, own[nodes - 1])  # the label's count one node deeper
+    gone = ((above == 1) | (own_left[nodes] > own[nodes] - 1)).astype(np.int64) * left
+    lists, num_lists = losses.lists.copy(), losses.rows.size
+    lists[nodes] = num_lists + np.arange(nodes.size)
+    return Losses(
+        lists,
+        np.append(losses.rows, rows[nodes]),
+        np.append(losses.offsets, losses.offsets[-1] + np.arange(1, nodes.size + 1)),
+        np.append(losses.tokens, labels[nodes]),
+        np.append(losses.counts, np.ones(nodes.size, np.int64)),
+        np.append(losses.lefts, gone),
     )
 
 
@@ -402,6 +518,8 @@ def _of_tokens(
     """The counts and left extensions of a token in each of some rows; 0 where it isn't there."""
     wanted = rows * (num_symbols + 2) + np.maximum(tokens, 0)
     places = np.minimum(np.searchsorted(keys, wanted), max(0, keys.size - 1))
+    if keys.size == 0:
+        return np.zeros(wanted.size, np.int64), np.zeros(wanted.size, np.int64)
     there = keys[places] == wanted
     return np.where(there, counts[places], 0), np.where(there, lefts[places], 0)
 
@@ -413,13 +531,13 @@ def _classes(row_offsets: np.ndarray, values: np.ndarray, rows: np.ndarray, labe
     return np.stack([label, *columns], axis=1).astype(np.int64)
 
 
-def _take(counts: np.ndarray, of: np.ndarray, before: np.ndarray, after: np.ndarray, is_label: np.ndarray) -> None:
-    """Change columns of nodes where a token's count falls from before to after."""
-    np.add.at(counts[:, LABEL], of[is_label], (after - before)[is_label])
-    np.add.at(counts[:, TOTAL], of, after - before)
-    for column, low, high in ((ONES, 1, 1), (TWOS, 2, 2), (MORE, 3, np.iinfo(np.int64).max)):
+def _changes(of: np.ndarray, lists: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What the columns TOTAL … MORE change by where counts fall from before to after: shape (lists, 4), by list."""
+    columns = [np.bincount(of, after - before, lists)]
+    for low, high in ((1, 1), (2, 2), (3, np.iinfo(np.int64).max)):
         change = ((after >= low) & (after <= high)).astype(np.int64) - ((before >= low) & (before <= high))
-        np.add.at(counts[:, column], of, change)
+        columns.append(np.bincount(of, change, lists))
+    return np.stack(columns, axis=1).astype(np.int64)
 
 
 def _documents(index: Matcher, positions: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -439,36 +557,39 @@ def _documents(index: Matcher, positions: ArrayLike | None, shape: tuple[int, ..
 
 
 def _without_documents(
-    index: Matcher, documents: np.ndarray, lo: np.ndarray, hi: np.ndarray, depths: np.ndarray, left: bool
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What each node loses with its document: the node of each loss, and its token, occurrences, left extensions."""
+    index: Matcher,
+    documents: np.ndarray,
+    rows: np.ndarray,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    depths: np.ndarray,
+    left: bool,
+) -> Losses:
+    """What each node loses with its document."""
     numbers = np.unique(documents[documents >= 0])
     offsets, ranks = index.document_ranks(numbers)
     following = index.array("next_tokens")
     scratch, heavy = index.thread_memory.scratch_of(index.num_symbols), index.heavy_nodes(left)
     arrays, endings = index.kernel_arrays(), index.array("endings")
-    found: dict[tuple[int, int, int, int], tuple[np.ndarray, ...]] = {}
-    of, parts = [], []
     for begin, end in pairwise(offsets.tolist()):
         ranks[begin:end].sort()
-    tokens_of = np.minimum(following[ranks], index.num_symbols - 1).astype(np.int64)
-    place_of = {number: place for place, number in enumerate(numbers.tolist())}
-    for node in np.flatnonzero(documents >= 0).tolist():
-        key = (int(documents[node]), int(lo[node]), int(hi[node]), int(depths[node]))
-        if key not in found:
-            begin, end = offsets[place_of[key[0]]], offsets[place_of[key[0]] + 1]
-            first, stop = begin + np.searchsorted(ranks[begin:end], key[1:3])
-            n = left_out.tally_gone(
-                arrays, following, endings, heavy, key[3], left, ranks, tokens_of, first, stop, scratch
-            )
-            tokens = scratch.gone_tokens[:n].copy()
-            counts, lefts = scratch.gone_counts[tokens].astype(np.int64), scratch.gone_lefts[tokens].astype(np.int64)
-            found[key] = tokens, counts, lefts
-            scratch.gone_counts[tokens] = scratch.gone_lefts[tokens] = 0
-        of.append(np.full(found[key][0].size, node))
-        parts.append(found[key])
-    if not parts:
-        nothing = np.zeros(0, np.int64)
-        return nothing, (nothing, nothing, nothing)
-    tokens, counts, lefts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return np.concatenate(of), (tokens, counts, lefts)
+    tokens_of = following[ranks].astype(np.int64)
+    asked = np.flatnonzero(documents >= 0)
+    key = np.stack([np.searchsorted(numbers, documents[asked]), rows[asked]], axis=1)
+    unique, first, lists = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    parts = []
+    for document, node in zip(unique[:, 0].tolist(), asked[first].tolist(), strict=True):
+        begin, end = offsets[document], offsets[document + 1]
+        a, e = begin + np.searchsorted(ranks[begin:end], [lo[node], hi[node]])
+        n = left_out.tally_gone(arrays, following, endings, heavy, depths[node], left, ranks, tokens_of, a, e, scratch)
+        tokens = scratch.gone_tokens[:n].copy()
+        parts.append(
+            (tokens, scratch.gone_counts[tokens].astype(np.int64), scratch.gone_lefts[tokens].astype(np.int64))
+        )
+        scratch.gone_counts[tokens] = scratch.gone_lefts[tokens] = 0
+    of_nodes = np.full(documents.size, -1)
+    of_nodes[asked] = lists.reshape(-1)
+    ends = np.cumsum([0, *(part[0].size for part in parts)]).astype(np.int64)
+    nothing = np.zeros(0, np.int64)
+    tokens, counts, lefts = (np.concatenate(column) for column in zip((nothing, nothing, nothing), *parts, strict=True))
+    return Losses(of_nodes, unique[:, 1], ends, tokens, counts, lefts)

@@ -82,8 +82,9 @@ class ThreadMemory(threading.local):
 
     def lists_of(self, owner: object, kinds: int, nodes: HeavyNodes, size: int) -> Shortlists:
         """The shortlists of an estimator, the owner, which reads `kinds` kinds of counts; another owner's are freed."""
-        if self.lists is None or self.lists[0] is not owner or self.lists[1] != size:
-            num_rows = nodes.offsets.size - 1
+        num_rows = nodes.offsets.size - 1
+        known = self.lists is not None and self.lists[0] is owner and self.lists[1] == size
+        if self.lists is None or not known or self.lists[2].places.size != num_rows:
             usual, longest = (HEADER + size * (1 + kinds * levels) for levels in (3, MOST_LEVELS))
             chain = min(nodes.deepest_chain, MOST_CHAIN)
             most = max(min(num_rows, _LIST_BYTES // (4 * usual)), 2 * chain)

@@ -131,7 +131,8 @@ def _base_without(
 ) -> tuple[float, float]:
     """(grown, drop): the base without what is left out is grown · base − drop at the label."""
     node = int(chains.offsets[q + 1]) - 1
-    if chains.gone_offsets[node] == chains.gone_offsets[node + 1] or base[chains.labels[q]] >= 1.0:
+    part = chains.gone_from(node)
+    if part.start == part.stop or base[chains.labels[q]] >= 1.0:
         return 1.0, 0.0
     label = int(chains.labels[q])
     use_left = estimator.uses_left_counts and estimator.max_order != 0
@@ -177,7 +178,7 @@ def excluded(estimator: Estimator, chains: ChainCounts, root: Root, q: int, *, r
     words, label = root.vocab_size, int(chains.labels[q])
     unigrams, total = root.symbol_counts, int(chains.occurrences[nodes.stop, TOTAL])
     lost_of_label = 0
-    gone = slice(int(chains.gone_offsets[nodes.stop]), int(chains.gone_offsets[nodes.stop + 1]))
+    gone = chains.gone_from(nodes.stop)
     gone_tokens, gone_counts = chains.gone_tokens[gone], chains.gone_counts[gone]
     if label >= 0:
         lost_of_label = int(gone_counts[gone_tokens == label].sum())
@@ -267,7 +268,8 @@ def _excluding(estimator: Estimator, chains: ChainCounts, root: Root, q: int) ->
     p, seen = np.zeros(size + 1), np.zeros(size + 1, np.bool_)
     p[said.tokens], seen[said.tokens] = said.masses, True
     node = int(chains.offsets[q + 1]) - 1
-    if chains.gone_offsets[node] < chains.gone_offsets[node + 1] and not seen[label]:
+    part = chains.gone_from(node)
+    if part.start < part.stop and not seen[label]:
         # the base is exact at the label: the other unseen tokens keep their proportions
         p[label], seen[label] = said.of_label, True
         rest -= said.of_label

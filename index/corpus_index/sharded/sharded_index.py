@@ -30,6 +30,7 @@ from corpus_index.integrity import Check, believe
 from corpus_index.manifest import MANIFEST
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
 from corpus_index.sharded.pieces import NamesInPieces, Pieces, TokenPieces
+from corpus_index.sharded.row_store import RowStore
 from corpus_index.sharded.union import Pairs, added_pairs, pairs_of_shard, side_by_side, union_chains
 
 _TRIES = 200  # to open one version while others replace it
@@ -114,6 +115,7 @@ class ShardedIndex(CorpusIndex):
         self.fingerprint = manifest["fingerprint"]
         self.history: list[dict[str, Any]] = list(manifest["history"])
         self.thread_memory = ThreadMemory()
+        self._stores: dict[bool, RowStore] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: Check = "first") -> ShardedIndex:
@@ -476,6 +478,7 @@ class ShardedIndex(CorpusIndex):
         starts_document: bool | ArrayLike = False,
         left: bool = False,
         only_last: bool = False,
+        stored: bool = False,
     ) -> Gathered:
         """The chains of a batch in all shards together; see `union.union_chains`."""
         return union_chains(
@@ -488,7 +491,14 @@ class ShardedIndex(CorpusIndex):
             starts_document=starts_document,
             left=left,
             only_last=only_last,
+            store=self.row_store(left) if stored else None,
         )
+
+    def row_store(self, left: bool) -> RowStore:
+        """The rows of wide contexts that were asked for so far, with left extensions or without."""
+        if left not in self._stores:
+            self._stores[left] = RowStore(self.num_symbols)
+        return self._stores[left]
 
 
 @gather.register

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import exclusion, weighed
 from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import ExclusionArrays, ExclusionScratch
-from corpus_index._kernels.target_arrays import BaseArrays, Documents, Mixed
+from corpus_index._kernels.target_arrays import BaseArrays, Documents, GoneRows, Mixed
 from corpus_index.core.chains import TOTAL, ChainCounts, counts_of_chains
 from corpus_index.core.checks import as_array
 from corpus_index.estimators.estimator import Estimator
@@ -26,7 +26,7 @@ _CHUNK = 1 << 10  # positions that are weighed at a time
 
 
 class ShardedRequest(Request):
-    """`Request` over shards: its targets have no references to rows, all their tokens are pairs."""
+    """`Request` over shards; refers: to the rows that the index has made so far, else all tokens are pairs."""
 
     index: ShardedIndex
 
@@ -43,6 +43,7 @@ class ShardedRequest(Request):
         positions: ArrayLike | None = None,
         only_last: bool = False,
         unseen: bool = False,
+        refers: bool = False,
     ) -> None:
         self.index, self.estimator = index, fitted(index, estimator, max_order)
         made = self.estimator
@@ -58,16 +59,19 @@ class ShardedRequest(Request):
             positions=positions,
             left=made.uses_left_counts,
             only_last=only_last,
+            stored=refers and not made.excludes and not (made.uses_left_counts and leave_out == "document"),
         )
         self.labels = self.chains.labels
         if not unseen:  # what the corpus lacks has no pair of its own
             self.labels = np.where(self.labels < index.num_symbols, self.labels, -1)
             self.chains = self.chains._replace(labels=self.labels)
         self.documents = Documents.empty(self.labels.size)
-        self.heavy = index.heavy_nodes(made.uses_left_counts)
+        self.heavy = index.row_store(made.uses_left_counts).heavy() if refers else index.heavy_nodes(False)
         prepared = prepare(index, made)
         self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
-        self.gone = None
+        self.gone = (
+            _gone_rows(index, self.chains, made.uses_left_counts) if leave_out == "document" and refers else None
+        )
         self.grown, self.drop = base_without(self.base, made, self.chains, leave_out)
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
@@ -79,8 +83,9 @@ class ShardedRequest(Request):
         rows[self.chains.offsets[1:] - 1] = 0  # the empty context's tokens are no pairs
         most = np.diff(np.append(0, np.cumsum(rows))[self.chains.offsets])
         room = max(_PAIRS, min(int(most.max(initial=0)), index.num_symbols) + 2) if targets else 0
+        references = _CHUNK * 8 + int(np.diff(self.chains.offsets).max(initial=0)) if targets else 0
         while begin < size:
-            out = index.thread_memory.mixed_of(_CHUNK, room, 0)
+            out = index.thread_memory.mixed_of(_CHUNK, room, references)
             done = int(
                 weighed.weigh_chains(
                     self.arrays,
@@ -88,6 +93,7 @@ class ShardedRequest(Request):
                     self.base.probs,
                     self.grown,
                     self.drop,
+                    self.heavy.offsets.size - 1,
                     begin,
                     targets,
                     scratch.masses,
@@ -131,42 +137,72 @@ def base_without(
     As `_kernels.mixed` has it, to the last bit but for the cuts that a document takes, which are added up in another
     order.
     """
-    size = chains.labels.size
+    size, left = chains.labels.size, estimator.uses_left_counts
     grown, drop = np.ones(size), np.zeros(size)
-    left = estimator.uses_left_counts
     by_type = left and estimator.max_order != 0
     pull = base.pull / (1.0 + base.pull) if leave_out == "document" else base.pull
-    discounts = np.array([0.0, *(estimator.discounts[0] if left else (0.0, 0.0, 0.0))])
-    roots = chains.offsets[1:] - 1
-    first, end = chains.gone_offsets[roots], chains.gone_offsets[roots + 1]
-    for q in np.flatnonzero(end > first).tolist():
-        label, part = int(chains.labels[q]), slice(int(first[q]), int(end[q]))
-        if base.probs[label] >= 1.0:
-            continue
-        tokens = chains.gone_tokens[part]
-        losses = (chains.gone_lefts if by_type else chains.gone_counts)[part]
-        lost, lost_total = int(losses[tokens == label].sum()), int(losses.sum())
-        oneself = bool(chains.alone[q])
-        if oneself and not left:
-            grown[q], drop[q] = 1.0 + pull, pull
-            continue
-        if oneself and lost == 0:
-            continue  # its predecessor is there without it
-        without = base.uniform
-        if left:
-            counts = base.counts[tokens]
-            cuts = discounts[np.minimum(counts, 3)] - discounts[np.minimum(counts - losses, 3)]
-            count, total = int(base.counts[label]), base.total - lost_total
-            if total > 0:
-                cut = discounts[min(count - lost, 3)]
-                without = (count - lost - cut + (base.cuts - float(cuts.sum())) * base.uniform) / total
-        else:
-            kept = 1.0 - lost_total * pull
-            if kept > 0.0:
-                without = (base.probs[label] - lost * pull) / kept
-        grown[q] = (1.0 - without) / (1.0 - base.probs[label])
-        drop[q] = grown[q] * base.probs[label] - without
+    lists = chains.gone[chains.offsets[1:] - 1]
+    at = np.flatnonzero((lists > 0) & (chains.gone_offsets[lists + 1] > chains.gone_offsets[lists]))
+    labels, lists = chains.labels[at], lists[at]
+    used, which = np.unique(lists, return_inverse=True)
+    sizes = np.diff(chains.gone_offsets)[used]
+    ends = np.append(0, np.cumsum(sizes)).astype(np.int64)
+    places = np.arange(int(ends[-1])) + np.repeat(chains.gone_offsets[used] - ends[:-1], sizes)
+    of = np.repeat(np.arange(used.size), sizes)
+    tokens, losses = chains.gone_tokens[places], (chains.gone_lefts if by_type else chains.gone_counts)[places]
+    width = base.counts.size + 2
+    found = np.searchsorted(of * width + tokens, which.reshape(-1) * width + labels)
+    found = np.minimum(found, max(0, tokens.size - 1))
+    same = (of[found] == which.reshape(-1)) & (tokens[found] == labels)
+    lost = np.where(same, losses[found], 0)
+    lost_total = np.bincount(of, losses, used.size).astype(np.int64)[which.reshape(-1)]
+    probs, oneself = base.probs[labels], chains.alone[at]
+    if left:
+        discounts = np.array([0.0, *estimator.discounts[0]])
+        counts = base.counts[tokens]
+        cuts = discounts[np.minimum(counts, 3)] - discounts[np.minimum(counts - losses, 3)]
+        lost_cuts = np.bincount(of, cuts, used.size)[which.reshape(-1)]
+        count, total = base.counts[labels], base.total - lost_total
+        cut = discounts[np.minimum(count - lost, 3)]
+        whole = count - lost - cut + (base.cuts - lost_cuts) * base.uniform
+        without = np.where(total > 0, whole / np.maximum(total, 1), base.uniform)
+        changes = ~(oneself & (lost == 0))  # else its predecessor is there without it
+    else:
+        kept = 1.0 - lost_total * pull
+        without = np.where(kept > 0.0, (probs - lost * pull) / np.where(kept > 0.0, kept, 1.0), base.uniform)
+        changes = ~oneself
+    changes &= probs < 1.0
+    some = at[changes]
+    grown[some] = (1.0 - without[changes]) / (1.0 - probs[changes])
+    drop[some] = grown[some] * probs[changes] - without[changes]
+    if not left:
+        own = at[oneself & (probs < 1.0)]
+        grown[own], drop[own] = 1.0 + pull, pull
     return grown, drop
+
+
+def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows:
+    """What documents take from kept rows, as `flatten` reads it: by list of losses."""
+    nothing, none = np.zeros(0, np.int64), np.zeros(0, np.uint32)
+    lists = np.full(chains.gone_offsets.size - 1, -1)
+    lists[chains.gone] = chains.stored[chains.rows]
+    of = np.repeat(lists, np.diff(chains.gone_offsets))
+    there, rows = of >= 0, index.row_store(left).stored()
+    before = np.zeros((2, of.size), np.uint32)
+    places = np.searchsorted(rows.keys, of[there] * (index.num_symbols + 2) + chains.gone_tokens[there])
+    before[0, there], before[1, there] = rows.counts[places], rows.lefts[places]
+    return GoneRows(
+        keys=nothing,
+        numbers=nothing,
+        totals=np.zeros((0, 8), np.int64),
+        offsets=chains.gone_offsets,
+        tokens=chains.gone_tokens.astype(np.int32),
+        before=before[0],
+        after=(before[0] - np.where(there, chains.gone_counts, 0)).astype(np.uint32),
+        left_before=before[1] if left else none,
+        left_after=(before[1] - np.where(there, chains.gone_lefts, 0)).astype(np.uint32) if left else none,
+        used=np.zeros(2, np.int64),
+    )
 
 
 # estimators with exclusion

@@ -23,8 +23,9 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels.jit import processors
 from corpus_index.core.answers import Match
-from corpus_index.core.chains import Gathered, chains_of
+from corpus_index.core.chains import Gathered, Losses, chains_of
 from corpus_index.core.matching import Matcher
+from corpus_index.sharded.row_store import WIDE, RowStore
 
 _DEEP = 2**31  # more than any depth
 START = -1
@@ -63,6 +64,7 @@ def union_chains(
     starts_document: bool | ArrayLike,
     left: bool,
     only_last: bool,
+    store: RowStore | None = None,
 ) -> Gathered:
     """The chains of a batch in the union of some indexes.
 
@@ -78,6 +80,9 @@ def union_chains(
         Of the whole; needed for left extensions.
     input_ids, max_order, starts_document, left, only_last
         As in `core.chains.gather`.
+    store : RowStore, optional
+        Where rows of wide contexts are looked for, and kept. Not where left extensions are left out with documents:
+        what loses them is read from the pairs.
     """
 
     shape = np.shape(input_ids)
@@ -112,25 +117,38 @@ def union_chains(
         columns += [lo, hi, there & (chains.depths[node] == depths)]
     inner = depths > 0
     table = np.stack([*columns, np.where(inner, depths, 0)], axis=1).astype(np.int64)
-    unique, numbers = np.unique(table[inner], axis=0, return_inverse=True)
+    unique, first, numbers = np.unique(table[inner], axis=0, return_index=True, return_inverse=True)
     rows = np.full(keys.size, unique.shape[0])  # the last row is the empty context's
     rows[inner] = numbers.reshape(-1)
     nodes = [
         _Nodes(shard, unique[:, 3 * k], unique[:, 3 * k + 1], unique[:, 3 * k + 2] > 0, unique[:, -1])
         for k, shard in enumerate(shards)
     ]
-    parts = side_by_side(_Nodes.entries, nodes)
+    stored, wide, asked = np.full(unique.shape[0] + 1, -1), np.zeros(0, np.int64), nodes
+    if store is not None:
+        wide = np.flatnonzero((unique[:, 1:-1:3] - unique[:, :-1:3]).sum(axis=1) > WIDE)
+        wide = wide[np.argsort(unique[wide, -1], kind="stable")]
+        stored[wide] = store.find(unique[wide])
+        asked = [node.but(stored[:-1] >= 0) for node in nodes]
+    parts = side_by_side(_Nodes.entries, asked)
     row, token, count = _added(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     lefts, pairs = np.zeros(row.size, np.int64), None
     if left:
-        found_pairs = [node.pairs(*part) for node, part in zip(nodes, parts, strict=True)]
+        found_pairs = [node.pairs(*part) for node, part in zip(asked, parts, strict=True)]
         pairs = _added(*(np.concatenate(column) for column in zip(*found_pairs, strict=True)))
         _, lefts = np.unique(_keys(pairs[0], pairs[1] // (shards[0].vocab_size + 1)), return_counts=True)
+    if store is not None:
+        new = wide[(stored[wide] < 0) & (np.bincount(row, minlength=unique.shape[0])[wide] > 1)]
+        if new.size:
+            above = np.flatnonzero(inner)[first[new]] + 1  # the next shorter context of some position
+            _keep_rows(store, new, unique, stored, rows[above], depths[above], (row, token, count, lefts))
+            here = stored[row] < 0
+            row, token, count, lefts = row[here], token[here], count[here], lefts[here]
     symbol_counts, left_counts = root
     there = np.flatnonzero(symbol_counts)
     sizes = np.append(np.bincount(row, minlength=unique.shape[0]), there.size)
 
-    def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Losses:
         shard_of = np.searchsorted(first_positions, begins, side="right") - 1
         local = begins - first_positions[shard_of]
         return _without(nodes, shard_of, rows, units, local, ends - begins, pairs, root_pairs)
@@ -146,7 +164,32 @@ def union_chains(
         row_counts=np.concatenate([count, symbol_counts[there]]),
         row_lefts=np.concatenate([lefts, left_counts[there] if left else np.zeros(there.size, np.int64)]),
         without=without,
+        stored=stored,
+        kept=None if store is None else store.stored(),
     )
+
+
+def _keep_rows(
+    store: RowStore,
+    new: np.ndarray,
+    unique: np.ndarray,
+    stored: np.ndarray,
+    above: np.ndarray,
+    above_depths: np.ndarray,
+    entries: tuple[np.ndarray, ...],
+) -> None:
+    """Keep the rows `new`, ascending in depth; above: the rows of their next shorter contexts. Fills `stored`."""
+    place_of = np.full(unique.shape[0] + 1, -1)
+    place_of[new] = np.arange(new.size)
+    parents = np.where(stored[above] >= 0, stored[above], -2 - place_of[above])
+    orphans = (stored[above] < 0) & (place_of[above] < 0)
+    parents[orphans] = -2 - np.flatnonzero(orphans)  # of itself, which has no number yet: it isn't kept
+    parents[above_depths == 0] = -1
+    begin, end = np.searchsorted(entries[0], new), np.searchsorted(entries[0], new, side="right")
+    _, places = _ranges(begin, end)
+    sizes = np.append(0, np.cumsum(end - begin))
+    token, count, lefts = (part[places] for part in entries[1:])
+    stored[new] = store.keep(unique[new], unique[new, -1], parents, above_depths, sizes, token, count, lefts)
 
 
 def _at_start(shard: Matcher, rows: int, max_order: int | None, starts: bool) -> tuple[Match, np.ndarray]:
@@ -196,6 +239,10 @@ class _Nodes(NamedTuple):
     ends: np.ndarray
     depths: np.ndarray
 
+    def but(self, rows: np.ndarray) -> _Nodes:
+        """All but some, which are as if they weren't there."""
+        return self._replace(hi=np.where(rows, self.lo, self.hi))
+
     def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The continuations: (node, token id, count), ascending."""
         shard, there = self.shard, np.flatnonzero(self.hi > self.lo)
@@ -229,7 +276,7 @@ class _Nodes(NamedTuple):
         of, ranks = _ranges(self.lo[ending], self.hi[ending])
         symbols = symbols_before(self.shard, ranks, self.depths[ending][of])
         many = ending[of], _codes(self.shard, self.shard.array("next_tokens")[ranks], symbols)
-        found = _added(*many, np.ones(ranks.size, np.int64))
+        found = _counted(*many)
         return (
             np.concatenate([one[0], found[0]]),
             np.concatenate([one[1], found[1]]),
@@ -256,7 +303,7 @@ def _without(
     lengths: np.ndarray,
     pairs: tuple[np.ndarray, ...] | None,
     root_pairs: Pairs | None,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+) -> Losses:
     """What the union's nodes lose with stretches of text; see `Gathered`.
 
     begins: positions in the shard that shard_of names. A pair is lost where all that the union has of it are lost.
@@ -286,15 +333,16 @@ def _without(
     found.append((nothing, nothing, nothing))
     question, tokens, before = (np.concatenate(column) for column in zip(*found, strict=True))
     width = nodes[0].shard.vocab_size + 1
-    key, code, count = _added(question, tokens * width + before, np.ones(tokens.size, np.int64))
+    key, code, count = _counted(question, tokens * width + before)
     gone = np.zeros(count.size, np.int64)
     if pairs is not None and root_pairs is not None and count.size:
         total = _totals(wanted[key, 1], code, num_rows, pairs, root_pairs)
         gone = (total == count).astype(np.int64)
     key, token, occurrences, lefts = _added(key, code // width, count, gone)
-    questions = where.reshape(-1)
-    of, places = _ranges(np.searchsorted(key, questions), np.searchsorted(key, questions, side="right"))
-    return asked[of], (token[places], occurrences[places], lefts[places])
+    lists = np.full(units.size, -1)
+    lists[asked] = where.reshape(-1)
+    offsets = np.searchsorted(key, np.arange(wanted.shape[0] + 1))
+    return Losses(lists, wanted[:, 1], offsets, token, occurrences, lefts)
 
 
 def _totals(
@@ -332,7 +380,24 @@ def _added(rows: np.ndarray, codes: np.ndarray, *counts: np.ndarray) -> tuple[np
     """Entries of (row, code) in order, those that are equal added up."""
     if rows.size == 0:
         return rows, codes, *counts
-    order = np.lexsort((codes, rows))
-    rows, codes = rows[order], codes[order]
-    first = np.flatnonzero(np.append(True, (np.diff(rows) != 0) | (np.diff(codes) != 0)))
-    return rows[first], codes[first], *(np.add.reduceat(part[order], first) for part in counts)
+    most = int(codes.max()) + 1
+    if int(rows.max()) < 2**62 // most:  # one number for both sorts several times faster
+        key = rows * most + codes
+        order = np.argsort(key)
+        key = key[order]
+        first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    else:
+        order = np.lexsort((codes, rows))
+        first = np.flatnonzero(np.append(True, (np.diff(rows[order]) != 0) | (np.diff(codes[order]) != 0)))
+    places = order[first]
+    return rows[places], codes[places], *(np.add.reduceat(part[order], first) for part in counts)
+
+
+def _counted(rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct (row, code) in order, and how often each is there."""
+    most = int(codes.max(initial=0)) + 1
+    if int(rows.max(initial=0)) >= 2**62 // most:
+        row, code, count = _added(rows, codes, np.ones(rows.size, np.int64))
+        return row, code, count
+    key, count = np.unique(rows * most + codes, return_counts=True)
+    return key // most, key % most, count

@@ -130,6 +130,7 @@ def smoothed_targets(
         starts_document=starts_document,
         positions=positions,
         only_last=only_last,
+        refers=shortlist is not None and top_k < index.num_symbols,
     )
     if request.estimator.excludes:
         return exclusion_targets(request, top_k, top_p)
@@ -150,7 +151,7 @@ def smoothed_targets(
             pairs.make_room((stop - first) * top_k + 1)
             options = (labels, request.leaves_out, top_k, top_p, first, stop, pairs.used, offsets[begin : end + 1])
             arrays = (pairs.symbols, pairs.probs, *outputs)
-            if shortlist is None or nodes.offsets.size == 1:  # a sharded index has all tokens among the pairs
+            if shortlist is None:
                 dense = memory.dense_of(index.num_symbols)
                 pairs.used = flatten.whole_targets(nodes, part, request.gone, *dense, work, *options, *arrays)
             else:
@@ -372,6 +373,7 @@ def next_probabilities(
         starts_document=starts_document,
         positions=positions,
         unseen=True,
+        refers=True,
     )
     answer = np.empty(request.labels.size, np.float64)
     if request.estimator.excludes:

@@ -49,7 +49,9 @@ class Request:
         positions: ArrayLike | None = None,
         only_last: bool = False,
         unseen: bool = False,
+        refers: bool = True,
     ) -> None:
+        del refers  # to stored rows: always
         self.index, self.estimator = index, fitted(index, estimator, max_order)
         if not self.estimator.excludes:
             group = "documents" if leave_out == "document" else "targets"

@@ -13,6 +13,7 @@ from corpus_index import CorpusIndex, ShardedIndex
 from corpus_index.build import build_part
 from corpus_index.corpus import check_corpus
 from corpus_index.names import pack_names
+from corpus_index.sharded import union
 from corpus_index.sharded.shard_writer import event, shard_writer
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ def parts_of(documents: list[list[int]], cuts: list[int]) -> list[tuple[int, int
 
 
 @pytest.fixture
-def make_sharded(make_index: Callable[..., CorpusIndex], tmp_path: Path) -> Both:
+def make_sharded(make_index: Callable[..., CorpusIndex], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Both:
     """One index of a corpus, and shards of it with cuts before the given documents."""
 
     def make(corpus: dict[str, Any], cuts: list[int]) -> tuple[CorpusIndex, ShardedIndex]:
@@ -51,6 +52,7 @@ def make_sharded(make_index: Callable[..., CorpusIndex], tmp_path: Path) -> Both
             for first, end in parts_of(documents, cuts):
                 writer.add(lambda path, a=first, b=end: build_part(checked, a, b, path, names=names[:], workers=1))
             writer.finish(checked.vocab_size, index.metadata, [event("build")])
+        monkeypatch.setattr(union, "WIDE", corpus["light"])
         return index, ShardedIndex.open(tmp_path / "shards")
 
     return make

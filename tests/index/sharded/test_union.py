@@ -137,6 +137,11 @@ def test_every_estimator(
     np.testing.assert_allclose(found.dense(), targets.dense(), atol=3e-7)
     mixed = shards.mixed_targets(rows, following, **options)
     np.testing.assert_allclose(mixed.dense(shards.row_table(estimator)), targets.dense(), atol=3e-7)
+    # rows of wide contexts are referred to, and listed in whole: nothing is cut
+    listed = {"top_k": max(1, index.vocab_size - 1), "shortlist": index.vocab_size}
+    asked = shards.smoothed_targets(rows, following, **listed, **options)
+    near = np.abs(asked.dense() - targets.dense()).max(axis=1)
+    assert (near <= 3e-7 + asked.cut_mass).all()
     if fitted.excludes:  # of tokens that are as likely as each other, which stay among the few is chance
         return
     few = {"top_k": 2, "shortlist": None}
