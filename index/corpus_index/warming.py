@@ -167,7 +167,7 @@ def _batch(index: CorpusIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the corpus, the tokens that follow, and where the rows begin."""
     positions = np.array([3, 90])
     places = positions[:, None] + np.arange(12)
-    tokens = index.tokens.astype(np.int64)
+    tokens = np.asarray(index.tokens).astype(np.int64)
     return tokens[places], tokens[places + 1], positions
 
 
@@ -251,6 +251,19 @@ def _files(index: CorpusIndex) -> None:
         write_arpa(index, make_estimator("modified-kneser-ney", 3), f"{folder}/model.arpa")
 
 
+def _shards(index: CorpusIndex) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {
+            "doc_starts": _starts(index.num_tokens),
+            "vocab_size": index.vocab_size,
+            "workers": 1,
+        }
+        half = index.num_tokens // 2 + 40
+        with build_index(index.tokens, f"{folder}/shards", shard_tokens=half, **options) as shards:
+            _targets(shards)
+            _documents(shards)
+
+
 GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
     "build": _nothing,
     "query": _query,
@@ -262,5 +275,6 @@ GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
     "recall": _recall,
     "near-duplicates": _near_duplicates,
     "files": _files,
+    "shards": _shards,
 }
 """What an index is asked for, by name."""

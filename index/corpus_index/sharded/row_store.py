@@ -16,7 +16,7 @@ from corpus_index._kernels.target_arrays import HeavyNodes
 
 WIDE = 128  # occurrences in all shards; a wider context of several continuations is kept
 _ROWS, _ENTRIES = 1 << 12, 1 << 20  # room at first; it doubles
-_MOST_ENTRIES = 1 << 27  # what comes then is made anew for each batch
+_MOST_ENTRIES = 1 << 25  # what comes then is made anew for each batch
 
 
 class StoredRows(NamedTuple):

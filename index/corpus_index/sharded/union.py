@@ -117,9 +117,9 @@ def union_chains(
         columns += [lo, hi, there & (chains.depths[node] == depths)]
     inner = depths > 0
     table = np.stack([*columns, np.where(inner, depths, 0)], axis=1).astype(np.int64)
-    unique, first, numbers = np.unique(table[inner], axis=0, return_index=True, return_inverse=True)
+    unique, first, numbers = _distinct(table[inner])
     rows = np.full(keys.size, unique.shape[0])  # the last row is the empty context's
-    rows[inner] = numbers.reshape(-1)
+    rows[inner] = numbers
     nodes = [
         _Nodes(shard, unique[:, 3 * k], unique[:, 3 * k + 1], unique[:, 3 * k + 2] > 0, unique[:, -1])
         for k, shard in enumerate(shards)
@@ -136,7 +136,7 @@ def union_chains(
     if left:
         found_pairs = [node.pairs(*part) for node, part in zip(asked, parts, strict=True)]
         pairs = _added(*(np.concatenate(column) for column in zip(*found_pairs, strict=True)))
-        _, lefts = np.unique(_keys(pairs[0], pairs[1] // (shards[0].vocab_size + 1)), return_counts=True)
+        lefts = _run_lengths(pairs[0], pairs[1] // (shards[0].vocab_size + 1))
     if store is not None:
         new = wide[(stored[wide] < 0) & (np.bincount(row, minlength=unique.shape[0])[wide] > 1)]
         if new.size:
@@ -310,7 +310,8 @@ def _without(
     """
     num_rows = int(nodes[0].lo.size)
     asked = np.flatnonzero(units >= 0)
-    wanted, where = np.unique(np.stack([units[asked], rows[asked]], axis=1), axis=0, return_inverse=True)
+    question, where = np.unique(units[asked] * (num_rows + 1) + rows[asked], return_inverse=True)
+    wanted = np.stack([question // (num_rows + 1), question % (num_rows + 1)], axis=1)
     found: list[tuple[np.ndarray, ...]] = []
     for unit in np.unique(wanted[:, 0]).tolist():
         node, begin, end = nodes[shard_of[unit]], int(begins[unit]), int(begins[unit] + lengths[unit])
@@ -352,10 +353,13 @@ def _totals(
     total = np.zeros(rows.size, np.int64)
     at_root = rows >= num_rows
     total[at_root] = root_pairs.counts[np.searchsorted(root_pairs.codes, codes[at_root])]
-    known, places = np.unique(np.concatenate([pairs[1], codes[~at_root]]), return_inverse=True)
-    places = places.reshape(-1)
-    table = pairs[0] * known.size + places[: pairs[1].size]
-    total[~at_root] = pairs[2][np.searchsorted(table, rows[~at_root] * known.size + places[pairs[1].size :])]
+    numbers, asked = pairs[1], codes[~at_root]
+    most = int(numbers.max(initial=0)) + 1
+    if num_rows >= 2**62 // most:  # too large for one number of both: numbered by what there is
+        known, places = np.unique(np.concatenate([numbers, asked]), return_inverse=True)
+        numbers, asked = places.reshape(-1)[: numbers.size], places.reshape(-1)[numbers.size :]
+        most = known.size
+    total[~at_root] = pairs[2][np.searchsorted(pairs[0] * most + numbers, rows[~at_root] * most + asked)]
     return total
 
 
@@ -363,10 +367,24 @@ def _codes(shard: Matcher, tokens: np.ndarray, before: np.ndarray) -> np.ndarray
     return np.asarray(shard.ids_of(tokens), np.int64) * (shard.vocab_size + 1) + before + 1
 
 
-def _keys(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """One number for each (row, token), in their order."""
-    most = int(tokens.max(initial=0)) + 1
-    return rows * most + tokens
+def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct lines of a table of whole numbers, where each is first, and which one each line is."""
+    weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], np.uint64) | np.uint64(1)
+    key = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    if not np.array_equal(table[first[which]], table):  # two lines with one key
+        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        which = which.reshape(-1)
+    return table[first], first, which
+
+
+def _run_lengths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """How many neighbours have the same (row, token), for each run of them."""
+    if rows.size == 0:
+        return rows
+    first = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | (tokens[1:] != tokens[:-1])))
+    return np.diff(np.append(first, rows.size))
 
 
 def _ranges(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
