@@ -27,6 +27,7 @@ from corpus_teacher.serve.access import AccessGuard, AccessLog
 from corpus_teacher.serve.completions import completions
 from corpus_teacher.serve.counters import Counters
 from corpus_teacher.serve.indexes import Served
+from corpus_teacher.serve.infini_gram import infini_gram
 from corpus_teacher.serve.joining import Joiner
 from corpus_teacher.serve.limits import RefusedRequest, ServeOptions
 from corpus_teacher.serve.requests import Json, State, error_response, state_of
@@ -86,6 +87,7 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/models", _models, methods=["GET"]),
         Route("/v1/completions", completions, methods=["POST"]),
         Route("/v1/targets", targets, methods=["POST"]),
+        Route("/", infini_gram, methods=["POST"]),
         *page_routes.routes(),
         Mount("/", StaticFiles(directory=str(static), html=True)),
     ]

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import corpus_index
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex
+from corpus_index import ESTIMATORS, CorpusIndex, open_index
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -30,7 +29,7 @@ class ServedIndex:
     ----------
     name : str
     index : CorpusIndex
-        Or one of several parts that answers the same questions.
+        Of one part or of shards.
     options : ServeOptions
     tokenizer : str, optional
         For an index that was built without one.
@@ -41,7 +40,7 @@ class ServedIndex:
         None where the index was built from ready tokens.
     """
 
-    def __init__(self, name: str, index: Any, options: ServeOptions, tokenizer: str | None = None) -> None:
+    def __init__(self, name: str, index: CorpusIndex, options: ServeOptions, tokenizer: str | None = None) -> None:
         self.name = name
         self.index = index
         self.options = options
@@ -244,18 +243,12 @@ def open_indexes(places: Sequence[str | Path], options: ServeOptions, tokenizer:
             name, path = _named(str(place))
             if any(one.name == name for one in made):
                 raise ConfigError(f"two indexes are called {name!r}: call one of them otherwise, with NAME={path}")
-            made.append(ServedIndex(name, _opened(path), options, tokenizer))
+            made.append(ServedIndex(name, open_index(path), options, tokenizer))
     except BaseException:
         for one in made:
             one.index.close()
         raise
     return Served(made)
-
-
-def _opened(path: str) -> Any:
-    """An index of any kind."""
-    opener = getattr(corpus_index, "open_index", CorpusIndex.open)
-    return opener(path)
 
 
 def _named(place: str) -> tuple[str, str]:
