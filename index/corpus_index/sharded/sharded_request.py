@@ -20,13 +20,14 @@ from corpus_index.estimators.weighing import Excluded, excluded, root_of
 from corpus_index.sharded.sharded_index import ShardedIndex
 from corpus_index.targets.exclusion import added_count, fill
 from corpus_index.targets.request import Request, labelled, prepare, request_of
+from corpus_index.targets.types import MixedTargets
 
 _PAIRS = 1 << 20  # of a chunk, at least
 _CHUNK = 1 << 10  # positions that are weighed at a time
 
 
 class ShardedRequest(Request):
-    """`Request` over shards; refers: to the rows that the index has made so far, else all tokens are pairs."""
+    """`Request` over shards: its targets refer to the rows that the index has made so far, or write them as pairs."""
 
     index: ShardedIndex
 
@@ -43,7 +44,6 @@ class ShardedRequest(Request):
         positions: ArrayLike | None = None,
         only_last: bool = False,
         unseen: bool = False,
-        refers: bool = False,
     ) -> None:
         self.index, self.estimator = index, fitted(index, estimator, max_order)
         made = self.estimator
@@ -59,19 +59,19 @@ class ShardedRequest(Request):
             positions=positions,
             left=made.uses_left_counts,
             only_last=only_last,
-            stored=refers and not made.excludes and not (made.uses_left_counts and leave_out == "document"),
+            stored=not made.excludes and not (made.uses_left_counts and leave_out == "document"),
         )
         self.labels = self.chains.labels
         if not unseen:  # what the corpus lacks has no pair of its own
             self.labels = np.where(self.labels < index.num_symbols, self.labels, -1)
             self.chains = self.chains._replace(labels=self.labels)
         self.documents = Documents.empty(self.labels.size)
-        self.heavy = index.row_store(made.uses_left_counts).heavy() if refers else index.heavy_nodes(False)
+        self.heavy = index.row_store(made.uses_left_counts).heavy()
         prepared = prepare(index, made)
         self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
-        self.gone = (
-            _gone_rows(index, self.chains, made.uses_left_counts) if leave_out == "document" and refers else None
-        )
+        self.gone = None
+        if leave_out == "document":
+            self.gone = _gone_rows(index, self.chains, made.uses_left_counts)
         self.grown, self.drop = base_without(self.base, made, self.chains, leave_out)
 
     def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
@@ -117,6 +117,26 @@ class ShardedRequest(Request):
                 done,
             )
             begin = done
+
+    def with_own_rows(self, targets: MixedTargets) -> MixedTargets:
+        """Mixed targets with the rows that they refer to as their own: what is kept grows, so no table has them."""
+        heavy, kept = self.heavy, self.heavy.offsets.size - 1
+        inner = targets.rows < 2 * kept
+        used, which = np.unique(targets.rows[inner], return_inverse=True)
+        rows = targets.rows - 2 * kept + used.size
+        rows[inner] = which.reshape(-1)
+        begins, sizes = heavy.offsets[used % kept], np.diff(heavy.offsets)[used % kept]
+        ends = np.append(0, np.cumsum(sizes)).astype(np.int64)
+        places = np.arange(int(ends[-1])) + np.repeat(begins - ends[:-1], sizes)
+        counts = heavy.counts[places].astype(np.int64)
+        left = np.repeat(used >= kept, sizes)
+        counts[left] = heavy.lefts[places[left]]
+        return targets._replace(
+            rows=rows,
+            own_offsets=np.append(ends, targets.own_offsets[1:] + ends[-1]),
+            own_token_ids=np.append(heavy.tokens[places].astype(np.int64), targets.own_token_ids),
+            own_counts=np.append(counts, targets.own_counts),
+        )
 
     def counted(self, counts: np.ndarray) -> np.ndarray:
         """The contexts' counts, with −1, the empty context, replaced by the tokens that are left."""
@@ -201,7 +221,7 @@ def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows
         after=(before[0] - np.where(there, chains.gone_counts, 0)).astype(np.uint32),
         left_before=before[1] if left else none,
         left_after=(before[1] - np.where(there, chains.gone_lefts, 0)).astype(np.uint32) if left else none,
-        used=np.zeros(2, np.int64),
+        used=np.array([chains.gone_offsets.size - 1, 0]),
     )
 
 

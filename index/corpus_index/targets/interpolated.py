@@ -130,7 +130,6 @@ def smoothed_targets(
         starts_document=starts_document,
         positions=positions,
         only_last=only_last,
-        refers=shortlist is not None and top_k < index.num_symbols,
     )
     if request.estimator.excludes:
         return exclusion_targets(request, top_k, top_p)
@@ -301,7 +300,7 @@ def mixed_targets(
         coefficients[-1][first + 1] *= -1
         rest[begin:end] = part.rest
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
-    return MixedTargets(
+    found = MixedTargets(
         offsets,
         np.concatenate(tokens),
         np.concatenate(probs),
@@ -314,6 +313,7 @@ def mixed_targets(
         match_len,
         request.counted(context_count),
     )
+    return request.with_own_rows(found)
 
 
 def _own_rows(index: Matcher, gone: GoneRows | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -373,7 +373,6 @@ def next_probabilities(
         starts_document=starts_document,
         positions=positions,
         unseen=True,
-        refers=True,
     )
     answer = np.empty(request.labels.size, np.float64)
     if request.estimator.excludes:

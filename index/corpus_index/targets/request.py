@@ -23,6 +23,7 @@ from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.estimators.weighing import estimator_arrays
 from corpus_index.manifest import RANKS_FILE
+from corpus_index.targets.types import MixedTargets
 
 LEAVE_OUT = (None, "self", "document")
 
@@ -49,9 +50,7 @@ class Request:
         positions: ArrayLike | None = None,
         only_last: bool = False,
         unseen: bool = False,
-        refers: bool = True,
     ) -> None:
-        del refers  # to stored rows: always
         self.index, self.estimator = index, fitted(index, estimator, max_order)
         if not self.estimator.excludes:
             group = "documents" if leave_out == "document" else "targets"
@@ -134,6 +133,10 @@ class Request:
         gone = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
         gone = np.where((self.labels >= 0) & self.leaves_out, gone, 0)
         return np.where(counts < 0, self.index.num_tokens - gone, counts)
+
+    def with_own_rows(self, targets: MixedTargets) -> MixedTargets:
+        """Mixed targets whose rows all stand in `row_table`, or are their own: as they are."""
+        return targets
 
 
 @singledispatch

@@ -12,6 +12,8 @@ import pytest
 from corpus_index import (
     CorpusError,
     CorpusIndex,
+    IndexExistsError,
+    IndexFormatError,
     IndexWriteError,
     QueryError,
     ShardedIndex,
@@ -240,3 +242,31 @@ def test_a_change_is_made_or_not_after_any_fault_and_the_next_mends(
         arguments="sizes=(3000,), step=2",
     )
     assert count > 20
+
+
+def test_shards_and_single_indexes_replace_each_other_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build(path, [[1, 2, 3], [1, 2]], 4, shard_tokens=3).close()
+    with open_index(path) as shards:
+        assert len(shards.shards) == 2  # type: ignore[attr-defined]
+        note = shards.shards[0].path / "diary"  # type: ignore[attr-defined]
+    note.write_text("words")
+    with pytest.raises(IndexExistsError, match="holds 'diary'"):
+        build(path, [[1, 2]], 4)
+    note.unlink()
+    build(path, [[1, 2]], 4).close()
+    with open_index(path) as index:
+        assert type(index) is CorpusIndex
+    build(path, [[1, 2, 3], [1, 2]], 4, shard_tokens=3).close()
+    with pytest.raises(IndexFormatError, match="holds the shards of an index"):
+        CorpusIndex.open(path)
+    for damaged in (path / "manifest.json", next(path.glob("shard-*")) / "tokens.bin"):
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[:-1])
+        with pytest.raises(IndexFormatError):
+            open_index(path)
+        with pytest.raises(IndexFormatError):
+            verify_index(path)
+        damaged.write_bytes(content)
+    open_index(path).close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["index"]
