@@ -26,7 +26,7 @@ from corpus_teacher.cli.options import (
     print_json,
     write_page,
 )
-from corpus_teacher.names import CACHE_KINDS, PRECISIONS
+from corpus_teacher.names import CACHE_KINDS, EXPORTS, PRECISIONS
 
 teacher_app = App(help="The corpus as a teacher, and language models.")
 
@@ -229,6 +229,78 @@ def teacher_export_arpa(
         print_json(answer)
     else:
         display_teacher.show_arpa(answer)
+
+
+@teacher_app.command("export-targets")
+def teacher_export_targets(
+    path: IndexPath,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            show_default=False,
+            help="The folder of an index, or text (files, folders, globs, hf:NAME), or ready tokens; may be repeated.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PLACE", show_default=False, help="A file; of megatron a folder.")
+    ],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", show_default=False, help=f"Whose files: {', '.join(EXPORTS)}.")
+    ],
+    k: Annotated[int, typer.Option(min=1, help="Tokens a position.")] = 64,
+    length: Annotated[int, typer.Option("--length", "-T", min=1, help="Tokens of a window, as in training.")] = 1024,
+    rows: Annotated[int, typer.Option(min=1, help="Windows of an iteration of Megatron's.")] = 16,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first tokens of the data.", show_default="all")
+    ] = None,
+    estimator: Annotated[str, estimator_option()] = "witten-bell",
+    max_order: Annotated[str, max_order_option()] = "5",
+    leave_out: Annotated[
+        str, typer.Option(metavar="WHAT", help="Of text that is in the index: auto, self, document or none.")
+    ] = "auto",
+    tokenizer: OwnTokenizer = None,
+    text_field: TextField = "text",
+    token_dtype: TokenDtype = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what the corpus says of a text for trainers that read top-k files; they need nothing of ours."""
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.neural.corpus_export import export_targets
+    from corpus_teacher.teacher import CorpusTeacher
+
+    teacher = CorpusTeacher(
+        path,
+        estimator=estimator,
+        max_order=order_of(max_order),
+        leave_out=None if leave_out == "none" else leave_out,
+        top_k=max(k, 64),
+    )
+    with shown() as progress:
+        answer = export_targets(
+            teacher,
+            data,
+            out,
+            format=format,
+            k=k,
+            length=length,
+            rows=rows,
+            limit=limit,
+            text_field=text_field,
+            token_dtype=token_dtype,
+            tokenizer=tokenizer,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(
+            f"{answer.windows:,} windows of {answer.length:,} tokens, {answer.k} a position, which hold "
+            f"{answer.kept_mass:.2%} of the mass\nwrote {answer.path} in {answer.seconds:.1f} s"
+        )
 
 
 @teacher_app.command("cache")

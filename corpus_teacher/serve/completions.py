@@ -24,10 +24,10 @@ from starlette.responses import Response
 from corpus_teacher.analysis.sample import sample_sequences
 from corpus_teacher.data.drawing import DrawOptions
 from corpus_teacher.serve.indexes import ServedIndex
-from corpus_teacher.serve.likeliest import Entry, RankedBase, likeliest
 from corpus_teacher.serve.limits import Limits, RefusedRequest
 from corpus_teacher.serve.requests import Json, json_of, state_of
 from corpus_teacher.settings import nearest
+from corpus_teacher.targets.likeliest import Entry, RankedBase, likeliest
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.wire import rows_as_array
 

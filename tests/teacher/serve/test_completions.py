@@ -15,7 +15,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
 from corpus_teacher import CorpusTeacher
-from corpus_teacher.serve.likeliest import RankedBase, likeliest
+from corpus_teacher.targets.likeliest import RankedBase, likeliest
 from tests.teacher.serve.conftest import Client
 
 pytestmark = pytest.mark.slow

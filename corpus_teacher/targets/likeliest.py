@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from corpus_teacher.targets.soft import SoftTargets
 
@@ -120,6 +122,44 @@ def likeliest(
             ]
         )
     return told
+
+
+def top_rows(targets: SoftTargets, k: int) -> tuple[Tensor, Tensor]:
+    """The k likeliest tokens of every position and their whole probabilities, the likeliest first.
+
+    Parameters
+    ----------
+    targets : SoftTargets
+        Of Q positions, on the CPU.
+    k : int
+        At most V.
+
+    Returns
+    -------
+    token_ids : Tensor of shape (Q, k), int64
+    probs : Tensor of shape (Q, k), float32
+
+    Notes
+    -----
+    One sort of E + Q (k + n) pairs, n being how many pairs of a position take from the base: those and the base's first
+    k tokens are likelier than any that follows them.
+    """
+    size, base = targets.num_positions, targets.base.double().numpy()
+    rows, ids = targets.rows().numpy(), targets.token_ids.numpy().astype(np.int64)
+    rest = targets.rest.double().numpy()
+    below = int(np.bincount(rows[targets.probs.numpy() < 0], minlength=size).max(initial=0))
+    first = np.argsort(-base, kind="stable")[: k + below]
+    key = np.concatenate([rows * base.size + ids, (np.arange(size)[:, None] * base.size + first).reshape(-1)])
+    whole = np.concatenate(
+        [targets.probs.double().numpy() + rest[rows] * base[ids], (rest[:, None] * base[first]).reshape(-1)]
+    )
+    _, places = np.unique(key, return_index=True)  # of a token that is explicit the first, which is whole
+    key, whole = key[places], np.maximum(whole[places], 0.0)
+    row = key // base.size
+    order = np.lexsort((key, -whole, row))
+    begins = np.searchsorted(row[order], np.arange(size))
+    chosen = order[begins[:, None] + np.arange(k)]
+    return torch.from_numpy(key[chosen] % base.size), torch.from_numpy(whole[chosen].astype(np.float32))
 
 
 def _log_sum(whole: Floats, tokens: Ints, rest: float, power: float, tempered: Floats, top_of_base: float) -> float:
