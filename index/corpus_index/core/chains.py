@@ -339,13 +339,6 @@ def count_gathered(
     own, own_left = of_tokens(rows, labels[of])
     own, own_left = np.where(known[of], own, 0), np.where(known[of], own_left, 0)
     alone = known & (leave_out is not None) & ((leave_out == "self") | (stretches[0] < 0))
-    losses = Losses.none(of.size)
-    if leave_out == "document":
-        losses = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
-    if alone.any():
-        losses = _with_own(
-            losses, np.flatnonzero((own > 0) & alone[of]), offsets, rows, labels[of], own, own_left, left
-        )
     occurrences, lefts = (
         _classes(row_offsets, values, rows, label) for values, label in ((row_counts, own), (row_lefts, own_left))
     )
@@ -353,23 +346,30 @@ def count_gathered(
         there = stored[rows] >= 0
         for number, counts in enumerate((occurrences, lefts)):
             counts[there, TOTAL:] = kept_rows.classes[stored[rows[there]], number]
-    list_of = np.repeat(np.arange(losses.rows.size), np.diff(losses.offsets))
-    losing = np.flatnonzero(losses.lists >= 0)
-    before, before_left = of_tokens(losses.rows[list_of], losses.tokens)
-    own_lost = _of_tokens(
-        list_of * (num_symbols + 2) + losses.tokens,
-        losses.lists[losing],
-        labels[of[losing]],
-        num_symbols,
-        losses.counts,
-        losses.lefts,
-    )
-    for counts, old, lost, lost_of_label in (
-        (occurrences, before, losses.counts, own_lost[0]),
-        (lefts, before_left, losses.lefts, own_lost[1]),
-    ):
-        counts[losing, TOTAL:] += _changes(list_of, losses.rows.size, old, old - lost)[losses.lists[losing]]
-        counts[losing, LABEL] -= lost_of_label
+    losses = Losses.none(of.size)
+    if leave_out == "document":
+        losses = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
+        list_of = np.repeat(np.arange(losses.rows.size), np.diff(losses.offsets))
+        losing = np.flatnonzero(losses.lists >= 0)
+        before = of_tokens(losses.rows[list_of], losses.tokens)
+        lists = losses.lists[losing]
+        own_lost = _of_tokens(
+            list_of * (num_symbols + 2) + losses.tokens, lists, labels[of[losing]], num_symbols, *losses[4:]
+        )
+        for counts, old, lost, lost_of_label in zip((occurrences, lefts), before, losses[4:], own_lost, strict=True):
+            counts[losing, TOTAL:] += _changes(list_of, losses.rows.size, old, old - lost)[lists]
+            counts[losing, LABEL] -= lost_of_label
+    if alone.any():
+        mine = np.flatnonzero((own > 0) & alone[of])
+        deepest = np.zeros(of.size, np.bool_)
+        deepest[offsets[:-1]] = True
+        above = np.where(deepest[mine], -1, own[mine - 1])  # the label's count one node deeper
+        gone = ((above == 1) | (own_left[mine] > own[mine] - 1)).astype(np.int64) * left
+        one = np.ones(mine.size, np.int64)
+        for counts, old, lost in ((occurrences, own[mine], one), (lefts, own_left[mine], gone)):
+            counts[mine, TOTAL:] += _changes(None, mine.size, old, old - lost)
+            counts[mine, LABEL] -= lost
+        losses = _with_own(losses, mine, rows[mine], labels[of[mine]], gone)
     ends = np.zeros(of.size, np.bool_)
     ends[offsets[1:] - 1] = True
     kept = (occurrences[:, TOTAL] > 0) | ends
@@ -401,27 +401,16 @@ def count_gathered(
     )
 
 
-def _with_own(
-    losses: Losses,
-    nodes: np.ndarray,
-    offsets: np.ndarray,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    own: np.ndarray,
-    own_left: np.ndarray,
-    left: bool,
-) -> Losses:
+def _with_own(losses: Losses, nodes: np.ndarray, rows: np.ndarray, labels: np.ndarray, gone: np.ndarray) -> Losses:
     """Losses with those of nodes that lose one occurrence of their label: a list each."""
-    above = np.where(np.isin(nodes, offsets[:-1]), -1, own[nodes - 1])  # the label's count one node deeper
-    gone = ((above == 1) | (own_left[nodes] > own[nodes] - 1)).astype(np.int64) * left
-    lists, num_lists = losses.lists.copy(), losses.rows.size
-    lists[nodes] = num_lists + np.arange(nodes.size)
+    lists, one = losses.lists.copy(), np.ones(nodes.size, np.int64)
+    lists[nodes] = losses.rows.size + np.arange(nodes.size)
     return Losses(
         lists,
-        np.append(losses.rows, rows[nodes]),
-        np.append(losses.offsets, losses.offsets[-1] + np.arange(1, nodes.size + 1)),
-        np.append(losses.tokens, labels[nodes]),
-        np.append(losses.counts, np.ones(nodes.size, np.int64)),
+        np.append(losses.rows, rows),
+        np.append(losses.offsets, losses.offsets[-1] + np.cumsum(one)),
+        np.append(losses.tokens, labels),
+        np.append(losses.counts, one),
         np.append(losses.lefts, gone),
     )
 
@@ -531,13 +520,17 @@ def _classes(row_offsets: np.ndarray, values: np.ndarray, rows: np.ndarray, labe
     return np.stack([label, *columns], axis=1).astype(np.int64)
 
 
-def _changes(of: np.ndarray, lists: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What the columns TOTAL … MORE change by where counts fall from before to after: shape (lists, 4), by list."""
-    columns = [np.bincount(of, after - before, lists)]
+def _changes(of: np.ndarray | None, lists: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What the columns TOTAL … MORE change by where counts fall from before to after: shape (lists, 4), by list.
+
+    of: the list of each count, ascending; None: each is a list.
+    """
+    columns = [after - before]
     for low, high in ((1, 1), (2, 2), (3, np.iinfo(np.int64).max)):
-        change = ((after >= low) & (after <= high)).astype(np.int64) - ((before >= low) & (before <= high))
-        columns.append(np.bincount(of, change, lists))
-    return np.stack(columns, axis=1).astype(np.int64)
+        columns.append(((after >= low) & (after <= high)).astype(np.int64) - ((before >= low) & (before <= high)))
+    if of is not None:
+        columns = [np.bincount(of, column, lists).astype(np.int64) for column in columns]
+    return np.stack(columns, axis=1)
 
 
 def _documents(index: Matcher, positions: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:

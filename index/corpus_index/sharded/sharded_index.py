@@ -180,10 +180,14 @@ class ShardedIndex(CorpusIndex):
         return ids
 
     @property
+    def token_type(self) -> np.dtype[Any]:
+        """Of ids: uint16, or uint32 where V is above 65,536."""
+        return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+
+    @property
     def tokens(self) -> np.ndarray:
         """The corpus: `TokenPieces` of shape (N,), uint16 or uint32, read like an array."""
-        kind = np.uint16 if self.vocab_size <= 2**16 else np.uint32
-        return TokenPieces([shard.tokens for shard in self.shards], kind)  # type: ignore[return-value]
+        return TokenPieces([shard.tokens for shard in self.shards], self.token_type)  # type: ignore[return-value]
 
     @cached_property
     def doc_starts(self) -> np.ndarray:
@@ -269,7 +273,7 @@ class ShardedIndex(CorpusIndex):
 
     def heavy_nodes(self, left: bool) -> HeavyNodes:
         """No rows are stored."""
-        nothing, tokens = np.zeros(0, np.uint32), np.zeros(0, np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+        nothing, tokens = np.zeros(0, np.uint32), np.zeros(0, self.token_type)
         return HeavyNodes(
             table=np.zeros((0, 16), np.uint32),
             narrowest=nothing,
@@ -325,10 +329,10 @@ class ShardedIndex(CorpusIndex):
             check_match_options(min_count, max_order)
             if starts_document and self.num_starts >= min_count and max_order != 0:
                 parts = [shard.next_tokens(ids, starts_document=True) for shard in self.shards]
-                return _summed(parts, np.asarray(self.tokens[:0]).dtype)
+                return _summed(parts, self.token_type)
             there = np.flatnonzero(self.symbol_counts)
             counts = self.symbol_counts[there]
-            return NextTokens(there.astype(self.tokens.dtype), counts, 0, self.num_tokens)
+            return NextTokens(there.astype(self.token_type), counts, 0, self.num_tokens)
         found = self.next_tokens_batch(
             ids[None], max_order=max_order, min_count=min_count, starts_document=starts_document, only_last=True
         )
@@ -445,10 +449,10 @@ class ShardedIndex(CorpusIndex):
             match,
             rows.reshape(depth.shape),
             ends,
-            chains.row_tokens[places].astype(self.tokens.dtype),
+            chains.row_tokens[places].astype(self.token_type),
             chains.row_counts[places],
             np.zeros(1, np.int64),
-            nothing.astype(self.tokens.dtype),
+            nothing.astype(self.token_type),
             nothing,
         )
 
