@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from corpus_teacher import __version__
 from corpus_teacher.errors import CorpusIndexError
-from corpus_teacher.serve import page_routes
+from corpus_teacher.serve import openapi, page_routes
 from corpus_teacher.serve.access import AccessGuard, AccessLog
 from corpus_teacher.serve.completions import completions
 from corpus_teacher.serve.counters import Counters
@@ -84,6 +84,8 @@ def _routes() -> list[BaseRoute]:
     return [
         Route("/health", _health, methods=["GET"]),
         Route("/metrics", _metrics, methods=["GET"]),
+        Route("/openapi.json", openapi.document, methods=["GET"]),
+        Route("/docs", openapi.page, methods=["GET"]),
         Route("/v1/models", _models, methods=["GET"]),
         Route("/v1/completions", completions, methods=["POST"]),
         Route("/v1/targets", targets, methods=["POST"]),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,9 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
+from corpus_teacher.serve.counters import Counters
+from corpus_teacher.serve.joining import Joiner
+from corpus_teacher.serve.limits import Limits, RefusedRequest
 from tests.teacher.serve.conftest import ROOT, Client, running
 
 pytestmark = pytest.mark.slow
@@ -70,6 +75,89 @@ def test_the_token(indexes: dict[str, Path]) -> None:
             assert "token" in refused.sentence
             assert client.ask(path, headers={"Authorization": "Bearer secrets"}).status == 401
             assert client.ask(path, headers={"Authorization": "Bearer secret"}).status == 200
+
+
+def test_the_routes_are_described_and_need_no_internet(server: Client) -> None:
+    described = server.ask("/openapi.json").json
+    assert described["openapi"].startswith("3.")
+    for path, methods in described["paths"].items():
+        for method in methods:
+            body = {"index": "tales", "model": "tales"} if method == "post" else None
+            assert server.ask(path, body, method=method.upper()).status in (200, 400)
+    page = server.ask("/docs").body.decode()
+    assert "openapi.json" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "src=" not in page
+
+
+def test_limits_of_requests(indexes: dict[str, Path]) -> None:
+    limits = ("--max-body", "1", "--max-positions", "64", "--no-access-log")
+    with running(*limits, indexes={"tales": indexes["tales"]}) as client:
+        long = client.ask("/v1/completions", {"prompt": "a" * 100, "max_tokens": 0})
+        assert long.status == 413
+        assert "64" in long.sentence
+        assert client.ask("/v1/targets", {"input_ids": [[1] * 100]}).status == 413
+        assert client.ask("/", {"query_type": "count", "query": "a" * 100}).status == 413
+        assert client.ask("/", b" " * (2 << 20)).status == 413
+        assert client.ask("/", {"query_type": "count", "query": "cat"}).json["count"] == 3
+
+
+def test_overload_is_sent_away_and_joined_questions_are_answered_apart() -> None:
+    """One thread, which waits until it may go on; two may wait, and the third is sent away."""
+    free = threading.Event()
+    batches: list[list[int]] = []
+
+    def answer(questions: list[int]) -> list[int]:
+        batches.append(list(questions))
+        assert free.wait(10)
+        if 13 in questions:
+            raise RefusedRequest("13 is no good")
+        return [question * 2 for question in questions]
+
+    async def run() -> list[object]:
+        joiner = Joiner(1, Limits(waiting_requests=3, waiting_positions=8, request_s=5), Counters())
+        first = asyncio.create_task(joiner.ask("a", answer, 1))
+        await asyncio.sleep(0.05)
+        others = [
+            asyncio.create_task(joiner.ask(key, answer, number)) for key, number in (("b", 2), ("b", 13), ("b", 4))
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedRequest, match="3 requests") as full:
+            await joiner.ask("a", answer, 5)
+        assert (full.value.status, full.value.retry_after_s) == (429, 1)
+        free.set()
+        told = await asyncio.gather(first, *others, return_exceptions=True)
+        with pytest.raises(RefusedRequest, match="13"):
+            await joiner.ask("b", answer, 13)
+        joiner.close()
+        return list(told)
+
+    told = asyncio.run(run())
+    assert told[0] == 2
+    assert told[1] == 4
+    assert isinstance(told[2], RefusedRequest)
+    assert told[3] == 8
+    assert batches[:2] == [[1], [2, 13, 4]]
+
+
+def test_who_waits_too_long_is_told() -> None:
+    free = threading.Event()
+
+    async def run() -> None:
+        joiner = Joiner(1, Limits(request_s=1), Counters())
+        first = asyncio.create_task(joiner.run(lambda: free.wait(10)))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedRequest, match="1 s") as late:
+            await joiner.run(lambda: 1)
+        assert late.value.status == 503
+        assert joiner.waiting == 0
+        free.set()
+        with pytest.raises(RefusedRequest):
+            await first
+        joiner.close()
+
+    asyncio.run(run())
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
