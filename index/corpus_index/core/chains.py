@@ -328,20 +328,23 @@ def count_gathered(
 
     def of_tokens(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A token's count and left extensions in each of some rows, wherever these are."""
-        found, found_left = _of_tokens(keys, rows, tokens, num_symbols, row_counts, row_lefts)
-        if kept_rows is not None:
-            there = stored[rows] >= 0
-            found[there], found_left[there] = _of_tokens(
-                kept_rows.keys, stored[rows[there]], tokens[there], num_symbols, kept_rows.counts, kept_rows.lefts
-            )
+        if kept_rows is None:
+            return _of_tokens(keys, rows, tokens, num_symbols, row_counts, row_lefts)
+        found, found_left, there = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64), stored[rows] >= 0
+        found[there], found_left[there] = _of_tokens(
+            kept_rows.keys, stored[rows[there]], tokens[there], num_symbols, kept_rows.counts, kept_rows.lefts
+        )
+        found[~there], found_left[~there] = _of_tokens(
+            keys, rows[~there], tokens[~there], num_symbols, row_counts, row_lefts
+        )
         return found, found_left
 
     own, own_left = of_tokens(rows, labels[of])
     own, own_left = np.where(known[of], own, 0), np.where(known[of], own_left, 0)
     alone = known & (leave_out is not None) & ((leave_out == "self") | (stretches[0] < 0))
-    occurrences, lefts = (
-        _classes(row_offsets, values, rows, label) for values, label in ((row_counts, own), (row_lefts, own_left))
-    )
+    occurrences, lefts = _classes(row_offsets, row_counts, rows, own), np.zeros((of.size, 5), np.int64)
+    if left:
+        lefts = _classes(row_offsets, row_lefts, rows, own_left)
     if kept_rows is not None:
         there = stored[rows] >= 0
         for number, counts in enumerate((occurrences, lefts)):

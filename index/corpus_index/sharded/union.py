@@ -99,7 +99,8 @@ def union_chains(
         return _Chains(match, depth, (of << 32) + (_DEEP - depths), lo, hi, depths)
 
     found = side_by_side(ask, shards)
-    keys = np.unique(np.concatenate([chains.keys for chains in found]))
+    keys = np.sort(np.concatenate([chains.keys for chains in found]), kind="stable")  # which merges what is in order
+    keys = keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys
     depths = _DEEP - (keys & (2**32 - 1))
     positions = found[0].depth.size
     offsets = np.searchsorted(keys >> 32, np.arange(positions + 1))
