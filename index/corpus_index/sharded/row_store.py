@@ -44,9 +44,11 @@ class RowStore:
     ----------
     num_symbols : int
         V.
+    left : bool
+        Whether rows have left extensions: then the pairs that these count are kept too, where V is below 2 million.
     """
 
-    def __init__(self, num_symbols: int) -> None:
+    def __init__(self, num_symbols: int, left: bool = False) -> None:
         self._lock = threading.Lock()
         self._known: dict[bytes, int] = {}
         self._width = num_symbols + 2
@@ -58,6 +60,10 @@ class RowStore:
         self._keys = np.zeros(_ENTRIES, np.int64)
         self._tokens, self._counts = np.zeros(_ENTRIES, kind), np.zeros(_ENTRIES, np.uint32)
         self._lefts = np.zeros(_ENTRIES, np.uint32)
+        self._pair_width = (num_symbols + 1) ** 2
+        self.keeps_pairs = left and num_symbols < 1 << 21
+        self._pairs = 0
+        self._pair_keys, self._pair_counts = np.zeros(_ENTRIES, np.int64), np.zeros(_ENTRIES, np.uint32)
 
     def heavy(self) -> HeavyNodes:
         """The rows as targets take them."""
@@ -85,6 +91,12 @@ class RowStore:
             end = self._entries
             return StoredRows(self._keys[:end], self._counts[:end], self._lefts[:end], self._classes[: self._rows])
 
+    def pair_counts(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """How often each of some pairs occurs in a kept row, which has it."""
+        with self._lock:
+            keys, counts = self._pair_keys[: self._pairs], self._pair_counts
+        return counts[np.searchsorted(keys, rows * self._pair_width + codes)].astype(np.int64)
+
     def find(self, nodes: np.ndarray) -> np.ndarray:
         """The rows of nodes, one line of numbers each; −1 where there is none."""
         with self._lock:
@@ -100,6 +112,7 @@ class RowStore:
         tokens: np.ndarray,
         counts: np.ndarray,
         lefts: np.ndarray,
+        pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
     ) -> np.ndarray:
         """Keep rows; returns their numbers, −1 of those that have no place.
 
@@ -112,6 +125,8 @@ class RowStore:
             The row of the next shorter context; below 0: −1, none; −2 − i, the i-th of these.
         offsets, tokens, counts, lefts
             Row i is offsets[i] : offsets[i + 1] of the others.
+        pairs : (offsets, codes, counts) or None
+            The pairs of each row in the same form, codes ascending.
         """
         numbers = np.full(depths.size, -1, np.int64)
         with self._lock:
@@ -125,7 +140,12 @@ class RowStore:
                 part = slice(int(offsets[i]), int(offsets[i + 1]))
                 if key not in self._known and int(counts[part].sum()) < 2**32:
                     row = tokens[part], counts[part], lefts[part]
-                    self._add(key, int(depths[i]), parent, int(parent_depths[i]), *row)
+                    begun = self._rows
+                    own = slice(0, 0) if pairs is None else slice(int(pairs[0][i]), int(pairs[0][i + 1]))
+                    if self._pairs + own.stop - own.start <= _MOST_ENTRIES:
+                        self._add(key, int(depths[i]), parent, int(parent_depths[i]), *row)
+                    if pairs is not None and self._rows > begun:
+                        self._add_pairs(begun, pairs[1][own], pairs[2][own])
                 numbers[i] = self._known.get(key, -1)
         return numbers
 
@@ -164,6 +184,14 @@ class RowStore:
         line[columns.START], line[columns.ENTRIES] = begin, tokens.size
         self._known[key] = row
         self._rows, self._entries = row + 1, end
+
+    def _add_pairs(self, row: int, codes: np.ndarray, counts: np.ndarray) -> None:
+        begin, end = self._pairs, self._pairs + codes.size
+        while end > self._pair_keys.size:
+            self._pair_keys, self._pair_counts = _doubled(self._pair_keys), _doubled(self._pair_counts)
+        self._pair_keys[begin:end] = row * self._pair_width + codes
+        self._pair_counts[begin:end] = counts
+        self._pairs = end
 
 
 def _doubled(array: np.ndarray) -> np.ndarray:

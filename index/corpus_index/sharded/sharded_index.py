@@ -501,7 +501,7 @@ class ShardedIndex(CorpusIndex):
     def row_store(self, left: bool) -> RowStore:
         """The rows of wide contexts that were asked for so far, with left extensions or without."""
         if left not in self._stores:
-            self._stores[left] = RowStore(self.num_symbols)
+            self._stores[left] = RowStore(self.num_symbols, left)
         return self._stores[left]
 
 

@@ -59,7 +59,7 @@ class ShardedRequest(Request):
             positions=positions,
             left=made.uses_left_counts,
             only_last=only_last,
-            stored=not made.excludes and not (made.uses_left_counts and leave_out == "document"),
+            stored=not made.excludes and (leave_out != "document" or _keeps_losses(index, made)),
         )
         self.labels = self.chains.labels
         if not unseen:  # what the corpus lacks has no pair of its own
@@ -142,6 +142,11 @@ class ShardedRequest(Request):
         """The contexts' counts, with −1, the empty context, replaced by the tokens that are left."""
         roots = self.chains.occurrences[self.chains.offsets[1:] - 1, TOTAL]
         return np.where(counts < 0, roots, counts)
+
+
+def _keeps_losses(index: ShardedIndex, estimator: Estimator) -> bool:
+    """Whether kept rows say what they lose with a document."""
+    return not estimator.uses_left_counts or index.row_store(True).keeps_pairs
 
 
 @request_of.register

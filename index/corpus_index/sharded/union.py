@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -81,8 +82,7 @@ def union_chains(
     input_ids, max_order, starts_document, left, only_last
         As in `core.chains.gather`.
     store : RowStore, optional
-        Where rows of wide contexts are looked for, and kept. Not where left extensions are left out with documents:
-        what loses them is read from the pairs.
+        Where rows of wide contexts are looked for, and kept.
     """
 
     shape = np.shape(input_ids)
@@ -142,7 +142,8 @@ def union_chains(
         new = wide[(stored[wide] < 0) & (np.bincount(row, minlength=unique.shape[0])[wide] > 1)]
         if new.size:
             above = np.flatnonzero(inner)[first[new]] + 1  # the next shorter context of some position
-            _keep_rows(store, new, unique, stored, rows[above], depths[above], (row, token, count, lefts))
+            kept = pairs if store.keeps_pairs else None
+            _keep_rows(store, new, unique, stored, rows[above], depths[above], (row, token, count, lefts), kept)
             here = stored[row] < 0
             row, token, count, lefts = row[here], token[here], count[here], lefts[here]
     symbol_counts, left_counts = root
@@ -152,7 +153,10 @@ def union_chains(
     def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Losses:
         shard_of = np.searchsorted(first_positions, begins, side="right") - 1
         local = begins - first_positions[shard_of]
-        return _without(nodes, shard_of, rows, units, local, ends - begins, pairs, root_pairs)
+        totals = None
+        if pairs is not None and root_pairs is not None:
+            totals = partial(_totals, unique.shape[0], pairs, root_pairs, stored, store)
+        return _without(nodes, shard_of, rows, units, local, ends - begins, totals)
 
     return Gathered(
         match_len=match_len,
@@ -178,6 +182,7 @@ def _keep_rows(
     above: np.ndarray,
     above_depths: np.ndarray,
     entries: tuple[np.ndarray, ...],
+    pairs: tuple[np.ndarray, ...] | None,
 ) -> None:
     """Keep the rows `new`, ascending in depth; above: the rows of their next shorter contexts. Fills `stored`."""
     place_of = np.full(unique.shape[0] + 1, -1)
@@ -190,7 +195,12 @@ def _keep_rows(
     _, places = _ranges(begin, end)
     sizes = np.append(0, np.cumsum(end - begin))
     token, count, lefts = (part[places] for part in entries[1:])
-    stored[new] = store.keep(unique[new], unique[new, -1], parents, above_depths, sizes, token, count, lefts)
+    kept = None
+    if pairs is not None:
+        begin, end = np.searchsorted(pairs[0], new), np.searchsorted(pairs[0], new, side="right")
+        _, places = _ranges(begin, end)
+        kept = np.append(0, np.cumsum(end - begin)), pairs[1][places], pairs[2][places]
+    stored[new] = store.keep(unique[new], unique[new, -1], parents, above_depths, sizes, token, count, lefts, kept)
 
 
 def _at_start(shard: Matcher, rows: int, max_order: int | None, starts: bool) -> tuple[Match, np.ndarray]:
@@ -302,12 +312,12 @@ def _without(
     units: np.ndarray,
     begins: np.ndarray,
     lengths: np.ndarray,
-    pairs: tuple[np.ndarray, ...] | None,
-    root_pairs: Pairs | None,
+    totals: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
 ) -> Losses:
     """What the union's nodes lose with stretches of text; see `Gathered`.
 
-    begins: positions in the shard that shard_of names. A pair is lost where all that the union has of it are lost.
+    begins: positions in the shard that shard_of names. totals: how often the union has pairs in rows, where left
+    extensions count: a pair is lost where all that the union has of it are lost.
     """
     num_rows = int(nodes[0].lo.size)
     asked = np.flatnonzero(units >= 0)
@@ -328,7 +338,7 @@ def _without(
         of, places = _ranges(np.searchsorted(ranks, lo), np.searchsorted(ranks, hi))
         tokens = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64)
         before = np.zeros(tokens.size, np.int64)
-        if pairs is not None:
+        if totals is not None:
             before = symbols_before(shard, ranks[places], depths[of]) + 1
         found.append((mine[of], tokens, before))
     nothing = np.zeros(0, np.int64)
@@ -337,9 +347,8 @@ def _without(
     width = nodes[0].shard.vocab_size + 1
     key, code, count = _counted(question, tokens * width + before)
     gone = np.zeros(count.size, np.int64)
-    if pairs is not None and root_pairs is not None and count.size:
-        total = _totals(wanted[key, 1], code, num_rows, pairs, root_pairs)
-        gone = (total == count).astype(np.int64)
+    if totals is not None and count.size:
+        gone = (totals(wanted[key, 1], code) == count).astype(np.int64)
     key, token, occurrences, lefts = _added(key, code // width, count, gone)
     lists = np.full(units.size, -1)
     lists[asked] = where.reshape(-1)
@@ -348,19 +357,30 @@ def _without(
 
 
 def _totals(
-    rows: np.ndarray, codes: np.ndarray, num_rows: int, pairs: tuple[np.ndarray, ...], root_pairs: Pairs
+    num_rows: int,
+    pairs: tuple[np.ndarray, ...],
+    root_pairs: Pairs,
+    stored: np.ndarray,
+    store: RowStore | None,
+    rows: np.ndarray,
+    codes: np.ndarray,
 ) -> np.ndarray:
     """How often the union has each (row, pair)."""
     total = np.zeros(rows.size, np.int64)
     at_root = rows >= num_rows
     total[at_root] = root_pairs.counts[np.searchsorted(root_pairs.codes, codes[at_root])]
-    numbers, asked = pairs[1], codes[~at_root]
+    in_store = stored[rows] >= 0
+    if store is not None:
+        total[in_store] = store.pair_counts(stored[rows[in_store]], codes[in_store])
+    here = ~at_root & ~in_store
+    numbers, asked = pairs[1], codes[here]
     most = int(numbers.max(initial=0)) + 1
     if num_rows >= 2**62 // most:  # too large for one number of both: numbered by what there is
         known, places = np.unique(np.concatenate([numbers, asked]), return_inverse=True)
         numbers, asked = places.reshape(-1)[: numbers.size], places.reshape(-1)[numbers.size :]
         most = known.size
-    total[~at_root] = pairs[2][np.searchsorted(pairs[0] * most + numbers, rows[~at_root] * most + asked)]
+    if asked.size:
+        total[here] = pairs[2][np.searchsorted(pairs[0] * most + numbers, rows[here] * most + asked)]
     return total
 
 

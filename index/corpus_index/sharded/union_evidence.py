@@ -61,7 +61,12 @@ class _Part:
         rows = index.array("tokens")[places[:, None] - np.arange(length, 0, -1)].astype(np.int64)
         used, numbers = np.unique(units, return_inverse=True)
         gathered = index.gathered(
-            rows, max_order=max_order, starts_document=length < max_order, left=True, only_last=True
+            rows,
+            max_order=max_order,
+            starts_document=length < max_order,
+            left=True,
+            only_last=True,
+            stored=index.row_store(True).keeps_pairs,
         )
         chains = count_gathered(
             gathered,
