@@ -5,6 +5,7 @@ A block that isn't run says why, in a comment before it: `<!-- not run: … -->`
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shlex
@@ -45,6 +46,9 @@ WALKS = (
 
 OTHERS = ("pip", "git", "cd", "python", "torchrun")
 OPTIONAL = {"adapters.md": "lightning", "recipes/quantization.md": "torchao"}
+SERVED = "how-to/serve.md"
+ADDRESS = "http://127.0.0.1:8000"
+"""Where the server of that page is, which a test starts at a free port."""
 
 A_STUDENT = """
 import torch
@@ -144,11 +148,28 @@ def test_a_page_runs(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(place)
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(SETUP.get(page, ""), scope)
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(serving(place)) if page == SERVED else ADDRESS
+        _run_page(page, place, scope, address)
+
+
+@contextlib.contextmanager
+def serving(place: Path) -> Iterator[str]:
+    """The address of a server of my-index."""
+    for name in ("starlette", "uvicorn", "prometheus_client", "openai"):
+        pytest.importorskip(name)
+    from tests.teacher.serve.conftest import running
+
+    with running("--no-access-log", indexes={"my-index": place / "my-index"}) as client:
+        yield client.url
+
+
+def _run_page(page: str, place: Path, scope: dict[str, Any], address: str) -> None:
     for block in blocks(page):
         if block.mark:
             continue
         if block.language == "python":
-            exec(compile(block.code, page, "exec"), scope)
+            exec(compile(block.code.replace(ADDRESS, address), page, "exec"), scope)
         elif block.language == "toml" and (named := _file_of(block)):
             (place / named).write_text(block.code, encoding="utf-8")
         elif block.language == "sh" and page in WALKS:
