@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from corpus_index import CorpusIndex, EstimatorLike, OrderShare, ShardedIndex, fit_file
+from corpus_index.shard_changes import history_of
 
 from corpus_teacher.analysis.nearby import NearbyForm, nearby_forms
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
@@ -205,9 +206,9 @@ def index_info(path: str | Path) -> IndexInfo:
             tokenizer=described.get("spec"),
             num_bytes=index.metadata.get("num_bytes", 0),
             size_bytes=dict(index.size_bytes),
-            metadata=dict(index.metadata),
+            metadata={key: value for key, value in index.metadata.items() if key != "history"},
             shards=_shards(index),
-            history=list(index.history) if isinstance(index, ShardedIndex) else [],
+            history=history_of(index),
         )
 
 

@@ -29,6 +29,7 @@ from corpus_index.index import CorpusIndex
 from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
 from corpus_index.sharded.shard_writer import ShardWriter, cut_documents, event, shard_writer
 from corpus_index.sharded.sharded_index import ShardedIndex, open_index
+from corpus_index.store import placed_folder
 
 _MOST_LOGGED = 10_000  # documents of one removal that the history names
 
@@ -213,7 +214,8 @@ def merge_shards(
     Returns
     -------
     CorpusIndex
-        The new one, opened; nothing is written where no two neighbours fit together.
+        The new one, opened; nothing is written where no two neighbours fit together. Where one shard is left, it is a
+        single index again, as fast as any, whose metadata hold the history.
 
     Raises
     ------
@@ -232,7 +234,10 @@ def merge_shards(
                 groups[-1] = _Group([*groups[-1].shards, shard], [*groups[-1].kept, everything])
             else:
                 groups.append(_Group([shard], [everything]))
-        if len(groups) < len(shards_of(old)):
+        if len(groups) == 1 and isinstance(old, ShardedIndex):
+            what = event("merge", shards=1, before=len(old.shards))
+            _write_single(Path(os.path.abspath(path)), groups[0], old, [*old.history, what], workers, progress)
+        elif len(groups) < len(shards_of(old)):
             facts = {"shards": len(groups), "before": len(shards_of(old))}
             with writer_of() as writer:
                 _write_groups(writer, groups, old, workers, progress)
@@ -296,16 +301,42 @@ def _kept(index: CorpusIndex) -> dict[str, Any]:
     """What a new shard has in common with the others."""
     first = shards_of(index)[0]
     attachments = {name: first.attachment(name) for name in first.attachment_names if name != NAMES_FILE}
-    return {"metadata": dict(first.metadata), "attachments": attachments}
+    return {"metadata": _without_history(first.metadata), "attachments": attachments}
+
+
+def _write_single(
+    path: Path,
+    group: _Group,
+    old: CorpusIndex,
+    history: list[dict[str, Any]],
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Write a single index in the place of shards."""
+    kept = _kept(old)
+    kept["metadata"] = {**old.metadata, "history": history}
+    with placed_folder(path, overwrite=True, instead_of=old.fingerprint) as folder:
+        _build_group(group, folder / "new", kept=kept, workers=workers, progress=progress).close()
+        for entry in list(os.scandir(folder / "new")):
+            os.rename(entry.path, folder / entry.name)
+        os.rmdir(folder / "new")
+
+
+def history_of(index: CorpusIndex) -> list[dict[str, Any]]:
+    """What was done to an index, and when; of one that was only built, nothing."""
+    return list(index.history if isinstance(index, ShardedIndex) else index.metadata.get("history", []))
 
 
 def _finish(writer: ShardWriter, old: CorpusIndex, what: dict[str, Any], metadata: Mapping[str, Any] | None) -> None:
-    if isinstance(old, ShardedIndex):
-        history = old.history
-    else:
+    history = history_of(old)
+    if not history:
         created = old.metadata.get("created")
         history = [{"what": "build", "when": created, "documents": old.num_documents, "tokens": old.num_tokens}]
-    writer.finish(old.vocab_size, {**old.metadata, **(metadata or {})}, [*history, what])
+    writer.finish(old.vocab_size, _without_history({**old.metadata, **(metadata or {})}), [*history, what])
+
+
+def _without_history(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key != "history"}
 
 
 def _with_tokens(groups: list[_Group], path: str | os.PathLike[str]) -> list[_Group]:

@@ -49,6 +49,11 @@ def build(
     )
 
 
+def documents_token(documents: list[list[int]]) -> int:
+    """Some token."""
+    return next(document[-1] for document in documents if document)
+
+
 def check_same(actual: CorpusIndex, expected: CorpusIndex) -> None:
     """All that is asked for in the issue's words: counts, types, positions, targets, documents and their names."""
     assert np.asarray(actual.tokens).tolist() == np.asarray(expected.tokens).tolist()
@@ -124,10 +129,15 @@ def test_append_remove_and_merge_equal_a_build(
         before = len(index.shards)
         with merge_shards(folder / "index", shard_tokens=size, workers=1) as merged:
             check_same(merged, whole)
-            assert len(merged.shards) <= before  # type: ignore[attr-defined]
+            assert len(changes.shards_of(merged)) <= before
     with merge_shards(folder / "index", workers=1) as merged:
-        assert len(merged.shards) == 1  # type: ignore[attr-defined]
+        assert type(merged) is CorpusIndex
+        assert [one["what"] for one in changes.history_of(merged)][-1] in ("remove", "merge")
         verify_index(folder / "index", full=True)
+    append_documents(folder / "index", np.array([documents_token(documents)]), document_names=["more"]).close()
+    with open_index(folder / "index") as index:
+        assert changes.history_of(index)[-1]["what"] == "append"
+        assert "history" not in index.metadata
 
 
 def test_readers_keep_what_they_opened(tmp_path: Path) -> None:
