@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex, open_index
+from corpus_index import ESTIMATORS, CorpusIndex, ShardedIndex, open_index
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -48,6 +48,7 @@ class ServedIndex:
         if tokenizer is not None or index.metadata.get("tokenizer"):
             self.tokenizer = index_tokenizer(index, tokenizer)
         self._teachers: OrderedDict[tuple[Any, ...], CorpusTeacher] = OrderedDict()
+        self._making: dict[tuple[Any, ...], threading.Lock] = {}
         self._lock = threading.Lock()
         self._texts: dict[int, str] = {}
 
@@ -82,12 +83,18 @@ class ServedIndex:
         mine["top_k"] = min(mine["top_k"], self.index.vocab_size)
         key = tuple(mine.values())
         with self._lock:
-            if key not in self._teachers:
-                self._teachers[key] = CorpusTeacher(self.index, **mine)
+            making = self._making.setdefault(key, threading.Lock())
+        with making:  # one fits, and whoever wants the same waits; others don't
+            with self._lock:
+                made = self._teachers.get(key)
+            if made is None:
+                made = CorpusTeacher(self.index, **mine)
+            with self._lock:
+                self._teachers[key] = made
+                self._teachers.move_to_end(key)
                 if len(self._teachers) > _MOST_TEACHERS:
-                    self._teachers.popitem(last=False)
-            self._teachers.move_to_end(key)
-            return self._teachers[key]
+                    self._making.pop(self._teachers.popitem(last=False)[0], None)
+        return made
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
         """Token ids of a text.
@@ -160,6 +167,8 @@ class ServedIndex:
         if size == 0:
             return
         ids = np.asarray(self.index.tokens[: min(size, 8)]).astype(np.int64)
+        if isinstance(self.index, ShardedIndex):  # numba's tables are filled at the first compilation: not in threads
+            self.index.shards[0].match(ids[None])
         for leave_out in dict.fromkeys((self.options.leave_out, None, "self", "auto")):
             for top_k in (self.options.top_k, int(self.index.vocab_size)):
                 self.teacher({"leave_out": leave_out, "top_k": top_k})(ids[None], starts_document=True, positions=[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping
@@ -72,9 +73,16 @@ async def body_of(request: Request) -> bytes:
     Raises
     ------
     RefusedRequest
-        413 above the limit.
+        413 above the limit, 408 where it doesn't arrive in time.
     """
-    most = state_of(request).options.limits.body_bytes
+    limits = state_of(request).options.limits
+    try:
+        return await asyncio.wait_for(_read_body(request, limits.body_bytes), limits.request_s)
+    except asyncio.TimeoutError:
+        raise RefusedRequest(f"the request didn't arrive within {limits.request_s:g} s", status=408) from None
+
+
+async def _read_body(request: Request, most: int) -> bytes:
     refusal = RefusedRequest(f"the request has more than {most:,} bytes: send it in parts", status=413)
     told = request.headers.get("content-length", "")
     if told.isdecimal() and int(told) > most:

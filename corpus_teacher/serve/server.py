@@ -16,6 +16,7 @@ from corpus_teacher.serve.indexes import open_indexes
 from corpus_teacher.serve.limits import ServeOptions
 
 _GRACE_S = 10
+_CONNECTIONS = 1024  # at once; whoever comes then gets 503
 
 
 class _Server(uvicorn.Server):
@@ -75,6 +76,7 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=_GRACE_S,
             lifespan="on",
+            limit_concurrency=_CONNECTIONS,
             server_header=False,
         )
         host, port = listener.getsockname()[:2]

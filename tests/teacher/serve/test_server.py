@@ -103,6 +103,33 @@ def test_limits_of_requests(indexes: dict[str, Path]) -> None:
         assert client.ask("/", {"query_type": "count", "query": "cat"}).json["count"] == 3
 
 
+def test_clients_that_go_away_or_dawdle(indexes: dict[str, Path]) -> None:
+    with running("--max-seconds", "1", "--no-access-log", indexes={"tales": indexes["tales"]}) as client:
+        host, _, port = client.url.removeprefix("http://").partition(":")
+        head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 500\r\n\r\n".encode()
+        body = json.dumps({"query_type": "ntd", "query": "the "}).encode()
+        for number in range(40):  # in the middle of a request, or before the answer
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(head if number % 2 else head.replace(b"500", str(len(body)).encode()) + body)
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 408")
+        assert client.ask("/", {"query_type": "count", "query": "cat"}).json["count"] == 3
+
+
+def test_without_the_extra_one_sentence_says_so(indexes: dict[str, Path]) -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; sys.argv = ['corpus-teacher', 'serve', 'x']\n"
+        "from corpus_teacher.cli.main import main; main()"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "index")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 2
+    assert "pip install corpus-teacher[serve]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_overload_is_sent_away_and_joined_questions_are_answered_apart() -> None:
     """One thread, which waits until it may go on; two may wait, and the third is sent away."""
     free = threading.Event()

@@ -17,14 +17,17 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
+from corpus_index import build_index, open_index
+
 import corpus_teacher
 from corpus_teacher import CorpusTeacher, RemoteTeacher, SoftTargets, TeacherCollator
+from corpus_teacher.adapters import TeachingTrainer
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.errors import ConfigError, InputError, RemoteError
 from corpus_teacher.teaching import Teacher
 from corpus_teacher.training import DistillationConfig, DistillationTrainer, make_student
 from corpus_teacher.wire import ARROW, SAFETENSORS, pack_batch, unpack_batch, unpack_targets
-from tests.teacher.serve.conftest import Client
+from tests.teacher.serve.conftest import Client, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*texts of a batch")]  # said by the local one
 
@@ -222,6 +225,50 @@ def test_a_training_with_workers(server: Client, local: CorpusTeacher, tmp_path:
     )
     batch = next(iter(loader))
     assert batch["soft_targets"].num_positions == 32
+
+
+def test_in_the_trainers_of_others(server: Client, local: CorpusTeacher, tmp_path: Path) -> None:
+    import transformers
+
+    class Taught(TeachingTrainer, transformers.Trainer):
+        pass
+
+    how: dict[str, Any] = {"leave_out": None, "top_k": 8}
+    rows = [{"input_ids": np.asarray(local.index.tokens[at : at + 12]).tolist()} for at in range(0, 48, 12)]
+    losses = []
+    for teacher in (CorpusTeacher(local.index, **how), RemoteTeacher(server.url, index="animals", **how)):
+        torch.manual_seed(0)
+        shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        trainer = Taught(
+            make_student(shape, vocab_size=257),
+            transformers.TrainingArguments(
+                str(tmp_path), max_steps=2, logging_steps=1, report_to=[], use_cpu=True, save_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=[{**row, "labels": row["input_ids"]} for row in rows],
+            corpus_teacher=teacher,
+        )  # fmt: skip
+        trainer.train()
+        losses.append([one["loss"] for one in trainer.state.log_history if "loss" in one])
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
+
+
+def test_a_sharded_index(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 20, 400)
+    options: dict[str, Any] = {"doc_starts": np.arange(0, 401, 40), "vocab_size": 20, "workers": 1}
+    build_index(tokens, tmp_path / "shards", shard_tokens=120, **options).close()
+    with running("--no-access-log", indexes={"shards": tmp_path / "shards"}) as client:
+        local = CorpusTeacher(open_index(tmp_path / "shards"), leave_out="self", top_k=8)
+        remote = RemoteTeacher(client.url, leave_out="self", top_k=8)
+        rows = tokens[:160].reshape(4, 40)
+        assert_same(remote(rows), local(rows))
+        body = {"prompt": tokens[:5].tolist(), "max_tokens": 4, "seed": 1, "prompt_logprobs": 2}
+        answer = client.ask("/v1/completions", body)
+        assert answer.status == 200, answer.body
+        assert len(answer.json["choices"][0]["prompt_logprobs"]) == 5
+        local.index.close()
 
 
 def test_the_name_at_the_front_door() -> None:
