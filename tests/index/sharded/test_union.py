@@ -133,22 +133,24 @@ def test_every_estimator(
     found = shards.smoothed_targets(rows, following, **whole, **options)
     for part in ("match_len", "context_count"):
         assert getattr(found, part).tolist() == getattr(targets, part).tolist()
-    # float32: stored rows are added to the pairs of light contexts there, here all are pairs
-    np.testing.assert_allclose(found.dense(), targets.dense(), atol=3e-7)
+    # float32: wide contexts are added to the pairs of others; in mixed form their coefficients are rounded too
+    # and pairs of estimators with exclusion are differences to the rest, which may be large
+    rounding = 1e-6 * max(1.0, float(targets.rest.max()))
+    np.testing.assert_allclose(found.dense(), targets.dense(), atol=rounding)
     mixed = shards.mixed_targets(rows, following, **options)
-    np.testing.assert_allclose(mixed.dense(shards.row_table(estimator)), targets.dense(), atol=3e-7)
+    np.testing.assert_allclose(mixed.dense(shards.row_table(estimator)), targets.dense(), atol=5 * rounding)
     # rows of wide contexts are referred to, and listed in whole: nothing is cut
     listed = {"top_k": max(1, index.vocab_size - 1), "shortlist": index.vocab_size}
     asked = shards.smoothed_targets(rows, following, **listed, **options)
     near = np.abs(asked.dense() - targets.dense()).max(axis=1)
-    assert (near <= 3e-7 + asked.cut_mass).all()
+    assert (near <= 5 * rounding + asked.cut_mass).all()
     if fitted.excludes:  # of tokens that are as likely as each other, which stay among the few is chance
         return
     few = {"top_k": 2, "shortlist": None}
     np.testing.assert_allclose(
         np.sort(shards.smoothed_targets(rows, following, **few, **options).dense()),
         np.sort(index.smoothed_targets(rows, following, **few, **options | {"estimator": fitted}).dense()),
-        atol=3e-7,
+        atol=rounding,
     )
 
 
