@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import hashlib
+import io
 import os
 import pickle
 import signal
@@ -25,8 +26,12 @@ from corpus_index import (
     CorpusIndexError,
     build_index,
     draw_tokens,
+    fit_recall,
+    make_estimator,
     near_duplicates,
+    write_arpa,
 )
+from corpus_index.core.chains import counts_of_chains
 
 HANG_S = 10
 OUTCOMES = ("right", "refused", "wrong", "exception", "crash", "hang")
@@ -71,8 +76,13 @@ def small_corpus(seed: int, *, wide: bool) -> dict[str, Any]:
     return {"tokens": tokens.astype(np.uint16), "vocab_size": 1_000, **options}
 
 
-def questions(index: CorpusIndex, ids: np.ndarray, places: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The battery: name and question, of everything that an index answers; (B, T + 1) ids, and where rows begin."""
+def questions(
+    index: CorpusIndex, ids: np.ndarray, places: np.ndarray, deep: bool = False
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The battery: name and question, of everything that an index answers; (B, T + 1) ids, and where rows begin.
+
+    deep: also what reads the whole index, and takes ten times as long: fits, and the model as an ARPA file.
+    """
     given, labels = ids[:, :-1], ids[:, 1:]
     yield "count", lambda: [index.count(row[:3]) for row in ids]
     yield "positions", lambda: [index.positions(row[2:5]) for row in ids]
@@ -96,7 +106,29 @@ def questions(index: CorpusIndex, ids: np.ndarray, places: np.ndarray) -> Iterat
     yield "scores", lambda: index.backoff_scores(given, labels, leave_out="document", positions=places)
     yield "explain", lambda: index.explain(ids[0, :8])
     yield "draw", lambda: draw_tokens(index, [row.tolist() for row in given], np.random.default_rng(0))
+    if deep:
+        for name in (
+            "auto",
+            "pitman-yor",
+            "dirichlet",
+            "modified-kneser-ney",
+            "jelinek-mercer",
+            "absolute-discounting",
+        ):
+            yield name, lambda name=name: index.next_probabilities(given, labels, estimator=name, leave_out="self")
+        yield "recall", lambda: fit_recall(index, "witten-bell").weights
+        yield "arpa", lambda: _arpa(index)
+        yield (
+            "counts",
+            lambda: counts_of_chains(index, given, labels, left=True, leave_out="document", positions=places),
+        )
     yield "near_duplicates", lambda: near_duplicates(index, [4, 16], top_length=8)
+
+
+def _arpa(index: CorpusIndex) -> str:
+    file = io.BytesIO()
+    write_arpa(index, make_estimator("kneser-ney", max_order=2).fit(index), file)
+    return hashlib.sha256(file.getvalue()).hexdigest()
 
 
 def rows_of(tokens: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +139,7 @@ def rows_of(tokens: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     return rows, places.astype(np.int64)
 
 
-def ask(path: Path, ids: np.ndarray, places: np.ndarray, stop: bool = True) -> tuple[str, str, dict[str, str]]:
+def ask(path: Path, ids: np.ndarray, places: np.ndarray, deep: bool = False) -> tuple[str, str, dict[str, str]]:
     """The outcome of all questions to an unchecked index: kind, a word more, and a hash of each answer.
 
     A refusal of one question doesn't end the battery; the worst of all is the outcome.
@@ -116,7 +148,7 @@ def ask(path: Path, ids: np.ndarray, places: np.ndarray, stop: bool = True) -> t
     worst, more = "right", ""
     try:
         with CorpusIndex.open(path, check="never") as index:
-            for name, question in questions(index, ids, places):
+            for name, question in questions(index, ids, places, deep):
                 try:
                     answers[name] = hashlib.sha256(pickle.dumps(_plain(question()))).hexdigest()
                 except CorpusIndexError as error:
@@ -164,11 +196,13 @@ def do_flip(path: Path, flip: Flip) -> None:
         file.write(bytes(a ^ b for a, b in zip(found, change, strict=False)))
 
 
-def run_flips(path: Path, flips: list[Flip], *, seed: int = 0, hang_s: float = HANG_S) -> list[Outcome]:
+def run_flips(
+    path: Path, flips: list[Flip], *, seed: int = 0, hang_s: float = HANG_S, deep: bool = False
+) -> list[Outcome]:
     """The outcome of each flip, asked in forked children."""
     with CorpusIndex.open(path) as index:
         ids, places = rows_of(index.tokens, np.random.default_rng(seed))
-    kind, more, good = ask(path, ids, places)
+    kind, more, good = ask(path, ids, places, deep)
     assert kind == "right", more
     outcomes: list[Outcome] = []
     while len(outcomes) < len(flips):
@@ -177,7 +211,7 @@ def run_flips(path: Path, flips: list[Flip], *, seed: int = 0, hang_s: float = H
         child = os.fork()
         if child == 0:
             os.close(receiver)
-            _in_child(path, part, sender, ids, places, good, hang_s)
+            _in_child(path, part, sender, ids, places, good, hang_s, deep)
         os.close(sender)
         with os.fdopen(receiver) as lines:
             for line in lines:
@@ -200,6 +234,7 @@ def _in_child(
     places: np.ndarray,
     good: dict[str, str],
     hang_s: float,
+    deep: bool,
 ) -> None:
     """Flip, ask, flip back; a line for each; never returns."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -210,7 +245,7 @@ def _in_child(
     for flip in flips:
         do_flip(path, flip)
         signal.setitimer(signal.ITIMER_REAL, hang_s)
-        kind, more, answers = ask(path, ids, places)
+        kind, more, answers = ask(path, ids, places, deep)
         signal.setitimer(signal.ITIMER_REAL, 0)
         do_flip(path, flip)
         if kind == "right" and answers != good:
@@ -228,19 +263,20 @@ def table_of(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
     return {file: {kind: counts[kind] for kind in OUTCOMES} for file, counts in sorted(table.items())}
 
 
-def campaign(count: int, seed: int = 0) -> dict[str, Any]:
+def campaign(count: int, seed: int = 0, *, deep: bool = False) -> dict[str, Any]:
     """Half of the flips in an index of 16-bit tokens, half in one with an alphabet; counts, and what wasn't to be."""
     outcomes: list[Outcome] = []
     for wide in (False, True):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "index"
             build_index(path=path, **small_corpus(seed, wide=wide)).close()
-            outcomes += run_flips(path, flips_of(path, count // 2, seed + wide), seed=seed)
+            outcomes += run_flips(path, flips_of(path, count // 2, seed + wide), seed=seed, deep=deep)
     total = Counter(outcome.kind for outcome in outcomes)
     bad = [outcome for outcome in outcomes if outcome.kind in ("crash", "hang", "exception")]
     return {
         "tried": len(outcomes),
         "seed": seed,
+        "deep": deep,
         **{kind: total[kind] for kind in OUTCOMES},
         "by_file": table_of(outcomes),
         "worst": [[*outcome.flip, outcome.kind, outcome.more] for outcome in bad[:100]],

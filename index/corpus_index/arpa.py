@@ -97,11 +97,12 @@ def write_arpa(
     """
     check_estimator(estimator)
     names = _names(index, words)
-    writer = _Writer(index, fitted(index, estimator), names, progress or (lambda order, share: None))
-    if isinstance(file, (str, os.PathLike)):
-        with _whole_file(Path(os.path.abspath(file)), overwrite) as out:
-            return writer.write(out)
-    return writer.write(file)
+    with index.following_arrays():
+        writer = _Writer(index, fitted(index, estimator), names, progress or (lambda order, share: None))
+        if isinstance(file, (str, os.PathLike)):
+            with _whole_file(Path(os.path.abspath(file)), overwrite) as out:
+                return writer.write(out)
+        return writer.write(file)
 
 
 def check_estimator(estimator: Estimator) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
-from corpus_index.addresses import check_addresses, check_row_tokens
+from corpus_index.addresses import check_addresses, check_row_tokens, contradiction
 from corpus_index.core.answers import DocumentInfo
-from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.errors import CorpusIndexError, IndexFormatError, QueryError
 from corpus_index.manifest import BLOCK, DEEPEST, levels_of
 from corpus_index.names import DocumentNames
 from corpus_index.store import open_files
@@ -228,6 +229,26 @@ class OpenedIndex:
         """
         check_addresses(self.path, self._manifest, self._arrays)
         check_row_tokens(self.path, self.num_symbols, self._arrays["row_tokens"])
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the files were compared with their checksums, now or before."""
+        return self._checked != ""
+
+    @contextmanager
+    def following_arrays(self) -> Iterator[None]:
+        """Work over the whole index: what can't be worked out from arrays that weren't checked is one sentence.
+
+        Raises
+        ------
+        IndexFormatError
+        """
+        try:
+            yield
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            if self.is_checked or isinstance(error, CorpusIndexError):
+                raise
+            raise contradiction(self.path, f"a count can't be followed ({error})") from error
 
     def kernel_arrays(self) -> IndexArrays:
         """The arrays as kernels take them."""

@@ -3,7 +3,7 @@
 Only estimators that are fitted on leave-document-out evidence are kept; the others' fits are as fast as reading a file
 would be. A file is named by the estimator and a hash of all its settings, and holds the fingerprint of the index: of an
 index that was replaced nothing is used. It is the same kind of file as `Estimator.save` writes. Where the folder can't
-be written, nothing is kept and nothing is said.
+be written, nothing is kept and nothing is said. What an unchecked index gives is not kept either.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from corpus_index.core.matching import Matcher
 from corpus_index.errors import CorpusIndexError
 from corpus_index.estimators.estimator import Estimator, load_estimator
 from corpus_index.files import write_file
+from corpus_index.manifest import read_json
 
 _VERSION = 1
 """Raise it when a fit comes out otherwise than before: kept ones are fitted again then."""
@@ -53,6 +54,8 @@ def kept_fit(index: Matcher, estimator: Estimator) -> Estimator:
         if found.is_fitted and fit_file(index, found) == path:
             return found
     fitted = estimator.fit(index)
+    if not index.is_checked:
+        return fitted
     with contextlib.suppress(CorpusIndexError, OSError):
         path.parent.mkdir(exist_ok=True)
         fitted.save(path)
@@ -65,14 +68,21 @@ def kept_values(index: Matcher, name: str, estimator: Estimator, make: Callable[
     values = [estimator.discounts, estimator.strengths, estimator.ratios]
     path = fits_folder(index) / f"{name}-{_stem(estimator)}-{_hash([settings, values])}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["fingerprint"] == index.fingerprint:
+        content = read_json(path)
+        if content["fingerprint"] == index.fingerprint and content["checksum"] == _checksum(content["values"]):
             return dict(content["values"])
     made = make()
+    if not index.is_checked:
+        return made
+    content = {"fingerprint": index.fingerprint, "values": made, "checksum": _checksum(made)}
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        write_file(path, json.dumps({"fingerprint": index.fingerprint, "values": made}).encode())
+        write_file(path, json.dumps(content).encode())
     return made
+
+
+def _checksum(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _stem(estimator: Estimator) -> str:

@@ -87,7 +87,8 @@ def fitted(index: Matcher, spec: EstimatorLike, max_order: int | None = None) ->
     if made.is_fitted and name is None:
         return made
     if made not in known:
-        known[made] = kept_fit(index, made)
+        with index.following_arrays():
+            known[made] = kept_fit(index, made)
     known[name or made] = known[made]
     return known[made]
 

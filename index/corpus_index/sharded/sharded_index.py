@@ -144,6 +144,11 @@ class ShardedIndex(CorpusIndex):
     # what it is
 
     @property
+    def is_checked(self) -> bool:
+        """Whether the files of all shards were compared with their checksums."""
+        return all(shard.is_checked for shard in self.shards)
+
+    @property
     def size_bytes(self) -> dict[str, int]:
         """Bytes on disk by kind of file, of all shards together."""
         sizes: Counter[str] = Counter()

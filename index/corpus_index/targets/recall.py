@@ -173,7 +173,8 @@ def fit_recall(index: Matcher, estimator: EstimatorLike = "auto", max_order: int
     the index; see `corpus_index.estimators.fits`.
     """
     made = fitted(index, estimator, max_order)
-    values = kept_values(index, "recall", made, functools.partial(_fit_weights, index, made))
+    with index.following_arrays():
+        values = kept_values(index, "recall", made, functools.partial(_fit_weights, index, made))
     return Recall(made, np.array(values["weights"]), float(values["nats"]))
 
 
