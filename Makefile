@@ -22,7 +22,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PYTEST_ARGS ?=
 
-.PHONY: help install check test nightly boundscheck lint format demo bench docs wheel clean
+.PHONY: help install check test nightly boundscheck lint format demo bench trust docs wheel clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,9 @@ demo: $(INSTALLED)  ## the whole run: corpus, index, three students, table and r
 
 bench: $(BENCH_INSTALLED)  ## ours and the peers on the same tokens; BENCH_ARGS='--sizes 10M' and so on
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+trust: $(BENCH_INSTALLED)  ## flips 100,000 bits of unchecked indexes, and counts crashes, hangs and wrong answers; an hour
+	$(BIN)/python -m bench.trust --flips 100000
 
 docs: $(DOCS_INSTALLED)  ## the documentation site into site/; a warning or a broken link fails
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
