@@ -18,7 +18,7 @@ from corpus_index.core.answers import DocumentInfo
 from corpus_index.errors import CorpusIndexError, IndexFormatError, QueryError
 from corpus_index.manifest import BLOCK, DEEPEST, levels_of
 from corpus_index.names import DocumentNames
-from corpus_index.store import open_files
+from corpus_index.store import check_files, open_files
 
 __all__ = ["BLOCK", "OpenedIndex"]
 
@@ -237,12 +237,15 @@ class OpenedIndex:
 
     @contextmanager
     def following_arrays(self) -> Iterator[None]:
-        """Work over the whole index: what can't be worked out from arrays that weren't checked is one sentence.
+        """Work over the whole index: unchecked files are compared now, what can't be followed is one sentence.
 
         Raises
         ------
         IndexFormatError
         """
+        if not self.is_checked:  # all of it will be read: compare it with its checksums after all
+            for part in getattr(self, "shards", [self]):
+                check_files(part.path)
         try:
             yield
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
