@@ -327,3 +327,70 @@ def near_duplicates(
         show_repeats(answer)
         if out is not None:
             typer.echo(f"\nwrote {out}")
+
+
+@index_app.command("contamination")
+def contamination(
+    path: IndexPath,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="BENCH",
+            show_default=False,
+            help="Benchmarks: .jsonl (also packed) or .parquet, folders or globs of them; may be repeated.",
+        ),
+    ],
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            metavar="KEY",
+            show_default="all texts",
+            help="A field that counts, a text of its own; repeat it.",
+        ),
+    ] = None,
+    name_field: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", show_default="file and line", help="The field that names an item."),
+    ] = None,
+    ngrams: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of n-grams, in tokens.")] = "8,13",
+    documents: Annotated[int, typer.Option(min=0, help="How many documents to name for an item.")] = 3,
+    tokenizer: OwnTokenizer = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", show_default=False, help="Write a line for each item.")
+    ] = None,
+    out: OutPage = None,
+    as_json: AsJson = False,
+) -> None:
+    """How much of a benchmark stands in the corpus: longest matches, n-grams found, verdicts as others give them."""
+    from corpus_teacher.analysis.contamination import index_contamination, write_csv
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.cli.show_trace import show_contamination
+
+    check_page(out)
+    check_page(csv)
+    with shown() as progress:
+        answer = index_contamination(
+            path,
+            data,
+            fields=fields or (),
+            name_field=name_field,
+            ngrams=numbers_of(ngrams, "ngrams"),
+            documents=documents,
+            tokenizer=tokenizer,
+            progress=progress,
+        )
+    if csv is not None:
+        write_page(lambda: write_csv(answer), csv)
+    if out is not None:
+        from corpus_teacher.pages.contamination import render_contamination
+
+        write_page(lambda: render_contamination(answer), out)
+    if as_json:
+        print_json(answer)
+    else:
+        show_contamination(answer)
+        for file in (csv, out):
+            if file is not None:
+                typer.echo(f"wrote {file}")

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from corpus_teacher.cli.console import console, many, plain_table, visible
+from corpus_teacher.cli.console import amount, console, many, plain_table, short, visible
 
 if TYPE_CHECKING:
+    from corpus_teacher.analysis.contamination import Contamination
     from corpus_teacher.analysis.trace import Trace
 
 _LENGTHS = ((64, "bold white on red"), (32, "bold black on yellow"), (16, "bold yellow"), (8, "cyan"), (0, "green"))
 _MOST_SPANS = 12
+_MOST_ITEMS = 10
 
 
 def show_trace(answer: Trace) -> None:
@@ -54,3 +56,34 @@ def _novelty(answer: Trace) -> None:
 
 def _style(length: int) -> str:
     return next(style for least, style in _LENGTHS if length >= least)
+
+
+def show_contamination(answer: Contamination) -> None:
+    """Items by threshold, the verdicts as others define them, and the items with the longest matches."""
+    screen = console()
+    screen.print(f"{many(answer.num_items, 'item')}, {many(answer.num_tokens, 'token')}\n")
+    table = plain_table("n-grams found", *(f"n = {n}" for n in answer.ngrams), left=0)
+    for threshold in dict.fromkeys(one.threshold for one in answer.by_threshold):
+        row = [one for one in answer.by_threshold if one.threshold == threshold]
+        label = f"≥ {threshold:.0%}" if threshold else "any"
+        table.add_row(label, *(f"{one.items:,} ({one.share:.1%})" for one in row))
+    screen.print(table)
+    screen.print(
+        f"\nGPT-3: {answer.gpt3_dirty:,} items ({answer.gpt3_dirty / answer.num_items:.1%}) have {answer.gpt3_words} "
+        "words in a row that the corpus contains"
+    )
+    found = ", ".join(f"{name} {count:,} ({count / answer.num_items:.1%})" for name, count in answer.windows.items())
+    screen.print(f"infini-gram mini, windows of 50 characters: {found}\n")
+    table = plain_table("longest", *(f"{n}-grams" for n in answer.ngrams), "windows", "item", "in", left=2, pad=1)
+    for item in sorted(answer.items, key=lambda one: (-one.longest, -one.window_share))[:_MOST_ITEMS]:
+        where = item.documents[0] if item.documents else None
+        named = "" if where is None else where.name or f"document {where.document:,}"
+        shares = (f"{share:.0%}" for share in item.ngram_shares)
+        table.add_row(f"{item.longest}", *shares, f"{item.window_share:.0%}", short(item.name), short(named))
+    screen.print(table)
+    rate = amount(answer.num_tokens / max(answer.matching_s, 1e-9))
+    screen.print(
+        Text(
+            f"the index answered at {rate} tokens/s; {answer.seconds:.1f} s in all, most of it tokenising", style="dim"
+        )
+    )

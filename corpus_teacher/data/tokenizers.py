@@ -160,9 +160,27 @@ class Tokenizer:
 
     def encode_with_offsets(self, text: str) -> tuple[TokenIds, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Token ids of a text, and the characters where each begins and ends: three arrays of shape (tokens,)."""
-        encoding = self.backend.encode(text, add_special_tokens=False)
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        return np.array(encoding.ids, dtype=self.dtype), offsets[:, 0], offsets[:, 1]
+        return self.encode_batch_with_offsets([text])[0]
+
+    def encode_batch_with_offsets(
+        self, texts: list[str]
+    ) -> list[tuple[TokenIds, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """`encode_with_offsets` of each text; slower than `encode_batch`.
+
+        Raises
+        ------
+        TokenizerError
+            If a text can't be tokenised.
+        """
+        try:
+            encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+        except Exception as error:
+            raise TokenizerError(f"the tokenizer {self.spec!r} could not encode a document: {error}") from error
+        found = []
+        for encoding in encodings:
+            offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            found.append((np.array(encoding.ids, dtype=self.dtype), offsets[:, 0], offsets[:, 1]))
+        return found
 
     def specials_in(self, text: str) -> Counter[str]:
         """How often the name of each special token stands in a text."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpus_teacher.analysis.contamination import found_shares
 from corpus_teacher.data import TokenFile, build_token_index
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.teacher import CorpusTeacher
@@ -24,12 +25,8 @@ _CONTEXT = 32  # tokens that are shown before a label
 
 def overlap_shares(index: Any, tokens: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Share of each document's 13-grams that stand in an index; (D,), 0 where it is shorter."""
-    shares = np.zeros(len(starts) - 1)
-    for number, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
-        if end - begin >= OVERLAP_TOKENS:
-            matched = index.match(tokens[begin:end].astype(np.int64)[None], max_order=OVERLAP_TOKENS).match_len[0]
-            shares[number] = (matched[OVERLAP_TOKENS - 1 :] >= OVERLAP_TOKENS).mean()
-    return shares
+    pairs = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    return found_shares(index, [tokens[begin:end].astype(np.int64) for begin, end in pairs], OVERLAP_TOKENS)[0]
 
 
 def label_invariance(index: Any, folder: Path, *, leave_out: str | None = "self", seed: int = 0) -> dict[str, Any]:
