@@ -102,47 +102,59 @@ def index_repeats(
     IndexFormatError, QueryError
     """
     with open_index(path) as index:
-        found = near_duplicates(index, lengths, top=top, top_length=top_length)
         tokenizer = load_tokenizer(index) if index.metadata.get("tokenizer") else None
-        total, sizes = index.num_tokens, np.diff(index.doc_starts)
-        at_least = found.histogram[::-1].cumsum()[::-1] / total
-        return RepeatsAnswer(
-            path=str(index.path),
-            num_tokens=total,
-            num_documents=index.num_documents,
-            lengths=[
-                RepeatedLength(length, positions, positions / total, tokens, tokens / total)
-                for length, positions, tokens in zip(
-                    found.lengths.tolist(), found.positions.tolist(), found.tokens.tolist(), strict=True
-                )
-            ],
-            curve=at_least.tolist(),
-            top_length=top_length,
-            documents=[
-                RepeatedDocument(
-                    document,
-                    size,
-                    positions,
-                    positions / size,
-                    _begins(index, tokenizer, document),
-                    index.document(document).name,
-                )
-                for document, positions, size in found.documents.tolist()
-            ],
-            pairs=[
-                RepeatedPair(
-                    document,
-                    other,
-                    positions,
-                    positions / int(sizes[document]),
-                    _begins(index, tokenizer, document),
-                    _begins(index, tokenizer, other),
-                    index.document(document).name,
-                    index.document(other).name,
-                )
-                for document, other, positions in found.pairs.tolist()
-            ],
-        )
+        return repeats_of(index, tokenizer, lengths, top=top, top_length=top_length)
+
+
+def repeats_of(
+    index: CorpusIndex,
+    tokenizer: Tokenizer | None,
+    lengths: Sequence[int] = (16, 32, 64, 128),
+    *,
+    top: int = 10,
+    top_length: int = 64,
+) -> RepeatsAnswer:
+    """`index_repeats` of an open index."""
+    found = near_duplicates(index, lengths, top=top, top_length=top_length)
+    total, sizes = index.num_tokens, np.diff(index.doc_starts)
+    at_least = found.histogram[::-1].cumsum()[::-1] / total
+    return RepeatsAnswer(
+        path=str(index.path),
+        num_tokens=total,
+        num_documents=index.num_documents,
+        lengths=[
+            RepeatedLength(length, positions, positions / total, tokens, tokens / total)
+            for length, positions, tokens in zip(
+                found.lengths.tolist(), found.positions.tolist(), found.tokens.tolist(), strict=True
+            )
+        ],
+        curve=at_least.tolist(),
+        top_length=top_length,
+        documents=[
+            RepeatedDocument(
+                document,
+                size,
+                positions,
+                positions / size,
+                _begins(index, tokenizer, document),
+                index.document(document).name,
+            )
+            for document, positions, size in found.documents.tolist()
+        ],
+        pairs=[
+            RepeatedPair(
+                document,
+                other,
+                positions,
+                positions / int(sizes[document]),
+                _begins(index, tokenizer, document),
+                _begins(index, tokenizer, other),
+                index.document(document).name,
+                index.document(other).name,
+            )
+            for document, other, positions in found.pairs.tolist()
+        ],
+    )
 
 
 def _begins(index: CorpusIndex, tokenizer: Tokenizer | None, document: int) -> str:

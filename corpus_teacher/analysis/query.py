@@ -280,6 +280,35 @@ def index_query(
     ------
     IndexFormatError, TokenizerError, QueryError, ConfigError
     """
+    with open_index(path) as index:
+        reader = Reader(index, tokenizer, ids=ids)
+        context = parse_ids(text) if ids else reader.encode(text)
+        return answer_query(
+            index,
+            reader,
+            context,
+            text=None if ids else text,
+            max_order=max_order,
+            min_count=min_count,
+            top=top,
+            snippets=snippets,
+            estimator=estimator,
+        )
+
+
+def answer_query(
+    index: CorpusIndex,
+    reader: Reader,
+    context: npt.NDArray[np.int64],
+    *,
+    text: str | None = None,
+    max_order: int | None = None,
+    min_count: int = 1,
+    top: int = 10,
+    snippets: int = 5,
+    estimator: EstimatorLike | None = None,
+) -> QueryAnswer:
+    """`index_query` of an open index; nearby forms are looked for where the text is given."""
     for name, value, least in (
         ("max_order", max_order, 0),
         ("min_count", min_count, 1),
@@ -288,27 +317,25 @@ def index_query(
     ):
         if value is not None and value < least:
             raise ConfigError(f"`{name}` {value} is too small: it must be at least {least}")
-    with open_index(path) as index:
-        reader = Reader(index, tokenizer, ids=ids)
-        context = parse_ids(text) if ids else reader.encode(text)
-        found = index.next_tokens(context, max_order=max_order, min_count=min_count)
-        length = int(found.match_len)
-        match = context[len(context) - length :]
-        counts = length > 0 and int(found.context_count) <= _MOST_VOTES
-        return QueryAnswer(
-            tokens=[(int(token), reader.token(token)) for token in context],
-            match_len=length,
-            match=reader.text(match),
-            context_count=int(found.context_count),
-            distinct=len(found.token_ids),
-            continuations=reader.ranked(found, top),
-            backoff=list(_backoff(index, reader, context, length)),
-            num_occurrences=index.count(match),
-            occurrences=list(reader.occurrences(index, match, snippets)) if length else [],
-            explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
-            nearby=[] if ids or reader.tokenizer is None else nearby_forms(index, reader.tokenizer, text),
-            sources=sources_of(index, index.documents_of(match, max_order=length, limit=snippets)) if counts else [],
-        )
+    found = index.next_tokens(context, max_order=max_order, min_count=min_count)
+    length = int(found.match_len)
+    match = context[len(context) - length :]
+    counts = length > 0 and int(found.context_count) <= _MOST_VOTES
+    near = text is not None and reader.tokenizer is not None
+    return QueryAnswer(
+        tokens=[(int(token), reader.token(token)) for token in context],
+        match_len=length,
+        match=reader.text(match),
+        context_count=int(found.context_count),
+        distinct=len(found.token_ids),
+        continuations=reader.ranked(found, top),
+        backoff=list(_backoff(index, reader, context, length)),
+        num_occurrences=index.count(match),
+        occurrences=list(reader.occurrences(index, match, snippets)) if length else [],
+        explained=None if estimator is None else _explained(index, reader, context, estimator, max_order, top),
+        nearby=nearby_forms(index, reader.tokenizer, text) if near else [],  # type: ignore[arg-type]
+        sources=sources_of(index, index.documents_of(match, max_order=length, limit=snippets)) if counts else [],
+    )
 
 
 def _explained(

@@ -80,6 +80,8 @@ class Reader:
         A tokenizer; must be the index's own if it has one.
     ids : bool
         Whether ids will do where there is no tokenizer.
+    tokenizer : Tokenizer, optional
+        The index's own, where it is loaded already.
 
     Raises
     ------
@@ -87,8 +89,10 @@ class Reader:
         As `index_tokenizer`.
     """
 
-    def __init__(self, index: CorpusIndex, spec: str | None, *, ids: bool) -> None:
-        self.tokenizer: Tokenizer | None = None
+    def __init__(self, index: CorpusIndex, spec: str | None, *, ids: bool, tokenizer: Tokenizer | None = None) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer is not None:
+            return
         if not ids or spec is not None or index.metadata.get("tokenizer"):
             self.tokenizer = index_tokenizer(index, spec)
 

@@ -26,6 +26,7 @@ from corpus_teacher.analysis.matching import (
 )
 from corpus_teacher.analysis.novelty import Novelty, corpus_novelty, novelty_curve
 from corpus_teacher.analysis.reader import Occurrence, Reader
+from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, QueryError
 
 MIN_LENGTH = 6
@@ -133,8 +134,8 @@ def trace(
     max_count: int | None = None,
     snippets: int = 3,
     held_out: npt.ArrayLike | str | Sequence[npt.ArrayLike | str] | None = None,
-    baseline: bool = True,
-    tokenizer: str | None = None,
+    baseline: bool | Sequence[Novelty] = True,
+    tokenizer: str | Tokenizer | None = None,
 ) -> Trace:
     """Find the maximal spans of a text that stand verbatim in the corpus: how often, and where.
 
@@ -151,9 +152,10 @@ def trace(
         Occurrences to show of each span at most.
     held_out : as ids, optional
         Text that is not in the corpus, for the baseline of the novelty curve.
-    baseline : bool
-        Without held_out: compare with the corpus's own text, each passage against all documents but its own.
-    tokenizer : str, optional
+    baseline : bool or sequence of Novelty
+        Without held_out: compare with the corpus's own text, each passage against all documents but its own
+        (`corpus_novelty`, which may be given where it is known).
+    tokenizer : str or Tokenizer, optional
         For an index of ready tokens; with none, texts are ids and are shown as ids.
 
     Returns
@@ -189,7 +191,10 @@ def trace(
     opened = open_index(index) if isinstance(index, (str, Path)) else index
     try:
         has_words = tokenizer is not None or bool(opened.metadata.get("tokenizer"))
-        reader = Reader(opened, tokenizer, ids=not has_words)
+        if isinstance(tokenizer, Tokenizer):
+            reader = Reader(opened, None, ids=False, tokenizer=tokenizer)
+        else:
+            reader = Reader(opened, tokenizer, ids=not has_words)
         texts = _texts(reader, ids)
         if not sum(text.size for text in texts):
             raise QueryError("the text is empty: give at least one token")
@@ -210,7 +215,7 @@ def trace(
             given = [text for text in _texts(reader, held_out) if text.size]
             other, what = _curve(opened, given, longest_matches(opened, given)), "held-out text"
         elif baseline:
-            other = corpus_novelty(opened)
+            other = corpus_novelty(opened) if baseline is True else list(baseline)
             what = "the corpus, each document against the others" if other else ""
         whole = np.concatenate(texts)
         lengths = np.concatenate([found.length for found in matches])

@@ -78,6 +78,11 @@ def render_report(answer: Mapping[str, Any]) -> str:
         "teacher looks at, three where it knows all of that. Whether anybody is right plays no part in the choice. "
         "The token that truly follows is marked. ␣ is a space, ↵ a new line.</p>",
         *(_context(context) for context in answer["contexts"]),
+        "<h2>Ask it yourself</h2>",
+        "<p>The index beside this page answers in the browser: what follows a text and where it stands, which parts of "
+        "a text are copied, who would teach what. Start <code>corpus-teacher serve corpus-teacher-demo/index</code> "
+        '(the folder of this page), then open <a href="http://127.0.0.1:8000/#/continue?text=import%20">its '
+        "page</a>.</p>",
         "<h2>How it was made</h2>",
         _facts(answer, corpus, settings),
     ]

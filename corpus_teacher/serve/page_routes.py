@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from corpus_teacher.serve import page_answers
 from corpus_teacher.serve.indexes import ServedIndex
 from corpus_teacher.serve.requests import Json, json_of, state_of
 
@@ -18,7 +19,25 @@ Answer = Callable[[ServedIndex, Mapping[str, Any]], Any]
 
 def routes() -> list[BaseRoute]:
     """All routes of the page."""
-    return [Route("/api/indexes", _indexes, methods=["GET"])]
+    asked: dict[str, Answer] = {
+        "continue": page_answers.continue_text,
+        "trace": page_answers.trace_text,
+        "teach": page_answers.teach_text,
+        "document": page_answers.show_document,
+        "corpus": page_answers.describe_corpus,
+        "near-duplicates": page_answers.near_duplicates,
+    }
+    made: list[BaseRoute] = [Route("/api/indexes", _indexes, methods=["GET"])]
+    return [
+        *made,
+        *(Route(f"/api/{name}", answered(answer, _cost), methods=["GET", "POST"]) for name, answer in asked.items()),
+    ]
+
+
+def _cost(fields: Mapping[str, Any]) -> int:
+    """What a request costs: a position for every four characters of its text."""
+    text = fields.get("text")
+    return 1 + (len(text) // 4 if isinstance(text, str) else 0)
 
 
 def answered(answer: Answer, positions: Callable[[Mapping[str, Any]], int] | None = None) -> Any:
