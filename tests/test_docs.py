@@ -39,6 +39,7 @@ WALKS = (
     "how-to/grow-an-index.md",
     "how-to/read-the-evidence.md",
     "how-to/trace.md",
+    "how-to/score.md",
     "how-to/export.md",
     "explanation/estimators.md",
 )

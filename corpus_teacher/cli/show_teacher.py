@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corpus_teacher.analysis.export import ArpaAnswer
     from corpus_teacher.analysis.fit import FitAnswer
     from corpus_teacher.analysis.sample import Sample, SampleAnswer
+    from corpus_teacher.analysis.score_files import ScoreSummary
     from corpus_teacher.neural.caching import CacheSummary
     from corpus_teacher.synthesis import SynthesisSummary
 
@@ -210,4 +211,24 @@ def show_synthesis(summary: SynthesisSummary) -> None:
         screen.print(
             Text(f"drew {summary.drawn_tokens:,} tokens, {amount(summary.tokens_per_s)} tokens/s", style="dim")
         )
+    screen.print(f"wrote {summary.path}", soft_wrap=True)
+
+
+def show_scores(summary: ScoreSummary) -> None:
+    """The mean, the buckets with their bounds, and how fast it went."""
+    screen = console()
+    bits = "" if summary.bits_per_byte is None else f", {summary.bits_per_byte:.4f} bits per byte"
+    screen.print(
+        f"{summary.documents:,} documents, {summary.tokens:,} tokens: {summary.nats_per_token:.4f} nats per token"
+        f"{bits} ({summary.estimator})"
+    )
+    table = plain_table("bucket", "nats per token", "documents", left=0)
+    middle, tail = summary.thresholds.middle, summary.thresholds.tail
+    bounds = (f"below {middle:.4f}", f"{middle:.4f} to {tail:.4f}", f"{tail:.4f} and more")
+    for (name, count), bound_of in zip(summary.buckets.items(), bounds, strict=True):
+        table.add_row(name, bound_of, f"{count:,}")
+    screen.print(table)
+    earlier = summary.documents - summary.new_documents
+    done = f"; {earlier:,} documents were scored before" if earlier else ""
+    screen.print(Text(f"{amount(summary.tokens_per_s)} tokens/s, {summary.seconds:.1f} s{done}", style="dim"))
     screen.print(f"wrote {summary.path}", soft_wrap=True)

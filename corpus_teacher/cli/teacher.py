@@ -388,3 +388,81 @@ def teacher_cache(
         print_json(summary)
     else:
         display_teacher.show_cache(summary)
+
+
+@teacher_app.command("score")
+def teacher_score(
+    path: IndexPath,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            show_default=False,
+            help="Documents (files, folders, globs, hf:NAME), or ready tokens; may be repeated.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE.parquet",
+            show_default=False,
+            help="The file; a run that was ended is continued.",
+        ),
+    ],
+    estimator: Annotated[str, estimator_option()] = "modified-kneser-ney",
+    max_order: Annotated[str, max_order_option()] = "4",
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIDDLE,TAIL",
+            show_default="three even parts",
+            help="Nats per token where the middle and the tail bucket begin.",
+        ),
+    ] = None,
+    text_field: TextField = "text",
+    name_field: Annotated[
+        str | None, typer.Option(metavar="KEY", show_default="file and line", help="The key that names a document.")
+    ] = None,
+    dtype: TokenDtype = "auto",
+    tokenizer: OwnTokenizer = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads; the file is the same for any number.", show_default="all cores")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score documents under the corpus: nats, bits a byte and a bucket for each, as CCNet sorts web pages."""
+    from corpus_teacher.analysis.score_files import score_documents
+    from corpus_teacher.cli import show_teacher as display_teacher
+    from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.data.readers import ReadOptions
+    from corpus_teacher.errors import ConfigError
+
+    bounds = None
+    if thresholds is not None:
+        try:
+            bounds = [float(word) for word in thresholds.replace(",", " ").split()]
+        except ValueError as error:
+            raise ConfigError(f"`thresholds` {thresholds!r} are no numbers: give two, with a comma between") from error
+    with going_on(f"the same command goes on with what is done of {out}"), shown() as progress:
+        summary = score_documents(
+            path,
+            data,
+            out,
+            estimator=estimator,
+            max_order=order_of(max_order),
+            thresholds=bounds,
+            read=ReadOptions(text_field=text_field, name_field=name_field),
+            dtype=dtype,
+            tokenizer=tokenizer,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(summary)
+    else:
+        display_teacher.show_scores(summary)
