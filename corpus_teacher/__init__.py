@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from corpus_teacher.analysis.corpus import open_corpus
     from corpus_teacher.analysis.trace import trace
     from corpus_teacher.blend import blended_loss, make_policy
+    from corpus_teacher.generation import CorpusMixture
     from corpus_teacher.losses import blended_cross_entropy, fused_linear_blended_cross_entropy, soft_cross_entropy
     from corpus_teacher.neural import CachedTeacher, NeuralTeacher
     from corpus_teacher.remote import RemoteTeacher
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CachedTeacher": "corpus_teacher.neural",
+    "CorpusMixture": "corpus_teacher.generation",
     "CorpusTeacher": "corpus_teacher.teacher",
     "DistillationConfig": "corpus_teacher.training",
     "DistillationTrainer": "corpus_teacher.training",
@@ -46,6 +48,7 @@ _HOMES = {
 
 __all__ = [
     "CachedTeacher",
+    "CorpusMixture",
     "CorpusTeacher",
     "DistillationConfig",
     "DistillationTrainer",
