@@ -158,7 +158,8 @@ class CorpusDrafter(CandidateGenerator):
         if input_ids.shape[0] != 1:
             raise ConfigError(f"drafts are confirmed for one prompt at a time, there are {input_ids.shape[0]}")
         with self._drafting(model):
-            return model.generate(input_ids, prompt_lookup_num_tokens=self.num_tokens, **options)
+            settings = {"use_cache": True, **options, "prompt_lookup_num_tokens": self.num_tokens}
+            return model.generate(input_ids, **settings)
 
     @contextmanager
     def _drafting(self, model: Any) -> Iterator[None]:

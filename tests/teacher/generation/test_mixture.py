@@ -232,6 +232,6 @@ def test_the_evaluation_harness_takes_it(tmp_path: Path) -> None:
     text = [" ".join(words[one] for one in part) for part in (ids[:5], ids[5:])]
     request = Instance("loglikelihood", {}, (text[0] + " ", text[1]), 0)
     ((likelihood, _),) = harness.loglikelihood([request], disable_tqdm=True)
-    logits = mixture(torch.tensor([ids])).logits[0]
+    logits = mixture(torch.tensor([ids])).logits[0].detach()
     expected = float(sum(logits[place - 1, ids[place]] for place in range(5, 9)))
     assert likelihood == pytest.approx(expected, abs=1e-3)
