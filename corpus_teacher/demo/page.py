@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from corpus_teacher.files import write_text
-from corpus_teacher.pages.page import INK, image, page, plain_axes
+from corpus_teacher.pages.page import INK, inline, page, plain_axes, svg
 
 COLOURS = {"hard": "#6b7280", "corpus": "#0f766e", "label-smoothing": "#c2710c"}
 """Of the arms, in every plot."""
@@ -71,7 +71,7 @@ def render_report(answer: Mapping[str, Any]) -> str:
         _table(answer),
         f"<p>{_caveat(answer)}</p>",
         "<h2>Learning curves</h2>",
-        f'<div class="card">{image(learning_curves(answer["arms"]), "Held-out loss against tokens read")}</div>',
+        f'<div class="card">{_curves(answer)}</div>',
         "<h2>What each of them says</h2>",
         "<p>Places in the held-out files, drawn by chance among those where the corpus knows at least two tokens of "
         "the context and its teacher is undecided (0.5 to 2 nats): three where it knows less of the context than the "
@@ -86,7 +86,11 @@ def render_report(answer: Mapping[str, Any]) -> str:
         "<h2>How it was made</h2>",
         _facts(answer, corpus, settings),
     ]
-    return page("corpus-teacher: demo", sections)
+    return page("corpus-teacher: demo", sections, dark=True)
+
+
+def _curves(answer: Mapping[str, Any]) -> str:
+    return inline(svg(learning_curves(answer["arms"])), "Held-out loss against tokens read")
 
 
 def learning_curves(arms: Sequence[Mapping[str, Any]]) -> Figure:

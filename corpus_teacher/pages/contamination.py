@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from corpus_teacher.pages.page import INK, PALETTE, card, facts, inline, page, plot, svg, table
+from corpus_teacher.pages.page import INK, PALETTE, card, chart, facts, page, plot, table
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.contamination import Contamination
@@ -51,7 +51,7 @@ def render_contamination(answer: Contamination) -> str:
             f'<p class="lead">{answer.num_items:,} items, {answer.num_tokens:,} tokens. By GPT-3’s rule '
             f"{answer.gpt3_dirty:,} are dirty ({answer.gpt3_words} words in a row occur in the corpus); by windows of "
             f"50 characters {found}.</p>",
-            card(inline(svg(shares_plot(answer)), "Items by the share of their n-grams that the corpus contains")),
+            card(chart(shares_plot(answer), "Items by the share of their n-grams that the corpus contains")),
             table(heads, by_threshold),
             f"<h2>Items</h2><p>Lengths in tokens, then words in a row, and the share of windows found.{cut}</p>",
             table(

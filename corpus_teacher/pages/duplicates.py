@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from corpus_teacher.files import write_text
-from corpus_teacher.pages.page import INK, PALETTE, card, image, page, plot, table
+from corpus_teacher.pages.page import INK, PALETTE, card, chart, page, plot, table
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.duplicates import RepeatsAnswer
@@ -63,17 +63,19 @@ def render_duplicates_report(answer: RepeatsAnswer) -> str:
             f'<p class="lead">Of {answer.num_tokens:,} tokens in {answer.num_documents:,} documents: how many follow a '
             "context that stands in another document too, by its length. There a teacher made of this corpus repeats "
             "that document; repeats inside one document don’t count.</p>",
+            card(chart(shared_curve(answer), "Share of positions by the length that another document shares")),
             table(
                 ["length in tokens", "positions", "", "tokens in such passages", ""],
                 rows,
             ),
-            card(image(shared_curve(answer), "Share of positions by the length that another document shares")),
             f"<h2>Documents with most matches of {answer.top_length} tokens</h2>",
             table(["document", "positions", "share of it", "tokens"], documents) if documents else none,
             f"<h2>Pairs with most matches of {answer.top_length} tokens</h2>",
             table(["document", "is repeated by", "positions", "share of the first"], pairs) if pairs else none,
             '<p class="note">A passage that several other documents hold is put down to one of them.</p>',
         ],
+        dark=True,
+        style="td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 220px; }",
     )
 
 
@@ -85,7 +87,9 @@ def _called(number: int, name: str | None, begins: str) -> str:
 def shared_curve(answer: RepeatsAnswer) -> Figure:
     """Share of positions whose context shares at least n tokens with another document, against n."""
     figure, axes = plot()
-    axes.plot(range(1, 256), answer.curve[1:], color=PALETTE[0], linewidth=2)
+    axes.plot(
+        range(1, 256), answer.curve[1:], color=PALETTE[0], linewidth=2, marker="o", markersize=2.5, label="positions"
+    )
     axes.set_xscale("log", base=2)
     if answer.curve[1] > 0:
         axes.set_yscale("log")

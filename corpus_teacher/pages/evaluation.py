@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from corpus_teacher.pages.page import INK, PALETTE, card, facts, image, page, plain_axes, plot, table
+from corpus_teacher.pages.page import INK, PALETTE, card, chart, facts, page, plain_axes, plot, table
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.evaluation import Bucket, EstimatorScore, Evaluation
@@ -35,22 +35,24 @@ def render_evaluation(answer: Evaluation) -> str:
             f"predicted by n-gram estimators over an index of {answer.index_tokens:,} tokens. "
             f"Lowest cross-entropy: {best.estimator} with contexts of {_up_to(best.max_order)}, "
             f"{_number(best.cross_entropy_nats)} nats per token.</p>",
-            _scores(answer, best),
-            f'<p class="note">{_measured_on(answer.top_k)} '
-            "An estimator that gives any token probability 0 has an infinite cross-entropy; p = 0 is the share of such "
-            "tokens.</p>",
             "<h2>Cross-entropy by order</h2>",
-            card(image(entropy_curves(answer), "Cross-entropy against the longest context")),
+            card(chart(entropy_curves(answer), "Cross-entropy against the longest context")),
             "<h2>Reliability</h2>",
             "<p>How often the most probable token is the next one, against the probability that it was given, at each "
             f"estimator’s best order. On the diagonal, a probability is what it says. Bins of fewer than {_FEWEST} "
             "positions are left out.</p>",
-            card(image(reliability_curves(answer), "Accuracy against top-1 probability")),
+            card(chart(reliability_curves(answer), "Accuracy against top-1 probability")),
             "<h2>Coverage</h2>",
             "<p>The share of positions whose last n tokens stand in the corpus, followed by a token.</p>",
-            card(image(coverage_curve(answer), "Share of positions with a match of at least n tokens")),
+            card(chart(coverage_curve(answer), "Share of positions with a match of at least n tokens")),
             "<h2>Loss by evidence</h2>",
-            card(image(bucket_curves(answer), "Cross-entropy by match length and by context count")),
+            card(chart(bucket_curves(answer), "Cross-entropy by match length and by context count")),
+            "<h2>All scores</h2>",
+            _scores(answer, best),
+            f'<p class="note">{_measured_on(answer.top_k)} '
+            "An estimator that gives any token probability 0 has an infinite cross-entropy; p = 0 is the share of such "
+            "tokens.</p>",
+            "<h2>By evidence, in numbers</h2>",
             _buckets("longest match, in tokens", best.by_match_len),
             _buckets(f"count of the longest context of {_up_to(best.max_order)}", best.by_context_count),
             f'<p class="note">The tables are of {best.estimator}, contexts of {_up_to(best.max_order)}.</p>',
@@ -65,6 +67,7 @@ def render_evaluation(answer: Evaluation) -> str:
                 ]
             ),
         ],
+        dark=True,
     )
 
 
@@ -110,7 +113,15 @@ def reliability_curves(answer: Evaluation) -> Figure:
 def coverage_curve(answer: Evaluation) -> Figure:
     """Share of positions with a match of at least n tokens, against n."""
     figure, axes = plot(height=3.6)
-    axes.plot(range(1, len(answer.coverage)), answer.coverage[1:], color=PALETTE[0], linewidth=2)
+    axes.plot(
+        range(1, len(answer.coverage)),
+        answer.coverage[1:],
+        color=PALETTE[0],
+        linewidth=2,
+        marker="o",
+        markersize=3,
+        label="coverage",
+    )
     axes.set_xscale("log", base=2)
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
     axes.set_ylim(0, 1.02)
@@ -121,7 +132,7 @@ def coverage_curve(answer: Evaluation) -> Figure:
 
 def bucket_curves(answer: Evaluation) -> Figure:
     """Cross-entropy by bucket of match length and of context count, each estimator at its best order."""
-    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     parts: list[tuple[str, Callable[[EstimatorScore], list[Bucket]]]] = [
         ("longest match, tokens", lambda score: score.by_match_len),
         ("count of the context", lambda score: score.by_context_count),

@@ -1,18 +1,21 @@
 """What all HTML pages of ours share: the look, the frame, plots inside the page, tables.
 
-A page loads nothing from anywhere: curves are drawn by matplotlib as SVG and put into it.
+A page loads nothing from anywhere: curves are drawn by matplotlib as SVG and put into it. Where a page has tables or
+charts, a few lines of script sort the tables by their heads, switch lines on and off, and tell a point's numbers;
+without it all is there to read.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 import io
+import json
 import re
 import zlib
 from collections.abc import Iterable, Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -38,6 +41,15 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 8px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; color: var(--soft); font-size: 14px; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
+th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
+  text-align: inherit; }
+th[aria-sort] button::after { content: " ↑"; } th[aria-sort="descending"] button::after { content: " ↓"; }
+.chart { overflow-x: auto; } .chart svg.plot { min-width: 540px; }
+.keys { display: flex; flex-wrap: wrap; gap: 2px 10px; margin-top: 8px; }
+.keys button { font: inherit; font-size: 13px; color: inherit; background: none; border: 1px solid var(--line);
+  cursor: pointer; border-radius: 7px; padding: 3px 9px; }
+.keys button[aria-pressed="false"] { opacity: .45; text-decoration: line-through; }
+:focus-visible { outline: 2px solid var(--series-0, #0f766e); outline-offset: 2px; }
 tr:last-child td { border-bottom: 0; }
 td .dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 9px; }
 tr.best td { font-weight: 600; }
@@ -72,6 +84,60 @@ _DARK_STYLE = """
   pre mark, .bar.truth code span { color: #1f2933; }
 }
 """
+_SCRIPT = """
+for (const table of document.querySelectorAll("table.sorts")) {
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  const value = (row, at) => {
+    const text = row.cells[at].textContent.trim();
+    const number = Number(text.replace(/[,%\u2212\u00a0 ]/g, (sign) => (sign === "\u2212" ? "-" : "")));
+    return text !== "" && !Number.isNaN(number) ? number : text === "\u221e" ? Infinity : text;
+  };
+  heads.forEach((head, at) => {
+    if (!head.textContent.trim()) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const order = (a, b) => {
+        const [x, y] = [value(a, at), value(b, at)];
+        return typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+      };
+      body.append(...[...body.rows].sort((a, b) => (down ? -order(a, b) : order(a, b))));
+    });
+  });
+}
+for (const chart of document.querySelectorAll(".chart[data-series]")) {
+  const keys = document.createElement("div");
+  keys.className = "keys";
+  for (const [id, name, points] of JSON.parse(chart.dataset.series)) {
+    const group = chart.querySelector(`[id$="${id}"]`);
+    if (!group) continue;
+    [...group.querySelectorAll("use")].forEach((mark, at) => {
+      if (!points[at]) return;
+      const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+      title.textContent = `${name}: ${points[at].join(", ")}`;
+      mark.append(title);
+    });
+    const key = document.createElement("button");
+    key.type = "button";
+    key.textContent = name;
+    key.setAttribute("aria-pressed", "true");
+    const drawn = group.querySelector("path");
+    if (drawn) key.style.borderLeft = `4px solid ${getComputedStyle(drawn).stroke}`;
+    key.addEventListener("click", () => {
+      const on = key.getAttribute("aria-pressed") !== "true";
+      key.setAttribute("aria-pressed", String(on));
+      for (const one of chart.querySelectorAll(`[id$="${id}"]`)) one.style.display = on ? "" : "none";
+    });
+    keys.append(key);
+  }
+  if (keys.childElementCount > 1) chart.after(keys);
+}
+"""
 _THEMED = {INK: "--ink", "#5f6b7a": "--soft", "#e3e7ec": "--line", "#b8c0ca": "--axis", "#ffffff": "--paper"} | {
     colour: f"--series-{number}" for number, colour in enumerate(PALETTE)
 }
@@ -81,11 +147,12 @@ _THEMED = {INK: "--ink", "#5f6b7a": "--soft", "#e3e7ec": "--line", "#b8c0ca": "-
 def page(title: str, sections: Iterable[str], *, dark: bool = False, style: str = "") -> str:
     """A whole HTML page from its sections, with more style; `dark` where its figures are all put in by `inline`."""
     body = "\n".join(sections)
+    script = f"<script>{_SCRIPT}</script>\n" if 'class="sorts"' in body or "data-series=" in body else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}{_DARK_STYLE if dark else ''}{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{body}\n</main>\n{script}</body>\n</html>\n"
     )
 
 
@@ -110,10 +177,26 @@ def _themed(colour: str) -> str:
     return f"var({_THEMED[colour]}, {colour})" if colour in _THEMED else colour
 
 
-def image(figure: Figure, description: str) -> str:
-    """A figure as an image inside the page."""
-    data = base64.b64encode(svg(figure).encode()).decode()
-    return f'<img class="plot" alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
+def chart(figure: Figure, description: str) -> str:
+    """A figure in the page's colours: its labelled lines can be switched off, and their points say their numbers.
+
+    On a phone it keeps a width at which it can be read, and scrolls.
+    """
+    series = []
+    lines = [line for axes in figure.axes for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    names = list(dict.fromkeys(str(line.get_label()) for line in lines))
+    for line in lines:
+        name = str(line.get_label())
+        line.set_gid(f"series-{names.index(name)}.")
+        points = np.asarray(line.get_xydata(), np.float64).tolist()
+        series.append([f"series-{names.index(name)}.", name, [[f"{x:.4g}", f"{y:.4g}"] for x, y in points]])
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        for text in legend.get_texts() if legend is not None else ():
+            text.set_color(INK)
+    first = {entry[0]: entry for entry in reversed(series)}  # one key for a name in several panels
+    told = html.escape(json.dumps([first[f"series-{number}."] for number in range(len(names))]))
+    return f'<div class="chart" data-series="{told}">{inline(svg(figure), description)}</div>'
 
 
 def plain_axes(axes: Axes) -> None:
@@ -127,7 +210,7 @@ def plain_axes(axes: Axes) -> None:
     axes.tick_params(colors="#5f6b7a")
 
 
-def plot(width: float = 9.6, height: float = 4.4) -> tuple[Figure, Axes]:
+def plot(width: float = 7.6, height: float = 4.4) -> tuple[Figure, Axes]:
     """A figure with one pair of plain axes, drawn without matplotlib's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
@@ -141,12 +224,15 @@ def card(content: str, *, wide: bool = False) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], best: Sequence[bool] = ()) -> str:
-    """A table in a card; texts are escaped, rows marked best are bold."""
-    lines = ["<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>"]
+    """A table in a card, which sorts by its heads; texts are escaped, rows marked best are bold."""
+    lines = []
     for number, row in enumerate(rows):
         mark = " class=best" if number < len(best) and best[number] else ""
         lines.append(f"<tr{mark}>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>")
-    return card(f"<table>{''.join(lines)}</table>", wide=True)
+    heads = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in head)
+    return card(
+        f'<table class="sorts"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>', wide=True
+    )
 
 
 def facts(entries: Iterable[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from corpus_teacher.pages.page import INK, PALETTE, card, inline, page, plot, svg
+from corpus_teacher.pages.page import INK, PALETTE, card, chart, page, plot
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.novelty import Novelty
@@ -37,7 +37,7 @@ def render_trace(answer: Trace) -> str:
             card(f'<div class="traced">{_text(answer)}</div>'),
             "<h2>Novelty</h2>",
             f"<p>The share of n-grams that the corpus lacks{_beside(answer)}.</p>",
-            card(inline(svg(novelty_plot(answer.novelty, answer.baseline)), "Share of new n-grams against n")),
+            card(chart(novelty_plot(answer.novelty, answer.baseline), "Share of new n-grams against n")),
             "<h2>Where the spans stand</h2>",
             *(_span(answer, number) for number in spans),
         ],

