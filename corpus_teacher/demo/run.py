@@ -36,7 +36,7 @@ from corpus_teacher.data import (
     tokenize_documents,
     train_tokenizer,
 )
-from corpus_teacher.demo.page import write_report
+from corpus_teacher.demo.run_page import write_report
 from corpus_teacher.errors import OutputError
 from corpus_teacher.files import write_json
 from corpus_teacher.losses import epsilon_of_entropy, shift_labels

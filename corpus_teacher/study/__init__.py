@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corpus_teacher.study.costs import StepCost, step_costs
     from corpus_teacher.study.reading import make_study, read_study
-    from corpus_teacher.study.rows import pack_rows, read_rows
+    from corpus_teacher.study.row_file import pack_rows, read_rows
     from corpus_teacher.study.running import run_study
     from corpus_teacher.study.settings import Cell, Study
     from corpus_teacher.study.shares import join_studies
@@ -24,8 +24,8 @@ _HOMES = {
     "Study": "corpus_teacher.study.settings",
     "join_studies": "corpus_teacher.study.shares",
     "make_study": "corpus_teacher.study.reading",
-    "pack_rows": "corpus_teacher.study.rows",
-    "read_rows": "corpus_teacher.study.rows",
+    "pack_rows": "corpus_teacher.study.row_file",
+    "read_rows": "corpus_teacher.study.row_file",
     "read_study": "corpus_teacher.study.reading",
     "run_study": "corpus_teacher.study.running",
     "step_costs": "corpus_teacher.study.costs",

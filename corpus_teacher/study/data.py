@@ -38,7 +38,7 @@ from corpus_teacher.data.tokenizers import parse_vocab_size
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.files import new_folder, write_array, write_json
 from corpus_teacher.standard_library import read_standard_library
-from corpus_teacher.study.checks import label_invariance, overlap_shares
+from corpus_teacher.study.leaks import label_invariance, overlap_shares
 from corpus_teacher.study.plans import DataPlan
 from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Study
 

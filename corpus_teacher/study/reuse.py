@@ -10,7 +10,7 @@ from typing import Any
 from corpus_teacher.errors import InputError
 from corpus_teacher.files import new_folder
 from corpus_teacher.study.measuring import SAVING, Job
-from corpus_teacher.study.rows import ROWS_FILE, has_rows, read_rows
+from corpus_teacher.study.row_file import ROWS_FILE, has_rows, read_rows
 
 STUDENTS = "students"
 

@@ -32,7 +32,7 @@ from corpus_teacher.study.costs import read_costs
 from corpus_teacher.study.data import MAKING, StudyData, study_data
 from corpus_teacher.study.measuring import SAVING, Job, measure
 from corpus_teacher.study.reuse import STUDENTS, Done
-from corpus_teacher.study.rows import RowWriter, finite, read_rows
+from corpus_teacher.study.row_file import RowWriter, finite, read_rows
 from corpus_teacher.study.settings import TUNE, Cell, Study
 from corpus_teacher.study.shares import STUDY_FILE, cells_of_share
 from corpus_teacher.study.tuning import Choice, Grid, grid

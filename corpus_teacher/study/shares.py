@@ -9,7 +9,7 @@ from typing import Any
 
 from corpus_teacher.errors import ConfigError, InputError, OutputError
 from corpus_teacher.files import held_folder, write_json
-from corpus_teacher.study.rows import RowWriter, read_rows
+from corpus_teacher.study.row_file import RowWriter, read_rows
 from corpus_teacher.study.settings import Cell, Study
 
 STUDY_FILE = "study.json"

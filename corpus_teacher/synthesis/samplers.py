@@ -19,7 +19,7 @@ from torch import Tensor
 from corpus_teacher.data.drawing import Drawer, DrawOptions
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.neural import NeuralTeacher
-from corpus_teacher.synthesis.drawing import draw_tokens
+from corpus_teacher.synthesis.dense_drawing import draw_tokens
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

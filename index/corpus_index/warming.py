@@ -127,9 +127,7 @@ def compile_named(group: str, wide: str, *names: str) -> None:
     """What a process of `jit.compile_beside` does."""
     jobs = jobs_of(group, wide == "1")
     for name in names:
-        for job in jobs:
-            if job[1] == name:
-                _compile(job)
+        _compile(next(job for job in jobs if job[1] == name))  # of its forms the one that is called first
 
 
 def _kernel(job: Job) -> Any:

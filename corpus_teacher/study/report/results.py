@@ -18,7 +18,7 @@ import numpy as np
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.study.report.numbers import plural
 from corpus_teacher.study.report.statistics import Draws, draw_losses, draw_values
-from corpus_teacher.study.rows import ROWS_FILE, read_rows
+from corpus_teacher.study.row_file import ROWS_FILE, read_rows
 
 Row = Mapping[str, Any]
 Place = tuple[str, str, str]

@@ -216,7 +216,7 @@ def mixed_targets(
     documents,  # Documents, or None: own occurrences are left out
     scratch,  # Scratch
     gone,  # GoneRows, or None with documents
-    targets,  # bool; if not, only rest is filled: the label's probability
+    scores,  # True: only rest is filled, the label's probability; None: targets, by a kernel without the other's tests
     ahead,  # int64, positions between asking for memory and reading it
     out,  # Mixed, with room for Q positions
 ):
@@ -232,7 +232,8 @@ def mixed_targets(
     rows, places = scratch.rows, scratch.places
     levels = 1 if rule == MAXIMUM else rows.shape[1] - 1
     pairs = refs = np.int64(0)
-    if targets:
+    keep = scores is None or not scores  # what a target consists of
+    if keep:
         out.pair_offsets[0] = 0
         out.ref_offsets[0] = 0
     for q in range(lo.size):
@@ -256,7 +257,7 @@ def mixed_targets(
             look_up(heavy, lo, hi, labels, num_symbols, q, stop, levels, by_left, rows, places, scratch.active)
         # room
         most = heavy.light if depths[q] < heavy.deepest else num_symbols  # pairs
-        if targets and (pairs + most + 1 > out.pair_tokens.size or refs + heavy.deepest_chain > out.ref_rows.size):
+        if keep and (pairs + most + 1 > out.pair_tokens.size or refs + heavy.deepest_chain > out.ref_rows.size):
             return q
         # what is left out
         a, e, depth = lo[q], hi[q], np.int64(depths[q])
@@ -299,7 +300,7 @@ def mixed_targets(
                     scratch,
                     by_left,
                     by_runs,
-                    targets,
+                    keep,
                     a,
                     e,
                     depth,
@@ -373,12 +374,12 @@ def mixed_targets(
                 if own > left_out:
                     x = own_left - left_gone if use_left else own - left_out
                     of_label += s * x - cut_of(x, k1, k2, k3)
-                if targets and row < 0:
+                if keep and row < 0:
                     for j in range(n):
                         c = tokens[j]
                         x = np.int64(lefts[c]) if use_left else np.int64(tally[c])
                         masses[c] += s * x - cut_of(x, k1, k2, k3)
-                elif targets:
+                elif keep:
                     out.ref_rows[refs] = row + num_rows if use_left else row
                     out.ref_coefficients[refs, 0] = s
                     out.ref_coefficients[refs, 1] = k1
@@ -420,7 +421,7 @@ def mixed_targets(
             grown, drop = _base_without(
                 base, estimator.discounts, by_left, estimator.max_order, label, own_above, documents, document
             )
-        if not targets:
+        if not keep:
             out.rest[q] = of_label + remaining * (grown * base.probs[label] - drop) if label >= 0 else 0.0
         else:
             change = 0.0

@@ -43,9 +43,9 @@ class ShardedRequest(Request):
         starts_document: bool | ArrayLike = False,
         positions: ArrayLike | None = None,
         only_last: bool = False,
-        unseen: bool = False,
+        scores: bool = False,
     ) -> None:
-        self.index, self.estimator = index, fitted(index, estimator, max_order)
+        self.index, self.estimator, self.scores = index, fitted(index, estimator, max_order), scores
         made = self.estimator
         ids, _ = labelled(index, input_ids, next_ids, leave_out, unseen=True)
         self.leaves_out = leave_out is not None
@@ -62,7 +62,7 @@ class ShardedRequest(Request):
             stored=not made.excludes and (leave_out != "document" or _keeps_losses(index, made)),
         )
         self.labels = self.chains.labels
-        if not unseen:  # what the corpus lacks has no pair of its own
+        if not scores:  # what the corpus lacks has no pair of its own
             self.labels = np.where(self.labels < index.num_symbols, self.labels, -1)
             self.chains = self.chains._replace(labels=self.labels)
         self.documents = Documents.empty(self.labels.size)
@@ -74,9 +74,9 @@ class ShardedRequest(Request):
             self.gone = _gone_rows(index, self.chains, made.uses_left_counts)
         self.grown, self.drop = base_without(self.base, made, self.chains, leave_out)
 
-    def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
+    def chunks(self) -> Iterator[tuple[Mixed, int, int]]:
         """The targets in mixed form, chunk by chunk; see `Request.chunks`."""
-        index, begin, size = self.index, 0, self.labels.size
+        index, begin, size, targets = self.index, 0, self.labels.size, not self.scores
         scratch = index.thread_memory.scratch_of(index.num_symbols)
         met = index.thread_memory.scratch_of(index.num_symbols).tally
         rows = np.diff(self.chains.row_offsets)[self.chains.rows]

@@ -175,7 +175,7 @@ def backoff_scores(
         leave_out=leave_out,
         starts_document=starts_document,
         positions=positions,
-        unseen=True,
+        scores=True,
     )
     scores = exclusion_probabilities(request, raw=True)
     scores[request.labels < 0] = np.nan

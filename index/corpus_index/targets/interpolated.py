@@ -372,13 +372,13 @@ def next_probabilities(
         leave_out=leave_out,
         starts_document=starts_document,
         positions=positions,
-        unseen=True,
+        scores=True,
     )
     answer = np.empty(request.labels.size, np.float64)
     if request.estimator.excludes:
         answer = exclusion_probabilities(request)
     else:
-        for part, begin, end in request.chunks(targets=False):
+        for part, begin, end in request.chunks():
             answer[begin:end] = part.rest
     answer[request.labels < 0] = np.nan
     return answer

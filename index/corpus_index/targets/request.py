@@ -49,13 +49,13 @@ class Request:
         starts_document: bool | ArrayLike = False,
         positions: ArrayLike | None = None,
         only_last: bool = False,
-        unseen: bool = False,
+        scores: bool = False,
     ) -> None:
-        self.index, self.estimator = index, fitted(index, estimator, max_order)
-        if not self.estimator.excludes:
+        self.index, self.estimator, self.scores = index, fitted(index, estimator, max_order), scores
+        if not (scores or self.estimator.excludes):
             group = "documents" if leave_out == "document" else "targets"
             compile_beside(group, [mixed.mixed_targets], wide=index.num_symbols > 2**16)
-        ids, self.labels = labelled(index, input_ids, next_ids, leave_out, unseen)
+        ids, self.labels = labelled(index, input_ids, next_ids, leave_out, scores)
         self.leaves_out = leave_out is not None
         self.documents = _documents(index, self.estimator, ids, leave_out, positions)
         made = self.estimator
@@ -86,8 +86,8 @@ class Request:
         """Of counts that the estimator reads: occurrences, and left extensions."""
         return 1 + self.estimator.uses_left_counts
 
-    def chunks(self, targets: bool = True) -> Iterator[tuple[Mixed, int, int]]:
-        """The targets in mixed form, chunk by chunk: (targets, first position, end).
+    def chunks(self) -> Iterator[tuple[Mixed, int, int]]:
+        """By chunks (targets in mixed form, first position, end); of scores only their rest, the labels' probabilities.
 
         The arrays are reused: each chunk overwrites the one before, so copy what has to outlive it.
         """
@@ -98,8 +98,8 @@ class Request:
         begin = 0
         while begin < self.lo.size:
             size = min(_CHUNK, self.lo.size - begin)
-            pairs = size * _PAIRS + most + 2 if targets else 0
-            refs = size * 8 + self.heavy.deepest_chain + 1 if targets else 0
+            pairs = 0 if self.scores else size * _PAIRS + most + 2
+            refs = 0 if self.scores else size * 8 + self.heavy.deepest_chain + 1
             end = begin + size
             out = index.thread_memory.mixed_of(size, pairs, refs)
             done = mixed.mixed_targets(
@@ -118,7 +118,7 @@ class Request:
                 None if self.gone is None else self.documents._replace(of=self.documents.of[begin:end]),
                 scratch,
                 self.gone,
-                targets,
+                True if self.scores else None,
                 _AHEAD,
                 out,
             )

@@ -11,7 +11,7 @@ import pytest
 from corpus_teacher.errors import FolderInUseError, OutputError
 from corpus_teacher.files import held_folder
 from corpus_teacher.study import Study, join_studies, make_study, running, step_costs
-from corpus_teacher.study.rows import RowWriter, read_rows
+from corpus_teacher.study.row_file import RowWriter, read_rows
 
 from ...faults import run_faults
 
@@ -33,7 +33,7 @@ def test_rows_are_whole_after_any_fault_and_a_rerun_goes_on(tmp_path: Path) -> N
         tmp_path / "work",
         """
         import os
-        from corpus_teacher.study.rows import RowWriter, read_rows
+        from corpus_teacher.study.row_file import RowWriter, read_rows
         ROWS = [{"number": number, "text": "x" * 100} for number in range(3)]
         def prepare(folder):
             pass

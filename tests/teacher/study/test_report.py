@@ -22,7 +22,7 @@ from corpus_teacher.study.report.contrasts import contrasts
 from corpus_teacher.study.report.plots import gain_by_bucket
 from corpus_teacher.study.report.results import Place, Results, read_results, sort_rows
 from corpus_teacher.study.report.write import StudySummary, write_study_report
-from corpus_teacher.study.rows import pack_rows, read_rows
+from corpus_teacher.study.row_file import pack_rows, read_rows
 
 from ..study_rows import GAINS, make_rows, make_settings, write_study
 

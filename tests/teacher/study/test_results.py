@@ -14,7 +14,7 @@ from corpus_teacher.study import Study, read_study
 from corpus_teacher.study.report.analysis import analyse
 from corpus_teacher.study.report.contrasts import contrasts, sentence
 from corpus_teacher.study.report.results import read_results
-from corpus_teacher.study.rows import has_rows
+from corpus_teacher.study.row_file import has_rows
 
 from . import derived
 from .derived import bucket, difference, gap, lead, lowest, mean, runs, speed_up, yardstick

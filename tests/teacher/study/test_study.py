@@ -18,10 +18,10 @@ from corpus_teacher.data import Document
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.study import data as study_data_module
 from corpus_teacher.study import join_studies, make_study, read_rows, run_study, running, step_costs
-from corpus_teacher.study.checks import label_invariance, overlap_shares
 from corpus_teacher.study.data import split_documents, study_data
+from corpus_teacher.study.leaks import label_invariance, overlap_shares
 from corpus_teacher.study.measuring import measure
-from corpus_teacher.study.rows import RowWriter
+from corpus_teacher.study.row_file import RowWriter
 from corpus_teacher.training.settings import merged
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus_teacher.data.drawing import DrawOptions
-from corpus_teacher.synthesis import drawing
-from corpus_teacher.synthesis.drawing import draw_tokens, kept_weights
+from corpus_teacher.synthesis import dense_drawing as drawing
+from corpus_teacher.synthesis.dense_drawing import draw_tokens, kept_weights
 
 
 def naive_distribution(probs: list[float], options: DrawOptions) -> list[float]:

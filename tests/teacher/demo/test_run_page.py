@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from corpus_teacher.demo.page import _visible, learning_curves, render_report, write_report
+from corpus_teacher.demo.run_page import _visible, learning_curves, render_report, write_report
 
 
 def make_answer() -> dict[str, Any]:
