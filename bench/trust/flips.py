@@ -248,8 +248,9 @@ def _in_child(
         kind, more, answers = ask(path, ids, places, deep)
         signal.setitimer(signal.ITIMER_REAL, 0)
         do_flip(path, flip)
-        if kind == "right" and answers != good:
-            kind, more = "wrong", next(name for name in good if answers[name] != good[name])
+        wrong = [name for name in answers if answers[name] != good[name]]
+        if kind in ("right", "refused") and wrong:
+            kind, more = "wrong", wrong[0]
         more = more.replace("\n", " ").replace("\t", " ")
         os.write(sender, f"{kind}\t{more}\n".encode())
     os._exit(0)

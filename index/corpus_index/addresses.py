@@ -101,7 +101,8 @@ def _rows(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     if offsets[0] != 0 or offsets[-1] != arrays["row_tokens"].size or (offsets[1:] < offsets[:-1]).any():
         raise contradiction(path, "the offsets of the stored rows don't ascend from 0 to their length")
     lo, hi = bounds[:, 0], bounds[:, 1]
-    ascend = (lo[1:] > lo[:-1]) | ((lo[1:] == lo[:-1]) & (hi[1:] > hi[:-1]))
+    # two rows of the same ranks: the empty context, and the start where every document is one token
+    ascend = (lo[1:] > lo[:-1]) | ((lo[1:] == lo[:-1]) & (hi[1:] >= hi[:-1]))
     if (lo >= hi).any() or (hi > manifest["num_tokens"]).any() or not ascend.all():
         raise contradiction(path, "the bounds of the stored rows aren't ranges of ranks, ascending")
     if (np.diff(offsets) > np.minimum(hi - lo, manifest["num_symbols"])).any():

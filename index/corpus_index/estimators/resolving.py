@@ -86,7 +86,9 @@ def fitted(index: Matcher, spec: EstimatorLike, max_order: int | None = None) ->
     made = resolve_estimator(spec, index, max_order)
     if made.is_fitted and name is None:
         return made
-    if made not in known:
+    if made not in known and made.is_fitted:
+        known[made] = made.fit(index)  # remembers whose it is; reads no arrays
+    elif made not in known:
         with index.following_arrays():
             known[made] = kept_fit(index, made)
     known[name or made] = known[made]
