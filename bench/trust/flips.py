@@ -106,6 +106,10 @@ def questions(
     yield "scores", lambda: index.backoff_scores(given, labels, leave_out="document", positions=places)
     yield "explain", lambda: index.explain(ids[0, :8])
     yield "draw", lambda: draw_tokens(index, [row.tolist() for row in given], np.random.default_rng(0))
+    yield (
+        "counts",
+        lambda: counts_of_chains(index, given, labels, left=True, leave_out="document", positions=places),
+    )
     if deep:
         for name in (
             "auto",
@@ -118,10 +122,6 @@ def questions(
             yield name, lambda name=name: index.next_probabilities(given, labels, estimator=name, leave_out="self")
         yield "recall", lambda: fit_recall(index, "witten-bell").weights
         yield "arpa", lambda: _arpa(index)
-        yield (
-            "counts",
-            lambda: counts_of_chains(index, given, labels, left=True, leave_out="document", positions=places),
-        )
     yield "near_duplicates", lambda: near_duplicates(index, [4, 16], top_length=8)
 
 

@@ -19,6 +19,15 @@ def test_no_flip_crashes_or_hangs() -> None:
     assert found["wrong"] > 0  # unchecked is unchecked
 
 
+def test_continuations_that_no_vocabulary_has_crash_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build_index(path=path, **flips.small_corpus(1, wide=False)).close()
+    size = (path / "next_tokens.bin").stat().st_size
+    planned = [flips.Flip("next_tokens.bin", place, "ff" * 4000) for place in range(0, size - 4000, 2000)]
+    outcomes = flips.run_flips(path, planned, seed=1)
+    assert {outcome.kind for outcome in outcomes} <= {"right", "refused", "wrong"}, outcomes
+
+
 def test_a_crash_and_a_hang_are_counted_and_the_files_are_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -569,7 +569,7 @@ def _without_documents(
     arrays, endings = index.kernel_arrays(), index.array("endings")
     for begin, end in pairwise(offsets.tolist()):
         ranks[begin:end].sort()
-    tokens_of = following[ranks].astype(np.int64)
+    tokens_of = np.minimum(following[ranks], index.num_symbols - 1).astype(np.int64)  # whatever an unchecked file says
     asked = np.flatnonzero(documents >= 0)
     key = np.stack([np.searchsorted(numbers, documents[asked]), rows[asked]], axis=1)
     unique, first, lists = np.unique(key, axis=0, return_index=True, return_inverse=True)

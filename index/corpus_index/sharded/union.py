@@ -385,7 +385,8 @@ def _totals(
 
 
 def _codes(shard: Matcher, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
-    return np.asarray(shard.ids_of(tokens), np.int64) * (shard.vocab_size + 1) + before + 1
+    symbols = np.minimum(tokens, shard.num_symbols - 1)  # whatever an unchecked file says
+    return np.asarray(shard.ids_of(symbols), np.int64) * (shard.vocab_size + 1) + before + 1
 
 
 def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
