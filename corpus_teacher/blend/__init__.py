@@ -10,7 +10,7 @@ from corpus_teacher.blend.evidence import MEASURES, Evidence
 from corpus_teacher.blend.interpolation import Buckets, MixtureWeights, fit_weights, mixed_probabilities
 from corpus_teacher.blend.loss import TaughtLoss, apply_policy, blended_loss, fused_linear_blended_loss
 from corpus_teacher.blend.policy import FALLBACKS, Policy, Routing, Share, make_policy
-from corpus_teacher.blend.schedules import CosineSchedule, EarlyOnlySchedule, LinearSchedule
+from corpus_teacher.blend.schedules import CosineSchedule, EarlyOnlySchedule, LinearSchedule, in_steps
 
 __all__ = [
     "COMPONENTS",
@@ -36,6 +36,7 @@ __all__ = [
     "blended_loss",
     "fit_weights",
     "fused_linear_blended_loss",
+    "in_steps",
     "make_policy",
     "mixed_probabilities",
 ]

@@ -147,6 +147,53 @@ def make_schedule(table: Mapping[str, Any], where: str = "schedule") -> Schedule
     return make_from(SCHEDULES[table["kind"]], {key: table[key] for key in table if key != "kind"}, where)
 
 
+def in_steps(policy: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """A policy's table whose schedules give steps as shares of the training, in steps.
+
+    Parameters
+    ----------
+    policy : mapping
+        As `corpus_teacher.blend.make_policy` takes it; a step of a schedule may be a text such as "60%".
+    steps : int
+        Of the whole training.
+
+    Returns
+    -------
+    dict
+        The same with whole numbers, at least 1 where a schedule ends.
+
+    Raises
+    ------
+    ConfigError
+        A text that is no share from 0% to 100%.
+
+    Examples
+    --------
+    >>> in_steps({"corpus": {"weight": 0.75, "schedule": {"kind": "linear", "end_step": "60%"}}}, 1000)
+    {'corpus': {'weight': 0.75, 'schedule': {'kind': 'linear', 'end_step': 600}}}
+    """
+    if not isinstance(policy, Mapping):
+        return policy  # refused by who makes it
+    made = dict(policy)
+    for name, share in policy.items():
+        schedule = share.get("schedule") if isinstance(share, Mapping) else None
+        if isinstance(schedule, Mapping):
+            known = {key: _step(value, key, steps) for key, value in schedule.items() if key != "kind"}
+            made[name] = {**share, "schedule": {**schedule, **known}}
+    return made
+
+
+def _step(value: Any, key: str, steps: int) -> Any:
+    """A share of the steps as a number of them; all else as it is."""
+    if not isinstance(value, str):
+        return value
+    digits = value.removesuffix("%")
+    share = float(digits) if digits.replace(".", "", 1).isdecimal() and digits != value else -1.0
+    if not 0 <= share <= 100:
+        raise ConfigError(f"{key} is {value!r}: give a whole number of steps, or a share of them such as '60%'")
+    return max(int(key == "end_step"), round(share / 100 * steps))
+
+
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
     """The table that `make_schedule` makes this schedule of."""
     kind = next(name for name, made in SCHEDULES.items() if type(schedule) is made)

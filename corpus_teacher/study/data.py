@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -46,10 +47,11 @@ MAKING = ".making-"
 """Of the names of folders in data/ that aren't whole yet."""
 
 MANIFEST = "data.json"
-_FORMAT = 3
+_FORMAT = 4
 _TOKENIZER_BYTES = 50_000_000  # more text hardly changes a small vocabulary
 _BUCKETS = 1 << 32
-_SPACE = re.compile(r"\s+")
+_SPACE, _VARIABLE = re.compile(r"\s+"), re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_SAMPLED = 64  # documents that say how many tokens a document has
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ def _make(
     if tokenizer.end_of_document is None:
         raise ConfigError(f"data.tokenizer {plan.tokenizer!r} names no end of a document: choose another one")
     if plan.piece_characters is not None:
-        train = list(cut_in_pieces(train, plan.piece_characters))
-    whole = tokenize_documents(train, tokenizer, folder=folder, progress=progress, total=None)
+        train = sorted(cut_in_pieces(train, plan.piece_characters), key=_key)
+    whole = _tokenized(train, tokenizer, list(plan.indexes.values()), folder, progress)
     sizes = {name: _cut(whole, size, name) for name, size in plan.indexes.items()}
     for name, stop in sizes.items():
         part = TokenFile(whole.tokens[: whole.doc_starts[stop]], whole.doc_starts[: stop + 1], 0)
@@ -135,6 +137,8 @@ def _make(
     texts = {IN_DOMAIN: held_out, TUNE: tune}
     for name, found in others.items():
         texts[name] = [document for document in found if document.text.strip()]
+    if plan.held_out_characters is not None:
+        texts = {name: [middle(one, plan.held_out_characters) for one in found] for name, found in texts.items()}
     with open_index(folder / f"index-{largest}") as index:
         for name, found in texts.items():
             limit = plan.tune_tokens if name == TUNE else plan.held_out_tokens
@@ -230,9 +234,9 @@ def _read(specs: tuple[str, ...], plan: DataPlan, progress: Progress) -> Iterato
 
 
 def _documents(specs: tuple[str, ...], text_field: str) -> Iterator[Document]:
-    others = [spec for spec in specs if spec.partition(":")[0] != "stdlib"]
+    others = [_with_folders(spec) for spec in specs if spec.partition(":")[0] != "stdlib"]
     for spec in specs:
-        if spec in others:
+        if spec.partition(":")[0] != "stdlib":
             continue
         if spec not in ("stdlib", "stdlib:code", "stdlib:help"):
             raise InputError(
@@ -251,6 +255,20 @@ def _documents(specs: tuple[str, ...], text_field: str) -> Iterator[Document]:
                 parts = []
 
 
+def _with_folders(spec: str) -> str:
+    """A source with the folders that variables of the environment stand for."""
+
+    def folder(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise InputError(
+                f"the source {spec!r} names the variable {name}, which is not set: set it to the folder of the data"
+            )
+        return os.environ[name]
+
+    return _VARIABLE.sub(folder, spec)
+
+
 def _tokenizer(plan: DataPlan, train: list[Document]) -> Tokenizer:
     vocab_size = parse_vocab_size(plan.tokenizer)
     if vocab_size is None:
@@ -265,6 +283,22 @@ def _tokenizer(plan: DataPlan, train: list[Document]) -> Tokenizer:
                 return
 
     return train_tokenizer(texts(), vocab_size, spec=plan.tokenizer)
+
+
+def _tokenized(
+    train: list[Document], tokenizer: Tokenizer, sizes: list[Any], folder: Path, progress: Progress
+) -> TokenFile:
+    """The first documents, as many as the largest index needs, and a few more."""
+    needed = len(train)
+    if "all" not in sizes:
+        some = tokenize_documents(train[:_SAMPLED], tokenizer, folder=folder)
+        per_document = max(1.0, len(some.tokens) / some.num_documents)
+        needed = int(1.1 * max(sizes) / per_document) + _SAMPLED
+    while True:
+        whole = tokenize_documents(train[:needed], tokenizer, folder=folder, progress=progress, total=None)
+        if needed >= len(train) or len(whole.tokens) >= max(sizes):
+            return whole
+        needed *= 2
 
 
 def _cut(whole: TokenFile, size: int | str, name: str) -> int:
@@ -303,3 +337,17 @@ def cut_in_pieces(documents: Iterable[Document], length: int) -> Iterator[Docume
             end = found.end() if found else len(text)
             yield Document(text[begin:end], document.origin)
             begin = end
+
+
+def middle(document: Document, length: int) -> Document:
+    """The middle piece of a document that is cut into pieces of about `length` characters.
+
+    >>> middle(Document("ab cd ef gh", "x"), 3).text
+    'cd '
+    """
+    pieces = list(cut_in_pieces([document], length)) or [document]
+    return pieces[(len(pieces) - 1) // 2]
+
+
+def _key(document: Document) -> bytes:
+    return hashlib.sha256(document.text.encode()).digest()

@@ -21,11 +21,12 @@ from corpus_teacher.data.tokenizers import token_dtype
 from corpus_teacher.files import write_array, write_json
 from corpus_teacher.on_policy import continue_rows
 from corpus_teacher.provenance import commit, machine, versions
+from corpus_teacher.study.counts import fitted_weights, kept_counts, reference_nats, summarize_mixture
 from corpus_teacher.study.data import StudyData
 from corpus_teacher.study.metrics import corpus_context, score, summarize
-from corpus_teacher.study.plans import MetricPlan
+from corpus_teacher.study.plans import WITH_COUNTS, MetricPlan
 from corpus_teacher.study.probes import extraction, fidelity, induction, novelty
-from corpus_teacher.study.settings import IN_DOMAIN, Cell
+from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Cell
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.training import TrainingResult, load_student, train_student
 from corpus_teacher.training.assemble import Parts, assembled
@@ -106,7 +107,7 @@ def measure(job: Job) -> dict[str, Any]:
         peak = _peak() if has_peak else peak_memory_bytes()
         if job.keep is not None:
             save_student(parts.student, job.keep, parts.index, parts.tokenizer)
-        metrics = _metrics(job, parts)
+        metrics, references = _metrics(job, parts), _references(job)
         parameters = parts.student.num_parameters()
     return {
         "study": job.study,
@@ -139,6 +140,7 @@ def measure(job: Job) -> dict[str, Any]:
         ],
         "logs": result.logs,
         "metrics": metrics,
+        "references": references,
         "checks": job.data.checks,
     }
 
@@ -163,12 +165,15 @@ def _metrics(job: Job, parts: Parts) -> dict[str, Any]:
     told: dict[str, Any] = {}
     with open_index(data.index) as index:
         context = corpus_context(index, plan.context_order)
+        scores = {}
         for domain in job.domains:
             held_out, sizes = job.data.held_out(domain)
-            scored = score(student, held_out, context, length=length)
-            told[domain] = summarize(scored, held_out.corpus.doc_starts, int(sizes.sum()), index.vocab_size)
+            scores[domain] = score(student, held_out, context, length=length)
+            told[domain] = summarize(scores[domain], held_out.corpus.doc_starts, int(sizes.sum()), index.vocab_size)
         if IN_DOMAIN not in told:
             return told
+        if plan.counts:
+            told |= _with_counts(job, parts, context, scores)
         if plan.fidelity_tokens:
             teacher = CorpusTeacher(index, leave_out=None, **{"top_k": 256, **plan.teacher})
             held_out, _ = job.data.held_out(IN_DOMAIN)
@@ -182,6 +187,35 @@ def _metrics(job: Job, parts: Parts) -> dict[str, Any]:
             end = job.data.manifest["end_of_document"]
             told["novelty"] = novelty(student, index, samples=plan.samples, length=length, end_of_document=end)
     return told
+
+
+def _with_counts(job: Job, parts: Parts, context: Any, scores: dict[str, Any]) -> dict[str, Any]:
+    """The student mixed with the counts at inference, on each text; weights are fitted on the tuning documents."""
+    folder, plan = Path(job.settings.data.index), job.metrics.counts
+    asked = (plan.get("estimator", "modified-kneser-ney"), plan.get("max_order", 5))
+    tune, _ = job.data.held_out(TUNE)
+    scored = score(parts.student, tune, context, length=job.settings.data.length)
+    weights = fitted_weights(scored, kept_counts(folder, context.index, tune, TUNE, *asked))
+    told = {}
+    for domain, one in scores.items():
+        held_out, sizes = job.data.held_out(domain)
+        corpus = kept_counts(folder, context.index, held_out, domain, *asked)
+        starts, size = held_out.corpus.doc_starts, int(sizes.sum())
+        told[f"{domain}{WITH_COUNTS}"] = summarize_mixture(one, corpus, weights, starts, size)
+    return told
+
+
+def _references(job: Job) -> dict[str, dict[str, float]]:
+    """What counts alone reach on the same tokens; nothing for a training that only tunes."""
+    if IN_DOMAIN not in job.domains or not job.metrics.counts:
+        return {}
+    said, folder = job.settings.corpus, Path(job.settings.data.index)
+    teacher = None
+    if said is not None and said.index in (None, str(folder)) and not said.recall:
+        teacher = (said.estimator, said.max_order)
+    with open_index(folder) as index:
+        texts = {domain: job.data.held_out(domain)[0] for domain in job.domains}
+        return reference_nats(folder, index, texts, teacher)
 
 
 def written_text(folder: Path, settings: RunSettings, data: StudyData) -> tuple[Path, float]:

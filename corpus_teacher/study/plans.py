@@ -10,6 +10,9 @@ from corpus_teacher.errors import ConfigError
 from corpus_teacher.settings import check_keys, check_share, check_whole
 from corpus_teacher.training.settings import CorpusSettings
 
+WITH_COUNTS = "+counts"
+"""Behind the name of a domain: the same tokens, the student mixed with the counts at inference."""
+
 
 @dataclass(frozen=True)
 class DataPlan:
@@ -19,7 +22,8 @@ class DataPlan:
     ----------
     sources : tuple of str
         "stdlib" (also "stdlib:code", "stdlib:help"), the standard library of the running Python; or sources as
-        `corpus-teacher index build` takes them.
+        `corpus-teacher index build` takes them. A variable of the environment in them, as in "$PROSE/train.jsonl.zst",
+        stands for a folder of this machine, which is no part of the study.
     tokenizer : str
         "train:VOCAB", trained on the training documents, or one that names its end of a document.
     indexes : dict of str to int or "all"
@@ -37,7 +41,11 @@ class DataPlan:
         Of .jsonl and .parquet files.
     piece_characters : int, optional
         Cut the documents to train on into pieces of about that many characters, each a document of the indexes: what
-        leaving a document out then leaves out. Documents that are evaluated on stay whole.
+        leaving a document out then leaves out. They are read in an order that only their texts decide, so that an
+        index of few tokens has pieces of many documents. Documents that are evaluated on stay whole.
+    held_out_characters : int, optional
+        Of each document that is evaluated on only about so many characters, from its middle: more documents for as many
+        tokens.
     """
 
     sources: tuple[str, ...] = ("stdlib",)
@@ -51,6 +59,7 @@ class DataPlan:
     max_bytes: int | None = None
     text_field: str = "text"
     piece_characters: int | None = None
+    held_out_characters: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", texts_of(self.sources, "sources"))
@@ -58,8 +67,9 @@ class DataPlan:
             check_share(getattr(self, name), name)
         for name in ("held_out_tokens", "tune_tokens"):
             check_whole(getattr(self, name), name, 1)
-        if self.piece_characters is not None:
-            check_whole(self.piece_characters, "piece_characters", 1)
+        for name in ("piece_characters", "held_out_characters"):
+            if getattr(self, name) is not None:
+                check_whole(getattr(self, name), name, 1)
         if not 0 < self.held_out_share + self.tune_share < 1:
             raise ConfigError(
                 f"held_out_share and tune_share are {self.held_out_share} and {self.tune_share}: leave documents for "
@@ -82,6 +92,9 @@ class MetricPlan:
         Table of the corpus teacher that fidelity is measured to, the same for every arm; over the run's own index.
     context_order : int
         Tokens of the contexts whose counts make the buckets of context_count.
+    counts : dict
+        The estimator of the counts at inference: "estimator" and "max_order", on the index that is read. Every finished
+        student is evaluated with and without them. An empty table: without alone.
     fidelity_tokens, induction_rows, extraction_prompts, samples : int
         How many; 0 leaves the measure out.
     extraction_length : int
@@ -90,6 +103,7 @@ class MetricPlan:
 
     teacher: dict[str, Any] = field(default_factory=dict)
     context_order: int = 3
+    counts: dict[str, Any] = field(default_factory=lambda: {"estimator": "modified-kneser-ney", "max_order": 5})
     fidelity_tokens: int = 16_384
     induction_rows: int = 64
     extraction_prompts: int = 128
@@ -101,6 +115,7 @@ class MetricPlan:
         check_whole(self.extraction_length, "extraction_length", 1)
         for name in ("fidelity_tokens", "induction_rows", "extraction_prompts", "samples"):
             check_whole(getattr(self, name), name, 0)
+        check_keys(self.counts, ("estimator", "max_order"), "counts")
         known = [one.name for one in fields(CorpusSettings) if one.name not in ("index", "leave_out", "form")]
         check_keys(self.teacher, known, "teacher")
 

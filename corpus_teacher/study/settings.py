@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, within
-from corpus_teacher.study.plans import DataPlan, MetricPlan, texts_of
+from corpus_teacher.study.plans import WITH_COUNTS, DataPlan, MetricPlan, texts_of
 from corpus_teacher.study.report.contrasts import CONTRAST_KEYS
 from corpus_teacher.training.settings import RunSettings, make_run, merged
 
@@ -63,7 +63,7 @@ class Study:
     arms, sizes, budgets : dict of str to dict
         Tables of changes.
     primary : str
-        "DOMAIN.METRIC", named before the run.
+        "DOMAIN.METRIC", named before the run; "DOMAIN+counts.nats" is that of the student mixed with the counts.
     baseline : str
         The arm that the others are compared with.
     seeds : int
@@ -156,8 +156,11 @@ class Study:
         check_known(self.headline["budget"], self.budgets, "headline.budget")
         object.__setattr__(self, "contrasts", tuple(self._contrast(said) for said in self.contrasts))
         domain, _, metric = str(self.primary).partition(".")
-        check_known(domain, (IN_DOMAIN, *domains), "the domain of primary")
-        check_known(metric, DOMAIN_METRICS, "the metric of primary")
+        check_known(domain.removesuffix(WITH_COUNTS), (IN_DOMAIN, *domains), "the domain of primary")
+        mixed = domain.endswith(WITH_COUNTS)
+        check_known(metric, DOMAIN_METRICS[:2] if mixed else DOMAIN_METRICS, "the metric of primary")
+        if mixed and not self.metrics.counts:
+            raise ConfigError(f"primary is {self.primary!r} and metrics.counts is empty: name the counts' estimator")
 
     @property
     def primary_metric(self) -> str:

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-from corpus_teacher.blend import Policy, Share, make_policy
+from corpus_teacher.blend import Policy, Share, in_steps, make_policy
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.settings import check_known, check_share, is_number
 
@@ -52,7 +52,8 @@ class DistillationConfig(transformers.TrainingArguments):
     temperature : float
         T of the neural teacher and of the student itself; their part is multiplied by T². Counts have none.
     policy : dict, optional
-        A table of `corpus_teacher.blend.make_policy`, in place of alpha.
+        A table of `corpus_teacher.blend.make_policy`, in place of alpha. Steps of its schedules may be shares of
+        max_steps, such as "60%".
     control : {"permuted", "smoothed-uniform", "smoothed-unigram"}, optional
         Replaces the corpus' targets: each by that of another position of the batch; or the blend of every position by
         a smoothed label of the same entropy, with the uniform distribution or the corpus' unigrams.
@@ -107,6 +108,7 @@ class DistillationConfig(transformers.TrainingArguments):
         if self.control is not None:
             check_known(self.control, CONTROLS, "control")
         if self.policy is not None:
+            self.policy = in_steps(self.policy, self.max_steps) if self.max_steps > 0 else self.policy
             make_policy(self.policy)
             if self.beta:
                 raise ConfigError(

@@ -30,7 +30,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from corpus_teacher.blend import make_policy
+from corpus_teacher.blend import in_steps, make_policy
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.neural.formats import KINDS
 from corpus_teacher.on_policy import OnPolicy
@@ -310,7 +310,7 @@ class RunSettings:
         if "checkpoint" not in self.student:
             made["student"] = _whole_student(self.student)
         if self.policy is not None:
-            made["policy"] = make_policy(self.policy).to_dict()
+            made["policy"] = make_policy(in_steps(self.policy, self.num_steps(num_windows) or 1)).to_dict()
         config = self.config(num_windows)
         theirs = {one.name: one.default for one in fields(transformers.TrainingArguments)}
         names = [
@@ -340,7 +340,8 @@ class RunSettings:
         steps = self.num_steps(num_windows) or 1
         every = max(1, steps // 10)
         defaults = {"eval_strategy": "steps", "eval_steps": every, "logging_steps": every, "warmup_steps": steps // 20}
-        settings = {**defaults, **self.training, "seed": self.seed, "data_seed": self.seed, "policy": self.policy}
+        settings = {**defaults, **self.training, "seed": self.seed, "data_seed": self.seed}
+        settings["policy"] = None if self.policy is None else in_steps(self.policy, steps)
         try:
             return DistillationConfig(str(Path(self.out)), **settings)
         except ConfigError as error:
@@ -419,7 +420,7 @@ def make_run(table: Mapping[str, Any]) -> RunSettings:
     made["student"] = _student(table.get("student", DEFAULT_STUDENT))
     made["training"] = _training(table.get("training", {}))
     if "policy" in table:
-        make_policy(table["policy"])
+        make_policy(in_steps(table["policy"], 1))
         made["policy"] = dict(table["policy"])
     settings = RunSettings(**made)
     _check_together(settings)

@@ -25,7 +25,8 @@ FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
 README, PAGE = "README.md", "docs/findings.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
-SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None}
+SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None, "held_out_characters": None}
+SINCE_METRICS = {"counts": {}}
 """Settings that were added after studies had been run, as they were then; others have their defaults."""
 
 DEFAULTS = {one.name: one.default for one in dataclasses.fields(Study)}
@@ -248,7 +249,9 @@ def test_rows_are_of_the_study_as_it_stands(folder: Path) -> None:
     asked = json.loads(json.dumps(read_study(ROOT / "studies" / f"{folder.name}.toml").describe()))
     ran = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     for key, value in asked.items():
-        known = {**SINCE_DATA, **ran["data"]} if key == "data" else ran.get(key, SINCE.get(key, DEFAULTS.get(key)))
+        known = ran.get(key, SINCE.get(key, DEFAULTS.get(key)))
+        since = {"data": SINCE_DATA, "metrics": SINCE_METRICS}.get(key)
+        known = known if since is None else {**since, **known}
         assert known == value, key
 
 

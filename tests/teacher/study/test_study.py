@@ -109,7 +109,9 @@ def test_rows_tell_everything(texts: Path, finished: tuple[Path, list[dict[str, 
         assert all(row["learning_rate"] == best["learning_rate"] for row in runs)
         assert all(row["at_end_of_grid"] for row in runs)
         assert all(
-            list(row["metrics"]) == ["in", "fox", "fidelity", "induction", "extraction", "novelty"] for row in runs
+            list(row["metrics"])
+            == ["in", "fox", "in+counts", "fox+counts", "fidelity", "induction", "extraction", "novelty"]
+            for row in runs
         )
     documents = [[tokens for _, tokens in row["metrics"]["in"]["documents"]] for row in rows if row["role"] == "run"]
     assert all(one == documents[0] for one in documents)
