@@ -22,7 +22,7 @@ from .derived import bucket, difference, gap, lead, lowest, mean, runs, speed_up
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "studies" / "results"
 FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
-README, PAGE = "README.md", "docs/findings.md"
+README, PAGE, LENGTH_PAGE = "README.md", "docs/findings.md", "docs/findings/training-length.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None, "held_out_characters": None}
@@ -40,8 +40,9 @@ ONE, TWO, THREE, FOUR, FIVE, SIX = (
     "1-pretraining-is-distillation", "2-label-smoothing", "3-larger-index", "4-student-sizes", "5-logits-or-text",
     "6-blend",
 )  # fmt: skip
-SELF, INT4, INT2, CHELBA, PILOT = (
+SELF, INT4, INT2, CHELBA, PILOT, LENGTH = (
     "7-self-distillation", "7-quantization", "7-quantization-int2", "8-chelba-2017", "0-pilot",
+    "prose-2-training-length",
 )  # fmt: skip
 
 
@@ -174,23 +175,65 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     unstable = sorted(row["metrics"]["in"]["nats"] for row in runs(CHELBA, "order-2"))
     yield notes(CHELBA), "end between {} and {}", (unstable[0], unstable[-1])
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
-    if (RESULTS / "9-training-length").is_dir() and has_rows(RESULTS / "9-training-length"):
-        yield from claims_of_length()
+    yield from claims_of_length()
 
 
 def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
-    """The look at four times the tokens."""
-    length = "9-training-length"
-    hard = (length, "hard", "", "fourfold")
-    row = runs(*hard)[0]
-    yield notes(length), "have {} M parameters and read {} M tokens", (row["parameters"] / 1e6, row["tokens"] / 1e6)
+    """How the gain moves with the tokens read, without the counts at inference and with them."""
+    domain, mixed = "authors", "authors+counts"
+    budgets = {"0.4": "0.4M", "0.8": "0.8M", "1.6": "1.6M", "3.1": "3.1M"}
+
+    def run(arm: str, budget: str) -> derived.Run:
+        return LENGTH, arm, "base", budget
+
+    for words, budget in budgets.items():
+        hard, half, annealed = (run(arm, budget) for arm in ("hard", "half", "annealed"))
+        parts = [difference(arm, hard, domain) for arm in (half, annealed)]
+        yield (
+            LENGTH_PAGE,
+            f"| {words} M | {{}} | {{}} [{{}}, {{}}] | {{}} [{{}}, {{}}] | {{}} |",
+            (mean(hard, domain=domain), *parts[0], *parts[1], mean(half, "counts_nats", mixed)),
+        )
+        parts = [difference(arm, hard, mixed) for arm in (half, annealed)]
+        yield (
+            LENGTH_PAGE,
+            f"| {words} M, counts mixed in | {{}} | {{}} [{{}}, {{}}] | {{}} [{{}}, {{}}] |",
+            (mean(hard, domain=mixed), *parts[0], *parts[1]),
+        )
+    hard, half, annealed = (run(arm, "3.1M") for arm in ("hard", "half", "annealed"))
+    best, with_counts = mean(annealed, domain=domain), mean(hard, domain=mixed)
+    read = [runs(*run("hard", budget))[0]["tokens"] / 1e6 for budget in budgets.values()]
     yield (
-        notes(length),
-        "M tokens, {} passes",
-        (row["tokens"] / json.loads(text_of("studies/results/yardsticks.json"))["tokens_in_index"],),
+        LENGTH_PAGE,
+        "inference ({}) are far better than any taught student without them ({} at best)",
+        (with_counts, best),
     )
-    yield notes(length), "loss ({}).", (yardstick("witten-bell 5"),)
-    assert mean(hard) - yardstick("witten-bell 5") < 0.085
+    yield LENGTH_PAGE, "it is better there, by {}.", (-difference(annealed, hard, domain)[0],)
+    gains = [-difference(run("annealed", one), run("hard", one), mixed)[0] for one in ("0.8M", "1.6M")]
+    yield (
+        LENGTH_PAGE,
+        "annealed is, at {} and {} million tokens, by {} and {}, and not at {}",
+        (*read[1:3], *gains, read[3]),
+    )
+    yield LENGTH_PAGE, "adds to the counts at {} and {} million tokens, and nothing that shows at {}.", tuple(read[1:])
+    yield LENGTH_PAGE, "Students of {} M parameters read {}, {}, {} or {} million tokens", (parameters(hard), *read)
+    for words in (
+        "up to {} of 12.6 million",
+        "grows up to {} million tokens",
+        "So at {} million",
+        "**Limits.** At {} million",
+    ):
+        yield LENGTH_PAGE, words, (read[2] if "grows" in words else read[3],)
+    yield notes(LENGTH), "student ({} M parameters)", (parameters(hard),)
+    yield notes(LENGTH), "up to {} M tokens of 12.6 M", (read[3],)
+    yield notes(LENGTH), "taught by ({} nats)", (runs(*half)[0]["references"][domain]["the teacher"],)
+    shown = difference(annealed, hard, domain)
+    for page in (README, PAGE):
+        yield page, "M tokens by annealing: {} [{}, {}]", shown
+        yield page, "at {} M tokens by annealing", (read[3],)
+        yield page, "counts mixed in at inference nothing is left: {} [{}, {}]", difference(annealed, hard, mixed)
+    yield README, "is left; with the counts mixed in{...} | {} [{}, {}] |", shown
+    yield PAGE, "grows up to {} million tokens", (read[2],)
 
 
 def notes(study: str) -> str:
@@ -246,8 +289,8 @@ def test_there_are_some() -> None:
 
 @every_study
 def test_rows_are_of_the_study_as_it_stands(folder: Path) -> None:
-    asked = json.loads(json.dumps(read_study(ROOT / "studies" / f"{folder.name}.toml").describe()))
     ran = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    asked = json.loads(json.dumps(read_study(ROOT / "studies" / f"{folder.name}.toml", ran.get("form")).describe()))
     for key, value in asked.items():
         known = ran.get(key, SINCE.get(key, DEFAULTS.get(key)))
         since = {"data": SINCE_DATA, "metrics": SINCE_METRICS}.get(key)
@@ -297,7 +340,7 @@ def test_every_figure_in_words_is_derived_from_the_rows() -> None:
 
 def test_no_figure_is_left_unread() -> None:
     """Every number with decimals is in a claim, or, on the page of findings, in the findings that its line links to."""
-    pages = [README, PAGE, *(notes(folder.name) for folder in FOLDERS)]
+    pages = [README, PAGE, LENGTH_PAGE, *(notes(folder.name) for folder in FOLDERS)]
     unread = []
     for page in pages:
         text = findings_of(page)
@@ -320,6 +363,8 @@ KNOWN = {
     notes("2-label-smoothing"): ("0.098",),  # a p-value: the test below
     notes("4-student-sizes"): ("1.83",),  # what was taken out, and why
     notes("7-quantization-int2"): ("4.72",),
+    notes(LENGTH): ("12.6",),  # what the study asks for, as its file says
+    LENGTH_PAGE: ("12.6",),
 }
 
 
