@@ -79,7 +79,7 @@ trust: $(BENCH_INSTALLED)  ## flips 100,000 bits of unchecked indexes, and count
 	$(BIN)/python -m bench.trust --flips 100000
 
 docs: $(DOCS_INSTALLED)  ## the documentation site into site/; a warning or a broken link fails
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 wheel: $(INSTALLED)  ## dist/*.whl and dist/*.tar.gz
 	rm -rf dist

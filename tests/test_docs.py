@@ -281,3 +281,10 @@ def test_names_of_the_reference_exist() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r": ([\w\-/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(listed) == PAGES
+
+
+def test_every_extra_is_in_the_table() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    table = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(extras)

@@ -51,9 +51,9 @@ def test_it_runs_from_top_to_bottom_and_again(tmp_path: Path, monkeypatch: pytes
         assert (tmp_path / "student" / "model.safetensors").is_file()
 
 
-def test_it_is_short_and_has_one_picture_of_the_idea() -> None:
+def test_it_is_short_and_has_a_picture_of_the_idea_and_one_of_a_page() -> None:
     assert len(TEXT.splitlines()) <= 200
-    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", TEXT) == ["docs/idea.svg"]
+    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", TEXT) == ["docs/idea.svg", "docs/trace.png"]
     assert len(re.findall(r"```python", TEXT)) == 3
 
 
