@@ -10,6 +10,7 @@ import importlib
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,6 +151,9 @@ def test_a_page_runs(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(SETUP.get(page, ""), scope)
     with contextlib.ExitStack() as stack:
+        if page == "adapters.md":  # Lightning warns of few workers, and of what its own code uses
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
         address = stack.enter_context(serving(place)) if page == SERVED else ADDRESS
         _run_page(page, place, scope, address)
 

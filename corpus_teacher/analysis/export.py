@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus_index import EstimatorLike, make_estimator, resolve_estimator, working_s, write_arpa
+from corpus_index.arpa import check_estimator
 from corpus_index.estimators.resolving import names_a_file
 
 from corpus_teacher.data.documents import Progress, silent
@@ -83,6 +84,7 @@ def export_arpa(
             made = make_estimator(estimator, order - 1, convention=convention)
         else:
             made = resolve_estimator(estimator, index, order - 1)
+        check_estimator(made)
         fitted = index.fitted(made)
         ngrams = write_arpa(
             index,

@@ -14,7 +14,7 @@ from corpus_index.estimators.held_out_evidence import originals
 
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.opening import open_index
-from corpus_teacher.errors import ConfigError, IndexExistsError
+from corpus_teacher.errors import ConfigError, IndexExistsError, OutputError
 
 _ROW, _ROWS = 256, 200  # tokens of the evidence of estimators whose fit has none of its own
 
@@ -93,7 +93,7 @@ def fit_estimator(
 
     Raises
     ------
-    ConfigError, QueryError, IndexFormatError, IndexExistsError, IndexWriteError
+    ConfigError, QueryError, IndexFormatError, IndexExistsError, IndexWriteError, OutputError
     """
     if max_order is not None and max_order < 0:
         raise ConfigError(f"max_order {max_order} is too small: it must be at least 0")
@@ -102,6 +102,7 @@ def fit_estimator(
         target = default_path(index, made) if out is None else Path(out)
         if os.path.lexists(target) and not overwrite:
             raise IndexExistsError(f"{target} exists already: choose another name, or ask to overwrite it")
+        _check_folder(target)
         progress("fit", 0, None)
         begin = working_s()
         fitted = made.fit(index)
@@ -130,6 +131,17 @@ def fit_estimator(
             facts=facts,
             seconds=seconds,
         )
+
+
+def _check_folder(target: Path) -> None:
+    """Refuse a file that can't be written, before anything is fitted."""
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(
+            f"the estimator {target} can't be written: there is no folder {folder}; make it, or name another file"
+        )
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the estimator {target} can't be written: no permission in {folder}; name another file")
 
 
 def document_nats(index: CorpusIndex, estimator: Estimator, seed: int = 0) -> tuple[float, int]:

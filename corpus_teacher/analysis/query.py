@@ -17,7 +17,8 @@ from corpus_index.shard_changes import history_of
 
 from corpus_teacher.analysis.nearby import NearbyForm, nearby_forms
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
-from corpus_teacher.data.opening import open_index
+from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.opening import fitted_estimator, open_index
 from corpus_teacher.errors import ConfigError, QueryError
 
 _MOST_VOTES = 1 << 20
@@ -256,6 +257,7 @@ def index_query(
     top: int = 10,
     snippets: int = 5,
     estimator: EstimatorLike | None = None,
+    progress: Progress = silent,
 ) -> QueryAnswer:
     """What the corpus says after a text: continuations, the backoff chain, and where it stands.
 
@@ -275,6 +277,8 @@ def index_query(
         How many continuations and occurrences to give at most.
     estimator : str, path, mapping or Estimator, optional
         Also give this estimator's distribution, order by order.
+    progress : callable
+        Is told of a fit that takes long.
 
     Raises
     ------
@@ -283,6 +287,8 @@ def index_query(
     with open_index(path) as index:
         reader = Reader(index, tokenizer, ids=ids)
         context = parse_ids(text) if ids else reader.encode(text)
+        if estimator is not None:
+            fitted_estimator(index, estimator, max_order, progress)
         return answer_query(
             index,
             reader,

@@ -26,8 +26,9 @@ from corpus_index import (
 )
 
 from corpus_teacher.analysis.nearby import NearbyForm, nearby_forms
+from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.drawing import Drawer, DrawOptions
-from corpus_teacher.data.opening import index_tokenizer, open_index
+from corpus_teacher.data.opening import fitted_estimator, index_tokenizer, open_index
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError
 
@@ -246,6 +247,7 @@ def sample_index(
     explicit: int | None = None,
     recall: bool = False,
     tokenizer: str | None = None,
+    progress: Progress = silent,
 ) -> SampleAnswer:
     """Open an index, draw sequences and put them into words; parameters as in `sample_sequences`.
 
@@ -259,6 +261,8 @@ def sample_index(
         Give every token with its order and count.
     tokenizer : str, optional
         For an index of ready tokens.
+    progress : callable
+        Is told of fits that take long.
 
     Raises
     ------
@@ -268,7 +272,9 @@ def sample_index(
         raise ConfigError(f"max_order {max_order} is too small: it must be at least 0")
     with open_index(path) as index:
         words = index_tokenizer(index, tokenizer)
-        fitted = index.fitted(estimator, max_order)
+        fitted = fitted_estimator(index, estimator, max_order, progress)
+        if recall:
+            progress("fit the recall", 0, None)
         options: dict[str, Any] = {
             "prompt": words.encode(prompt).astype(np.int64),
             "num": num,

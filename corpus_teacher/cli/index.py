@@ -279,19 +279,22 @@ def index_query(
 ) -> None:
     """Ask the corpus: what follows a text, order by order, and where the text stands."""
     from corpus_teacher.analysis import query as lookup
+    from corpus_teacher.cli.console import progress as shown
     from corpus_teacher.cli.show_index import show_answer, show_explained
 
-    answer = lookup.index_query(
-        path,
-        text,
-        tokenizer=tokenizer,
-        ids=ids,
-        max_order=order_of(max_order),
-        min_count=min_count,
-        top=top,
-        snippets=snippets,
-        estimator=estimator,
-    )
+    with shown() as progress:
+        answer = lookup.index_query(
+            path,
+            text,
+            tokenizer=tokenizer,
+            ids=ids,
+            max_order=order_of(max_order),
+            min_count=min_count,
+            top=top,
+            snippets=snippets,
+            estimator=estimator,
+            progress=progress,
+        )
     if as_json:
         print_json(answer)
     else:

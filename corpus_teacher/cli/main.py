@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
 from corpus_teacher import __version__
 from corpus_teacher.cli.change_index import index_app
 from corpus_teacher.cli.demo import demo
-from corpus_teacher.cli.options import App
+from corpus_teacher.cli.options import App, State, with_options
 from corpus_teacher.cli.recipe import recipe
 from corpus_teacher.cli.sample import sample
 from corpus_teacher.cli.serve import serve
@@ -28,8 +31,8 @@ from corpus_teacher.cli.trace import trace
 from corpus_teacher.cli.train import train
 from corpus_teacher.cli.warm_up import warm_up
 
-_CHATTY = ("torchao", "torch.utils._pytree")
-"""What transformers imports where it is installed, and what warns of that: nothing that a user could act on."""
+_NOISE = {"torchao": "Failed to load ", "torch.utils._pytree": "is an Enum subclass and is now natively supported"}
+"""What two loggers say when transformers imports torchao where it is installed: nothing that a user could act on."""
 
 app = App(
     name="corpus-teacher",
@@ -70,11 +73,22 @@ def _stop(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def _show_warning(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """A warning of ours as a note with the command's options; others as ever."""
+    if category.__name__ != "TeacherWarning":
+        otherwise(message, category, *place, **more)
+    elif not State.quiet:
+        typer.echo(f"note: {with_options(str(message), State.options)}", err=True)
+
+
 def main() -> None:
     """The entry point of the `corpus-teacher` script."""
     signal.signal(signal.SIGTERM, _stop)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, noise in _NOISE.items():
+        logging.getLogger(name).addFilter(lambda record, noise=noise: noise not in record.getMessage())
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
     app(prog_name="corpus-teacher")
 
 

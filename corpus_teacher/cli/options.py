@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -36,9 +36,11 @@ _CALLED = {"force": "overwrite", "kind": "file_format", "format": "file_format",
 
 
 class State:
-    """What holds for the whole process: whether progress and remarks are left out."""
+    """What holds for the whole process: whether progress and remarks are left out, and the command's options."""
 
     quiet = False
+    options: ClassVar[dict[str, str]] = {}
+    """The option that stands for each argument of Python."""
 
 
 class Command(TyperCommand):
@@ -59,6 +61,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run; see the class."""
+        State.options = self._options()
         with self._one_sentence():
             return super().invoke(ctx)
 

@@ -35,7 +35,9 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many texts.")] = 1,
-    length: Annotated[int, typer.Option(min=1, help="Tokens of each at most; a text ends with its document.")] = 100,
+    length: Annotated[
+        int, typer.Option("--length", "-T", min=1, help="Tokens of each at most; a text ends with its document.")
+    ] = 100,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Each token with the order and the count of its context.")
     ] = False,
@@ -53,23 +55,26 @@ def sample(
 ) -> None:
     """Write text as the corpus would: draw it from an n-gram teacher, token by token."""
     from corpus_teacher.analysis.sample import sample_index
+    from corpus_teacher.cli.console import progress as shown
     from corpus_teacher.cli.show_teacher import show_samples
     from corpus_teacher.data.drawing import DrawOptions
 
-    answer = sample_index(
-        path,
-        prompt,
-        num=num,
-        length=length,
-        estimator=estimator,
-        max_order=order_of(max_order),
-        draw=DrawOptions(temperature, top_k, top_p),
-        seed=seed,
-        evidence=evidence,
-        explicit=explicit,
-        recall=recall,
-        tokenizer=tokenizer,
-    )
+    with shown() as progress:
+        answer = sample_index(
+            path,
+            prompt,
+            num=num,
+            length=length,
+            estimator=estimator,
+            max_order=order_of(max_order),
+            draw=DrawOptions(temperature, top_k, top_p),
+            seed=seed,
+            evidence=evidence,
+            explicit=explicit,
+            recall=recall,
+            tokenizer=tokenizer,
+            progress=progress,
+        )
     if as_json:
         print_json(answer)
     else:

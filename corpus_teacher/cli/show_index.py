@@ -26,6 +26,7 @@ from corpus_teacher.cli.console import (
     size,
     visible,
 )
+from corpus_teacher.cli.options import State, with_options
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.duplicates import RepeatsAnswer
@@ -70,7 +71,7 @@ def show_summary(summary: BuildSummary) -> None:
             f"{many(summary.num_skipped_documents, 'document')} left out, {summary.num_replaced_documents:,} mended",
         )
     for note in summary.notes:
-        listed.add_row("note", Text(visible(note)))
+        listed.add_row("note", Text(visible(with_options(note, State.options))))
     screen.print(listed)
 
 
@@ -122,7 +123,9 @@ def _history_table(info: IndexInfo) -> Table:
         table.add_column(head)
     for entry in info.history:
         facts = [
-            f"{entry[key]:,} {key}" for key in ("documents", "tokens", "shards") if isinstance(entry.get(key), int)
+            many(entry[key], key.rstrip("s"))
+            for key in ("documents", "tokens", "shards")
+            if isinstance(entry.get(key), int)
         ]
         removed = [str(one.get("name") or one.get("number")) for one in entry.get("removed", [])[:_NAMED]]
         said = "; ".join([", ".join(facts), *removed])
@@ -350,7 +353,8 @@ def show_repeats(answer: RepeatsAnswer) -> None:
     """Shares by length; documents and pairs that share most."""
     screen = console()
     screen.print(
-        f"{answer.num_tokens:,} tokens in {answer.num_documents:,} documents; matches with another document of at least"
+        f"{answer.num_tokens:,} tokens in {many(answer.num_documents, 'document')}; "
+        "matches with another document of at least"
     )
     table = plain_table("length", "positions", "share", "tokens in passages", "share ", left=0)
     for one in answer.lengths:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from corpus_teacher.cli.console import amount, console, fitted_table, nearby, pieces, plain_table, remark, size, visible
+from corpus_teacher.cli.console import (
+    amount,
+    console,
+    fitted_table,
+    many,
+    nearby,
+    pieces,
+    plain_table,
+    remark,
+    size,
+    visible,
+)
 
 if TYPE_CHECKING:
     from corpus_teacher.analysis.evaluation import Bucket, Evaluation
@@ -84,7 +95,7 @@ def show_evaluation(answer: Evaluation) -> None:
     screen = console()
     text = f", {answer.num_bytes:,} bytes" if answer.num_bytes else ""
     screen.print(
-        f"{answer.num_tokens:,} held-out tokens in {answer.num_documents:,} documents{text}; "
+        f"{answer.num_tokens:,} held-out tokens in {many(answer.num_documents, 'document')}{text}; "
         f"the index holds {answer.index_tokens:,}"
     )
     screen.print()
@@ -219,7 +230,7 @@ def show_scores(summary: ScoreSummary) -> None:
     screen = console()
     bits = "" if summary.bits_per_byte is None else f", {summary.bits_per_byte:.4f} bits per byte"
     screen.print(
-        f"{summary.documents:,} documents, {summary.tokens:,} tokens: {summary.nats_per_token:.4f} nats per token"
+        f"{many(summary.documents, 'document')}, {summary.tokens:,} tokens: {summary.nats_per_token:.4f} nats per token"
         f"{bits} ({summary.estimator})"
     )
     table = plain_table("bucket", "nats per token", "documents", left=0)
@@ -229,6 +240,6 @@ def show_scores(summary: ScoreSummary) -> None:
         table.add_row(name, bound_of, f"{count:,}")
     screen.print(table)
     earlier = summary.documents - summary.new_documents
-    done = f"; {earlier:,} documents were scored before" if earlier else ""
+    done = f"; {many(earlier, 'document')} scored before" if earlier else ""
     screen.print(Text(f"{amount(summary.tokens_per_s)} tokens/s, {summary.seconds:.1f} s{done}", style="dim"))
     screen.print(f"wrote {summary.path}", soft_wrap=True)

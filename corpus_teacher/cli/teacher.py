@@ -196,9 +196,12 @@ def teacher_export_arpa(
         ),
     ] = None,
     max_order: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            metavar="N", min=0, show_default="4", help="The same as the longest context: one less than --order."
+            "--max-order",
+            metavar="N",
+            show_default="4",
+            help="The same as the longest context, in tokens: one less than --order.",
         ),
     ] = None,
     convention: Annotated[
@@ -213,14 +216,17 @@ def teacher_export_arpa(
     from corpus_teacher.cli.console import progress as shown
     from corpus_teacher.errors import ConfigError
 
-    if order is not None and max_order not in (None, order - 1):
-        raise ConfigError(f"order {order} and max_order {max_order} differ: give one of both")
+    longest = None if max_order is None else order_of(max_order)
+    if max_order is not None and longest is None:
+        raise ConfigError("max_order none: an ARPA file lists all n-grams up to a length; give a number")
+    if order is not None and longest not in (None, order - 1):
+        raise ConfigError(f"order {order} and max_order {longest} differ: give one of both")
     with shown() as progress:
         answer = export_arpa(
             path,
             out,
             estimator=estimator,
-            order=order or (5 if max_order is None else max_order + 1),
+            order=order or (5 if longest is None else longest + 1),
             convention=convention,
             overwrite=overwrite,
             progress=progress,
@@ -313,14 +319,6 @@ def teacher_cache(
             help="A saved model, a name, a .gguf file, smollm2, or a cache of hidden states.",
         ),
     ],
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA…",
-            show_default=False,
-            help="The folder of an index, or text (files, folders, globs, hf:NAME), or ready tokens.",
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -331,6 +329,19 @@ def teacher_cache(
             help="The folder of the cache; one that was begun is completed.",
         ),
     ],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA…]", show_default=False, help="The same as --data."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            show_default=False,
+            help="The folder of an index, or text (files, folders, globs, hf:NAME), or ready tokens; may be repeated.",
+        ),
+    ] = None,
     keep: Annotated[str, typer.Option(metavar="KIND", help=f"One of {', '.join(CACHE_KINDS)}.")] = "top-k",
     k: Annotated[int, typer.Option(min=1, help="Tokens a position: of top-k; of top-p at most.")] = 64,
     p: Annotated[float, typer.Option(help="The mass that top-p holds.")] = 0.95,
@@ -363,13 +374,19 @@ def teacher_cache(
     """Keep what a language model says of the next token, for training without it."""
     from corpus_teacher.cli import show_teacher as display_teacher
     from corpus_teacher.cli.console import progress as shown
+    from corpus_teacher.errors import ConfigError
+
+    read = [*(sources or ()), *(data or ())]
+    if not read:
+        raise ConfigError("there is no text to cache the model on: give `data`")
+
     from corpus_teacher.neural import TargetFormat, cache_teacher
 
     kept = TargetFormat(keep, k=k, p=p, draws=draws, precision=precision, seed=seed)
     with going_on(f"the same command goes on with what {out} holds"), shown() as progress:
         summary = cache_teacher(
             model,
-            data,
+            read,
             out,
             kept=kept,
             length=length,

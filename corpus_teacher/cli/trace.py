@@ -27,7 +27,13 @@ def trace(
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="A file of text, - for stdin; repeat it for several.", show_default=False),
+        typer.Option(
+            "--file",
+            "--data",
+            metavar="FILE",
+            help="A file of text, - for stdin; repeat it for several.",
+            show_default=False,
+        ),
     ] = None,
     min_length: Annotated[int, typer.Option(min=1, help="Tokens of the shortest span that counts.")] = 6,
     max_count: Annotated[

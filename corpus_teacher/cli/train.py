@@ -121,6 +121,13 @@ def _checked(resolved: Mapping[str, Any], plan: Plan) -> str:
         lines.append(f"# training: {plan.steps:,} steps, {plan.tokens:,} tokens")
     if plan.seconds is not None:
         lines.append(f"# time: about {duration(plan.seconds)} on this machine, without teachers and evaluations")
+    every = resolved["training"].get("eval_steps")
+    if every and resolved["training"].get("eval_strategy") == "steps":
+        bound = resolved["data"].get("held_out_tokens")
+        read = (
+            "all of the held-out text (set data.held_out_tokens to read less)" if bound is None else f"{bound:,} tokens"
+        )
+        lines.append(f"# evaluation: every {every:,} steps, on {read}")
     return "\n".join([*lines, "", to_toml(resolved)])
 
 

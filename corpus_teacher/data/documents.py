@@ -108,7 +108,7 @@ class ReadLog:
             more = f" and {len(self.specials) - 4} others" if len(self.specials) > 4 else ""
             found.append(
                 f"the text contains special tokens, read as ordinary text: {shown}{more}; where a trainer reads them "
-                "as single tokens, choose special tokens as ids"
+                'as single tokens, build the index with special_tokens="ids"'
             )
         return [*self.notices, *found, *self.examples]
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import corpus_index
-from corpus_index import CorpusIndex, EstimatorLike, resolve_estimator
+from corpus_index import CorpusIndex, Estimator, EstimatorLike, fit_file, resolve_estimator
 from corpus_index.integrity import Check
 
+from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import TokenizerError
@@ -31,6 +32,27 @@ def check_estimator(index: CorpusIndex, spec: EstimatorLike, max_order: int | No
         As `corpus_index.resolve_estimator`.
     """
     resolve_estimator(spec, index, max_order)
+
+
+def fitted_estimator(
+    index: CorpusIndex, spec: EstimatorLike, max_order: int | None, progress: Progress = silent
+) -> Estimator:
+    """An estimator, fitted on an index at its first use; a fit that takes long and isn't kept yet is reported.
+
+    Raises
+    ------
+    QueryError, IndexFormatError
+        As `corpus_index.resolve_estimator`.
+    """
+    made = resolve_estimator(spec, index, max_order)
+    kept = None if made.is_fitted else fit_file(index, made)
+    if kept is None or kept.is_file():
+        return index.fitted(spec, max_order)
+    stage = f"fit {made.name}"
+    progress(stage, 0, None)
+    fitted = index.fitted(spec, max_order)
+    progress(stage, 1, 1)
+    return fitted
 
 
 def index_tokenizer(index: CorpusIndex, spec: str | None = None) -> Tokenizer:

@@ -15,6 +15,7 @@ from corpus_index import ESTIMATORS
 from typer.testing import CliRunner, Result
 
 from corpus_teacher.cli.main import app
+from corpus_teacher.data.documents import Progress
 from corpus_teacher.data.indexing import build_index_from_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer
 
@@ -170,10 +171,12 @@ def test_a_fitted_file_serves_everywhere(index: Path, tmp_path: Path) -> None:
     assert (found["order"], found["convention"]) == (3, "plain")
 
 
-def test_fit_refuses(index: Path, tmp_path: Path) -> None:
+def test_fit_refuses(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "did you mean 'auto'" in refused("teacher", "fit", index, "--estimator", "autos")
     deep = tmp_path / "nowhere" / "kept.json"
-    assert "can't be written" in refused("teacher", "fit", index, "--estimator", "mle", "--out", deep)
+    with monkeypatch.context() as patch:
+        patch.setattr("corpus_index.Estimator.fit", lambda *_: pytest.fail("it was fitted first"))
+        assert "there is no folder" in refused("teacher", "fit", index, "--estimator", "mle", "--out", deep)
     assert "no estimator at" in refused("sample", index, "--estimator", deep)
 
 
@@ -202,14 +205,37 @@ def test_export_arpa(index: Path, tmp_path: Path) -> None:
     assert "too few to fit the discounts of n = 1, 2, 3, 4, 5" in few.stdout
 
 
-def test_export_arpa_refuses(index: Path, tmp_path: Path) -> None:
+def test_export_arpa_refuses(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.arpa"
     path.touch()
     command = ("teacher", "export-arpa", index, "--out")
     assert "exists already" in refused(*command, path)
     assert "can't hold witten-bell" in refused(*command, tmp_path / "new", "--estimator", "witten-bell")
     assert "no estimator 'best'" in refused(*command, tmp_path / "new", "--estimator", "best")
+    assert "give a number" in refused(*command, tmp_path / "new", "--max-order", "none")
+    assert "'x' is not an order" in refused(*command, tmp_path / "new", "--max-order", "x")
+    assert "differ: give one of both" in refused(*command, tmp_path / "new", "--max-order", 3, "--order", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("corpus_index.CorpusIndex.fitted", lambda *_: pytest.fail("it was fitted first"))
+        assert "can't hold auto" in refused(*command, tmp_path / "new", "-e", "auto")
     assert "convention 'srilm' is unknown" in refused(*command, tmp_path / "new", "--convention", "srilm")
     assert "can't be written" in refused(*command, path / "below")
     assert "no index" in refused("teacher", "export-arpa", tmp_path / "nowhere", "--out", tmp_path / "new")
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_fit_that_takes_long_is_reported_once(index: Path, tmp_path: Path) -> None:
+    from corpus_teacher.analysis.query import index_query
+    from corpus_teacher.analysis.sample import sample_index
+
+    def by_query(progress: Progress) -> None:
+        index_query(index, "the", estimator="pitman-yor", max_order=1, progress=progress)
+
+    def by_sample(progress: Progress) -> None:
+        sample_index(index, length=2, estimator="pitman-yor", max_order=2, progress=progress)
+
+    for call in (by_query, by_sample):
+        told: list[tuple[str, float]] = []
+        call(lambda stage, done, *_, told=told: told.append((stage, done)))
+        assert told == [("fit pitman-yor", 0), ("fit pitman-yor", 1)]
+        call(lambda *_: pytest.fail("a kept fit was made again"))
