@@ -7,6 +7,7 @@ seen has no answer: it is refused, or marked as not valid where a fallback is to
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -25,7 +26,13 @@ from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import CacheError, ConfigError, InputError, MissingWindowError, TokenizerError
 from corpus_teacher.neural.coding import RecordCodec
 from corpus_teacher.neural.formats import SparseRows, TargetFormat, soft_targets
-from corpus_teacher.neural.identity import token_rows, window_keys
+from corpus_teacher.neural.identity import (
+    check_same_tokenizer,
+    check_vocabulary,
+    log_cut,
+    token_rows,
+    window_keys,
+)
 from corpus_teacher.neural.live import LogitChunk, base_distribution, head_chunks, kept_rows
 from corpus_teacher.neural.pretrained import known_device
 from corpus_teacher.neural.shards import Shard, check_sum, check_sums, read_manifest
@@ -44,9 +51,11 @@ class CachedTeacher(ContentTeacher):
     path : str or Path
         The folder that `write_cache` or `corpus-teacher teacher cache` made.
     vocab_size : int, optional
-        V of the student or index; refused unless it is the cache's.
+        V of the student or index. Refused unless it is the cache's, or the cache has more that are padding, as of a
+        live model (`NeuralTeacher`): those are left out and the rest renormalised, which is logged.
     student_tokenizer : Tokenizer, str, Path or CorpusIndex, optional
-        The student's, or the index's: refused unless the cache was made with it.
+        The student's, or the index's: refused unless the cache was made with it, or with one that has more tokens and
+        these with the same ids, and that still lies where it was; then the targets are cut to the student's tokens.
     k : int, optional
         Only the k most probable of the cached tokens ("top-k" and "top-p").
     kept : TargetFormat, optional
@@ -91,13 +100,7 @@ class CachedTeacher(ContentTeacher):
         self.manifest = read_manifest(self.path)
         self.stored = TargetFormat(**self.manifest["kept"])
         self.length = int(self.manifest["length"])
-        if vocab_size is not None and vocab_size != self.vocab_size:
-            raise ConfigError(
-                f"the cache {self.path} has {self.vocab_size:,} tokens and the student or index {vocab_size:,}: "
-                "cache the teacher with the student's vocabulary"
-            )
-        if student_tokenizer is not None:
-            self._check_tokenizer(student_tokenizer)
+        self._vocab_size = self._read_vocabulary(vocab_size, student_tokenizer)
         if k is not None and (self.stored.kind not in ("top-k", "top-p") or not 1 <= k <= self.stored.k):
             raise ConfigError(
                 f"k is {k} and the cache keeps {self.stored.describe()}: give 1 to its k, or leave it out"
@@ -112,14 +115,19 @@ class CachedTeacher(ContentTeacher):
         if self.kept.kind == "hidden":
             raise ConfigError("hidden states are no target: give all, top-k, top-p, sample or systematic as kept")
         self.base = base_distribution(base, self.vocab_size).to(self.device)
-        self._codec = RecordCodec(self.stored, self.vocab_size, self.length, int(self.manifest["hidden_size"]))
+        self._codec = RecordCodec(self.stored, self._stored_size, self.length, int(self.manifest["hidden_size"]))
         self._shards = [Shard(self.path / entry["file"], entry) for entry in self.manifest["shards"]]
         self._find = _KeyTable([shard.keys for shard in self._shards])
         self._head: tuple[Tensor, Tensor | None] | None = None
 
     @property
     def vocab_size(self) -> int:
-        """V."""
+        """V of every target."""
+        return self._vocab_size
+
+    @property
+    def _stored_size(self) -> int:
+        """The tokens that the model knew."""
         return int(self.manifest["teacher"]["vocab_size"])
 
     @property
@@ -158,12 +166,13 @@ class CachedTeacher(ContentTeacher):
         return rows.shape[1] == self.length and all(place is not None for place in self._find(window_keys(rows)))
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("path", "k", "tail", "missing", "device", "base")
+        names = ("path", "k", "tail", "missing", "device")
         settings = {name: getattr(self, name) for name in names} | {"kept": self.kept if self.is_hidden else None}
-        return {"settings": settings, "said_by": self._said_by()}
+        return {"settings": settings, "size": self.vocab_size, "base": self.base, "said_by": self._said_by()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(CachedTeacher(**state["settings"]).__dict__)
+        self._vocab_size, self.base = state["size"], state["base"]
         if self._said_by() != state["said_by"]:
             raise CacheError(f"the cache {self.path} was replaced since it was pickled: open it again")
 
@@ -183,6 +192,7 @@ class CachedTeacher(ContentTeacher):
             "cache": self.stored.describe(),
             **self.kept.describe(),
             "k_read": self.k,
+            "vocab_size": self.vocab_size,
             "tail": self.tail,
             "mean_cut_mass": self.mean_cut_mass,
         }
@@ -288,8 +298,8 @@ class CachedTeacher(ContentTeacher):
             saved = torch.load(io.BytesIO((self.path / entry["file"]).read_bytes()), weights_only=True)
             bias = saved["bias"]
             self._head = (
-                saved["weight"].to(self.device, torch.float32),
-                (None if bias is None else bias.to(self.device, torch.float32)),
+                saved["weight"][: self.vocab_size].to(self.device, torch.float32),
+                (None if bias is None else bias[: self.vocab_size].to(self.device, torch.float32)),
             )
         return self._head
 
@@ -331,26 +341,50 @@ class CachedTeacher(ContentTeacher):
         if place is None:
             return _silent(self.length)
         rows = self._codec.decode_sparse(self._shards[place[0]].record(place[1]))
+        if self.vocab_size < self._stored_size:
+            rows = _below(rows, self.vocab_size)
         return rows if self.k is None else _first(rows, self.k)
 
     def _hidden(self, place: tuple[int, int] | None) -> Tensor:
         shard, number = place or (0, 0)
         return self._codec.decode_hidden(self._shards[shard].record(number))
 
-    def _check_tokenizer(self, student: Any) -> None:
-        student = student if isinstance(student, Tokenizer) else load_tokenizer(student)
+    def _read_vocabulary(self, vocab_size: int | None, student: Any) -> int:
+        """V of the targets, cut as those of live models are; refuses what doesn't fit the student or index."""
+        size = self._stored_size
+        if vocab_size is not None and vocab_size > size:
+            raise ConfigError(
+                f"the cache {self.path} has {size:,} tokens and the student or index {vocab_size:,}: "
+                "cache the teacher with the student's vocabulary"
+            )
+        if student is None:
+            return check_vocabulary(size, vocab_size, None)
+        own = student if isinstance(student, Tokenizer) else load_tokenizer(student)
+        cut = self._check_tokenizer(own)
+        if cut is None or vocab_size not in (None, cut):
+            return check_vocabulary(size, vocab_size, own)
+        log_cut(f"the cache {self.path} has {size - cut:,} tokens beyond the student's {cut:,}, whose ids are the same")
+        return cut
+
+    def _check_tokenizer(self, student: Tokenizer) -> int | None:
+        """Refuse another tokenizer; the student's V where the cache's has more tokens, and these with the same ids."""
         teacher = self.manifest["teacher"]
         if teacher["tokenizer_fingerprint"] is None:
             raise TokenizerError(
                 f"the cache {self.path} was made without a tokenizer, so that nobody can tell whether it is the "
                 "student's: cache the teacher with its tokenizer"
             )
-        if teacher["tokenizer_fingerprint"] not in (student.fingerprint, student.file_fingerprint):
-            raise TokenizerError(
-                f"the cache {self.path} was made with the tokenizer {teacher['tokenizer']!r} "
-                f"({teacher['tokenizer_fingerprint'][:12]}…), "
-                f"the student's is {student.spec!r} ({student.fingerprint[:12]}…): use the teacher's tokenizer for both"
-            )
+        if teacher["tokenizer_fingerprint"] in (student.fingerprint, student.file_fingerprint):
+            return None
+        with contextlib.suppress(TokenizerError, InputError):
+            theirs = load_tokenizer(teacher["tokenizer"])
+            if teacher["tokenizer_fingerprint"] in (theirs.fingerprint, theirs.file_fingerprint):
+                return check_same_tokenizer(theirs, student)
+        raise TokenizerError(
+            f"the cache {self.path} was made with the tokenizer {teacher['tokenizer']!r} "
+            f"({teacher['tokenizer_fingerprint'][:12]}…), "
+            f"the student's is {student.spec!r} ({student.fingerprint[:12]}…): use the teacher's tokenizer for both"
+        )
 
 
 class _KeyTable:
@@ -379,6 +413,19 @@ def _silent(length: int) -> SparseRows:
     """Positions of a window without an answer: all mass on the base."""
     none = torch.zeros(0)
     return SparseRows(torch.zeros(length, dtype=torch.int64), none.long(), none, torch.ones(length))
+
+
+def _below(rows: SparseRows, vocab_size: int) -> SparseRows:
+    """Only the tokens below V, renormalised; a position that has none of them is without an answer."""
+    position = torch.arange(rows.lengths.shape[0]).repeat_interleave(rows.lengths)
+    chosen = rows.token_ids < vocab_size
+    dropped = torch.zeros_like(rows.tail).index_add(0, position[~chosen], rows.probs[~chosen])
+    left = 1 - dropped
+    none = left <= torch.finfo(torch.float32).eps
+    left = torch.where(none, 1.0, left)
+    tail = torch.where(none, 1.0, rows.tail / left)
+    lengths = torch.zeros_like(rows.lengths).index_add(0, position[chosen], torch.ones_like(position[chosen]))
+    return SparseRows(lengths, rows.token_ids[chosen], rows.probs[chosen] / left[position[chosen]], tail)
 
 
 def _first(rows: SparseRows, k: int) -> SparseRows:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpus_teacher.data import ByteTokenizer, TokenWindows, train_tokenizer
+from corpus_teacher.data import ByteTokenizer, Tokenizer, TokenWindows, train_tokenizer
 from corpus_teacher.errors import (
     CacheError,
     ConfigError,
@@ -349,3 +349,75 @@ def test_pickles_as_its_path(cache: Path, teacher: NeuralTeacher, tmp_path: Path
         assert copy.describe() == original.describe()
         assert repr(copy) == repr(original)
         assert len(copy) == COUNT
+
+
+def dense(cached: CachedTeacher) -> torch.Tensor:
+    """The distributions of all rows, (Q, V)."""
+    targets = cached(ROWS)
+    return targets.logits.softmax(-1) if cached.kept.kind == "all" else targets.dense()
+
+
+@pytest.mark.parametrize("kind", ["top-k", "hidden"])
+def test_a_cache_of_a_padded_model_is_cut(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words, model = ByteTokenizer(), make_model(vocab_size=320)
+    kept = TargetFormat(kind, k=320, precision="fp32")
+    write_cache(NeuralTeacher(model, tokenizer=words), windows(), tmp_path / "cache", kept=kept)
+    whole = TargetFormat("all")
+    with torch.no_grad():
+        expected = model(input_ids=torch.from_numpy(ROWS)).logits[..., :257].softmax(-1).reshape(-1, 257)
+    for options in ({"vocab_size": 257, "student_tokenizer": words}, {"vocab_size": 257}):
+        caplog.clear()
+        cached = CachedTeacher(tmp_path / "cache", kept=whole if kind == "hidden" else None, **options)
+        assert "63 outputs from 257 on are taken as padding" in caplog.text
+        assert cached.vocab_size == cached.describe()["vocab_size"] == 257
+        torch.testing.assert_close(dense(cached), expected, atol=1e-6, rtol=1e-4)
+        copy = pickle.loads(pickle.dumps(cached))
+        assert copy.vocab_size == 257
+        assert torch.equal(dense(copy), dense(cached))
+    assert CachedTeacher(tmp_path / "cache", student_tokenizer=words).vocab_size == 320
+    with pytest.raises(ConfigError, match="no tokenizer says that the rest is padding"):
+        CachedTeacher(tmp_path / "cache", vocab_size=200)
+
+
+def test_a_cut_keeps_what_the_model_left_unsaid(tmp_path: Path) -> None:
+    """Of few kept tokens: those below V have their share of what isn't dropped, the tail as well."""
+    model = make_model(vocab_size=64)
+    write_cache(NeuralTeacher(model), windows(), tmp_path / "cache", kept=TargetFormat(k=9, precision="fp32"))
+    cached = CachedTeacher(tmp_path / "cache", vocab_size=57)
+    targets = cached(ROWS)
+    with torch.no_grad():
+        probs = model(input_ids=torch.from_numpy(ROWS)).logits.softmax(-1).reshape(-1, 64)
+    for position, (row, p) in enumerate(zip(targets.dense(), probs, strict=True)):
+        top = p.topk(9)
+        kept = top.indices[top.indices < 57]
+        dropped = top.values[top.indices >= 57].sum()
+        torch.testing.assert_close(row[kept], p[kept] / (1 - dropped), atol=1e-5, rtol=1e-3)
+        assert float(row.sum()) == pytest.approx(1, abs=1e-5), position
+        assert float(targets.cut_mass[position]) == pytest.approx(
+            float((1 - top.values.sum()) / (1 - dropped)), abs=1e-5
+        )
+
+
+def test_a_cache_of_a_tokenizer_with_more_tokens_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = train_tokenizer(["the cat sat on the mat"] * 9, 270)
+    more = Tokenizer.from_bytes(words.to_bytes(), spec="chat").backend
+    more.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    (tmp_path / "tokenizer.json").write_text(more.to_str())
+    size = words.vocab_size
+    teacher = NeuralTeacher(make_model(vocab_size=size + 2), tokenizer=tmp_path / "tokenizer.json")
+    write_cache(teacher, windows(), tmp_path / "cache", kept=TargetFormat(k=size, precision="fp32"))
+    cached = CachedTeacher(tmp_path / "cache", vocab_size=size, student_tokenizer=words)
+    assert "2 tokens beyond the student's" in caplog.text
+    assert cached.vocab_size == size
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerError, match="use the teacher's tokenizer for both"):
+        CachedTeacher(tmp_path / "cache", vocab_size=size, student_tokenizer=words)
+
+
+def test_windows_of_another_length_are_refused_with_what_to_do(cache: Path) -> None:
+    for length in (LENGTH - 1, LENGTH + 1):
+        with pytest.raises(
+            InputError, match=rf"have {length} tokens .* {LENGTH}: cut the text into windows of {LENGTH}"
+        ):
+            CachedTeacher(cache)(TOKENS[None, :length].astype(np.int64))
+    assert not CachedTeacher(cache, missing="invalid")(ROWS[:1, :-1]).valid.any()
