@@ -73,6 +73,11 @@ def _stop(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def _is_not(noise: str, record: logging.LogRecord) -> bool:
+    """Whether a record of a log doesn't hold the noise."""
+    return noise not in record.getMessage()
+
+
 def _show_warning(
     otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
 ) -> None:
@@ -87,7 +92,7 @@ def main() -> None:
     """The entry point of the `corpus-teacher` script."""
     signal.signal(signal.SIGTERM, _stop)
     for name, noise in _NOISE.items():
-        logging.getLogger(name).addFilter(lambda record, noise=noise: noise not in record.getMessage())
+        logging.getLogger(name).addFilter(partial(_is_not, noise))
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
     app(prog_name="corpus-teacher")
 
