@@ -56,6 +56,7 @@ def render_evaluation(answer: Evaluation) -> str:
             _buckets("longest match, in tokens", best.by_match_len),
             _buckets(f"count of the longest context of {_up_to(best.max_order)}", best.by_context_count),
             f'<p class="note">The tables are of {best.estimator}, contexts of {_up_to(best.max_order)}.</p>',
+            *_recited(answer),
             "<h2>What was measured</h2>",
             facts(
                 [
@@ -69,6 +70,19 @@ def render_evaluation(answer: Evaluation) -> str:
         ],
         dark=True,
     )
+
+
+def _recited(answer: Evaluation) -> list[str]:
+    """The documents of the index that the held-out text repeats, by name; nothing where there are none."""
+    if not answer.recited:
+        return []
+    rows = [(one.name or f"document {one.document:,}", f"{one.positions:,}") for one in answer.recited]
+    return [
+        "<h2>Documents that the held-out text repeats</h2>",
+        "<p>Positions of the held-out text after 32 tokens or more that a document of the index contains "
+        "word for word: what a leak between the two would come from.</p>",
+        table(("document", "positions"), rows),
+    ]
 
 
 def entropy_curves(answer: Evaluation) -> Figure:
@@ -210,7 +224,7 @@ def _buckets(title: str, buckets: list[Bucket]) -> str:
 
 
 def _up_to(max_order: int | None) -> str:
-    return "any length" if max_order is None else f"up to {max_order} tokens"
+    return "any length" if max_order is None else f"up to {max_order} token{'' if max_order == 1 else 's'}"
 
 
 def _measured_on(top_k: int | None) -> str:

@@ -45,6 +45,7 @@ th button { font: inherit; color: inherit; background: none; border: 0; padding:
   text-align: inherit; }
 th[aria-sort] button::after { content: " ↑"; } th[aria-sort="descending"] button::after { content: " ↓"; }
 .chart { overflow-x: auto; } .chart svg.plot { min-width: 540px; }
+@media (max-width: 600px) { .card { overflow-x: auto; } svg.plot { min-width: 540px; } }
 .keys { display: flex; flex-wrap: wrap; gap: 2px 10px; margin-top: 8px; }
 .keys button { font: inherit; font-size: 13px; color: inherit; background: none; border: 1px solid var(--line);
   cursor: pointer; border-radius: 7px; padding: 3px 9px; }

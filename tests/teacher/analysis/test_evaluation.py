@@ -11,6 +11,7 @@ import pytest
 from corpus_index import CorpusIndex, SparseTargets
 
 from corpus_teacher.analysis.evaluation import NUM_BINS, Evaluation, evaluate_index
+from corpus_teacher.data import BuildOptions, build_index_from_sources
 from corpus_teacher.data.indexing import build_index_from_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer
 from corpus_teacher.errors import ConfigError, QueryError
@@ -140,3 +141,21 @@ def test_wrong_options(path: Path, sources: list[str]) -> None:
         evaluate_index(path, sources, max_orders=[-1])
     with pytest.raises(QueryError, match="no estimator 'best'"):
         evaluate_index(path, ["nowhere"], estimators=["best"])
+
+
+def test_documents_that_are_repeated_stand_on_the_page_by_name(tmp_path: Path) -> None:
+    passage = "a passage that is long enough to be no accident, whoever wrote it <first>"
+    for name, text in (("leaked.txt", passage), ("other.txt", "nothing of the kind")):
+        (tmp_path / name).write_text(text)
+    options = BuildOptions(tokenizer="bytes")
+    build_index_from_sources([str(tmp_path / "*.txt")], tmp_path / "i", options)
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "out.txt").write_text(passage)
+    found = evaluate_index(tmp_path / "i", [str(tmp_path / "held")], estimators=["witten-bell"], max_orders=[1])
+    page = render_evaluation(found)
+    assert "Documents that the held-out text repeats" in page
+    assert "leaked.txt</td>" in page
+    assert "other.txt" not in page
+    (tmp_path / "held" / "out.txt").write_text("new words")
+    found = evaluate_index(tmp_path / "i", [str(tmp_path / "held")], estimators=["witten-bell"], max_orders=[1])
+    assert "repeats</h2>" not in render_evaluation(found)
