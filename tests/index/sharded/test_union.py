@@ -147,9 +147,14 @@ def test_every_estimator(
     if fitted.excludes:  # of tokens that are as likely as each other, which stay among the few is chance
         return
     few = {"top_k": 2, "shortlist": None}
+    dense = targets.dense()
+    pairs = np.sort(dense - targets.rest[:, None] * targets.base)
+    clear = np.ones(len(dense), np.bool_)  # of tokens that tie, which stay is chance
+    if index.vocab_size > 2:
+        clear = (pairs[:, -2] - pairs[:, -3] > 1e-4) & (np.diff(np.sort(dense))[:, -2] > 1e-4)
     np.testing.assert_allclose(
-        np.sort(shards.smoothed_targets(rows, following, **few, **options).dense()),
-        np.sort(index.smoothed_targets(rows, following, **few, **options | {"estimator": fitted}).dense()),
+        shards.smoothed_targets(rows, following, **few, **options).dense()[clear],
+        index.smoothed_targets(rows, following, **few, **options | {"estimator": fitted}).dense()[clear],
         atol=rounding,
     )
 
