@@ -4,6 +4,7 @@
 `blended_loss` are its two halves, and `BlendReport` tells the share of each `Reason`. No model is needed for any of it.
 """
 
+from corpus_teacher.blend.adaptive import Adaptive, AdaptiveWeights
 from corpus_teacher.blend.blending import Blend, BlendReport, blend
 from corpus_teacher.blend.components import COMPONENTS, Components, DenseTargets, Reason
 from corpus_teacher.blend.evidence import MEASURES, Evidence
@@ -16,6 +17,8 @@ __all__ = [
     "COMPONENTS",
     "FALLBACKS",
     "MEASURES",
+    "Adaptive",
+    "AdaptiveWeights",
     "Blend",
     "BlendReport",
     "Buckets",

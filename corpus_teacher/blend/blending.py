@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from corpus_teacher.blend.adaptive import AdaptiveWeights
 from corpus_teacher.blend.components import COMPONENTS, Components, Reason
 from corpus_teacher.blend.evidence import entropy, label_probability
 from corpus_teacher.blend.policy import Policy, Routing
@@ -151,7 +152,7 @@ class BlendReport:
         return logs | {"position_weight": self.mean_scale}
 
 
-def blend(policy: Policy, step: int, components: Components) -> Blend:
+def blend(policy: Policy, step: int, components: Components, adaptive: AdaptiveWeights | None = None) -> Blend:
     """Give the positions of a batch to their teachers.
 
     Parameters
@@ -161,6 +162,8 @@ def blend(policy: Policy, step: int, components: Components) -> Blend:
         Optimizer step, from 0.
     components : Components
         Of Q positions.
+    adaptive : AdaptiveWeights, optional
+        Of an adaptive policy: as they are when the batch is read.
 
     Returns
     -------
@@ -185,6 +188,8 @@ def blend(policy: Policy, step: int, components: Components) -> Blend:
     ([[0.75, 0.0, 0.25, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]], ['neural', 'hard-fallback'])
     """
     _check_given(policy, components)
+    if policy.adaptive is not None and adaptive is None:
+        raise ConfigError("the policy is adaptive: give its weights, AdaptiveWeights(policy.adaptive)")
     with torch.no_grad():
         counted = components.counted
         speaks = _who_speaks(policy, components)
@@ -196,6 +201,8 @@ def blend(policy: Policy, step: int, components: Components) -> Blend:
             own = torch.full_like(left, asked[name])
             for evidence in policy.shares[name].evidence:
                 own = own * evidence(components, name)
+            if name == "corpus" and policy.adaptive is not None and adaptive is not None:
+                own = own * adaptive.factor(components)
             weights[:, _COLUMN[name]] = torch.where(speaks[name], own, 0)
             left = torch.where(speaks[name], left + asked[name] - own, left)
             silent = torch.where(speaks[name], silent, silent + asked[name])
@@ -233,7 +240,7 @@ def _hand_over(policy: Policy, speaks: dict[str, Tensor], weights: Tensor, silen
 def _used(policy: Policy, asked: dict[str, float], components: Components) -> frozenset[str]:
     """The components that may have weight somewhere, told without a look at the weights."""
     used = {"hard", *asked}
-    if any(policy.shares[name].evidence for name in asked.keys() & policy.shares.keys()):
+    if policy.adaptive is not None or any(policy.shares[name].evidence for name in asked.keys() & policy.shares.keys()):
         used.add(policy.remainder)
     if used != {"hard"}:  # which is never silent
         used.update("corpus" if name == "shorter" else name for name in policy.fallbacks)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from corpus_teacher.blend.adaptive import AdaptiveWeights
 from corpus_teacher.blend.blending import Blend, blend
 from corpus_teacher.blend.components import COMPONENTS, Components, CorpusTargets, Targets
 from corpus_teacher.blend.policy import Policy
@@ -39,11 +40,15 @@ class TaughtLoss(NamedTuple):
         "hard", "corpus" (with the base), "neural" and "self", those that are used: the cross-entropy to each,
         unweighted, over the positions where it has weight, reduced like the loss; detached, for logging.
     blend : Blend
+    label_nats : Tensor of shape (Q,)
+        −log p of the student for the label of each position, whoever teaches it; detached, and of no meaning where
+        there is no label.
     """
 
     loss: Tensor
     parts: dict[str, Tensor]
     blend: Blend
+    label_nats: Tensor
 
 
 def apply_policy(
@@ -57,6 +62,7 @@ def apply_policy(
     self_teacher: Targets | Tensor | None = None,
     distinct: Tensor | None = None,
     evidence: Mapping[str, Tensor] | None = None,
+    adaptive: AdaptiveWeights | None = None,
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> TaughtLoss:
@@ -71,6 +77,8 @@ def apply_policy(
         As in `blended_loss`.
     distinct, evidence
         As in `Components`.
+    adaptive : AdaptiveWeights, optional
+        Of an adaptive policy: the batch is noted in them; call their `step` after the optimizer's.
 
     Returns
     -------
@@ -94,8 +102,11 @@ def apply_policy(
     components = _components(labels, corpus, neural, self_teacher, distinct, evidence)
     if "student" in policy.needs:
         components = replace(components, student=logits.detach())
-    made = blend(policy, step, components)
-    return blended_loss(logits, components, made, temperature=temperature, reduction=reduction)
+    made = blend(policy, step, components, adaptive)
+    taught = blended_loss(logits, components, made, temperature=temperature, reduction=reduction)
+    if adaptive is not None:
+        adaptive.note(components, taught.label_nats)
+    return taught
 
 
 def blended_loss(
@@ -151,9 +162,9 @@ def blended_loss(
     parts = _parts(every, names, made)
     if reduction == "none":
         told = {name: part.reshape(shape) for name, (part, _) in parts.items()}
-        return TaughtLoss((rows * scale).reshape(shape), told, made)
+        return TaughtLoss((rows * scale).reshape(shape), told, made, every[1])
     loss = (rows * scale).sum()
-    return _reduced(loss / weight_sum(scale) if reduction == "mean" else loss, parts, made, reduction)
+    return _reduced(loss / weight_sum(scale) if reduction == "mean" else loss, parts, made, reduction, every[1])
 
 
 def fused_linear_blended_loss(
@@ -194,7 +205,7 @@ def fused_linear_blended_loss(
     mixture, names = _mixture(weight.shape[0], dtype, made, components, temperature)
     scale = made.scale.to(mixture.precision)
     loss, every = fused_linear(hidden, weight, bias, soft_cap, mixture, scale, reduction)
-    return _reduced(loss, _parts(every, names, made), made, reduction)
+    return _reduced(loss, _parts(every, names, made), made, reduction, every[1])
 
 
 def _components(
@@ -257,13 +268,15 @@ def _parts(every: Tensor, names: list[str], made: Blend) -> dict[str, tuple[Tens
     return parts
 
 
-def _reduced(loss: Tensor, parts: dict[str, tuple[Tensor, Tensor]], made: Blend, reduction: str) -> TaughtLoss:
+def _reduced(
+    loss: Tensor, parts: dict[str, tuple[Tensor, Tensor]], made: Blend, reduction: str, label_nats: Tensor
+) -> TaughtLoss:
     """The parts reduced like the loss: "mean" is over the positions that are taught so."""
     totals = {}
     for name, (part, taught) in parts.items():
         total = part.sum()
         totals[name] = total / taught.sum().clamp_min(1) if reduction == "mean" else total
-    return TaughtLoss(loss, totals, made)
+    return TaughtLoss(loss, totals, made, label_nats)
 
 
 def _check(positions: int, made: Blend, components: Components, reduction: str) -> None:

@@ -6,9 +6,11 @@ It is made of parts that combine freely, in code or from a TOML table (`make_pol
     w[i, q]  = asked[i] · Π evidence[i](q)                        where component i speaks
     w[remainder, q] = 1 − Σ of the others                         what none of them takes
 
-Where i is silent, asked[i] goes to the first of `fallbacks` that speaks there, and to the hard label if none does. At
-the most certain positions (`Routing`) the hard label has all of the weight. Last, `complementary` lowers the weight
-of whole positions. So the weights of the components always sum to 1, and a mixture of targets stays a target.
+Under an adaptive policy (`corpus_teacher.blend.adaptive`) the corpus has one factor more, which follows who of student
+and corpus is better. Where i is silent, asked[i] goes to the first of `fallbacks` that speaks there, and to the hard
+label if none does. At the most certain positions (`Routing`) the hard label has all of the weight. Last,
+`complementary` lowers the weight of whole positions. So the weights of the components always sum to 1, and a mixture
+of targets stays a target.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from corpus_teacher.blend.adaptive import Adaptive, make_adaptive
 from corpus_teacher.blend.components import COMPONENTS
 from corpus_teacher.blend.evidence import SPEAKERS, Evidence, make_evidence
 from corpus_teacher.blend.schedules import Schedule, make_schedule, schedule_to_dict
@@ -135,6 +138,8 @@ class Policy:
         the n-gram knows already. From the "complementary training" of parameter-golf's contributors (2026, with bigrams
         and a = 0.5); the aim is that of Li et al. (2022, arXiv 2210.14431), who fit what an n-gram leaves by adding its
         logarithms to the logits. It is not rescaled: the more the corpus knows, the smaller the gradients.
+    adaptive : Adaptive, optional
+        The corpus' weight follows who is better; its share is 1 unless given. `blend` then takes `AdaptiveWeights`.
 
     Raises
     ------
@@ -156,11 +161,17 @@ class Policy:
     shorter_match_len: int = 1
     routing: Routing | None = None
     complementary: float = 0.0
+    adaptive: Adaptive | None = None
 
     def __post_init__(self) -> None:
         check_known(self.remainder, COMPONENTS, "remainder")
         shares = {}
-        for name, share in self.shares.items():
+        if self.adaptive is not None and self.remainder == "corpus":
+            raise ConfigError(
+                "the policy is adaptive and its remainder is 'corpus': leave the remainder to another one"
+            )
+        given = {"corpus": Share(1.0)} if self.adaptive is not None and "corpus" not in self.shares else {}
+        for name, share in {**self.shares, **given}.items():
             check_known(name, COMPONENTS, "a component")
             if name == self.remainder:
                 raise ConfigError(f"{name!r} is the remainder and has a weight: give one or the other")
@@ -201,7 +212,7 @@ class Policy:
             needed.update(*(evidence.needs(name) for evidence in share.evidence))
         if self.routing is not None:
             needed.add(self.routing.by)
-        if self.complementary:
+        if self.complementary or self.adaptive is not None:
             needed.add("corpus")
         return frozenset("corpus" if name == "base" else name for name in needed)
 
@@ -234,6 +245,8 @@ class Policy:
         }
         if self.routing is not None:
             table["routing"] = asdict(self.routing)
+        if self.adaptive is not None:
+            table["adaptive"] = self.adaptive.to_dict()
         return table | {name: share.to_dict() for name, share in self.shares.items()}
 
 
@@ -264,11 +277,14 @@ def make_policy(table: Mapping[str, Any]) -> Policy:
     >>> policy.asked(step=500)
     {'hard': 0.75, 'corpus': 0.25}
     """
-    settings = ("remainder", "fallbacks", "min_match_len", "min_count", "shorter_match_len", "routing", "complementary")
+    settings = ("remainder", "fallbacks", "min_match_len", "min_count", "shorter_match_len", "routing", "complementary",
+                "adaptive")  # fmt: skip
     check_keys(table, (*settings, *COMPONENTS), "policy")
     made: dict[str, Any] = {name: table[name] for name in settings if name in table}
     if "routing" in made:
         made["routing"] = make_from(Routing, made["routing"], "policy.routing")
+    if "adaptive" in made:
+        made["adaptive"] = make_adaptive(made["adaptive"])
     shares = {name: _make_share(table[name], f"policy.{name}") for name in COMPONENTS if name in table}
     with within("policy"):
         return Policy(shares, **made)

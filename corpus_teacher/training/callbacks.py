@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import transformers
 
+from corpus_teacher.blend import AdaptiveWeights
+
 
 @dataclass
 class StepClock:
@@ -52,6 +54,18 @@ class ClockCallback(transformers.TrainerCallback):
             torch.cuda.synchronize(args.device)
         self.clock.step_s += time.perf_counter() - self.clock.began
         self.clock.steps += 1
+
+
+class AdaptiveCallback(transformers.TrainerCallback):
+    """Lets the weights of an adaptive policy take their step with the optimizer's, of all processes' batches."""
+
+    def __init__(self, weights: AdaptiveWeights, accelerator: Any) -> None:
+        self.weights, self.accelerator = weights, accelerator
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See the class."""
+        pending = self.weights.pending
+        self.weights.step(self.accelerator.reduce(pending, "sum") if args.world_size > 1 else pending)
 
 
 class BeginCallback(transformers.TrainerCallback):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.blend import (
+    AdaptiveWeights,
     Blend,
     Components,
     Reason,
@@ -74,6 +75,11 @@ class Objective:
     unigram : Tensor of shape (V,), optional
         Needed where `smooth_with` is "unigram".
 
+    Attributes
+    ----------
+    adaptive : AdaptiveWeights or None
+        Of an adaptive policy: every batch is noted in them; call their `step` when an optimizer step is done.
+
     Raises
     ------
     ConfigError
@@ -85,6 +91,7 @@ class Objective:
         self.policy = config.make_policy(soft)
         self.soft = frozenset(soft) if config.alpha or config.policy is not None else frozenset()
         self.unigram = unigram
+        self.adaptive = None if self.policy.adaptive is None else AdaptiveWeights(self.policy.adaptive)
         self._matched: MatchedSmoothing | None = None
         if config.fused and "student" in self.policy.needs:
             raise ConfigError(
@@ -148,10 +155,10 @@ class Objective:
             return self._label_smoothing(student, components.labels)
         if isinstance(student, Tensor) and "student" in self.policy.needs:
             components = replace(components, student=student.detach())
-        made = blend(self.policy, step, components)
-        return self._blended(student, components, made.without_labels() if on_policy else made)
+        made = blend(self.policy, step, components, self.adaptive)
+        return self._blended(student, components, made.without_labels() if on_policy else made, noted=not on_policy)
 
-    def _blended(self, student: Tensor | Head, components: Components, made: Blend) -> Taught:
+    def _blended(self, student: Tensor | Head, components: Components, made: Blend, noted: bool = False) -> Taught:
         options: dict[str, Any] = {"temperature": self.config.temperature, "reduction": "sum"}
         if isinstance(student, Head):
             hidden, weight, bias, soft_cap = student
@@ -160,6 +167,8 @@ class Objective:
             )
         else:
             taught = blended_loss(student, components, made, **options)
+        if noted and self.adaptive is not None:
+            self.adaptive.note(components, taught.label_nats)
         parts = {}
         for name, total in taught.parts.items():
             weight = made.weight_of(name)

@@ -28,7 +28,7 @@ from corpus_teacher.targets import MixedTargets, SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teacher, Teachers
 from corpus_teacher.training import checkpoints
-from corpus_teacher.training.callbacks import ClockCallback, StepClock
+from corpus_teacher.training.callbacks import AdaptiveCallback, ClockCallback, StepClock
 from corpus_teacher.training.collator import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Head, Objective, Taught
@@ -41,7 +41,7 @@ _PACKED = frozenset({
 })  # fmt: skip
 """Columns of packed batches that models of transformers take without naming them."""
 
-_EMA_FILE = "self_teacher.pt"
+_EMA_FILE, _ADAPTIVE_FILE = "self_teacher.pt", "adaptive.pt"
 
 
 class DistillationTrainer(transformers.Trainer):
@@ -157,6 +157,8 @@ class DistillationTrainer(transformers.Trainer):
         self.add_callback(ClockCallback(self.clock))
         if self._average is not None:
             self.add_callback(EmaCallback(self._average))
+        if self.objective.adaptive is not None:
+            self.add_callback(AdaptiveCallback(self.objective.adaptive, self.accelerator))
 
     @property
     def teacher(self) -> Any:
@@ -414,6 +416,8 @@ class DistillationTrainer(transformers.Trainer):
         """
         if "loss" in logs:
             logs = {**logs, **self._notes.told(self.accelerator, self.clock)}
+            if self.objective.adaptive is not None:
+                logs |= self.objective.adaptive.logs()
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -443,6 +447,8 @@ class DistillationTrainer(transformers.Trainer):
             self.args.save_total_limit = limit
         if self._average is not None and self.args.should_save:
             torch.save(self._average.state_dict(), folder / _EMA_FILE)
+        if self.objective.adaptive is not None and self.args.should_save:
+            torch.save(self.objective.adaptive.state_dict(), folder / _ADAPTIVE_FILE)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoints.seal(folder)
@@ -459,6 +465,15 @@ class DistillationTrainer(transformers.Trainer):
                     "resume a run that had one"
                 ) from error
             self._average.load_state_dict(state)
+        if self.objective.adaptive is not None:
+            try:
+                state = torch.load(Path(resume_from_checkpoint, _ADAPTIVE_FILE), map_location="cpu", weights_only=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"{resume_from_checkpoint} holds no weights of an adaptive policy ({_ADAPTIVE_FILE}): "
+                    "resume a run that had one"
+                ) from error
+            self.objective.adaptive.load_state_dict(state)
 
 
 class _Notes:

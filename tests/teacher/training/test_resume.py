@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from corpus_index import build_index
 
@@ -337,3 +338,21 @@ def test_two_processes_killed_in_the_second_epoch(place: Path, tmp_path: Path) -
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert ran.stdout.count("equal") == 2
+
+
+def test_adaptive_weights_go_on(place: Path, tmp_path: Path) -> None:
+    """They are a checkpoint's, are told at every step, and hold what was read."""
+    changes: dict[str, Any] = {"policy": {"adaptive": {"memory": 500}}, "training": {"logging_steps": 1}}
+    straight = Trained(settings_of(place, tmp_path / "whole", **changes))
+    settings = settings_of(place, tmp_path / "run", **changes)
+    Trained(settings, kill_after=5)
+    resumed = Trained(settings, resume=True)
+    same(resumed, straight)
+    assert straight.result is not None
+    told = [one["student_weight"] for one in straight.result.logs if "student_weight" in one]
+    assert len(set(told)) == 6
+    assert resumed.result is not None
+    assert [one["student_weight"] for one in resumed.result.logs if "student_weight" in one] == told
+    states = [torch.load(tmp_path / run / "checkpoint-6/adaptive.pt", weights_only=True) for run in ("whole", "run")]
+    torch.testing.assert_close(states[0]["sums"], states[1]["sums"], rtol=0, atol=0)
+    assert 0 < float(states[0]["sums"][1].sum()) <= 6 * 4 * (LENGTH - 1)
