@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "studies" / "results"
 FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
 README, PAGE, LENGTH_PAGE = "README.md", "docs/findings.md", "docs/findings/training-length.md"
+EARLY_PAGE = "docs/findings/early-only.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None, "held_out_characters": None}
@@ -40,9 +41,9 @@ ONE, TWO, THREE, FOUR, FIVE, SIX = (
     "1-pretraining-is-distillation", "2-label-smoothing", "3-larger-index", "4-student-sizes", "5-logits-or-text",
     "6-blend",
 )  # fmt: skip
-SELF, INT4, INT2, CHELBA, PILOT, LENGTH = (
+SELF, INT4, INT2, CHELBA, PILOT, LENGTH, EARLY = (
     "7-self-distillation", "7-quantization", "7-quantization-int2", "8-chelba-2017", "0-pilot",
-    "prose-2-training-length",
+    "prose-2-training-length", "prose-3-early-only",
 )  # fmt: skip
 
 
@@ -176,6 +177,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "end between {} and {}", (unstable[0], unstable[-1])
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
+    yield from claims_of_early_only()
 
 
 def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -234,6 +236,23 @@ def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield page, "counts mixed in at inference nothing is left: {} [{}, {}]", difference(annealed, hard, mixed)
     yield README, "is left; with the counts mixed in{...} | {} [{}, {}] |", shown
     yield PAGE, "grows up to {} million tokens", (read[2],)
+
+
+def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Teaching for a share of the steps."""
+    hard, half = (EARLY, "hard", "base", "0.8M"), (EARLY, "half", "base", "0.8M")
+    yield EARLY_PAGE, "| 0 % | {} |", (mean(hard, domain="authors"),)
+    for share, arm in ((5, "early-5"), (10, "early-10"), (25, "early-25"), (50, "early-50"), (100, "half")):
+        run = (EARLY, arm, "base", "0.8M")
+        yield EARLY_PAGE, f"| {share} % | {{}} |", (mean(run, domain="authors"),)
+        yield EARLY_PAGE, f"| {share} % | {{...}} | {{}} [{{}}, {{}}] |", difference(run, hard, "authors")
+    all_of_it = difference((EARLY, "early-50", "base", "0.8M"), half, "authors")
+    yield EARLY_PAGE, "worse than all: {} [{}, {}]", all_of_it
+    yield README, "quarter less than half of it. | {} [{}, {}]", all_of_it
+    for words in ("that read {} million tokens once", "three seeds of five, {} million tokens", "At {} million tokens"):
+        yield EARLY_PAGE, words, (runs(*hard)[0]["tokens"] / 1e6,)
+    yield EARLY_PAGE, "students of {} M parameters", (parameters(hard),)
+    yield notes(EARLY), "student ({} M parameters), {} M tokens", (parameters(hard), runs(*hard)[0]["tokens"] / 1e6)
 
 
 def notes(study: str) -> str:
@@ -340,7 +359,7 @@ def test_every_figure_in_words_is_derived_from_the_rows() -> None:
 
 def test_no_figure_is_left_unread() -> None:
     """Every number with decimals is in a claim, or, on the page of findings, in the findings that its line links to."""
-    pages = [README, PAGE, LENGTH_PAGE, *(notes(folder.name) for folder in FOLDERS)]
+    pages = [README, PAGE, LENGTH_PAGE, EARLY_PAGE, *(notes(folder.name) for folder in FOLDERS)]
     unread = []
     for page in pages:
         text = findings_of(page)
