@@ -22,7 +22,7 @@ from corpus_teacher.errors import TargetError
 from corpus_teacher.losses import temper_targets
 from corpus_teacher.losses.checks import check_targets, known_labels, precision_of, weight_sum
 from corpus_teacher.losses.from_hidden import fused_linear, product_type
-from corpus_teacher.losses.from_logits import position_losses
+from corpus_teacher.losses.from_logits import check_finite, position_losses
 from corpus_teacher.losses.mixture import Mixture, Part
 from corpus_teacher.losses.rows import FlatRows, TargetRows, rows_of, sound_where
 from corpus_teacher.targets.dense import DenseTargets
@@ -159,11 +159,13 @@ def blended_loss(
     mixture, names = _mixture(flat.shape[1], flat.dtype, made, components, temperature)
     rows, every = position_losses(flat, mixture)
     scale = made.scale.to(mixture.precision)
+    check_finite(flat, rows, scale, mixture)
     parts = _parts(every, names, made)
+    scaled = torch.where(scale != 0, rows, 0) * scale
     if reduction == "none":
         told = {name: part.reshape(shape) for name, (part, _) in parts.items()}
-        return TaughtLoss((rows * scale).reshape(shape), told, made, every[1])
-    loss = (rows * scale).sum()
+        return TaughtLoss(scaled.reshape(shape), told, made, every[1])
+    loss = scaled.sum()
     return _reduced(loss / weight_sum(scale) if reduction == "mean" else loss, parts, made, reduction, every[1])
 
 

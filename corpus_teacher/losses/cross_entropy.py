@@ -20,7 +20,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corpus_teacher.errors import TargetError
 from corpus_teacher.losses.checks import (
     BlendedLoss,
     check_targets,
@@ -30,7 +29,7 @@ from corpus_teacher.losses.checks import (
     precision_of,
     reduce,
 )
-from corpus_teacher.losses.from_logits import position_losses
+from corpus_teacher.losses.from_logits import check_finite, position_losses
 from corpus_teacher.losses.per_position import CrossEntropy
 from corpus_teacher.losses.rows import rows_of
 from corpus_teacher.targets.mixed import AnyTargets
@@ -186,7 +185,7 @@ def blended_cross_entropy(
         flat.shape[0], flat.shape[1], flat.dtype, labels, targets, corpus_weight, temperature
     )
     rows, parts = position_losses(flat, loss)
-    _check_finite(flat, rows, counted, loss)
+    check_finite(flat, rows, counted, loss)
     return reduce_blend(rows, parts, counted, taught, reduction, logits.shape[:-1])
 
 
@@ -241,31 +240,5 @@ def _soft_rows(
     flat = logits.reshape(-1, logits.shape[-1])
     loss = soft_loss_of(flat.shape[0], flat.shape[1], flat.dtype, targets, temperature)
     rows, counted = position_losses(flat, loss)[0], position_weights(targets.valid, weights, loss.precision)
-    _check_finite(flat, rows, counted, loss)
+    check_finite(flat, rows, counted, loss)
     return rows, counted
-
-
-def _check_finite(logits: Tensor, rows: Tensor, counted: Tensor, loss: CrossEntropy) -> None:
-    """Refuse a student that excludes (logit −∞) what it is taught; an accelerator isn't waited for.
-
-    Logits that are NaN, of a student that has diverged, pass: their loss is NaN, as in torch.
-    """
-    if torch.compiler.is_compiling() or rows.device.type != "cpu":
-        return
-    infinite = (counted != 0) & rows.detach().isposinf()
-    if not bool(infinite.any()):
-        return
-    position = int(infinite.nonzero()[0])
-    excluded = logits.detach()[position].isneginf()
-    target = torch.zeros(logits.shape[1], dtype=loss.precision)
-    if loss.rows is not None and (loss.share is None or float(loss.share[position]) > 0):
-        target[: loss.rows.vocab_size] = loss.rows.tile(position, position + 1, 0, loss.rows.vocab_size)[0]
-    if loss.labels is not None and (loss.share is None or float(loss.share[position]) < 1):
-        target[loss.labels[position]] += 1
-    wrong = (excluded & (target > 0)).nonzero()[:, 0]
-    if wrong.shape[0]:
-        raise TargetError(
-            f"the student's logit of token {int(wrong[0])} is -inf at position {position}, where the target gives it "
-            f"{float(target[wrong[0]].clamp_max(1)):.2g}, so the loss is infinite: mask with a large negative number, "
-            "or leave such positions out (label -100, weight 0)"
-        )

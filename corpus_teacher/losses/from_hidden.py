@@ -24,6 +24,7 @@ from corpus_teacher.errors import TargetError
 from corpus_teacher.losses.checks import BlendedLoss, position_weights, weight_sum
 from corpus_teacher.losses.cross_entropy import blend_of, reduce_blend, soft_loss_of
 from corpus_teacher.losses.divergences import divergence_of
+from corpus_teacher.losses.from_logits import values_of
 from corpus_teacher.losses.per_position import PositionLoss
 from corpus_teacher.losses.smoothing import smoothing_of
 from corpus_teacher.targets.dense import chunks
@@ -278,7 +279,7 @@ class _Head:
                 logits = torch.nn.functional.linear(rows, weight, bias)
                 if self.soft_cap is not None:
                     logits = logits.to(self.loss.precision).div_(self.soft_cap).tanh_().mul_(self.soft_cap)
-                parts[:, lo:hi] = self.loss.values(logits, lo, hi)
+                parts[:, lo:hi] = values_of(self.loss, logits, lo, hi)
                 if any(needed):
                     grad = self.loss.gradient(logits, self.counted[lo:hi], lo, hi, None)
                     self._backward(grad, logits, rows, weight, grads, lo, hi)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from corpus_teacher.losses.per_position import PositionLoss
+from corpus_teacher.errors import TargetError
+from corpus_teacher.losses.mixture import Mixture
+from corpus_teacher.losses.per_position import CrossEntropy, PositionLoss
 from corpus_teacher.targets.dense import cache_chunks
 
 
@@ -35,8 +37,12 @@ class _PositionLosses(torch.autograd.Function):
         # then can't join and use again (375 MB of holes at 4,096 positions of 50,000 tokens).
         parts = torch.empty(loss.num_parts, logits.shape[0], dtype=loss.precision, device=logits.device)
         with torch.autocast(logits.device.type, enabled=False):
+            rash = logits.device.type == "cpu"  # and careful once something isn't finite
             for lo, hi in cache_chunks(logits):
-                parts[:, lo:hi] = loss.values(logits[lo:hi], lo, hi)
+                parts[:, lo:hi] = loss.values(logits[lo:hi], lo, hi, careful=not rash)
+            if rash and not bool(parts.isfinite().all()):
+                for lo, hi in cache_chunks(logits):
+                    parts[:, lo:hi] = loss.values(logits[lo:hi], lo, hi)
         ctx.save_for_backward(logits)
         ctx.loss = loss
         ctx.mark_non_differentiable(parts)
@@ -55,3 +61,32 @@ class _PositionLosses(torch.autograd.Function):
                 if not in_place:
                     grad[lo:hi] = made
         return grad, None
+
+
+def values_of(loss: PositionLoss, logits: Tensor, lo: int, hi: int) -> Tensor:
+    """`PositionLoss.values` of a chunk, careful on the CPU only where it must be; an accelerator isn't waited for."""
+    if logits.device.type != "cpu":
+        return loss.values(logits, lo, hi)
+    found = loss.values(logits, lo, hi, careful=False)
+    return found if bool(found.isfinite().all()) else loss.values(logits, lo, hi)
+
+
+def check_finite(logits: Tensor, rows: Tensor, counted: Tensor, loss: CrossEntropy | Mixture) -> None:
+    """Refuse a student that excludes (logit −∞) what it is taught; an accelerator isn't waited for.
+
+    Logits that are NaN, of a student that has diverged, pass: their loss is NaN, as in torch.
+    """
+    if torch.compiler.is_compiling() or rows.device.type != "cpu":
+        return
+    infinite = (counted != 0) & rows.detach().isposinf()
+    if not bool(infinite.any()):
+        return
+    position = int(infinite.nonzero()[0])
+    target = loss.target(position, logits.shape[1])
+    wrong = (logits.detach()[position].isneginf() & (target > 0)).nonzero()[:, 0]
+    if wrong.shape[0]:
+        raise TargetError(
+            f"the student's logit of token {int(wrong[0])} is -inf at position {position}, where the target gives it "
+            f"{float(target[wrong[0]].clamp_max(1)):.2g}, so the loss is infinite: mask with a large negative number, "
+            "or leave such positions out (label -100, weight 0)"
+        )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from corpus_teacher.losses.per_position import expectation, weighted
 from corpus_teacher.losses.rows import TargetRows
 
 
@@ -62,14 +63,14 @@ class Mixture:
                 before = self._by_temperature.get(part.temperature)
                 self._by_temperature[part.temperature] = weight if before is None else before + weight
 
-    def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
+    def values(self, logits: Tensor, lo: int, hi: int, careful: bool = True) -> Tensor:
         """As in `PositionLoss`: the loss, that of the label, those of the targets."""
         log_q = {t: torch.log_softmax(_at(logits, t), 1, dtype=self.precision) for t in self._by_temperature}
         every = [-log_q[1.0].gather(1, self.labels[lo:hi, None])[:, 0]]
-        loss = self.hard[lo:hi] * every[0]
+        loss = weighted(self.hard[lo:hi], every[0], careful)
         for rows, weight, temperature in self.parts:
-            every.append(rows.expectation(log_q[temperature], lo, hi).mul_(-(temperature**2)))
-            loss = loss + weight[lo:hi] * every[-1]
+            every.append(expectation(rows, log_q[temperature], lo, hi, careful).mul_(-(temperature**2)))
+            loss = loss + weighted(weight[lo:hi], every[-1], careful)
         return torch.stack([loss, *every])
 
     def gradient(self, logits: Tensor, scale: Tensor, lo: int, hi: int, out: Tensor | None) -> Tensor:
@@ -85,6 +86,15 @@ class Mixture:
         starts = torch.arange(0, out.numel(), out.shape[1], device=out.device)
         out.view(-1).index_add_(0, starts + self.labels[lo:hi], scale * self.hard[lo:hi], alpha=-1)
         return out
+
+    def target(self, position: int, size: int) -> Tensor:
+        """What a position is taught, (size,), unless it is nothing; for messages."""
+        target = torch.zeros(size, dtype=self.precision)
+        target[self.labels[position]] += self.hard[position]
+        for rows, weight, _ in self.parts:
+            if weight[position] > 0:
+                target[: rows.vocab_size] += weight[position] * rows.tile(position, position + 1, 0, rows.vocab_size)[0]
+        return target
 
 
 def _at(logits: Tensor, temperature: float) -> Tensor:

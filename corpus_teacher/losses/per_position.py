@@ -36,8 +36,11 @@ class PositionLoss(Protocol):
     precision: torch.dtype
     num_parts: int  # rows of `values`
 
-    def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
-        """Of positions lo:hi, (parts, hi − lo): the loss, and below it the parts it is made of, if any."""
+    def values(self, logits: Tensor, lo: int, hi: int, careful: bool = True) -> Tensor:
+        """Of positions lo:hi, (parts, hi − lo): the loss, and below it the parts it is made of, if any.
+
+        careful: where logits are −∞, 0 · log 0 is 0, and a part without a share may be infinite. Else that is NaN.
+        """
 
     def gradient(self, logits: Tensor, scale: Tensor, lo: int, hi: int, out: Tensor | None) -> Tensor:
         """``scale · d loss / d logits``, (hi − lo, V), into `out` where given; logits stay as they are."""
@@ -65,7 +68,7 @@ class CrossEntropy:
         self.temperature = temperature
         self.num_parts = 3 if rows is not None and labels is not None else 1
 
-    def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
+    def values(self, logits: Tensor, lo: int, hi: int, careful: bool = True) -> Tensor:
         """As in `PositionLoss`."""
         log_q = torch.log_softmax(logits, 1, dtype=self.precision)
         zeros = log_q.new_zeros(hi - lo)
@@ -75,7 +78,7 @@ class CrossEntropy:
         if self.rows is not None:
             if self.temperature != 1:
                 log_q = torch.log_softmax(logits.to(self.precision) / self.temperature, 1)
-            soft = self._expectation(self.rows, log_q, lo, hi).mul(-(self.temperature**2))
+            soft = expectation(self.rows, log_q, lo, hi, careful).mul_(-(self.temperature**2))
         if self.labels is None:
             return soft[None]
         if self.rows is None:
@@ -83,18 +86,8 @@ class CrossEntropy:
         if self.share is None:
             return torch.stack([soft, hard, soft])
         share = self.share[lo:hi]
-        # a part that has no share may be infinite
-        total = torch.where(share < 1, (1 - share) * hard, 0) + torch.where(share > 0, share * soft, 0)
+        total = weighted(1 - share, hard, careful) + weighted(share, soft, careful)
         return torch.stack([total, hard, soft])
-
-    @staticmethod
-    def _expectation(rows: TargetRows, log_q: Tensor, lo: int, hi: int) -> Tensor:
-        """Σ p · log q, where 0 · log 0 is 0. (An accelerator isn't waited for: there a NaN stays one.)"""
-        found = rows.expectation(log_q, lo, hi)
-        if torch.compiler.is_compiling() or found.device.type != "cpu" or bool(found.isfinite().all()):
-            return found
-        found = rows.expectation(log_q.clamp_min(torch.finfo(log_q.dtype).min), lo, hi)
-        return torch.where(found < _INFINITE, -torch.inf, found)
 
     def gradient(self, logits: Tensor, scale: Tensor, lo: int, hi: int, out: Tensor | None) -> Tensor:
         """As in `PositionLoss`."""
@@ -113,6 +106,30 @@ class CrossEntropy:
             starts = torch.arange(0, out.numel(), out.shape[1], device=out.device)
             out.view(-1).index_add_(0, starts + self.labels[lo:hi], hard, alpha=-1)
         return out
+
+    def target(self, position: int, size: int) -> Tensor:
+        """What a position is taught, (size,), unless it is nothing; for messages."""
+        share = 1.0 if self.share is None else float(self.share[position])
+        target = torch.zeros(size, dtype=self.precision)
+        if self.rows is not None and share > 0:
+            target[: self.rows.vocab_size] = share * self.rows.tile(position, position + 1, 0, self.rows.vocab_size)[0]
+        if self.labels is not None and (self.rows is None or share < 1):
+            target[self.labels[position]] += 1 - share if self.rows is not None else 1
+        return target
+
+
+def expectation(rows: TargetRows, log_q: Tensor, lo: int, hi: int, careful: bool) -> Tensor:
+    """Σ p · log q; careful: 0 · log 0 is 0. (An accelerator isn't waited for: there a NaN stays one.)"""
+    found = rows.expectation(log_q, lo, hi)
+    if not careful or torch.compiler.is_compiling() or found.device.type != "cpu" or bool(found.isfinite().all()):
+        return found
+    found = rows.expectation(log_q.clamp_min(torch.finfo(log_q.dtype).min), lo, hi)
+    return torch.where(found < _INFINITE, -torch.inf, found)
+
+
+def weighted(weight: Tensor, part: Tensor, careful: bool) -> Tensor:
+    """weight · part; careful: 0 where the weight is 0, whatever the part is."""
+    return torch.where(weight > 0, weight * part, 0) if careful else weight * part
 
 
 class Divergence:
@@ -145,8 +162,8 @@ class Divergence:
         log_q = torch.log_softmax(logits[:, : self.vocab_size].to(self.precision) / self.temperature, 1)
         return log_q.clamp_min(torch.finfo(self.precision).min)
 
-    def values(self, logits: Tensor, lo: int, hi: int) -> Tensor:
-        """As in `PositionLoss`."""
+    def values(self, logits: Tensor, lo: int, hi: int, careful: bool = True) -> Tensor:
+        """As in `PositionLoss`; always careful."""
         every_log_q = self._log_q(logits)
         total = every_log_q.new_zeros(hi - lo)
         weight_of_q = 1.0 if self.beta == 1 else 1 - self.beta
