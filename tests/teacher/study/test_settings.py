@@ -205,3 +205,19 @@ def test_the_studies_are_sound(path: Path, form: str) -> None:
     if form == "standard":
         assert study.seeds >= 5  # intervals over fewer paired seeds say little
         assert len(study.learning_rates) >= 3
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("prose-*.toml")), ids=lambda path: path.stem)
+def test_the_studies_on_prose_are_sound(path: Path, tmp_path: Path) -> None:
+    """Each says before it runs what is expected, what would refute it and what it costs, and all its trainings are."""
+    said = " ".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines())
+    assert "Expected before the run" in said
+    assert "What would refute" in said
+    for form, seeds in (("quick", 2), ("first", 3), ("standard", 5)):
+        study = read_study(path, form)
+        assert (study.seeds, study.form, study.primary) == (seeds, form, "authors.nats")
+        assert study.core_hours is not None
+        for cell in study.cells():
+            students = dict.fromkeys(study.references(cell), tmp_path)
+            run = study.training(cell, seed=0, learning_rate=1e-3, folder=tmp_path, students=students, tuning=False)
+            assert run.seed == 0
