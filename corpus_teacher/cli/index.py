@@ -74,7 +74,7 @@ def index_build(
             show_default=False,
             help="Text files (one document each), .jsonl, .parquet, also packed as .gz or .zst; folders "
             "or globs of those; a folder that `datasets` saved; hf:NAME[:CONFIG[:SPLIT]]; or ready "
-            "tokens: .npy, raw .bin, Megatron's .bin + .idx.",
+            "tokens: .npy, raw .bin, Megatron's .bin + .idx, datatrove's .ds, or a folder of such.",
         ),
     ],
     out: Annotated[

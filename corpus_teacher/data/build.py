@@ -8,6 +8,7 @@ tokens are mapped where they lie.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens
 from corpus_teacher.data.sources import Inventory, find_sources
+from corpus_teacher.data.token_streams import TokenSource
 from corpus_teacher.data.tokenizer_loading import load_chat_template, load_tokenizer
 from corpus_teacher.data.tokenizers import (
     SpecialTokens,
@@ -35,6 +37,8 @@ from corpus_teacher.data.tokenizers import (
 )
 from corpus_teacher.data.tokens import are_ready, open_ready_sources
 from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
+
+_MOST_DESCRIBED = 8
 
 
 @dataclass(frozen=True)
@@ -350,7 +354,7 @@ def ready_corpus(
     end = _end_of_ready(options, tokenizer)
     limit = options.vocab_size or (max(tokenizer.vocab_size, (end or 0) + 1) if tokenizer else None)
     files = open_ready_sources(inventory, dtype=options.dtype, doc_offsets=options.doc_offsets, vocab_size=limit)
-    notes.extend(f"{file.path.name}: {file.convention}, {len(file.tokens):,} tokens" for file in files)
+    notes.extend(_described(files))
     with clock.stage("read the tokens"):
         corpus, largest = join_ready_tokens(
             files,
@@ -361,6 +365,17 @@ def ready_corpus(
             progress=progress,
         )
     return tokenizer, corpus, limit or max(largest, end or 0) + 1, end
+
+
+def _described(files: list[TokenSource]) -> Iterator[str]:
+    """What files of tokens were taken for: a sentence for each, or one for all of a kind where they are many."""
+    if len(files) <= _MOST_DESCRIBED:
+        for file in files:
+            size = "" if file.num_tokens is None else f", {file.num_tokens:,} tokens"
+            yield f"{Path(file.path).name}: {file.convention}{size}"
+        return
+    kinds = Counter(file.convention for file in files)
+    yield f"{len(files):,} files: " + ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common())
 
 
 def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | None:

@@ -25,7 +25,7 @@ TEXT_SUFFIXES = frozenset([
 """Suffixes of files that are one document each."""
 
 JSON_LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
-TOKEN_SUFFIXES = frozenset([".npy", ".bin", ".idx", ".u16", ".u32"])
+TOKEN_SUFFIXES = frozenset([".npy", ".bin", ".idx", ".u16", ".u32", ".ds"])
 PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
 
 
@@ -49,6 +49,20 @@ def kind_of_file(path: Path) -> Kind | None:
     if not packed and last in TOKEN_SUFFIXES:
         return "tokens"
     return None
+
+
+def says_its_tokens(path: Path) -> bool:
+    """Whether a file of tokens says itself that it is one: Megatron's with its index, datatrove's that isn't empty."""
+    if path.suffix == ".bin":
+        return path.with_suffix(".idx").is_file()
+    return path.suffix == ".ds" and path.stat().st_size > 0
+
+
+def beside_tokens(path: Path) -> bool:
+    """Whether a file merely goes with one of tokens: an index, a loss mask, what datatrove says of its file."""
+    if path.suffix == ".idx":
+        return path.with_suffix(".bin").is_file()
+    return path.suffixes[-2:-1] == [".ds"] and path.suffix in (".index", ".loss", ".metadata")
 
 
 def holds_lines(file: Path) -> bool:

@@ -6,80 +6,31 @@
 | X.bin | raw little-endian uint16 or uint32 (nanoGPT, tokengrams, infini-gram); X.u16 and X.u32 say which |
 | X.bin with a header of 256 int32 | llm.c and modded-nanogpt: magic 20240520 (uint16) or 20240801 (uint32) |
 | X.bin + X.idx | Megatron-LM's indexed data set, "MMIDIDX" version 1 |
+| X.ds + X.ds.index | datatrove's and nanotron's: raw uint16 or uint32, and where documents end |
 
-Documents come from Megatron's index, from a file of offsets, or from an end-of-document id; else all is one.
+Documents come from the index of Megatron or datatrove, from a file of offsets, or from an end-of-document id; else all
+is one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index.names import numbered_names
 
-from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.file_kinds import special_file
-from corpus_teacher.data.pipeline import TokenFile, TokenWriter
-from corpus_teacher.data.tokenizers import token_dtype
+from corpus_teacher.data.indexed_tokens import datatrove_index, datatrove_starts, datatrove_width, open_megatron
+from corpus_teacher.data.token_streams import ReadyTokens, join_ready_tokens, split_after
 from corpus_teacher.errors import InputError
 
-_CHUNK_TOKENS = 1 << 22
-_MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
-_MEGATRON_TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+__all__ = ["ReadyTokens", "join_ready_tokens", "open_ready_tokens", "split_after"]
+
 _LLMC_TYPES = {20240520: "<u2", 20240801: "<u4"}
 _LLMC_HEADER_BYTES = 256 * 4
-
-
-@dataclass(frozen=True)
-class ReadyTokens:
-    """A tokenised corpus as it lies on disk.
-
-    Parameters
-    ----------
-    path : Path
-    tokens : ndarray of shape (N,), integer
-        A read-only map.
-    doc_starts : ndarray of shape (D + 1,), int64, optional
-        None where the file doesn't say.
-    convention : str
-        What it was taken for, for the summary.
-    doubt : str, optional
-        A sentence, where it looks like something else.
-    """
-
-    path: Path
-    tokens: npt.NDArray[Any]
-    doc_starts: npt.NDArray[np.int64] | None
-    convention: str
-    doubt: str | None = None
-
-    def chunks(self, vocab_size: int | None = None) -> Iterator[npt.NDArray[Any]]:
-        """The tokens in bounded pieces, each id checked to be in 0 .. vocab_size − 1 (2³¹ − 1 at most).
-
-        Raises
-        ------
-        InputError
-            At the first id outside, named with its position.
-        """
-        limit = vocab_size or 1 << 31
-        for begin in range(0, len(self.tokens), _CHUNK_TOKENS):
-            chunk = self.tokens[begin : begin + _CHUNK_TOKENS]
-            low, high = int(chunk.min()), int(chunk.max())
-            if low < 0 or high >= limit:
-                place = int(np.argmax((chunk < 0) | (chunk >= limit)))
-                bound = f"the vocabulary of {vocab_size}" if vocab_size else "the largest vocabulary, 2^31"
-                raise InputError(
-                    f"{self.path}: token {begin + place} is {chunk[place]}, which is outside of {bound}; "
-                    "name the "
-                    "tokenizer or the vocab_size that the tokens were made with, and the right `dtype`"
-                )
-            yield chunk
 
 
 def open_ready_tokens(
@@ -90,10 +41,10 @@ def open_ready_tokens(
     Parameters
     ----------
     path : Path
-        .npy, .bin, .u16, .u32, or either file of a Megatron pair.
+        .npy, .bin, .u16, .u32, .ds, or either file of a Megatron pair.
     dtype : {"auto", "uint16", "uint32"}
-        Of a raw .bin; the other files say it themselves. "auto": uint16, unless the vocabulary has more than 65,536
-        tokens or every second 16-bit number is next to nothing, as the upper halves of 32-bit ids are.
+        Of a raw .bin or .ds; the other files say it themselves. "auto": uint16, unless the vocabulary has more than
+        65,536 tokens or every second 16-bit number is next to nothing, as the upper halves of 32-bit ids are.
     vocab_size : int, optional
         What is known of the vocabulary.
     doc_offsets : Path, optional
@@ -112,9 +63,11 @@ def open_ready_tokens(
                 raise InputError(f"{place} is {special}, not a file; save what it yields to a file first")
         index = path.with_suffix(".idx")
         if path.suffix == ".idx" or (path.suffix == ".bin" and index.is_file()):
-            ready = _open_megatron(path.with_suffix(".bin"), index)
+            ready = open_megatron(path.with_suffix(".bin"), index)
         elif path.suffix == ".npy":
             ready = _open_npy(path)
+        elif path.suffix == ".ds":
+            ready = _open_datatrove(path, dtype, vocab_size)
         else:
             ready = _open_raw(path, {".u16": "uint16", ".u32": "uint32"}.get(path.suffix, dtype), vocab_size)
         if doc_offsets is not None:
@@ -124,95 +77,6 @@ def open_ready_tokens(
         name = error.filename or path
         raise InputError(f"{name} can't be read: {error.strerror or error}") from error
     return ready
-
-
-def split_after(tokens: npt.NDArray[Any], end_of_document: int) -> npt.NDArray[np.int64]:
-    """Where documents end in a piece of tokens: after every end-of-document id.
-
-    >>> split_after(np.array([5, 0, 7, 0]), 0).tolist()
-    [2, 4]
-    """
-    return np.flatnonzero(tokens == end_of_document).astype(np.int64) + 1
-
-
-def join_ready_tokens(
-    files: list[ReadyTokens],
-    *,
-    vocab_size: int | None,
-    end_of_document: int | None,
-    folder: Path,
-    notes: list[str],
-    progress: Progress = silent,
-) -> tuple[TokenFile, int]:
-    """Check the tokens of all files and put them one after the other.
-
-    Parameters
-    ----------
-    files : list of ReadyTokens
-        One that holds uint16 or uint32 is mapped where it lies; else a nameless copy is made in `folder`.
-    vocab_size : int, optional
-        Bound of the ids.
-    end_of_document : int, optional
-        Documents end after each such token, also where the file says where they end.
-    notes : list of str
-        Gets a sentence where a file is taken for one document.
-
-    Returns
-    -------
-    corpus : TokenFile
-    largest : int
-        The largest id.
-
-    Raises
-    ------
-    InputError
-        At an id outside of the vocabulary.
-    OutputError
-        If the copy can't be written.
-    """
-    total, done, largest, whole = sum(len(file.tokens) for file in files), 0, 0, 0
-    copied = len(files) > 1 or files[0].tokens.dtype not in (np.uint16, np.uint32)
-    doc_starts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
-    with contextlib.ExitStack() as stack:
-        writer = None
-        if copied:
-            writer = stack.enter_context(TokenWriter(token_dtype(vocab_size or 1 << 31), folder=folder))
-        for file in files:
-            begin = done
-            ends: list[npt.NDArray[np.int64]] = []
-            for chunk in file.chunks(vocab_size):
-                largest = max(largest, int(chunk.max()))
-                if end_of_document is not None:
-                    ends.append(split_after(chunk, end_of_document) + done)
-                if writer is not None:
-                    writer.append(chunk)
-                done += len(chunk)
-                progress("read the tokens", done, total, done)
-            found = np.concatenate([*ends, [done]])
-            if file.doc_starts is None:
-                whole += len(found) == 1
-                doc_starts.append(np.unique(found))
-            else:
-                known = file.doc_starts[1:] + begin
-                inside = np.setdiff1d(found, known)
-                if len(inside):
-                    notes.append(
-                        f"{file.path.name}: {len(inside):,} end-of-document ids ({end_of_document}) stand inside "
-                        "documents, which are split there"
-                    )
-                doc_starts.append(np.sort(np.concatenate([known, inside]), kind="stable"))
-        tokens = files[0].tokens if writer is None else writer.finish().tokens
-    notes.extend(file.doubt for file in files if file.doubt)
-    if whole:
-        reason = (
-            f"no token is the end-of-document id {end_of_document}"
-            if end_of_document is not None
-            else "neither doc_offsets nor end_of_document says where documents end"
-        )
-        notes.append(f"{reason}: {'each file' if whole > 1 else 'the file'} is taken for one document")
-    rules = [(len(ends), f"{file.path}, document ") for file, ends in zip(files, doc_starts[1:], strict=True)]
-    names = numbered_names(rules, first=0)
-    return TokenFile(tokens, np.concatenate(doc_starts), names=names), largest
 
 
 def _open_npy(path: Path) -> ReadyTokens:
@@ -268,6 +132,13 @@ def _open_raw(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
     return ReadyTokens(path, np.memmap(path, dtype=kind, mode="r"), None, how, doubt)
 
 
+def _open_datatrove(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
+    index = datatrove_index(path)
+    ready = _open_raw(path, datatrove_width(path, index, dtype), vocab_size)
+    starts = datatrove_starts(index, len(ready.tokens)) if index.is_file() else None
+    return replace(ready, doc_starts=starts, convention=f"datatrove {ready.tokens.dtype.name}")
+
+
 _WHY = {
     "uint32": "every second 16-bit number is next to nothing",
     "uint16": "the upper halves of its 32-bit numbers vary as much as the lower ones",
@@ -291,46 +162,6 @@ def _width_of(path: Path, size: int) -> str | None:
     if int(np.quantile(high, 0.5)) >= 64 and distinct_high > 8:
         return "uint16"
     return None
-
-
-def _open_megatron(data: Path, index: Path) -> ReadyTokens:
-    """The pair of Megatron-LM (megatron/core/datasets/indexed_dataset.py): lengths and documents beside the
-    tokens.
-
-    Header: magic, u64 version, u8 type, u64 sequences S, u64 document boundaries D + 1; then int32 lengths
-    (S), int64 byte offsets (S), int64 boundaries in sequences (D + 1), and perhaps int8 modes (S) of
-    multimodal data.
-    """
-    blob = index.read_bytes()
-    header = struct.Struct("<9sQBQQ")
-    if len(blob) < header.size or blob[:9] != _MEGATRON_MAGIC:
-        raise InputError(f"{index} is not a Megatron index: it doesn't begin with MMIDIDX")
-    _, version, code, sequences, boundaries = header.unpack_from(blob)
-    if version != 1:
-        raise InputError(f"{index} is a Megatron index of version {version}; only version 1 is known")
-    if code not in _MEGATRON_TYPES:
-        raise InputError(f"{index}: its tokens have type code {code}, which is no integer type")
-    if len(blob) < header.size + 12 * sequences + 8 * boundaries:
-        raise InputError(f"{index} is cut short: {sequences:,} sequences don't fit into {len(blob):,} bytes")
-    at = header.size
-    lengths = np.frombuffer(blob, "<i4", sequences, at).astype(np.int64)
-    offsets = np.frombuffer(blob, "<i8", sequences, at + 4 * sequences)
-    documents = np.frombuffer(blob, "<i8", boundaries, at + 12 * sequences)
-    kind = np.dtype(_MEGATRON_TYPES[code])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    if not np.array_equal(offsets, starts[:-1] * kind.itemsize):
-        raise InputError(f"{index}: its sequences don't lie one after the other in {data.name}; merge it anew")
-    if len(documents) < 1 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
-        raise InputError(f"{index}: its document boundaries don't run from 0 to {sequences:,} sequences")
-    size = data.stat().st_size
-    if size != starts[-1] * kind.itemsize:
-        raise InputError(
-            f"{data} has {size:,} bytes, but {index.name} tells of {starts[-1] * kind.itemsize:,}: "
-            "the two don't belong together, or one is cut short"
-        )
-    if size == 0:
-        raise InputError(f"{data} is empty")
-    return ReadyTokens(data, np.memmap(data, dtype=kind, mode="r"), starts[documents], f"Megatron {kind.name}")
 
 
 def _read_offsets(path: Path, num_tokens: int) -> npt.NDArray[np.int64]:

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpus_teacher.data.documents import Document, ReadLog
-from corpus_teacher.data.file_kinds import Kind, holds_lines, is_saved_dataset, kind_of_file, special_file
+from corpus_teacher.data.file_kinds import (
+    Kind,
+    beside_tokens,
+    holds_lines,
+    is_saved_dataset,
+    kind_of_file,
+    says_its_tokens,
+    special_file,
+)
 from corpus_teacher.data.hf_datasets import load_hub, load_saved, read_rows
 from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
 from corpus_teacher.errors import InputError
@@ -142,7 +150,7 @@ def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Sou
         return
     path = Path(spec).expanduser()
     if path.is_dir():
-        yield from _folder(path, skipped)
+        yield from _folder(path, skipped, kind)
     elif path.exists():
         yield _file(path, kind)
     elif glob.has_magic(spec):
@@ -151,7 +159,9 @@ def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Sou
             raise InputError(f"no file matches {spec}")
         for match in map(Path, matches):
             if match.is_dir():
-                yield from _folder(match, skipped)
+                yield from _folder(match, skipped, kind)
+            elif beside_tokens(match) and match.suffix != ".idx":  # which names its pair
+                continue
             elif kind is not None or kind_of_file(match) is not None:
                 yield _file(match, kind)
             else:
@@ -179,27 +189,43 @@ def _file(path: Path, kind: Kind | None) -> Source:
     return Source(found, str(path), path.stat().st_size)
 
 
-def _folder(path: Path, skipped: Counter[str]) -> Iterator[Source]:
-    """A saved data set, or all text, JSON lines and Parquet below a folder; hidden things are passed over."""
+def _folder(path: Path, skipped: Counter[str], wanted: Kind | None = None) -> Iterator[Source]:
+    """A saved data set, or all text, JSON lines and Parquet below a folder; hidden things are passed over.
+
+    A folder that has none of these gives its files of tokens, where they say themselves that they are such, or the user
+    does; else tokens are left out.
+    """
     if is_saved_dataset(path):
         yield Source("dataset", str(path), _size_below(path))
         return
+    tokens: list[Path] = []
+    found = False
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         here = Path(folder)
         for name in list(folders):
             if is_saved_dataset(here / name):
                 folders.remove(name)
+                found = True
                 yield Source("dataset", str(here / name), _size_below(here / name))
         for name in sorted(files):
             file = here / name
             kind = kind_of_file(file)
             if name.startswith("."):
                 skipped["hidden"] += 1
-            elif kind in (None, "tokens") or not file.is_file() or not holds_lines(file):
-                skipped[file.suffix or "no suffix"] += 1
+            elif kind == "tokens" and file.is_file():
+                tokens.append(file)
+            elif wanted == "tokens" or kind is None or not file.is_file() or not holds_lines(file):
+                if not beside_tokens(file):
+                    skipped[file.suffix or "no suffix"] += 1
             else:
+                found = True
                 yield _file(file, None)
+    for file in tokens:
+        if not found and (wanted == "tokens" or says_its_tokens(file)) and not beside_tokens(file):
+            yield _file(file, None)
+        elif found or not beside_tokens(file):
+            skipped[file.suffix] += 1
 
 
 def _size_below(path: Path) -> int:

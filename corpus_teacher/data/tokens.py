@@ -12,8 +12,9 @@ from pathlib import Path
 from corpus_teacher.data.documents import Progress, ReadLog, silent
 from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.data.ready_tokens import ReadyTokens, join_ready_tokens, open_ready_tokens
+from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
 from corpus_teacher.data.sources import Inventory, find_sources
+from corpus_teacher.data.token_streams import TokenSource
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
 
@@ -35,7 +36,7 @@ def are_ready(inventory: Inventory) -> bool:
 
 def open_ready_sources(
     inventory: Inventory, *, dtype: str = "auto", doc_offsets: Path | None = None, vocab_size: int | None = None
-) -> list[ReadyTokens]:
+) -> list[TokenSource]:
     """Map the files of ready tokens; see `open_ready_tokens`.
 
     Raises

@@ -257,3 +257,75 @@ def test_an_id_outside_of_the_vocabulary_is_named(tmp_path: Path, wrong: int, vo
 def test_split_after() -> None:
     np.testing.assert_array_equal(split_after(TOKENS, 0), [3, 5, 6])
     assert split_after(TOKENS, 1).size == 0
+
+
+def write_ds(path: Path, documents: list[list[int]], *, dtype: str = "<u2", metadata: bool = True) -> None:
+    """A file of datatrove's DocumentTokenizer with its index of document ends, and its metadata."""
+    path.write_bytes(np.concatenate([np.array(document, dtype) for document in documents]).tobytes())
+    ends = np.cumsum([len(document) for document in documents], dtype="<u8")
+    path.with_name(f"{path.name}.index").write_bytes(ends.tobytes())
+    if metadata:
+        size = np.dtype(dtype).itemsize
+        path.with_name(f"{path.name}.metadata").write_text(f"a/tokenizer|{size}\n{int(ends[-1])}\n{int(ends[-1])} T")
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_datatrove(tmp_path: Path, dtype: str, metadata: bool) -> None:
+    write_ds(tmp_path / "a.ds", [[1, 2], [3], [70, 4, 5]], dtype=dtype, metadata=metadata)
+    ready = open_ready_tokens(tmp_path / "a.ds")
+    assert ready.tokens.tolist() == [1, 2, 3, 70, 4, 5]
+    assert ready.doc_starts is not None
+    assert ready.doc_starts.tolist() == [0, 2, 3, 6]
+    assert ready.convention == f"datatrove {'uint16' if dtype == '<u2' else 'uint32'}"
+
+
+def test_datatrove_cut_inside_of_a_document_or_without_index(tmp_path: Path) -> None:
+    write_ds(tmp_path / "a.ds", [[1, 2], [3], [70, 4, 5]])
+    index = tmp_path / "a.ds.index"
+    index.write_bytes(index.read_bytes()[:16])
+    ready = open_ready_tokens(tmp_path / "a.ds")
+    assert ready.doc_starts is not None
+    assert ready.doc_starts.tolist() == [0, 2, 3, 6]
+    index.unlink()
+    assert open_ready_tokens(tmp_path / "a.ds").doc_starts is None
+    assert open_ready_tokens(tmp_path / "a.ds", dtype="uint32").tokens.dtype == np.uint32
+
+
+def test_damaged_datatrove(tmp_path: Path) -> None:
+    write_ds(tmp_path / "a.ds", [[1, 2], [3]])
+    index, metadata = tmp_path / "a.ds.index", tmp_path / "a.ds.metadata"
+    for content, sentence in (
+        (struct.pack("<2Q", 3, 2), "document 1 ends at 2; ends must ascend up to the 3 tokens"),
+        (struct.pack("<2Q", 2, 2**63), "document 1 ends at 9,223,372,036,854,775,808; ends must ascend"),
+        (b"1234567", "is cut short: it has 7 bytes"),
+    ):
+        index.write_bytes(content)
+        with pytest.raises(InputError, match=sentence):
+            open_ready_tokens(tmp_path / "a.ds")
+    metadata.write_bytes(b"tokenizer|8\n")
+    with pytest.raises(InputError, match=r"doesn't end in \|2 or \|4"):
+        open_ready_tokens(tmp_path / "a.ds")
+
+
+def test_datatrove_itself_writes_what_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("datatrove")
+    tokenizing = pytest.importorskip("datatrove.pipeline.tokens.tokenizer", exc_type=ImportError)
+    written = tokenizing.TokenizedFile(str(tmp_path), "a.ds", save_final_metadata=True, token_size=4)
+    for document in ([1, 2], [3], [70000, 4, 5]):
+        written.write(document, None)
+    written.close()
+    ready = open_ready_tokens(tmp_path / "a.ds")
+    assert ready.tokens.tolist() == [1, 2, 3, 70000, 4, 5]
+    assert ready.doc_starts is not None
+    assert ready.doc_starts.tolist() == [0, 2, 3, 6]
+
+
+def test_a_damaged_megatron_index_with_negative_lengths(tmp_path: Path) -> None:
+    write_megatron(tmp_path / "a", [[[1, 2]], [[3]]])
+    index = tmp_path / "a.idx"
+    damaged = bytearray(index.read_bytes())
+    damaged[34:38] = struct.pack("<i", -2)
+    index.write_bytes(damaged)
+    with pytest.raises(InputError, match="don't lie one after the other"):
+        open_ready_tokens(tmp_path / "a.bin")

@@ -99,6 +99,23 @@ def test_packed_json_in_a_folder_is_taken_if_it_holds_lines(tmp_path: Path) -> N
     assert inventory.skipped == {".gz": 3}
 
 
+def test_a_folder_without_text_gives_tokens_that_say_themselves(tmp_path: Path) -> None:
+    for name in ("b.bin", "b.idx", "c.ds", "c.ds.index", "c.ds.metadata", "d/a.bin", "d/a.idx"):
+        write(tmp_path / name)
+    write(tmp_path / "model.bin")
+    write(tmp_path / "array.npy")
+    (tmp_path / "empty.ds").touch()
+    inventory = find_sources([str(tmp_path)])
+    assert names(inventory, tmp_path) == ["b.bin", "c.ds", "d/a.bin"]
+    assert inventory.skipped == {".bin": 1, ".npy": 1, ".ds": 1}
+    assert names(find_sources([f"{tmp_path}/c*"]), tmp_path) == ["c.ds"]
+    assert names(find_sources([f"{tmp_path}/*.idx"]), tmp_path) == ["b.bin"]
+    every = find_sources([str(tmp_path)], kind="tokens")
+    assert names(every, tmp_path) == ["array.npy", "b.bin", "c.ds", "empty.ds", "model.bin", "d/a.bin"]
+    write(tmp_path / "d" / "text.txt")
+    assert names(find_sources([str(tmp_path)]), tmp_path) == ["d/text.txt"]
+
+
 def test_no_source_at_all() -> None:
     with pytest.raises(InputError, match="there is no source"):
         find_sources([])
