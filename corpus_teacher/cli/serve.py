@@ -60,6 +60,14 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(min=1, help="That ask the indexes.", show_default="all processors")
     ] = None,
+    neural: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="none",
+            help="A model that teaches beside the corpus on the page: a folder, a name, a GGUF file, or smollm2.",
+        ),
+    ] = None,
     access_log: Annotated[bool, typer.Option(help="A line on stderr for each request.")] = True,
 ) -> None:
     """Answer questions to indexes over HTTP, as vLLM and infini-gram do, and to people at /.
@@ -87,6 +95,7 @@ def serve(
         token=_token_of(token_file),
         threads=threads,
         access_log=access_log,
+        neural=neural,
         limits=Limits(
             body_bytes=max_body * _MIB, positions=max_positions, request_s=max_seconds, waiting_requests=max_waiting
         ),

@@ -15,6 +15,7 @@ from corpus_index import ESTIMATORS, CorpusIndex, ShardedIndex, open_index
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
+from corpus_teacher.neural import NeuralTeacher, TargetFormat
 from corpus_teacher.serve.limits import RefusedRequest, ServeOptions
 from corpus_teacher.settings import nearest
 from corpus_teacher.teacher import LEAVE_OUT, CorpusTeacher
@@ -38,6 +39,8 @@ class ServedIndex:
     ----------
     tokenizer : Tokenizer or None
         None where the index was built from ready tokens.
+    neural : NeuralTeacher or None
+        The model that teaches beside the corpus.
     """
 
     def __init__(self, name: str, index: CorpusIndex, options: ServeOptions, tokenizer: str | None = None) -> None:
@@ -47,6 +50,14 @@ class ServedIndex:
         self.tokenizer: Tokenizer | None = None
         if tokenizer is not None or index.metadata.get("tokenizer"):
             self.tokenizer = index_tokenizer(index, tokenizer)
+        self.neural: NeuralTeacher | None = None
+        if options.neural is not None:
+            self.neural = NeuralTeacher(
+                options.neural,
+                vocab_size=int(index.vocab_size),
+                student_tokenizer=self.tokenizer,
+                kept=TargetFormat("all"),
+            )
         self._teachers: OrderedDict[tuple[Any, ...], CorpusTeacher] = OrderedDict()
         self._making: dict[tuple[Any, ...], threading.Lock] = {}
         self._lock = threading.Lock()
@@ -159,6 +170,7 @@ class ServedIndex:
             "end_of_document": self.index.end_of_document,
             "tokenizer": None if self.tokenizer is None else described.get("spec", self.tokenizer.spec),
             "fingerprint": self.index.fingerprint,
+            "neural": None if self.neural is None else self.neural.name,
         }
 
     def warm(self) -> None:

@@ -93,6 +93,8 @@ class ServeOptions:
         That ask the indexes; the processors by default.
     access_log : bool
         Log a line for each request.
+    neural : str, optional
+        A model (a folder, a name, a GGUF file, "smollm2") that teaches beside the corpus on the page.
     limits : Limits
 
     Raises
@@ -110,6 +112,7 @@ class ServeOptions:
     token: str | None = None
     threads: int | None = None
     access_log: bool = True
+    neural: str | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

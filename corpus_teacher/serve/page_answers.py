@@ -6,6 +6,7 @@ routes.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -47,6 +48,13 @@ POLICIES: dict[str, dict[str, Any]] = {
     "where the corpus is unsure": {"corpus": {"weight": 0.9, "evidence": [{"by": "entropy", "low": 0, "high": 4}]}},
 }
 """Who teaches, by name: what the page offers."""
+
+NEURAL_POLICIES: dict[str, dict[str, Any]] = {
+    "half neural": {"neural": 0.5},
+    "corpus and neural": {"corpus": 0.35, "neural": 0.35},
+    "corpus where it knows, else neural": {"corpus": 0.7, "min_match_len": 3, "fallbacks": ["neural", "hard"]},
+}
+"""What it offers besides, where the server has a neural teacher."""
 
 
 def continue_text(served: ServedIndex, fields: Fields) -> dict[str, Any]:
@@ -116,25 +124,33 @@ def trace_text(served: ServedIndex, fields: Fields) -> dict[str, Any]:
 def teach_text(served: ServedIndex, fields: Fields) -> dict[str, Any]:
     """A text token by token: what the corpus says, on which evidence, and who would teach under a policy.
 
-    Fields: text; estimator, max_order, leave_out and policy (a name, or a table as in TOML) may be given.
+    Fields: text; estimator, max_order, leave_out and policy (a name, or a table as in TOML) may be given. The text is
+    cut to what the neural teacher, if there is one, sees at once.
     """
-    ids = _ids(served, _text(fields))[:TAUGHT_TOKENS]
+    neural = served.neural
+    policies = POLICIES if neural is None else POLICIES | NEURAL_POLICIES
+    longest = None if neural is None else getattr(neural.model.config, "max_position_embeddings", None)
+    ids = _ids(served, _text(fields))[: min(TAUGHT_TOKENS, (longest or TAUGHT_TOKENS) + 1)]
     if ids.size < 2:
         raise RefusedRequest("the text has fewer than two tokens: there is nothing to predict")
     named = fields.get("policy", "evidence")
-    table = POLICIES.get(named) if isinstance(named, str) else named
+    table = policies.get(named) if isinstance(named, str) else named
     if not isinstance(table, Mapping):
-        raise RefusedRequest(f"there is no policy {named!r}: give one of {', '.join(POLICIES)}, or a table")
+        raise RefusedRequest(f"there is no policy {named!r}: give one of {', '.join(policies)}, or a table")
     policy = make_policy(table)
-    if policy.needs - {"hard", "corpus", "distinct"}:
-        raise RefusedRequest("the policy asks for a neural teacher or a student, and the server has none")
+    known = {"hard", "corpus", "distinct"} | (set() if neural is None else {"neural"})
+    if policy.needs - known:
+        lacking = "a neural teacher or a student" if neural is None else "a student"
+        raise RefusedRequest(f"the policy asks for {lacking}, and the server has none")
     settings = {name: fields[name] for name in ("estimator", "max_order", "leave_out") if name in fields}
     teacher = served.teacher(settings)
     rows, following = ids[None, :-1], ids[None, 1:]
     targets = teacher(rows, following)
     evidence = teacher.evidence(("distinct",), rows, following)
     labels = torch.from_numpy(following.reshape(-1))
-    made = blend(policy, 0, Components(labels, corpus=targets, evidence=evidence))
+    logits = None if neural is None else neural.logits(rows)[0].float().cpu()
+    made = blend(policy, 0, Components(labels, corpus=targets, neural=logits, evidence=evidence))
+    beside: list[dict[str, Any]] = [{}] * len(labels) if logits is None else _neural_tokens(served, logits, labels)
     chance = targets.probability_of(labels).double().clamp_min(1e-30)
     likeliest = _likeliest(served, targets)
     unsure = targets.entropy().tolist()
@@ -153,6 +169,8 @@ def teach_text(served: ServedIndex, fields: Fields) -> dict[str, Any]:
                 "corpus": float(made.weight_of("corpus")[place]),
                 "hard": float(made.weight_of("hard")[place]),
                 "reason": Reason(int(made.reasons[place])).label,
+                **beside[place],
+                **({} if neural is None else {"neural_share": float(made.weight_of("neural")[place])}),
             }
         )
     return {
@@ -160,9 +178,34 @@ def teach_text(served: ServedIndex, fields: Fields) -> dict[str, Any]:
         "nats": float(-chance.log().mean()),
         "corpus_share": float(made.weight_of("corpus").mean()),
         "policy": policy.to_dict(),
-        "policies": list(POLICIES),
+        "policies": list(policies),
         "teacher": teacher.describe(),
+        "neural": None if neural is None else {"name": neural.name, "nats": _mean(beside, "neural_nats")},
     }
+
+
+def _neural_tokens(
+    served: ServedIndex, logits: torch.Tensor, labels: torch.Tensor, top: int = 5
+) -> list[dict[str, Any]]:
+    """What the neural teacher says of each token: its probability, and the likeliest ones."""
+    logs = logits.log_softmax(-1)
+    chance = logs.gather(1, labels[:, None])[:, 0]
+    best = logs.topk(min(top, logs.shape[1]))
+    return [
+        {
+            "neural_p": float(chance[place].exp()),
+            "neural_nats": float(-chance[place]),
+            "neural_likeliest": [
+                {"text": served.token_text(token), "p": math.exp(log)}
+                for token, log in zip(best.indices[place].tolist(), best.values[place].tolist(), strict=True)
+            ],
+        }
+        for place in range(labels.shape[0])
+    ]
+
+
+def _mean(tokens: list[dict[str, Any]], name: str) -> float:
+    return sum(one[name] for one in tokens) / len(tokens)
 
 
 def _likeliest(served: ServedIndex, targets: SoftTargets, top: int = 5) -> list[list[dict[str, Any]]]:

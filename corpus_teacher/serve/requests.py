@@ -67,6 +67,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+# How much of a body that is too large is read, and dropped, before it is refused: a client that still sends when the
+# connection closes is told of the closing, not of the reason.
+DISCARDED_BYTES = 64 << 20
+
+
 async def body_of(request: Request) -> bytes:
     """The body of a request.
 
@@ -83,19 +88,20 @@ async def body_of(request: Request) -> bytes:
 
 
 async def _read_body(request: Request, most: int) -> bytes:
-    refusal = RefusedRequest(f"the request has more than {most:,} bytes: send it in parts", status=413)
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) > most:
-        raise refusal
     parts, size = [], 0
     try:
         async for part in request.stream():
             size += len(part)
-            if size > most:
-                raise refusal
-            parts.append(part)
+            if size <= most:
+                parts.append(part)
+            elif size > most + DISCARDED_BYTES:
+                break
+            else:
+                parts.clear()
     except ClientDisconnect:
         raise RefusedRequest("the client went away", status=499) from None
+    if size > most:
+        raise RefusedRequest(f"the request has more than {most:,} bytes: send it in parts", status=413)
     return b"".join(parts)
 
 

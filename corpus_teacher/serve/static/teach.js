@@ -11,6 +11,8 @@ const REASONS = {
   "corpus-fallback": "the corpus, in the place of a silent teacher",
   "hard-fallback": "the label: the corpus doesn't know the context well enough",
   "base-fallback": "the base distribution",
+  neural: "the neural teacher, as the policy asks",
+  "neural-fallback": "the neural teacher, where the corpus doesn't know the context well enough",
   routed: "the label: one of the most certain positions",
 };
 
@@ -34,12 +36,16 @@ export function make({ update }) {
       out.replaceChildren(h("p", { class: "empty" }, "Nothing to teach yet."));
       return;
     }
-    const question = { index: fields.index, text: fields.text, policy: policy.value, estimator: estimator.value, leave_out: leave.value || null };
+    const question = { index: fields.index, text: fields.text, policy: fields.policy || policy.value, estimator: estimator.value, leave_out: leave.value || null };
     asked("teach", question, draw, { now });
   }
 
   function draw(said) {
     const detail = h("div", {});
+    if (said.policies.join() !== [...policy.options].map((one) => one.value).join()) {
+      policy.replaceChildren(...said.policies.map((one) => h("option", { value: one }, one)));
+      policy.value = said.policies.includes(fields.policy) ? fields.policy : "evidence";
+    }
     const buttons = said.tokens.map((token, at) => {
       if (at === 0) return h("span", {}, visible(token.text));
       const button = h("button", { type: "button", "aria-pressed": "false", "data-at": at, style: `--share:${Math.round(55 * token.corpus)}%;--miss:${Math.round(100 * Math.min(1, token.nats / 10))}%`, "aria-label": token.text.trim() ? null : "blank", "aria-description": `${token.nats.toFixed(2)} nats, corpus ${share(token.corpus)}` }, token.text);
@@ -62,7 +68,7 @@ export function make({ update }) {
       next?.click();
     });
     out.replaceChildren(
-      h("dl", { class: "figures" }, [[said.nats.toFixed(3), "nats per token, the corpus alone"], [share(said.corpus_share), "of the target from the corpus"], [number(said.tokens.length - 1), "tokens predicted"]]
+      h("dl", { class: "figures" }, [[said.nats.toFixed(3), "nats per token, the corpus alone"], [share(said.corpus_share), "of the target from the corpus"], ...(said.neural ? [[said.neural.nats.toFixed(3), `nats per token, ${said.neural.name} alone`]] : []), [number(said.tokens.length - 1), "tokens predicted"]]
         .map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       h("div", { class: "columns" },
         h("div", { class: "card" }, text, h("p", { class: "note" }, "Filled: the corpus's share of the target. Underlined: how surprised the corpus is. Arrow keys walk.")),
@@ -80,12 +86,14 @@ export function make({ update }) {
     return h("section", { class: "card", "aria-label": "The token", "aria-live": "polite" },
       h("h2", {}, h("span", { class: "piece" }, "‹", visible(token.text), "›")),
       h("div", { class: "rows" }, bar({ words: "the corpus" }, token.corpus, h("b", {}, share(token.corpus)))),
+      token.neural_share === undefined ? "" : h("div", { class: "rows" }, bar({ words: said.neural.name }, token.neural_share, h("b", {}, share(token.neural_share)))),
       h("div", { class: "rows" }, bar({ words: "the label" }, token.hard, h("b", {}, share(token.hard)), "warm")),
       h("p", {}, `Taught by ${REASONS[token.reason] ?? token.reason}.`),
       h("p", { class: "note" }, evidence(token)),
       h("h2", {}, "The corpus expected"),
       token.likeliest.map((one) => h("div", { class: `rows${one.text === token.text ? " truth" : ""}` }, bar(one.text, one.p / most, share(one.p)))),
       isThere ? "" : h("div", { class: "rows truth" }, bar(token.text, token.p / most, share(token.p))),
+      token.neural_likeliest ? [h("h2", {}, `${said.neural.name} expected`), token.neural_likeliest.map((one) => h("div", { class: `rows${one.text === token.text ? " truth" : ""}` }, bar(one.text, one.p, share(one.p)))), h("p", { class: "note" }, `It gave the token that came ${share(token.neural_p)}, ${token.neural_nats.toFixed(2)} nats.`)] : "",
       h("p", { class: "note" }, `The orange one came: ${share(token.p)}, ${token.nats.toFixed(2)} nats. Entropy ${token.entropy.toFixed(2)} nats. ${said.teacher.estimator}, contexts of ≤ ${said.teacher.max_order ?? "any number of"} tokens.`));
   }
 
@@ -107,7 +115,7 @@ export function make({ update }) {
     show(state) {
       fields = { ...state };
       setText(area, state.text ?? "");
-      policy.value = POLICIES.includes(state.policy) ? state.policy : "evidence";
+      policy.value = [...policy.options].some((one) => one.value === state.policy) ? state.policy : "evidence";
       estimator.value = ESTIMATORS.includes(state.estimator) ? state.estimator : "witten-bell";
       leave.value = ["auto", "self"].includes(state.leave_out) ? state.leave_out : "";
       request(true);

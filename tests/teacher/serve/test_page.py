@@ -14,10 +14,12 @@ from corpus_teacher.analysis.passages import document_lengths, repeated_passages
 from corpus_teacher.analysis.query import index_query
 from corpus_teacher.analysis.reader import Reader
 from corpus_teacher.blend import Components, blend, make_policy
+from corpus_teacher.data import BuildOptions, build_index_from_sources, train_tokenizer
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile
 from corpus_teacher.teacher import CorpusTeacher
 
+from ..neural_models import make_model
 from .conftest import TEXTS, Client, running
 
 
@@ -144,3 +146,35 @@ def test_the_page_and_its_parts_load_nothing_from_elsewhere(server: Client) -> N
         assert "https://" not in text
         assert "innerHTML" not in text
     assert json.loads(server.ask("/api/indexes").body)["indexes"][0]["name"] == "animals"
+
+
+def test_a_neural_teacher_beside_the_corpus(tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    tokenizer = train_tokenizer(TEXTS * 3, 270)
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
+    options = BuildOptions(tokenizer=str(tmp_path / "tokenizer.json"), workers=1)
+    build_index_from_sources([str(source)], tmp_path / "index", options)
+    with CorpusIndex.open(tmp_path / "index") as index:
+        model = make_model(vocab_size=int(index.vocab_size))
+    model.save_pretrained(tmp_path / "model")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend).save_pretrained(tmp_path / "model")
+    with running("--no-access-log", "--neural", str(tmp_path / "model"), indexes={"own": tmp_path / "index"}) as client:
+        asked = {"index": "own", "text": "the cat sat on the throne", "policy": "corpus and neural"}
+        said = client.ask("/api/teach", asked).json
+        none = client.ask("/api/teach", asked | {"policy": {"self": 1.0}})
+    ids = torch.from_numpy(tokenizer.encode(asked["text"]).astype(np.int64))
+    with torch.no_grad():
+        logs = model(ids[None, :-1]).logits[0].log_softmax(-1)
+    expected = logs.gather(1, ids[1:, None])[:, 0].exp().tolist()
+    tokens = said["tokens"][1:]
+    assert [one["neural_p"] for one in tokens] == pytest.approx(expected, rel=1e-4)
+    assert [one["neural_likeliest"][0]["p"] for one in tokens] == pytest.approx(logs.exp().amax(-1).tolist(), rel=1e-4)
+    assert tokens[0]["corpus"] == pytest.approx(tokens[0]["neural_share"])
+    assert tokens[0]["corpus"] + tokens[0]["neural_share"] + tokens[0]["hard"] == pytest.approx(1)
+    assert "half neural" in said["policies"]
+    assert said["neural"]["nats"] == pytest.approx(-logs.gather(1, ids[1:, None]).mean().item(), rel=1e-4)
+    assert (none.status, "a student" in none.sentence) == (400, True)
