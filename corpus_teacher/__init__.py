@@ -3,9 +3,9 @@
 Here are the names that a training loop needs: the corpus and its text (`open_corpus`, `trace`), teachers
 (`CorpusTeacher`, `NeuralTeacher`, `CachedTeacher`) and their batches (`TeacherCollator`), targets and losses
 (`SoftTargets`, `soft_cross_entropy`, `blended_cross_entropy`, `fused_linear_blended_cross_entropy`), who teaches what
-(`make_policy`, `blended_loss`), and transformers' Trainer with all of it (`DistillationTrainer`,
-`DistillationConfig`). They are loaded when they are first asked for: `import corpus_teacher` itself costs nothing and
-never imports torch.
+(`make_policy`, `blended_loss`), and transformers' Trainer with all of it (`DistillationTrainer`, `DistillationConfig`),
+whose finished students `load_student` gives back. They are loaded when they are first asked for: `import
+corpus_teacher` itself costs nothing and never imports torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from corpus_teacher.remote import RemoteTeacher
     from corpus_teacher.targets.soft import SoftTargets
     from corpus_teacher.teacher import CorpusTeacher, TeacherCollator
-    from corpus_teacher.training import DistillationConfig, DistillationTrainer
+    from corpus_teacher.training import DistillationConfig, DistillationTrainer, load_student
 
 __version__ = "0.1.0"
 
@@ -40,6 +40,7 @@ _HOMES = {
     "blended_cross_entropy": "corpus_teacher.losses",
     "blended_loss": "corpus_teacher.blend",
     "fused_linear_blended_cross_entropy": "corpus_teacher.losses",
+    "load_student": "corpus_teacher.training",
     "make_policy": "corpus_teacher.blend",
     "open_corpus": "corpus_teacher.analysis.corpus",
     "soft_cross_entropy": "corpus_teacher.losses",
@@ -60,6 +61,7 @@ __all__ = [
     "blended_cross_entropy",
     "blended_loss",
     "fused_linear_blended_cross_entropy",
+    "load_student",
     "make_policy",
     "open_corpus",
     "soft_cross_entropy",

@@ -304,13 +304,18 @@ class _Reader:
         accepted = inspect.signature(model.forward).parameters
         self.cache_name = "cache" if "cache" in accepted else "past_key_values"
         self.options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.reads_context = "context_ids" in accepted
 
     def logits(self) -> Tensor:
         """(B, V), of the token after the rows."""
-        options = dict(self.options) if self.cache is None else {**self.options, self.cache_name: self.cache}
+        options: dict[str, Any] = (
+            dict(self.options) if self.cache is None else {**self.options, self.cache_name: self.cache}
+        )
         if self.mask is not None:
             positions = positions_of(self.mask)[:, -self.unread.shape[1] :]
             options |= {"attention_mask": self.mask.long(), "position_ids": positions}
+        if self.reads_context:  # a student of ours, which looks at tokens before those that it reads
+            options["context_ids"] = self.rows if self.mask is None else torch.where(self.mask > 0, self.rows, -1)
         outputs = self.model(input_ids=self.unread, use_cache=True, **options)
         self.cache = getattr(outputs, self.cache_name, None)
         return outputs.logits[:, -1]

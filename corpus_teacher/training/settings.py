@@ -36,6 +36,7 @@ from corpus_teacher.neural.formats import KINDS
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
 from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
+from corpus_teacher.students import make_ngram_table
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.objective import Objective
 from corpus_teacher.training.student import DEFAULT_STUDENT, complete_student
@@ -235,7 +236,8 @@ class RunSettings:
         The folder of checkpoints, of run.json and of the finished student.
     data : DataSettings
     student : dict
-        Settings of a model of transformers ("model_type" and its own), or "checkpoint", a folder to go on from.
+        Settings of a model of transformers ("model_type" and its own), or "checkpoint", a folder to go on from; and
+        "ngram_table", true or the settings of a table of n-grams (`corpus_teacher.students.NgramTableSettings`).
     seed : int
         Of the first weights and the order of the data.
     corpus, neural, self, on_policy, quantization, policy : optional
@@ -444,9 +446,12 @@ def _student(table: Any) -> dict[str, Any]:
     """The student's table, its keys known to the model's own configuration."""
     if not isinstance(table, Mapping):
         raise ConfigError(f"student is {table!r}: give a table with model_type and its settings, or with checkpoint")
+    ngrams = make_ngram_table(table.get(_NGRAM_TABLE, False), f"student.{_NGRAM_TABLE}")
+    more = {} if ngrams is None else {_NGRAM_TABLE: ngrams.to_dict()}
+    table = {key: value for key, value in table.items() if key != _NGRAM_TABLE}
     if "checkpoint" in table:
         check_keys(table, ("checkpoint",), "student")
-        return dict(table)
+        return {**table, **more}
     made = {**({} if "model_type" in table else {"model_type": DEFAULT_STUDENT["model_type"]}), **table}
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     check_known(made["model_type"], known, "student.model_type")
@@ -455,12 +460,12 @@ def _student(table: Any) -> dict[str, Any]:
     for key in made:
         if key not in defaults:
             raise ConfigError(f"student has no key {key!r} for a {made['model_type']}: {nearest(key, defaults)}")
-    return complete_student(made)
+    return {**complete_student(made), **more}
 
 
 def _whole_student(table: Mapping[str, Any]) -> dict[str, Any]:
     """A student's table with every setting of its model that a file may hold."""
-    settings = {key: value for key, value in table.items() if key != "model_type"}
+    settings = {key: value for key, value in table.items() if key not in ("model_type", _NGRAM_TABLE)}
     try:
         told = transformers.AutoConfig.for_model(table["model_type"], **settings).to_dict()
     except Exception:  # told by who makes the model
@@ -468,6 +473,8 @@ def _whole_student(table: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for name in told if name not in _NO_SETTING and not name.endswith("_token_id")]
     return {**table, **{name: told[name] for name in names if told[name] is not None}}
 
+
+_NGRAM_TABLE = "ngram_table"
 
 _NO_SETTING = {
     "transformers_version", "architectures", "dtype", "torch_dtype", "return_dict", "id2label", "label2id",

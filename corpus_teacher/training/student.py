@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.students import make_ngram_table, with_ngram_table
 
 DEFAULT_STUDENT = {
     "model_type": "llama",
@@ -122,6 +123,7 @@ def make_student(
     *,
     vocab_size: int,
     seed: int = 0,
+    end_token: int | None = None,
 ) -> transformers.PreTrainedModel:
     """Make a causal language model with random weights.
 
@@ -130,15 +132,19 @@ def make_student(
     config : str, mapping or PretrainedConfig, optional
         A model type of transformers ("gpt2"), a folder with a config.json, a mapping with "model_type" and
         any of its settings (`complete_student` adds what they leave out), or a ready config; by default
-        `DEFAULT_STUDENT`, a small Llama.
+        `DEFAULT_STUDENT`, a small Llama. A mapping's "ngram_table" is true or the settings of a hashed table of n-grams
+        beside the token embedding (`corpus_teacher.students.NgramTableSettings`).
     vocab_size : int
         V of the index.
     seed : int
         Of the weights; the global random state stays as it is.
+    end_token : int, optional
+        The index's end of a document, after which the n-grams of a table begin anew.
 
     Returns
     -------
     PreTrainedModel
+        With a table a `CorpusStudent`, whose other weights are those of the student without one.
 
     Raises
     ------
@@ -146,6 +152,10 @@ def make_student(
         A config that transformers doesn't know or can't make a causal model of.
     """
     config = dict(DEFAULT_STUDENT) if config is None else config
+    table = None
+    if isinstance(config, Mapping) and "ngram_table" in config:
+        table = make_ngram_table(config["ngram_table"])
+        config = {key: value for key, value in config.items() if key != "ngram_table"}
     try:
         if isinstance(config, Mapping):
             settings = complete_student(config)
@@ -161,20 +171,21 @@ def make_student(
             setattr(config, name, None)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return transformers.AutoModelForCausalLM.from_config(config)
+            student = transformers.AutoModelForCausalLM.from_config(config)
     except Exception as error:  # of transformers and of the hub's checks of a config, which wrap the reason
         told = error.__cause__ or error
         reason = (str(told).strip() or type(told).__name__).splitlines()[0]
         raise ConfigError(f"no student can be made of this config: {reason}") from error
+    return student if table is None else with_ngram_table(student, table, end_token)
 
 
-def load_student(path: str | Path, *, vocab_size: int) -> transformers.PreTrainedModel:
-    """A student to go on with: a folder that `save_pretrained` or a training wrote, in float32.
+def load_student(path: str | Path, *, vocab_size: int | None = None) -> transformers.PreTrainedModel:
+    """A student to go on with or to ask: a folder that `save_pretrained` or a training wrote, in float32.
 
     Parameters
     ----------
     path : str or Path
-    vocab_size : int
+    vocab_size : int, optional
         V of the index; refused where the student has fewer tokens.
 
     Returns
@@ -193,7 +204,7 @@ def load_student(path: str | Path, *, vocab_size: int) -> transformers.PreTraine
     if not Path(path).is_dir():
         raise InputError(f"there is no folder {str(path)!r} to load a student from")
     student = load_model(path, dtype=torch.float32)
-    if student.config.vocab_size < vocab_size:
+    if vocab_size is not None and student.config.vocab_size < vocab_size:
         raise ConfigError(
             f"the student in {path} has {student.config.vocab_size} tokens and the index {vocab_size}: "
             "give one with the index's vocabulary"
