@@ -2,7 +2,7 @@
 
 `CorpusStudent` wraps any causal model, and behaves as one of transformers: `generate` with its caches,
 `save_pretrained`, `Trainer`. Its folder says the type "corpus_teacher_student", which transformers alone doesn't know,
-so that nobody loads half of it by mistake: `load_student`, or any `from_pretrained` after this module is imported, does.
+so that nobody loads half of it by mistake: `load_student` does, or any `from_pretrained` after this module is imported.
 """
 
 from __future__ import annotations
