@@ -22,20 +22,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-EVENTS = {
-    "fcntl.flock",
-    "os.chmod",
-    "os.fsync",
-    "os.link",
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.symlink",
-    "os.truncate",
-}
+from bench.trust.killing import at_calls
+
 _KILLED, _FAILED = 99, 98
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 Prepare = Callable[[Path], None]
 Check = Callable[[Path, bool], None]
@@ -122,24 +111,11 @@ def _forked(begin: Callable[[], None], work: Callable[[], None]) -> int:
 
 
 def _kill_at(number: int) -> None:
-    left = [number]
-
-    def hook(event: str, details: tuple[object, ...]) -> None:
-        if event == "open":
-            flags = details[2]
-            if not isinstance(flags, int) or not flags & _WRITING:
-                return
-        elif event not in EVENTS:
-            return
-        if left[0] == 0:
+    def seen(call: int) -> None:
+        if call == number:
             os._exit(_KILLED)
-        left[0] -= 1
 
-    def audited(descriptor: int) -> None:
-        sys.audit("os.fsync", descriptor)
-
-    os.fsync = audited
-    sys.addaudithook(hook)
+    at_calls(seen)
 
 
 def _limit(size: int, kill: bool) -> None:

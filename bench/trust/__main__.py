@@ -1,37 +1,130 @@
-"""`python -m bench.trust`: flips bits of indexes that are opened unchecked, and counts what becomes of it.
+"""`python -m bench.trust`: faults on purpose, and what became of them; an hour, or with --quick some minutes.
 
-Prints a table for people, and last one line of JSON for programs.
+Sections: flips of bits in indexes that are opened unchecked; kills of every command that writes; readers and writers at
+once; a server among bad clients, beside all the others; hostile input to every reader. Each runs in a process of its
+own. Prints tables for people, and last one line of JSON for programs; --out merges what was found into a file. Ends
+with 1 where something crashed, hung, was lost or was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bench.machine import describe
-from bench.trust.flips import OUTCOMES, campaign
+
+
+class Amounts(NamedTuple):
+    """How much of each: flips, kills of each command and seconds for them at most."""
+
+    flips: int
+    kills: int
+    kill_s: float
+
+
+LONG = Amounts(flips=100_000, kills=200, kill_s=600)
+QUICK = Amounts(flips=1_000, kills=6, kill_s=60)
+
+_ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+"""Forks want a process in which no library has started threads."""
+
+Section = dict[str, Any]
+
+
+def flips(amounts: Amounts, given: argparse.Namespace) -> Section:
+    """Bits flipped in indexes that are opened unchecked."""
+    from bench.trust.flips import OUTCOMES, campaign
+
+    found = campaign(amounts.flips, given.seed, deep=given.deep)
+    print(f"{'file':26s}" + "".join(f"{kind:>11s}" for kind in OUTCOMES))
+    for file, counts in {**found["by_file"], "all": found}.items():
+        print(f"{file:26s}" + "".join(f"{counts[kind]:11,d}" for kind in OUTCOMES))
+    return found
+
+
+def kills(amounts: Amounts, given: argparse.Namespace) -> Section:
+    """Commands killed, whatever they write."""
+    from bench.trust.kill_cases import CASES
+    from bench.trust.kills import COUNTED, campaign
+
+    cases = [case for case in CASES if not given.command or case.name in given.command]
+    print(f"{'command':28s}" + "".join(f"{name:>11s}" for name in COUNTED), flush=True)
+    return campaign(cases, amounts.kills, given.seed, seconds=amounts.kill_s, say=lambda line: print(line, flush=True))
+
+
+SECTIONS: dict[str, Callable[[Amounts, argparse.Namespace], Section]] = {"flips": flips, "kills": kills}
+
+
+def failures(name: str, found: Mapping[str, Any]) -> int:
+    """How much of a section wasn't to be."""
+    if name == "kills":
+        return sum(
+            counts["lost"] + counts["wrong"] + counts["resumed"] - counts["bit_equal"] for counts in found.values()
+        )
+    return sum(found[kind] for kind in ("crash", "hang", "exception"))
+
+
+def merge(path: Path, found: Mapping[str, Any]) -> None:
+    """Put sections into the file of results; the others stay, and so do commands that weren't killed this time."""
+    from corpus_teacher.files import read_json, write_text
+
+    kept = read_json(path) if path.exists() else {}
+    for name, section in found.items():
+        kept[name] = {**kept.get(name, {}), **section} if name == "kills" else section
+    write_text(path, json.dumps(kept) + "\n")
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.trust", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="some minutes in place of an hour")
+    parser.add_argument("--only", metavar="SECTION,…", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--flips", type=int, help="how many bits to flip")
+    parser.add_argument("--kills", type=int, help="how many kills of each command")
+    parser.add_argument("--command", action="append", help="a command to kill, by its name; repeat it; default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--deep", action="store_true", help="flips: fits, recall and ARPA besides: ten times as long")
+    parser.add_argument("--out", type=Path, help="a file of results, such as bench/results/trust.json")
+    given = parser.parse_args()
+    for name in (given.only or "").split(",") if given.only else ():
+        if name not in SECTIONS:
+            parser.error(f"--only {name}: choose from {', '.join(SECTIONS)}")
+    return given
+
+
+def _in_a_process(name: str, out: Path) -> subprocess.Popen[bytes]:
+    """One section, with the options of this call."""
+    return subprocess.Popen([sys.executable, "-m", "bench.trust", *sys.argv[1:], "--only", name, "--out", str(out)])
 
 
 def main() -> int:
-    """Run the campaign; 1 where something crashed, hung, or ended in an exception that isn't ours."""
-    parser = argparse.ArgumentParser(prog="python -m bench.trust", description=__doc__)
-    parser.add_argument("--flips", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--deep", action="store_true", help="fits, recall and ARPA besides: ten times as long")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    found = {"machine": describe(), "flips": campaign(given.flips, given.seed, deep=given.deep)}
-    flips = found["flips"]
-    print(f"{'file':26s}" + "".join(f"{kind:>11s}" for kind in OUTCOMES))
-    for file, counts in {**flips["by_file"], "all": flips}.items():
-        print(f"{file:26s}" + "".join(f"{counts[kind]:11,d}" for kind in OUTCOMES))
-    line = json.dumps(found)
+    """Run the sections; 1 where something wasn't to be."""
+    given = _parsed()
+    os.environ.update(_ALONE)
+    amounts = QUICK if given.quick else LONG
+    said = {name: getattr(given, name) for name in ("flips", "kills") if getattr(given, name) is not None}
+    amounts = amounts._replace(**said)
+    names = given.only.split(",") if given.only else list(SECTIONS)
+    found: dict[str, Any] = {"machine": describe()}
+    if len(names) == 1:
+        found[names[0]] = SECTIONS[names[0]](amounts, given)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                part = Path(folder) / f"{name}.json"
+                _in_a_process(name, part).wait()
+                found[name] = json.loads(part.read_text())[name]
     if given.out is not None:
-        given.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
-    return int(any(flips[kind] for kind in ("crash", "hang", "exception")))
+        merge(given.out, found)
+    bad = {name: failures(name, found[name]) for name in names}
+    print(json.dumps(found))
+    return int(any(bad.values()))
 
 
 if __name__ == "__main__":

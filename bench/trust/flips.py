@@ -1,6 +1,8 @@
 """Bits of an index's arrays flipped, one flip at a time; the index opened unchecked, and asked all kinds of questions.
 
-Two of three flips change one bit, the third turns eight bytes into noise. Each is done in the files of a small index. A
+Two of three flips change one bit, the third turns eight bytes into noise. Each is done in the files of a small index.
+Estimators are fitted before that, and asked with their kept fits: a fit of a changed index may be refused, and then the
+kernels behind it would never run. A
 child process opens it with `check="never"`, asks, compares the answers with those before, and flips the bit back. A
 crash kills the child only; the parent counts it, flips the bit back and starts another child. Kernels are compiled
 once, before the first fork, so a flip costs some milliseconds.
@@ -16,7 +18,7 @@ import pickle
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ import numpy as np
 from corpus_index import (
     CorpusIndex,
     CorpusIndexError,
+    Estimator,
     build_index,
     draw_tokens,
     fit_recall,
@@ -34,7 +37,12 @@ from corpus_index import (
 from corpus_index.core.chains import counts_of_chains
 
 HANG_S = 10
+FITTED = ("witten-bell", "kneser-ney", "modified-kneser-ney", "pitman-yor", "katz", "absolute-discounting", "ppm-c")
+"""Estimators that are fitted before bits are flipped."""
+
+Kept = Mapping[str, Estimator]
 OUTCOMES = ("right", "refused", "wrong", "exception", "crash", "hang")
+PART = 5_000
 _FLIPS_PER_CHILD = 200
 
 
@@ -76,12 +84,18 @@ def small_corpus(seed: int, *, wide: bool) -> dict[str, Any]:
     return {"tokens": tokens.astype(np.uint16), "vocab_size": 1_000, **options}
 
 
+def fits_of(index: CorpusIndex, names: Sequence[str] = FITTED) -> dict[str, Estimator]:
+    """Estimators fitted on an index that is whole."""
+    return {name: make_estimator(name, max_order=6).fit(index) for name in names}
+
+
 def questions(
-    index: CorpusIndex, ids: np.ndarray, places: np.ndarray, deep: bool = False
+    index: CorpusIndex, ids: np.ndarray, places: np.ndarray, kept: Kept, deep: bool = False
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The battery: name and question, of everything that an index answers; (B, T + 1) ids, and where rows begin.
 
-    deep: also what reads the whole index, and takes ten times as long: fits, and the model as an ARPA file.
+    kept: estimators, fitted before. deep: also what reads the whole index, and takes ten times as long: fits, and the
+    model as an ARPA file.
     """
     given, labels = ids[:, :-1], ids[:, 1:]
     yield "count", lambda: [index.count(row[:3]) for row in ids]
@@ -90,25 +104,29 @@ def questions(
     yield "documents", lambda: [index.documents_of(row[:4], limit=3) for row in ids]
     yield "match", lambda: (index.match(given), index.match(given, max_order=3, min_count=2))
     yield "batch", lambda: index.next_tokens_batch(given)
-    for name in ("witten-bell", "kneser-ney"):
-        yield f"flat {name}", lambda name=name: index.smoothed_targets(given, estimator=name, max_order=6)
-        yield f"mixed {name}", lambda name=name: index.mixed_targets(given, labels, estimator=name, leave_out="self")
+    for name, made in kept.items():
+        yield f"flat {name}", lambda made=made: index.smoothed_targets(given[:3], estimator=made)
         yield (
             f"without the document {name}",
-            lambda name=name: index.smoothed_targets(
-                given, labels, estimator=name, leave_out="document", positions=places
+            lambda made=made: index.smoothed_targets(
+                given[3:], labels[3:], estimator=made, leave_out="document", positions=places[3:]
             ),
         )
-        yield f"score {name}", lambda name=name: index.next_probabilities(given, labels, estimator=name)
+        yield f"score {name}", lambda made=made: index.next_probabilities(given, labels, estimator=made)
+        if not made.excludes:
+            yield (
+                f"mixed {name}",
+                lambda made=made: index.mixed_targets(given, labels, estimator=made, leave_out="self"),
+            )
     yield "sampled", lambda: index.sampled_targets(given[:2], draws=8, seed=1)
-    for name in ("katz", "ppm-c"):
-        yield name, lambda name=name: index.smoothed_targets(given[:2], estimator=name, max_order=4)
     yield "scores", lambda: index.backoff_scores(given, labels, leave_out="document", positions=places)
     yield "explain", lambda: index.explain(ids[0, :8])
     yield "draw", lambda: draw_tokens(index, [row.tolist() for row in given], np.random.default_rng(0))
     yield (
         "counts",
-        lambda: counts_of_chains(index, given, labels, left=True, leave_out="document", positions=places),
+        lambda: counts_of_chains(
+            index, given[2:4], labels[2:4], left=True, leave_out="document", positions=places[2:4]
+        ),
     )
     if deep:
         for name in (
@@ -118,6 +136,7 @@ def questions(
             "modified-kneser-ney",
             "jelinek-mercer",
             "absolute-discounting",
+            "katz",
         ):
             yield name, lambda name=name: index.next_probabilities(given, labels, estimator=name, leave_out="self")
         yield "recall", lambda: fit_recall(index, "witten-bell").weights
@@ -139,7 +158,9 @@ def rows_of(tokens: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     return rows, places.astype(np.int64)
 
 
-def ask(path: Path, ids: np.ndarray, places: np.ndarray, deep: bool = False) -> tuple[str, str, dict[str, str]]:
+def ask(
+    path: Path, ids: np.ndarray, places: np.ndarray, kept: Kept, deep: bool = False
+) -> tuple[str, str, dict[str, str]]:
     """The outcome of all questions to an unchecked index: kind, a word more, and a hash of each answer.
 
     A refusal of one question doesn't end the battery; the worst of all is the outcome.
@@ -148,7 +169,7 @@ def ask(path: Path, ids: np.ndarray, places: np.ndarray, deep: bool = False) -> 
     worst, more = "right", ""
     try:
         with CorpusIndex.open(path, check="never") as index:
-            for name, question in questions(index, ids, places, deep):
+            for name, question in questions(index, ids, places, kept, deep):
                 try:
                     answers[name] = hashlib.sha256(pickle.dumps(_plain(question()))).hexdigest()
                 except CorpusIndexError as error:
@@ -197,12 +218,19 @@ def do_flip(path: Path, flip: Flip) -> None:
 
 
 def run_flips(
-    path: Path, flips: list[Flip], *, seed: int = 0, hang_s: float = HANG_S, deep: bool = False
+    path: Path,
+    flips: list[Flip],
+    *,
+    seed: int = 0,
+    hang_s: float = HANG_S,
+    deep: bool = False,
+    fitted: Sequence[str] = FITTED,
 ) -> list[Outcome]:
     """The outcome of each flip, asked in forked children."""
     with CorpusIndex.open(path) as index:
         ids, places = rows_of(index.tokens, np.random.default_rng(seed))
-    kind, more, good = ask(path, ids, places, deep)
+        kept = fits_of(index, fitted)
+    kind, more, good = ask(path, ids, places, kept, deep)
     assert kind == "right", more
     outcomes: list[Outcome] = []
     while len(outcomes) < len(flips):
@@ -211,7 +239,7 @@ def run_flips(
         child = os.fork()
         if child == 0:
             os.close(receiver)
-            _in_child(path, part, sender, ids, places, good, hang_s, deep)
+            _in_child(path, part, sender, ids, places, kept, good, hang_s, deep)
         os.close(sender)
         with os.fdopen(receiver) as lines:
             for line in lines:
@@ -232,6 +260,7 @@ def _in_child(
     sender: int,
     ids: np.ndarray,
     places: np.ndarray,
+    kept: Kept,
     good: dict[str, str],
     hang_s: float,
     deep: bool,
@@ -245,7 +274,7 @@ def _in_child(
     for flip in flips:
         do_flip(path, flip)
         signal.setitimer(signal.ITIMER_REAL, hang_s)
-        kind, more, answers = ask(path, ids, places, deep)
+        kind, more, answers = ask(path, ids, places, kept, deep)
         signal.setitimer(signal.ITIMER_REAL, 0)
         do_flip(path, flip)
         wrong = [name for name in answers if answers[name] != good[name]]
@@ -264,21 +293,45 @@ def table_of(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
     return {file: {kind: counts[kind] for kind in OUTCOMES} for file, counts in sorted(table.items())}
 
 
-def campaign(count: int, seed: int = 0, *, deep: bool = False) -> dict[str, Any]:
-    """Half of the flips in an index of 16-bit tokens, half in one with an alphabet; counts, and what wasn't to be."""
+def campaign(count: int, seed: int = 0, *, deep: bool = False, fitted: Sequence[str] = FITTED) -> dict[str, Any]:
+    """Flips in parts of `PART`, each in indexes of their own; counts, and what wasn't to be."""
+    parts = range(0, count, PART)
+    return joined(
+        [part_of(min(PART, count - begin), seed + begin // PART, deep=deep, fitted=fitted) for begin in parts]
+    )
+
+
+def part_of(count: int, seed: int, *, deep: bool = False, fitted: Sequence[str] = FITTED) -> dict[str, Any]:
+    """Half of the flips in an index of 16-bit tokens, half in one with an alphabet, of a corpus drawn by the seed."""
     outcomes: list[Outcome] = []
     for wide in (False, True):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "index"
             build_index(path=path, **small_corpus(seed, wide=wide)).close()
-            outcomes += run_flips(path, flips_of(path, count // 2, seed + wide), seed=seed, deep=deep)
+            outcomes += run_flips(path, flips_of(path, count // 2, seed + wide), seed=seed, deep=deep, fitted=fitted)
     total = Counter(outcome.kind for outcome in outcomes)
     bad = [outcome for outcome in outcomes if outcome.kind in ("crash", "hang", "exception")]
     return {
         "tried": len(outcomes),
-        "seed": seed,
+        "seeds": [seed],
         "deep": deep,
         **{kind: total[kind] for kind in OUTCOMES},
         "by_file": table_of(outcomes),
         "worst": [[*outcome.flip, outcome.kind, outcome.more] for outcome in bad[:100]],
+    }
+
+
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parts of a campaign as one."""
+    by_file: dict[str, Counter[str]] = {}
+    for part in parts:
+        for file, counts in part["by_file"].items():
+            by_file.setdefault(file, Counter()).update(counts)
+    return {
+        "tried": sum(part["tried"] for part in parts),
+        "seeds": [seed for part in parts for seed in part["seeds"]],
+        "deep": parts[0]["deep"],
+        **{kind: sum(part[kind] for part in parts) for kind in OUTCOMES},
+        "by_file": {file: {kind: counts[kind] for kind in OUTCOMES} for file, counts in sorted(by_file.items())},
+        "worst": [flip for part in parts for flip in part["worst"]][:100],
     }

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from corpus_index import build_index
 
 from bench.trust import flips
+from bench.trust.__main__ import failures
+from bench.trust.kill_cases import NOTHING, Case
+from bench.trust.killing import Plan, run_killed
+from bench.trust.kills import Campaign
+
+FEW = ("witten-bell", "kneser-ney")  # others' kernels take their time to compile
 
 
 def test_no_flip_crashes_or_hangs() -> None:
-    found = flips.campaign(68)
+    found = flips.campaign(68, fitted=FEW)
     assert found["tried"] == 68
     assert (found["crash"], found["hang"], found["exception"]) == (0, 0, 0), found["worst"]
     assert found["refused"] > 0
@@ -24,7 +36,7 @@ def test_continuations_that_no_vocabulary_has_crash_nothing(tmp_path: Path) -> N
     build_index(path=path, **flips.small_corpus(1, wide=False)).close()
     size = (path / "next_tokens.bin").stat().st_size
     planned = [flips.Flip("next_tokens.bin", place, "ff" * 4000) for place in range(0, size - 4000, 2000)]
-    outcomes = flips.run_flips(path, planned, seed=1)
+    outcomes = flips.run_flips(path, planned, seed=1, fitted=FEW)
     assert {outcome.kind for outcome in outcomes} <= {"right", "refused", "wrong"}, outcomes
 
 
@@ -47,7 +59,7 @@ def test_a_crash_and_a_hang_are_counted_and_the_files_are_mended(
         return "right", "", {}
 
     monkeypatch.setattr(flips, "ask", ask)
-    outcomes = flips.run_flips(path, planned, hang_s=0.5)
+    outcomes = flips.run_flips(path, planned, hang_s=0.5, fitted=())
     assert [(outcome.kind, outcome.more) for outcome in outcomes[:3]] == [
         ("right", ""),
         ("crash", "SIGSEGV"),
@@ -55,3 +67,84 @@ def test_a_crash_and_a_hang_are_counted_and_the_files_are_mended(
     ]
     assert [outcome.kind for outcome in outcomes[3:]] == ["right"] * 3
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+# kills
+
+
+def _write(folder: Path, content: str) -> None:
+    (folder / "partial").write_text(content)
+    (folder / "partial").rename(folder / "file")
+
+
+def _state(folder: Path) -> str:
+    path = folder / "file"
+    return path.read_text() if path.exists() else NOTHING
+
+
+def _case(operate: Callable[[Path], object], state: Callable[[Path], str] = _state) -> Case:
+    return Case("write", lambda folder: _write(folder, "old"), operate, state)
+
+
+def test_a_command_that_writes_and_renames_loses_nothing(tmp_path: Path) -> None:
+    found = Campaign(_case(lambda folder: _write(folder, "new")), tmp_path).run(12)
+    assert found["killed"] == 12
+    assert (found["lost"], found["wrong"], found["left"]) == (0, 0, 0), found
+    assert 0 < found["resumed"] == found["bit_equal"]
+    assert found["calls"] == 2
+
+
+@pytest.mark.parametrize(
+    ("operate", "kind"),
+    [
+        (lambda folder: ((folder / "file").unlink(), _write(folder, "new")), "lost"),
+        (lambda folder: [(folder / "file").write_text(part) for part in ("ne", "new")], "wrong"),
+    ],
+)
+def test_what_a_command_loses_is_counted(tmp_path: Path, operate: Callable[[Path], object], kind: str) -> None:
+    assert Campaign(_case(operate), tmp_path).run(8)[kind] > 0
+
+
+def test_what_is_left_and_what_differs_is_counted(tmp_path: Path) -> None:
+    def operate(folder: Path) -> None:
+        made = folder / f"scratch-{os.getpid()}"
+        made.touch()
+        _write(folder, "new")
+        made.unlink()
+        (folder / "runs").open("a").write("x")
+
+    found = Campaign(_case(operate), tmp_path).run(12)
+    assert found["left"] > 0
+    assert found["bit_equal"] < found["resumed"]
+    assert any("scratch-" in fault for fault in found["faults"])
+    assert failures("kills", {"write": found}) > 0
+
+
+def test_a_kill_at_a_time_and_at_a_call_hits(tmp_path: Path) -> None:
+    def write() -> None:
+        (tmp_path / "first").write_text("")
+        (tmp_path / "second").write_text("")
+        time.sleep(100)
+
+    def killed(plan: Plan) -> bool:
+        return run_killed(write, plan, log=tmp_path / "log", limit_s=100).killed
+
+    assert killed(Plan(call=1))
+    assert (tmp_path / "first").exists()
+    assert not (tmp_path / "second").exists()
+    assert killed(Plan(after_s=0.2))
+    assert run_killed(lambda: sys.exit(2), Plan(), log=tmp_path / "log").code == 2
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "trust.json"
+    out.write_text('{"kills": {"other": 1}, "fuzz": 2}')
+    command = [sys.executable, "-m", "bench.trust", "--quick", "--only", "kills", "--command", "index append"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([*command, "--kills", "3", "--out", out], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert found["kills"]["index append"] == json.loads(done.stdout.splitlines()[-1])["kills"]["index append"]
+    assert found["kills"]["index append"]["killed"] == 3
+    assert (found["kills"]["other"], found["fuzz"]) == (1, 2)

@@ -55,6 +55,7 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     at = min(order, extra.shape[0] - 1)
     cut_at = min(order, discounts.shape[0] - 1)
     distinct = n1 + n2 + n3
+    total = max(total, 1)  # an unchecked index may count none
     if rule == WITTEN_BELL:
         return 0.0, 0.0, 0.0, 1.0 / (total + distinct), distinct / (total + distinct)
     if rule == JELINEK_MERCER:
@@ -66,7 +67,7 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     if rule == AUTO:
         line = bucket_of(extra, order, total, distinct)
         d1, d2, d3 = extra[line, 1], extra[line, 2], extra[line, 3]
-        return d1, d2, d3, extra[line, 0] / (total - d1 * n1 - d2 * n2 - d3 * n3), 1.0 - extra[line, 0]
+        return d1, d2, d3, extra[line, 0] / max(total - d1 * n1 - d2 * n2 - d3 * n3, 1e-9), 1.0 - extra[line, 0]
     d1, d2, d3 = discounts[cut_at, 0], discounts[cut_at, 1], discounts[cut_at, 2]
     if rule == DISCOUNT:
         return d1, d2, d3, 1.0 / total, (d1 * n1 + d2 * n2 + d3 * n3) / total
