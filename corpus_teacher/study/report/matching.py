@@ -30,6 +30,7 @@ ONE_BUDGET = "not read: one budget"
 LOADED = "not known: the machine did other work while the runs were timed"
 
 _BUSY = 1.15  # seconds over CPU seconds: above that a process waited for others
+_ONCE = 0.02  # of a pass: windows and steps don't fill an index exactly
 _FAR = 0.5  # of the last step between budgets: so far a compute-matched reading may go beyond it
 
 
@@ -81,7 +82,7 @@ def token_speed_up(results: Results, place: Place) -> Matched:
 
 def _between_runs(results: Results, runner: str, place: Place, *, turned: bool = False) -> Matched | None:
     """Cost of the loss of a place on the curve of an arm's finished runs, over the place's own; turned, its inverse."""
-    points = _points(results, runner, place, "tokens")
+    points = finished_budgets(results, runner, place, "tokens")
     own = results.mean(place, "tokens")
     if len(points) < 2 or own is None:
         return None
@@ -109,7 +110,7 @@ def _between_runs(results: Results, runner: str, place: Place, *, turned: bool =
 
 def equal_compute(results: Results, place: Place) -> Matched:
     """The arm's loss minus the baseline's at the cost that the arm had, its teacher's included."""
-    points = _points(results, results.baseline, place, results.cost)
+    points = finished_budgets(results, results.baseline, place, results.cost)
     own = results.mean(place, results.cost)
     if own is None or not points:
         return Matched(None, "the rows lack costs")
@@ -157,22 +158,31 @@ def _is_loaded(results: Results, place: Place) -> bool:
     return any(seconds and cpu_s and seconds > _BUSY * cpu_s for seconds, cpu_s in times)
 
 
-def _points(results: Results, arm: str, place: Place, field: str) -> list[tuple[Place, float]]:
+def finished_budgets(results: Results, arm: str, place: Place, field: str) -> list[tuple[Place, float]]:
     """An arm's budgets at the size of a place, by cost: those that read more or less of one text, not other texts."""
     own = (arm, *place[1:])
     places = [(arm, place[1], budget) for budget in results.budgets]
-    costs = [(one, results.mean(one, field)) for one in places if _text_of(results, one) == _text_of(results, own)]
-    points = sorted(((one, cost) for one, cost in costs if cost), key=lambda entry: entry[1])
-    same = any(left[1] == right[1] for left, right in pairwise(points))
-    return [point for point in points if point[0] == own] if same else points
+    costs = [(one, results.mean(one, field)) for one in places if _is_one_text(results, one, own)]
+    found = sorted(((one, cost) for one, cost in costs if cost), key=lambda entry: entry[1])
+    same = any(left[1] == right[1] for left, right in pairwise(found))
+    return [point for point in found if point[0] == own] if same else found
 
 
-def _text_of(results: Results, place: Place) -> dict[str, Any]:
-    """Which text a place's runs read, but not how much of it."""
-    row = next(iter(results.runs.get(place, {}).values()), {})
-    config = row.get("config")
-    data = config.get("data", {}) if isinstance(config, Mapping) else {}
-    return {key: value for key, value in data.items() if key != "train_tokens"}
+def _is_one_text(results: Results, first: Place, second: Place) -> bool:
+    """Whether the runs of two places read more or less of one text.
+
+    Each index of a study is the beginning of its larger ones, so indexes that are each read once are one text too.
+    """
+    rows = [next(iter(results.runs.get(place, {}).values()), {}) for place in (first, second)]
+    texts = []
+    for row in rows:
+        config = row.get("config")
+        data = config.get("data", {}) if isinstance(config, Mapping) else {}
+        texts.append({key: value for key, value in data.items() if key != "train_tokens"})
+    if texts[0] == texts[1]:
+        return True
+    once = [passes is not None and abs(passes - 1) < _ONCE for passes in map(results.passes, rows)]
+    return all(once) and texts[0] | {"index": ""} == texts[1] | {"index": ""}
 
 
 def _cost_error(costs: Sequence[float], losses: Floats, left: int, target: float) -> float:

@@ -39,11 +39,11 @@ def differences(results: Results, analysis: Analysis, size: str, budget: str) ->
     """Each arm's difference from the baseline with its interval, a row an arm."""
     found = list(reversed(analysis.at(size, budget)))
     figure, axes = plot(height=1.3 + 0.42 * max(len(found), 2))
-    _sideways(axes, [one.place[0] for one in found])
+    sideways(axes, [one.place[0] for one in found])
     axes.axvline(0, color=_LINE, linewidth=1.2)
     for row, one in enumerate(found):
-        colour, value = _style(results, one.place[0])["color"], one.difference
-        _whisker(axes, row, value, colour)
+        colour, value = arm_style(results, one.place[0])["color"], one.difference
+        whisker(axes, row, value, colour)
         axes.plot(value.value, row, "o", color=colour, markersize=7)
     better = "left is better" if not found or found[0].lower_is_better else "right is better"
     axes.set_xlabel(
@@ -65,7 +65,7 @@ def learning_curves(results: Results, size: str, budget: str) -> Figure | None:
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     axes, gains = figure.subplots(1, 2)
     for arm, (tokens, nats) in curves.items():
-        style = {**_style(results, arm), "marker": ""}
+        style = {**arm_style(results, arm), "marker": ""}
         axes.plot(tokens / 1e6, nats.mean(axis=0), linewidth=1.6, label=arm, **style)
         axes.fill_between(
             tokens / 1e6, nats.min(axis=0), nats.max(axis=0), color=style["color"], alpha=_pale(results), linewidth=0
@@ -80,7 +80,7 @@ def learning_curves(results: Results, size: str, budget: str) -> Figure | None:
     for one in (axes, gains):
         plain_axes(one)
         one.set_xlabel("million tokens read", color=INK)
-    _legend_above(figure)
+    legend_above(figure)
     return figure
 
 
@@ -96,12 +96,12 @@ def speed_up_bars(results: Results, analysis: Analysis, size: str) -> Figure | N
     found.sort(key=lambda one: (results.arms.index(one[0]), results.budgets.index(one[1])), reverse=True)
     several = len({budget for _, budget, _ in found}) > 1
     figure, axes = plot(height=1.3 + 0.36 * max(len(found), 2))
-    _sideways(axes, [f"{arm}, {budget}" if several else arm for arm, budget, _ in found])
+    sideways(axes, [f"{arm}, {budget}" if several else arm for arm, budget, _ in found])
     axes.axvline(1, color=_LINE, linewidth=1.2)
     for row, (arm, _, value) in enumerate(found):
-        colour = _style(results, arm)["color"]
+        colour = arm_style(results, arm)["color"]
         axes.barh(row, value.value - 1, left=1, height=0.6, color=colour, alpha=0.4, linewidth=0)
-        _whisker(axes, row, value, colour)
+        whisker(axes, row, value, colour)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, _RATIOS[0]), min(high, _RATIOS[-1]))  # an interval without an end would hide all others
@@ -134,7 +134,7 @@ def gain_by_bucket(results: Results, size: str, budget: str) -> Figure | None:
         axes.set_xlabel(f"{_BUCKETS[kind]} (share of tokens)", color=INK, fontsize=9.5)
         if number % 2:
             axes.set_ylabel("gain, nats per token", color=INK)
-    _legend_above(figure)
+    legend_above(figure)
     return figure
 
 
@@ -167,14 +167,14 @@ def gain_by(results: Results, analysis: Analysis, axis: str) -> Figure | None:
         axes.errorbar(
             [place * shift for place, _ in own],
             [one.value for one in ends],
-            yerr=_errors(ends),
+            yerr=errors(ends),
             linewidth=1.6,
             capsize=2.5,
             label=arm,
-            **_style(results, arm),
+            **arm_style(results, arm),
         )
     axes.set_xscale("log")
-    axes.set_xticks(ticks, [_short(value) for value in ticks])
+    axes.set_xticks(ticks, [short(value) for value in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     names = {
         "parameters": "parameters of the student",
@@ -183,7 +183,7 @@ def gain_by(results: Results, analysis: Analysis, axis: str) -> Figure | None:
     }
     axes.set_xlabel(names[axis], color=INK)
     axes.set_ylabel(f"gain in {results.primary},{unit_of(results.primary)}", color=INK)
-    _legend_above(figure)
+    legend_above(figure)
     return figure
 
 
@@ -196,24 +196,13 @@ def reliability(results: Results, size: str, budget: str) -> Figure | None:
     axes.plot([0, 1], [0, 1], color=_LINE, linewidth=1, linestyle="--")
     for arm, points in found.items():
         if points:
-            axes.plot(*zip(*points, strict=True), linewidth=1.6, label=arm, **_style(results, arm))
+            axes.plot(*zip(*points, strict=True), linewidth=1.6, label=arm, **arm_style(results, arm))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("probability of the likeliest token", color=INK)
     axes.set_ylabel("how often it is the next one", color=INK)
-    _legend_above(figure)
+    legend_above(figure)
     return figure
-
-
-def passes_of(results: Results, row: Row) -> float | None:
-    """Passes over the training text: tokens read over those that there are; None where nothing says how many."""
-    config: Any = row.get("config")
-    data = config.get("data", {}) if isinstance(config, Mapping) else {}
-    plan: Any = results.settings.get("data")
-    indexes = plan.get("indexes", {}) if isinstance(plan, Mapping) and not data.get("train") else {}
-    name = str(data.get("index", "")).rpartition("index-")[2]
-    held = [size for size in (data.get("train_tokens"), indexes.get(name)) if isinstance(size, int)]
-    return float(row["tokens"]) / min(held) if held and "tokens" in row else None
 
 
 def _gains_along(axes: Axes, results: Results, size: str, budget: str) -> None:
@@ -226,7 +215,7 @@ def _gains_along(axes: Axes, results: Results, size: str, budget: str) -> None:
             continue
         tokens = np.intersect1d(both[0][0], both[1][0])
         gain = both[0][1][:, np.isin(both[0][0], tokens)] - both[1][1][:, np.isin(both[1][0], tokens)]
-        style, mean = {**_style(results, arm), "marker": ""}, gain.mean(axis=0)
+        style, mean = {**arm_style(results, arm), "marker": ""}, gain.mean(axis=0)
         axes.plot(tokens / 1e6, mean, linewidth=1.6, **style)
         if len(seeds) > 1:
             width = t_quantile(0.975, len(seeds) - 1) * gain.std(axis=0, ddof=1) / math.sqrt(len(seeds))
@@ -238,7 +227,7 @@ def _gains_along(axes: Axes, results: Results, size: str, budget: str) -> None:
 def _position(results: Results, one: Comparison, axis: str) -> float | None:
     if axis != "passes":
         return results.mean(one.place, axis)
-    found = [passes_of(results, row) for row in results.runs[one.place].values()]
+    found = [results.passes(row) for row in results.runs[one.place].values()]
     known = [round(value, 1) or value for value in found if value is not None]
     return known[0] if known and len(known) == len(found) else None
 
@@ -284,11 +273,11 @@ def _gain_lines(axes: Axes, results: Results, size: str, budget: str, kind: str,
             axes.errorbar(
                 [spot + shift for spot, _ in points],
                 [one.value for one in ends],
-                yerr=_errors(ends),
+                yerr=errors(ends),
                 linewidth=1.3,
                 capsize=2,
                 label=arm,
-                **_style(results, arm),
+                **arm_style(results, arm),
             )
 
 
@@ -307,7 +296,7 @@ def _bucket_gain(
     return estimate(draw_values(values), lambda losses: losses[..., 0] - losses[..., 1])
 
 
-def _style(results: Results, arm: str) -> dict[str, Any]:
+def arm_style(results: Results, arm: str) -> dict[str, Any]:
     """The baseline is grey; the others take colours in turn, then again with dashes."""
     if arm == results.baseline:
         return {"color": _GREY, "linestyle": "-", "marker": "o", "markersize": 4}
@@ -326,14 +315,15 @@ def _pale(results: Results) -> float:
     return 0.15 if len(results.arms) <= 5 else 0.07
 
 
-def _whisker(axes: Axes, row: float, value: Estimate, colour: str) -> None:
+def whisker(axes: Axes, row: float, value: Estimate, colour: str) -> None:
+    """A lying interval with its ends; nothing where there is none."""
     if not math.isnan(value.low):
         axes.plot([value.low, value.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
         for end in (value.low, value.high):
             axes.plot([end, end], [row - 0.13, row + 0.13], color=colour, linewidth=1.4)
 
 
-def _errors(ends: Sequence[Estimate]) -> np.ndarray | None:
+def errors(ends: Sequence[Estimate]) -> np.ndarray | None:
     """Lengths of error bars, (2, points); none where there are no intervals."""
     if any(math.isnan(one.low) for one in ends):
         return None
@@ -344,7 +334,7 @@ def _turned(one: Estimate) -> Estimate:
     return Estimate(-one.value, -one.high, -one.low, one.p, one.seeds, one.documents)
 
 
-def _sideways(axes: Axes, names: Sequence[str]) -> None:
+def sideways(axes: Axes, names: Sequence[str]) -> None:
     """A row a name."""
     axes.grid(visible=False)
     axes.grid(axis="x", color="#e3e7ec")
@@ -366,7 +356,7 @@ def _plain_ticks(axis: Any, values: Sequence[float], limits: tuple[float, float]
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _legend_above(figure: Figure) -> None:
+def legend_above(figure: Figure) -> None:
     """One legend over all axes, outside of them."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
@@ -376,7 +366,7 @@ def _legend_above(figure: Figure) -> None:
         )
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """1.1 M, 64 k, 4."""
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:

@@ -97,6 +97,16 @@ class Results:
         found = [metric_of(row, metric) for _, row in sorted(self.runs.get(place, {}).items())]
         return [value for value in found if value is not None]
 
+    def passes(self, row: Row) -> float | None:
+        """Passes over the training text: tokens read over those that there are; None where nothing says how many."""
+        config: Any = row.get("config")
+        data = config.get("data", {}) if isinstance(config, Mapping) else {}
+        plan: Any = self.settings.get("data")
+        indexes = plan.get("indexes", {}) if isinstance(plan, Mapping) and not data.get("train") else {}
+        name = str(data.get("index", "")).rpartition("index-")[2]
+        known = [size for size in (data.get("train_tokens"), indexes.get(name)) if isinstance(size, int)]
+        return float(row["tokens"]) / min(known) if known and "tokens" in row else None
+
     def draws(self, places: Sequence[Place], metric: str) -> Draws | None:
         """Bootstrap draws of a metric's mean at several places, paired over the seeds that all of them have.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from corpus_teacher.study.report.analysis import BETTER, Analysis
 from corpus_teacher.study.report.contrasts import Contrast
+from corpus_teacher.study.report.fits import FAR, Law
 from corpus_teacher.study.report.matching import Matched, loss_metric
 from corpus_teacher.study.report.numbers import NOTHING, interval, number, p_text, plural, ratio, signed
 from corpus_teacher.study.report.results import Place, Results, Row, metric_of
@@ -110,6 +111,20 @@ def speed_ups(results: Results, analysis: Analysis) -> Table:
     return Table(
         (*_heads(columns), "tokens read", "speed-up [95 %]", "tokens saved", "interpolation", "read"), tuple(rows)
     )
+
+
+def laws(found: Sequence[Law]) -> Table:
+    """The law of each arm, and the tokens that it saves at each of its budgets."""
+    rows = []
+    for law in found:
+        terms = (number(law.floor, 2), number(law.scale, 2), number(law.exponent, 2), number(law.misfit))
+        far = NOTHING if law.far_saving is None else ratio(law.far_saving)
+        far = "not read: the law misses its points" if law.savings and law.far_saving is None else far
+        savings = [ratio(one) for one in law.savings] or [NOTHING] * len(law.tokens)
+        rows.append((law.arm, *terms, *savings, far))
+    tokens = [f"× at {tokens / 1e6:.2g} M [95 %]" for tokens in found[0].tokens]
+    far = f"× at {FAR:g} times the last [95 %]"
+    return Table(("arm", "E", "A", "b", "misfit", *tokens, far), tuple(rows))
 
 
 def compute(results: Results, analysis: Analysis) -> Table:

@@ -29,6 +29,8 @@ from corpus_teacher.study.report.analysis import (
     passed,
 )
 from corpus_teacher.study.report.contrasts import contrasts, sentence
+from corpus_teacher.study.report.fits import MISSES, laws
+from corpus_teacher.study.report.more_plots import forest, laws_figure
 from corpus_teacher.study.report.numbers import plural
 from corpus_teacher.study.report.results import Results, domains_of, read_results
 
@@ -161,6 +163,14 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
     yield Part(f"The arms{where}", (lead, _many(analysis, found)), arms)
     if found:
         yield Part("", figure=plots.differences(results, analysis, size, budget), file="differences")
+        best = max(found, key=lambda one: one.gain)
+        figure = forest(results, best.place)
+        if figure is not None:
+            text = (
+                f"{best.place[0]}, which has the largest gain{where}, on each held-out document: intervals over the "
+                "seeds alone, the band over seeds and documents."
+            )
+            yield Part("By document", (text,), figure=figure, file="by-document")
     named = contrasts(results)
     if named:
         text = (
@@ -196,6 +206,16 @@ def _of_cost(results: Results, analysis: Analysis) -> Iterator[Part]:
         "saving looks larger than it is."
     )
     yield Part("Tokens to the same loss", (text,), tables.speed_ups(results, analysis))
+    found = laws(results, size)
+    figure = laws_figure(results, found)
+    if figure is not None:
+        text = (
+            "The law E + A · (tokens / 1 M)^−b, by least squares through the finished runs of each arm; “misfit” is "
+            f"its largest distance from them, nats per token. Savings: the tokens that {base} needs by its law for the "
+            "loss that the arm ends with, over the arm’s; every draw of seeds and documents is fitted anew. A law that "
+            f"misses its points by more than {MISSES:g} is not read beyond the last budget."
+        )
+        yield Part("Laws of loss by tokens read", (text,), tables.laws(found), figure, "laws")
     bars = plots.speed_up_bars(results, analysis, size)
     if bars is not None:
         yield Part("", figure=bars, file="speed-up")

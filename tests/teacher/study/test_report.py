@@ -126,7 +126,8 @@ def test_every_figure_is_a_file_of_its_own(whole: tuple[Path, StudySummary]) -> 
     folder, _ = whole
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert names == {
-        "differences", "learning-curves", "speed-up", "gain-by-bucket", "gain-by-size", "gain-by-passes", "reliability",
+        "differences", "by-document", "learning-curves", "speed-up", "gain-by-bucket", "gain-by-size", "gain-by-passes",
+        "reliability",
     }  # fmt: skip
     findings = (folder / "findings.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\(figures/(.*?)\.svg\)", findings)) == names

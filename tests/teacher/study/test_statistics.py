@@ -22,7 +22,6 @@ from corpus_teacher.study.report.matching import (
     equal_compute,
     token_speed_up,
 )
-from corpus_teacher.study.report.plots import passes_of
 from corpus_teacher.study.report.results import Results, sort_rows
 from corpus_teacher.study.report.statistics import (
     difference,
@@ -301,7 +300,7 @@ def test_budgets_that_read_other_texts_are_no_curve() -> None:
     assert token_speed_up(study(rows), PLACE).how == ONE_BUDGET
     by_index = study(rows, data={"indexes": {"once": 10**6, "four": 250_000, "all": "all"}})
     passes = [
-        passes_of(by_index, {"tokens": 10**6, "config": {"data": {"index": f"data/index-{name}"}}})
+        by_index.passes({"tokens": 10**6, "config": {"data": {"index": f"data/index-{name}"}}})
         for name in ("once", "four", "all")
     ]
     assert passes == [1.0, 4.0, None]
