@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +126,7 @@ def fit_law(tokens: Sequence[float], losses: Floats) -> tuple[Floats, Floats, Fl
     return floor, scale, _EXPONENTS[best[..., 0]]
 
 
-def predicted(law: tuple[Floats, Floats, Floats], tokens: float) -> Floats:
+def predicted(law: tuple[Any, Any, Any], tokens: float) -> Floats:
     """The loss of a law, as `fit_law` gives it, at a number of tokens."""
     floor, scale, exponent = law
     return np.asarray(floor + scale * (tokens / 1e6) ** -exponent)
@@ -151,13 +153,12 @@ def _law(results: Results, arm: str, size: str, base: list[float], own: list[flo
         ]
         return np.stack([*savings, there - predicted(theirs, far)], axis=-1)
 
-    parts = ("point", "joint", "by_seed", "by_document")
-    known = replace(draws, **{name: read(getattr(draws, name)) for name in parts})
-    savings = [estimate(known, lambda values, at=at: values[..., at], ratio=True) for at in range(len(own) + 1)]
+    known = draws.mapped(read)
+    savings = [estimate(known, itemgetter((..., at)), ratio=True) for at in range(len(own) + 1)]
     found = replace(found, savings=tuple(savings[:-1]), far_tokens=far)
     if misfit > MISSES:
         return found
-    return replace(found, far_saving=savings[-1], far_gain=estimate(known, lambda values: values[..., -1]))
+    return replace(found, far_saving=savings[-1], far_gain=estimate(known, itemgetter((..., -1))))
 
 
 def _log_tokens(law: tuple[Floats, Floats, Floats], target: Floats) -> Floats:

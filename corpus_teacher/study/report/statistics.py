@@ -83,6 +83,11 @@ class Draws:
     seeds: int
     documents: int
 
+    def mapped(self, function: Callable[[Floats], Floats]) -> Draws:
+        """The draws of other numbers, made of the losses: the function takes shape (…, K) and returns (…, J)."""
+        point, joint, by_seed, by_document = map(function, (self.point, self.joint, self.by_seed, self.by_document))
+        return Draws(point, joint, by_seed, by_document, self.seeds, self.documents)
+
 
 def draw_losses(sums: npt.ArrayLike, tokens: npt.ArrayLike) -> Draws:
     """Bootstrap draws of mean losses per token.
