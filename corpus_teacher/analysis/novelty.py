@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from corpus_index import CorpusIndex, ShardedIndex
+from corpus_index.sharded.asking import ask_all
 
 from corpus_teacher.analysis.matching import Ints, longest_matches, tokens_known
 
@@ -93,12 +94,18 @@ def corpus_novelty(
     if isinstance(index, ShardedIndex):
         shards, firsts = index.shards, index.first_documents
     outside = np.zeros(own.size, np.int64)
-    for shard, first in zip(shards, firsts, strict=False):
-        found = longest_matches(shard, texts)
-        length, lo, hi = (np.concatenate([match[part] for match in found]) for part in range(3))
-        outside = np.maximum(outside, _outside_own(shard, own - first, length, lo, hi))
+    arguments = [(texts, own - first) for first in firsts[: len(shards)]]
+    for found in ask_all(_outside_in, shards, arguments):
+        outside = np.maximum(outside, found)
     known = [tokens_known(text, index.end_of_document) for text in texts]
     return novelty_curve([(outside, np.concatenate(known))])
+
+
+def _outside_in(shard: CorpusIndex, texts: list[Ints], own: Ints) -> Ints:
+    """The longest match of each position of some texts in one shard, outside of its own document."""
+    found = longest_matches(shard, texts)
+    length, lo, hi = (np.concatenate([match[part] for match in found]) for part in range(3))
+    return _outside_own(shard, own, length, lo, hi)
 
 
 def _outside_own(index: CorpusIndex, own: Ints, length: Ints, lo: Ints, hi: Ints) -> Ints:

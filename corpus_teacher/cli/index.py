@@ -186,6 +186,16 @@ def index_build(
             help="What the building may take, such as 4G: shards are as large as that allows.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            rich_help_panel="A corpus larger than memory",
+            show_default="this process alone",
+            help="Read, tokenise and build as tasks of a Ray cluster: local, auto, or its head's HOST:PORT.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index: read, tokenise, sort; written beside DIR and renamed when it is whole."""
@@ -219,7 +229,12 @@ def index_build(
         memory=None if memory is None else parse_bytes(memory),
     )
     with shown() as progress:
-        summary = build_index_from_sources(sources, out, options, progress=progress)
+        if ray is None:
+            summary = build_index_from_sources(sources, out, options, progress=progress)
+        else:
+            from corpus_teacher.distributed import build_index_on_ray
+
+            summary = build_index_on_ray(sources, out, options, address=ray, progress=progress)
     if as_json:
         print_json(summary.as_dict())
     else:

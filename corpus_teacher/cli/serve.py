@@ -20,9 +20,9 @@ def serve(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]DIR…",
+            metavar="[NAME=][ray:]DIR…",
             show_default=False,
-            help="Folders of indexes; each is called by its NAME, or as its folder is.",
+            help="Folders of indexes; each is called by its NAME, or as its folder is. ray: Ray's actors hold its shards.",
         ),
     ],
     host: Annotated[

@@ -217,8 +217,8 @@ def build_index_from_sources(
     if are_ready(inventory):
         tokenizer, corpus, vocab_size, end = ready_corpus(inventory, out, options, clock, notes, progress)
     else:
-        options = _with_chat(options)
-        tokenizer = _tokenizer_for(inventory, options, clock, progress)
+        options = with_chat(options)
+        tokenizer = tokenizer_for(inventory, options, clock, progress)
         with clock.stage("tokenize"):
             corpus = tokenize_documents(
                 inventory.documents(options.read, log),
@@ -231,13 +231,7 @@ def build_index_from_sources(
                 keep_names=True,
             )
         vocab_size, end = tokenizer.vocab_size, tokenizer.end_of_document
-        asked = parse_vocab_size(options.tokenizer or "")
-        if asked is not None and vocab_size < asked:
-            notes.append(f"the text gave only {vocab_size:,} of the {asked:,} tokens asked for; it is small")
-        if end is None:
-            notes.append(
-                "the tokenizer names no end-of-document token, so none was appended; name it (end_of_document)"
-            )
+        notes.extend(tokenizer_notes(tokenizer, options))
     notes.extend(log.sentences)
     with clock.stage("build"):
         index = build_token_index(
@@ -254,7 +248,7 @@ def build_index_from_sources(
             shard_tokens=shard_tokens_of(options, vocab_size),
         )
     with index:
-        return _summary(index, corpus, inventory, tokenizer, log, clock, notes)
+        return summary_of(index, corpus.num_bytes, inventory, tokenizer, log, clock, notes)
 
 
 def shard_tokens_of(options: BuildOptions, vocab_size: int) -> int:
@@ -291,7 +285,7 @@ def peak_memory_bytes() -> int:
     return int(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
-def _with_chat(options: BuildOptions) -> BuildOptions:
+def with_chat(options: BuildOptions) -> BuildOptions:
     """The options with what makes text of chat messages, where that is asked for."""
     if not options.chat:
         return options
@@ -301,7 +295,7 @@ def _with_chat(options: BuildOptions) -> BuildOptions:
     return replace(options, read=read, special_tokens=options.special_tokens or "ids")
 
 
-def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: StageClock, progress: Progress) -> Tokenizer:
+def tokenizer_for(inventory: Inventory, options: BuildOptions, clock: StageClock, progress: Progress) -> Tokenizer:
     """Load the tokenizer, or train it on the sources."""
     if options.tokenizer is None:
         raise TokenizerError(
@@ -333,6 +327,17 @@ def _tokenizer_for(inventory: Inventory, options: BuildOptions, clock: StageCloc
     if options.end_of_document is not None:
         tokenizer.end_of_document = tokenizer.find_token(options.end_of_document)
     return tokenizer
+
+
+def tokenizer_notes(tokenizer: Tokenizer, options: BuildOptions) -> list[str]:
+    """What the user should know of the tokenizer, as sentences."""
+    notes = []
+    asked, got = parse_vocab_size(options.tokenizer or ""), tokenizer.vocab_size
+    if asked is not None and got < asked:
+        notes.append(f"the text gave only {got:,} of the {asked:,} tokens asked for; it is small")
+    if tokenizer.end_of_document is None:
+        notes.append("the tokenizer names no end-of-document token, so none was appended; name it (end_of_document)")
+    return notes
 
 
 def ready_corpus(
@@ -396,15 +401,16 @@ def _end_of_ready(options: BuildOptions, tokenizer: Tokenizer | None) -> int | N
     return end
 
 
-def _summary(
+def summary_of(
     index: CorpusIndex,
-    corpus: TokenFile,
+    num_bytes: int,
     inventory: Inventory,
     tokenizer: Tokenizer | None,
     log: ReadLog,
     clock: StageClock,
     notes: list[str],
 ) -> BuildSummary:
+    """The summary of a build that is done."""
     return BuildSummary(
         path=str(index.path),
         tokenizer=tokenizer.spec if tokenizer else None,
@@ -413,7 +419,7 @@ def _summary(
         num_documents=index.num_documents,
         num_tokens=index.num_tokens,
         vocab_size=index.vocab_size,
-        num_bytes=corpus.num_bytes,
+        num_bytes=num_bytes,
         index_bytes=sum(index.size_bytes.values()),
         stage_s={name: round(seconds, 3) for name, seconds in clock.stage_s.items()},
         total_s=round(clock.total_s, 3),

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 PART_CHARS = 1 << 20
 """Characters of a part, about; long enough that the cuts cost nothing."""
 
+_EXAMPLES = 5  # of broken documents that are named
 _SEARCH_CHARS = 1 << 12  # how far before the end of a part a good place for the cut is looked for
 _PLACES = (
     re.compile(r"(?<=\w\n)(?=\w)"),  # between lines of words: tokenizers that split text into words cut there anyway
@@ -91,13 +92,23 @@ class ReadLog:
             self.num_skipped += 1
         else:
             self.num_replaced += 1
-        if len(self.examples) < 5:
+        if len(self.examples) < _EXAMPLES:
             self.examples.append(f"{sentence.partition('; ')[0]}; {'left out' if skipped else 'mended'}")
 
     def notice(self, sentence: str) -> None:
         """Keep a sentence, once."""
         if sentence not in self.notices:
             self.notices.append(sentence)
+
+    def add(self, other: ReadLog) -> None:
+        """Take over what another log has met, as if it had been met here, after the rest."""
+        self.done += other.done
+        self.num_replaced += other.num_replaced
+        self.num_skipped += other.num_skipped
+        self.examples = [*self.examples, *other.examples][:_EXAMPLES]
+        for sentence in other.notices:
+            self.notice(sentence)
+        self.specials.update(other.specials)
 
     @property
     def sentences(self) -> list[str]:

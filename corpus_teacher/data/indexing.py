@@ -58,18 +58,7 @@ def build_token_index(
     CorpusError, IndexExistsError, IndexWriteError
         See `corpus_index.build_index`.
     """
-    metadata: dict[str, Any] = {
-        "tokenizer": _described(tokenizer),
-        "sources": list(sources),
-        "num_files": num_files,
-        "num_bytes": corpus.num_bytes,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "corpus_teacher": corpus_teacher.__version__,
-            "tokenizers": tokenizers.__version__,
-            "numpy": np.__version__,
-        },
-    }
+    metadata = index_metadata(tokenizer, sources, num_files, corpus.num_bytes)
     if tokenizer is not None:
         vocab_size = vocab_size or tokenizer.vocab_size
         end_of_document = tokenizer.end_of_document if end_of_document is None else end_of_document
@@ -87,6 +76,24 @@ def build_token_index(
         progress=progress or False,
         shard_tokens=shard_tokens,
     )
+
+
+def index_metadata(
+    tokenizer: Tokenizer | None, sources: Sequence[str], num_files: int | None, num_bytes: int
+) -> dict[str, Any]:
+    """What an index says of how it was made."""
+    return {
+        "tokenizer": _described(tokenizer),
+        "sources": list(sources),
+        "num_files": num_files,
+        "num_bytes": num_bytes,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "corpus_teacher": corpus_teacher.__version__,
+            "tokenizers": tokenizers.__version__,
+            "numpy": np.__version__,
+        },
+    }
 
 
 def build_index_from_documents(

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, TypeVar
@@ -196,57 +197,73 @@ def tokenize_documents(
         If the file can't be written.
     """
     writer = TokenWriter(tokenizer.dtype, Path(path) if path is not None else None, folder=folder)
-    num_workers = workers or available_cores()
     log = log if log is not None else ReadLog()
     names = _writable(lambda: NamesWriter(folder), folder) if keep_names else None
+    num_bytes = num_inner_ends = 0
     with (
         writer,
         names or contextlib.nullcontext(),
-        ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool,
+        contextlib.closing(encode_documents(documents, tokenizer, workers)) as encoded,
     ):
-        waiting: deque[Future[_Encoded]] = deque()
-        num_bytes = num_inner_ends = 0
-
-        def write_one() -> None:
-            nonlocal num_bytes, num_inner_ends
-            done = waiting.popleft().result()
+        for done in encoded:
             writer.append(done.tokens, done.ends)
             num_bytes += done.num_bytes
             num_inner_ends += done.num_inner_ends
             if names is not None:
-                _writable(lambda: _add_names(names, done.documents), folder)
+                _writable(partial(_add_names, names, done.documents), folder)
             log.specials.update(done.specials)
             progress("tokenize", log.done or writer.num_tokens, total, writer.num_tokens)
-
-        try:
-            for batch in _batches(sound_parts(documents, tokenizer)):
-                waiting.append(pool.submit(_encode, batch, tokenizer))
-                while len(waiting) > 2 * num_workers:
-                    write_one()
-            while waiting:
-                write_one()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        if num_bytes == 0:
-            some = writer.num_documents
-            found = f"{some} documents hold no text" if some else "the sources hold no document"
-            if log.num_skipped:
-                found += f"; {log.num_skipped:,} were left out, the first because {log.examples[0]}"
-            raise CorpusError(f"the corpus is empty: {found}")
-        if num_inner_ends:
-            log.notice(
-                f"{num_inner_ends:,} times the text itself contains the end-of-document token, and the document is "
-                "split there; name another token that ends documents to keep them whole"
-            )
+        check_text(num_bytes, writer.num_documents, num_inner_ends, log)
         made = writer.finish(num_bytes)
         return made if names is None else replace(made, names=_writable(names.finish, folder))
 
 
+def check_text(num_bytes: int, num_documents: int, num_inner_ends: int, log: ReadLog) -> None:
+    """Refuse a corpus without text, and note what splits documents.
+
+    Raises
+    ------
+    CorpusError
+    """
+    if num_bytes == 0:
+        found = f"{num_documents} documents hold no text" if num_documents else "the sources hold no document"
+        if log.num_skipped:
+            found += f"; {log.num_skipped:,} were left out, the first because {log.examples[0]}"
+        raise CorpusError(f"the corpus is empty: {found}")
+    if num_inner_ends:
+        log.notice(
+            f"{num_inner_ends:,} times the text itself contains the end-of-document token, and the document is split "
+            "there; name another token that ends documents to keep them whole"
+        )
+
+
+def encode_documents(
+    documents: Iterable[Document | str], tokenizer: Tokenizer, workers: int | None = None
+) -> Iterator[Encoded]:
+    """Tokenise a stream of documents in threads; batches in order, of about a megabyte each."""
+    num_workers = workers or available_cores()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool:
+        waiting: deque[Future[Encoded]] = deque()
+        try:
+            for batch in _batches(sound_parts(documents, tokenizer)):
+                waiting.append(pool.submit(_encode, batch, tokenizer))
+                while len(waiting) > 2 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def name_of(document: Document) -> str | None:
+    """What the index calls a document; None where it is merely numbered."""
+    return (document.name if document.name is not None else document.origin) or None
+
+
 def _add_names(names: NamesWriter, documents: list[Document]) -> None:
     for document in documents:
-        name = document.name if document.name is not None else document.origin
-        names.add(name or f"document {names.count + 1}", document.fields)
+        names.add(name_of(document) or f"document {names.count + 1}", document.fields)
 
 
 def _writable(write: Callable[[], _T], folder: Path | None) -> _T:
@@ -261,7 +278,7 @@ def _writable(write: Callable[[], _T], folder: Path | None) -> _T:
         ) from error
 
 
-class _Encoded(NamedTuple):
+class Encoded(NamedTuple):
     """A batch: its tokens in one array, after how many of them documents end, and what was met on the way."""
 
     tokens: TokenIds
@@ -272,7 +289,7 @@ class _Encoded(NamedTuple):
     specials: Counter[str]
 
 
-def _encode(batch: list[Part], tokenizer: Tokenizer) -> _Encoded:
+def _encode(batch: list[Part], tokenizer: Tokenizer) -> Encoded:
     end = tokenizer.end_of_document
     tail = np.array([] if end is None else [end], dtype=tokenizer.dtype)
     pieces: list[TokenIds] = []
@@ -302,7 +319,7 @@ def _encode(batch: list[Part], tokenizer: Tokenizer) -> _Encoded:
             ends.append(length)
             documents.append(part.document)
     num_bytes = sum(len(part.text.encode()) for part in batch)
-    return _Encoded(np.concatenate(pieces), ends, documents, num_bytes, num_inner_ends, specials)
+    return Encoded(np.concatenate(pieces), ends, documents, num_bytes, num_inner_ends, specials)
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -21,6 +21,7 @@ from corpus_teacher.settings import nearest
 from corpus_teacher.teacher import LEAVE_OUT, CorpusTeacher
 
 _MOST_TEACHERS = 32
+_RAY = "ray:"
 
 
 class ServedIndex:
@@ -245,7 +246,7 @@ def open_indexes(places: Sequence[str | Path], options: ServeOptions, tokenizer:
     Parameters
     ----------
     places : sequence of str or path
-        ``DIR``, whose name is the folder's, or ``NAME=DIR``.
+        ``DIR``, whose name is the folder's, or ``NAME=DIR``; ``ray:DIR`` where Ray's actors hold its shards (`RayIndex`).
     options : ServeOptions
     tokenizer : str, optional
         For indexes that were built without one.
@@ -264,7 +265,7 @@ def open_indexes(places: Sequence[str | Path], options: ServeOptions, tokenizer:
             name, path = _named(str(place))
             if any(one.name == name for one in made):
                 raise ConfigError(f"two indexes are called {name!r}: call one of them otherwise, with NAME={path}")
-            made.append(ServedIndex(name, open_index(path), options, tokenizer))
+            made.append(ServedIndex(name, _opened(path), options, tokenizer))
     except BaseException:
         for one in made:
             one.index.close()
@@ -272,9 +273,18 @@ def open_indexes(places: Sequence[str | Path], options: ServeOptions, tokenizer:
     return Served(made)
 
 
+def _opened(path: str) -> CorpusIndex:
+    """The index of a folder; after ``ray:`` one whose shards are in actors, in the cluster that RAY_ADDRESS names."""
+    if not path.startswith(_RAY) or Path(path).exists():
+        return open_index(path)
+    from corpus_teacher.distributed import RayIndex
+
+    return RayIndex(path.removeprefix(_RAY))
+
+
 def _named(place: str) -> tuple[str, str]:
     """The name and the path of an index."""
     name, equals, path = place.partition("=")
     if equals and name and path and "/" not in name and not Path(place).exists():
         return name, path
-    return Path(place).resolve().name, place
+    return Path(place if Path(place).exists() else place.removeprefix(_RAY)).resolve().name, place

@@ -220,6 +220,16 @@ class OpenedIndex:
         begin, end = (int(place) for place in self.doc_starts[number : number + 2])
         return DocumentInfo(number, name, fields, begin, end - begin)
 
+    def check_files(self) -> None:
+        """Compare all files with their checksums now.
+
+        Raises
+        ------
+        IndexFormatError
+            At the first that differs.
+        """
+        check_files(self.path)
+
     def check_addresses(self) -> None:
         """Check that what the small arrays say of places leads to places that there are; see `addresses`.
 
@@ -245,7 +255,7 @@ class OpenedIndex:
         """
         if not self.is_checked:  # all of it will be read: compare it with its checksums after all
             for part in getattr(self, "shards", [self]):
-                check_files(part.path)
+                part.check_files()
         try:
             yield
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:

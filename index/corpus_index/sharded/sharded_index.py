@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.chains import Gathered, gather
 from corpus_index.core.checks import check_match_options, check_whole
-from corpus_index.core.matching import as_context
+from corpus_index.core.matching import Matcher, as_context
 from corpus_index.core.scratch import ThreadMemory
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.index import CorpusIndex
 from corpus_index.integrity import Check, believe
 from corpus_index.manifest import MANIFEST
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
+from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.pieces import NamesInPieces, Pieces, TokenPieces
 from corpus_index.sharded.row_store import RowStore
-from corpus_index.sharded.union import Pairs, added_pairs, pairs_of_shard, side_by_side, union_chains
+from corpus_index.sharded.shard_answers import Pairs, counts_of_ids, pairs_in, votes_in
+from corpus_index.sharded.union import added_pairs, union_chains
 
 _TRIES = 200  # to open one version while others replace it
 _PAUSE_S = 0.005
@@ -100,10 +102,10 @@ class ShardedIndex(CorpusIndex):
     def __init__(self, path: str | os.PathLike[str], check: str = "first") -> None:
         self.path = Path(os.path.abspath(path))
         manifest, shards = _open_shards(self.path, check)
-        self._of_shards(manifest, shards)
+        self.take_over(manifest, shards)
 
-    def _of_shards(self, manifest: dict[str, Any], shards: list[CorpusIndex]) -> None:
-        """Take over what was opened."""
+    def take_over(self, manifest: dict[str, Any], shards: list[CorpusIndex]) -> None:
+        """Become the index of shards that were opened, here or elsewhere: for constructors."""
         self._manifest, self.shards = manifest, shards
         entries = entries_of(manifest)
         self.first_positions = np.cumsum([0, *(entry.num_tokens for entry in entries)]).astype(np.int64)
@@ -260,15 +262,12 @@ class ShardedIndex(CorpusIndex):
     @cached_property
     def symbol_counts(self) -> np.ndarray:
         """How often each id occurs: shape (V,), int64."""
-        counts = np.zeros(self.vocab_size, np.int64)
-        for shard in self.shards:
-            counts[shard.ids_of(np.arange(shard.num_symbols))] += shard.symbol_counts
-        return counts
+        return np.sum(ask_all(counts_of_ids, self.shards), axis=0)
 
     @cached_property
     def root_pairs(self) -> Pairs:
         """All (symbol before, token) of the corpus; O(N log N) at the first use."""
-        return added_pairs(side_by_side(pairs_of_shard, self.shards))
+        return added_pairs(ask_all(pairs_in, self.shards))
 
     @cached_property
     def left_counts(self) -> np.ndarray:
@@ -303,7 +302,7 @@ class ShardedIndex(CorpusIndex):
 
     def count(self, ngram: ArrayLike) -> int:
         """How often an n-gram stands in the corpus, inside documents; the sum of the shards' counts."""
-        return sum(shard.count(ngram) for shard in self.shards)
+        return sum(ask_all(partial(Matcher.count, ngram=ngram), self.shards))
 
     def positions(self, ngram: ArrayLike, limit: int | None = None) -> np.ndarray:
         """Where an n-gram stands; as `CorpusIndex.positions`. With a limit, those of the first shards."""
@@ -333,8 +332,8 @@ class ShardedIndex(CorpusIndex):
         if ids.size == 0:
             check_match_options(min_count, max_order)
             if starts_document and self.num_starts >= min_count and max_order != 0:
-                parts = [shard.next_tokens(ids, starts_document=True) for shard in self.shards]
-                return _summed(parts, self.token_type)
+                question = partial(Matcher.next_tokens, context=ids, starts_document=True)
+                return _summed(ask_all(question, self.shards), self.token_type)
             there = np.flatnonzero(self.symbol_counts)
             counts = self.symbol_counts[there]
             return NextTokens(there.astype(self.token_type), counts, 0, self.num_tokens)
@@ -366,13 +365,10 @@ class ShardedIndex(CorpusIndex):
             length, order = int(match.match_len[0, -1]), int(depths[0, -1])
         elif starts_document and self.num_starts >= min_count and max_order != 0:
             order = 1
+        question = partial(votes_in, context=ids, next_token=next_token, order=order, starts_document=starts_document)
         documents, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for shard, first in zip(self.shards, self.first_documents, strict=False):
-            votes = shard.documents_of(ids, next_token, max_order=order, starts_document=starts_document)
-            reached = order
-            if ids.size:
-                reached = int(shard.match_nodes(ids[None], max_order=order, starts_document=starts_document)[1][0, -1])
-            if reached == order:  # else its own longest match is a shorter one
+        for votes, first in zip(ask_all(question, self.shards), self.first_documents, strict=False):
+            if votes is not None:
                 documents.append(votes.documents + first)
                 counts.append(votes.counts)
         numbers, votes_of = np.concatenate(documents), np.concatenate(counts)
@@ -399,7 +395,7 @@ class ShardedIndex(CorpusIndex):
         options: dict[str, Any] = {"max_order": max_order, "starts_document": starts_document}
         if min_count > 1:
             return self._match_often(input_ids, min_count, options)
-        found = side_by_side(lambda shard: shard.match_nodes(input_ids, **options), self.shards)
+        found = ask_all(partial(Matcher.match_nodes, input_ids=input_ids, **options), self.shards)
         depth = np.max(np.stack([depths for _, depths in found]), axis=0)
         lo, count = np.full(depth.shape, -1, np.int64), np.zeros(depth.shape, np.int64)
         match_len = np.zeros(depth.shape, np.int32)

@@ -15,43 +15,17 @@ Cost: that of each shard's match and rows; with left extensions, the occurrences
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels.jit import processors
-from corpus_index.core.answers import Match
-from corpus_index.core.chains import Gathered, Losses, chains_of
+from corpus_index.core.chains import Gathered, Losses
 from corpus_index.core.matching import Matcher
+from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.row_store import WIDE, RowStore
-
-_DEEP = 2**31  # more than any depth
-START = -1
-"""The symbol before the first token of a document."""
-
-_One = TypeVar("_One")
-_Other = TypeVar("_Other")
-
-
-class Pairs(NamedTuple):
-    """Distinct (symbol before, token) and how often each occurs: codes, ascending, `token · (V + 1) + symbol + 1`."""
-
-    codes: np.ndarray
-    counts: np.ndarray
-
-
-class _Chains(NamedTuple):
-    """One shard's chains."""
-
-    match: Match
-    depth: np.ndarray
-    keys: np.ndarray  # position << 32 | how far from the deepest: ascending
-    lo: np.ndarray
-    hi: np.ndarray
-    depths: np.ndarray
+from corpus_index.sharded.shard_answers import Pairs, ShardNodes, chains_in, depths_of, entries_in, losses_in
+from corpus_index.sharded.tables import added, counted, distinct, ranges, run_lengths
 
 
 def union_chains(
@@ -85,23 +59,17 @@ def union_chains(
         Where rows of wide contexts are looked for, and kept.
     """
 
-    shape = np.shape(input_ids)
-
-    def ask(shard: Matcher) -> _Chains:
-        if only_last and shape[-1] == 0:  # nothing is known but whether the document begins here
-            match, depth = _at_start(shard, shape[0], max_order, bool(starts_document))
-        else:
-            match, depth = shard.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
-        if only_last:
-            match, depth = Match(*(np.ascontiguousarray(part[:, -1:]) for part in match)), depth[:, -1:].copy()
-        offsets, lo, hi, depths = chains_of(shard, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1))
-        of = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
-        return _Chains(match, depth, (of << 32) + (_DEEP - depths), lo, hi, depths)
-
-    found = side_by_side(ask, shards)
+    question = partial(
+        chains_in,
+        input_ids=input_ids,
+        max_order=max_order,
+        starts_document=starts_document,
+        only_last=only_last,
+    )
+    found = ask_all(question, shards)
     keys = np.sort(np.concatenate([chains.keys for chains in found]), kind="stable")  # which merges what is in order
     keys = keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys
-    depths = _DEEP - (keys & (2**32 - 1))
+    depths = depths_of(keys)
     positions = found[0].depth.size
     offsets = np.searchsorted(keys >> 32, np.arange(positions + 1))
     deepest = np.argmax(np.stack([chains.depth for chains in found]), axis=0)
@@ -118,12 +86,12 @@ def union_chains(
         columns += [lo, hi, there & (chains.depths[node] == depths)]
     inner = depths > 0
     table = np.stack([*columns, np.where(inner, depths, 0)], axis=1).astype(np.int64)
-    unique, first, numbers = _distinct(table[inner])
+    unique, first, numbers = distinct(table[inner])
     rows = np.full(keys.size, unique.shape[0])  # the last row is the empty context's
     rows[inner] = numbers
     nodes = [
-        _Nodes(shard, unique[:, 3 * k], unique[:, 3 * k + 1], unique[:, 3 * k + 2] > 0, unique[:, -1])
-        for k, shard in enumerate(shards)
+        ShardNodes(unique[:, 3 * k], unique[:, 3 * k + 1], unique[:, 3 * k + 2] > 0, unique[:, -1])
+        for k in range(len(shards))
     ]
     stored, wide, asked = np.full(unique.shape[0] + 1, -1), np.zeros(0, np.int64), nodes
     if store is not None:
@@ -131,13 +99,12 @@ def union_chains(
         wide = wide[np.argsort(unique[wide, -1], kind="stable")]
         stored[wide] = store.find(unique[wide])
         asked = [node.but(stored[:-1] >= 0) for node in nodes]
-    parts = side_by_side(_Nodes.entries, asked)
-    row, token, count = _added(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    parts = ask_all(entries_in, shards, [(node, left) for node in asked])
+    row, token, count = added(*_joined([part.continuations for part in parts]))
     lefts, pairs = np.zeros(row.size, np.int64), None
     if left:
-        found_pairs = [node.pairs(*part) for node, part in zip(asked, parts, strict=True)]
-        pairs = _added(*(np.concatenate(column) for column in zip(*found_pairs, strict=True)))
-        lefts = _run_lengths(pairs[0], pairs[1] // (shards[0].vocab_size + 1))
+        pairs = added(*_joined([part.pairs for part in parts]))
+        lefts = run_lengths(pairs[0], pairs[1] // (shards[0].vocab_size + 1))
     if store is not None:
         new = wide[(stored[wide] < 0) & (np.bincount(row, minlength=unique.shape[0])[wide] > 1)]
         if new.size:
@@ -151,12 +118,10 @@ def union_chains(
     sizes = np.append(np.bincount(row, minlength=unique.shape[0]), there.size)
 
     def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Losses:
-        shard_of = np.searchsorted(first_positions, begins, side="right") - 1
-        local = begins - first_positions[shard_of]
         totals = None
         if pairs is not None and root_pairs is not None:
             totals = partial(_totals, unique.shape[0], pairs, root_pairs, stored, store)
-        return _without(nodes, shard_of, rows, units, local, ends - begins, totals)
+        return _without(shards, first_positions, nodes, rows, units, (begins, ends), totals)
 
     return Gathered(
         match_len=match_len,
@@ -172,6 +137,11 @@ def union_chains(
         stored=stored,
         kept=None if store is None else store.stored(),
     )
+
+
+def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    """The columns of several tables, one below the other."""
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def _keep_rows(
@@ -192,45 +162,15 @@ def _keep_rows(
     parents[orphans] = -2 - np.flatnonzero(orphans)  # of itself, which has no number yet: it isn't kept
     parents[above_depths == 0] = -1
     begin, end = np.searchsorted(entries[0], new), np.searchsorted(entries[0], new, side="right")
-    _, places = _ranges(begin, end)
+    _, places = ranges(begin, end)
     sizes = np.append(0, np.cumsum(end - begin))
     token, count, lefts = (part[places] for part in entries[1:])
     kept = None
     if pairs is not None:
         begin, end = np.searchsorted(pairs[0], new), np.searchsorted(pairs[0], new, side="right")
-        _, places = _ranges(begin, end)
+        _, places = ranges(begin, end)
         kept = np.append(0, np.cumsum(end - begin)), pairs[1][places], pairs[2][places]
     stored[new] = store.keep(unique[new], unique[new, -1], parents, above_depths, sizes, token, count, lefts, kept)
-
-
-def _at_start(shard: Matcher, rows: int, max_order: int | None, starts: bool) -> tuple[Match, np.ndarray]:
-    """The match of empty rows: the start of a document, or nothing."""
-    begins = starts and max_order != 0
-    hi = np.full((rows, 1), shard.num_starts if begins else shard.num_tokens)
-    nothing = np.zeros((rows, 1), np.int64)
-    return Match(nothing, hi, nothing.astype(np.int32)), np.full((rows, 1), int(begins), np.int32)
-
-
-def side_by_side(function: Callable[[_One], _Other], asked: Sequence[_One]) -> list[_Other]:
-    """Call a function on each of some things, in as many threads as there are processors; kernels release the GIL.
-
-    The threads end with the call, so that a process may be forked at any time.
-    """
-    workers = min(processors(), len(asked))
-    if workers < 2:
-        return [function(one) for one in asked]
-    with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
-        return list(pool.map(function, asked))
-
-
-def pairs_of_shard(shard: Matcher) -> Pairs:
-    """All pairs of one index; O(N log N) time, some 32 N bytes of memory while it runs."""
-    table, following = shard.array("symbols")[:, 0].astype(np.int64), shard.array("next_tokens")
-    before = np.full(shard.num_tokens, START, np.int64)
-    first = int(table[0])
-    before[first:] = np.repeat(shard.ids_of(np.arange(shard.num_symbols)).astype(np.int64), np.diff(table))
-    codes, counts = np.unique(_codes(shard, following, before), return_counts=True)
-    return Pairs(codes, counts)
 
 
 def added_pairs(parts: Sequence[Pairs]) -> Pairs:
@@ -241,119 +181,53 @@ def added_pairs(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(codes, counts)
 
 
-class _Nodes(NamedTuple):
-    """One shard's part of the union's nodes: ranks (lo = hi: none), whether its own node ends at their depth."""
-
-    shard: Matcher
-    lo: np.ndarray
-    hi: np.ndarray
-    ends: np.ndarray
-    depths: np.ndarray
-
-    def but(self, rows: np.ndarray) -> _Nodes:
-        """All but some, which are as if they weren't there."""
-        return self._replace(hi=np.where(rows, self.lo, self.hi))
-
-    def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The continuations: (node, token id, count), ascending."""
-        shard, there = self.shard, np.flatnonzero(self.hi > self.lo)
-        made = shard.rows_of_nodes(
-            np.ascontiguousarray(self.lo[there]), np.ascontiguousarray(self.hi[there]), self.depths[there]
-        )
-        stored = made.stored_offsets.size - 1
-        heavy = made.numbers < stored
-        at = np.where(heavy, made.numbers, made.numbers - stored)
-        begin, end = np.zeros(at.size, np.int64), np.zeros(at.size, np.int64)
-        begin[heavy], end[heavy] = made.stored_offsets[at[heavy]], made.stored_offsets[at[heavy] + 1]
-        begin[~heavy], end[~heavy] = made.offsets[at[~heavy]], made.offsets[at[~heavy] + 1]
-        of, places = _ranges(begin, end)
-        from_stored = heavy[of]
-        tokens, counts = np.empty(of.size, np.int64), np.empty(of.size, np.int64)
-        tokens[from_stored] = shard.ids_of(made.stored_symbols[places[from_stored]])
-        counts[from_stored] = made.stored_counts[places[from_stored]]
-        tokens[~from_stored] = shard.ids_of(made.symbols[places[~from_stored]])
-        counts[~from_stored] = made.counts[places[~from_stored]]
-        return there[of], tokens, counts
-
-    def pairs(self, nodes: np.ndarray, tokens: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The pairs of each node: (node, code, occurrences); the arguments: what `entries` gave."""
-        there = self.hi > self.lo
-        going_on = np.flatnonzero(there & ~self.ends)
-        before = np.full(self.lo.size, START, np.int64)
-        before[going_on] = symbols_before(self.shard, self.lo[going_on], self.depths[going_on])
-        spanned = ~self.ends[nodes]
-        one = nodes[spanned], tokens[spanned] * (self.shard.vocab_size + 1) + before[nodes[spanned]] + 1
-        ending = np.flatnonzero(there & self.ends)
-        of, ranks = _ranges(self.lo[ending], self.hi[ending])
-        symbols = symbols_before(self.shard, ranks, self.depths[ending][of])
-        many = ending[of], _codes(self.shard, self.shard.array("next_tokens")[ranks], symbols)
-        found = _counted(*many)
-        return (
-            np.concatenate([one[0], found[0]]),
-            np.concatenate([one[1], found[1]]),
-            np.concatenate([counts[spanned], found[2]]),
-        )
-
-
-def symbols_before(shard: Matcher, ranks: np.ndarray, depths: np.ndarray) -> np.ndarray:
-    """The token that stands before the last `depth` symbols of each rank's context; `START` where there is none."""
-    positions = shard.array("order")[ranks].astype(np.int64)
-    starts = shard.doc_starts[shard.document_of(positions)]
-    places = positions - depths - 1
-    return np.where(
-        places >= starts, shard.ids_of(shard.array("tokens")[np.maximum(places, 0)]).astype(np.int64), START
-    )
-
-
 def _without(
-    nodes: Sequence[_Nodes],
-    shard_of: np.ndarray,
+    shards: Sequence[Matcher],
+    first_positions: np.ndarray,
+    nodes: Sequence[ShardNodes],
     rows: np.ndarray,
     units: np.ndarray,
-    begins: np.ndarray,
-    lengths: np.ndarray,
+    stretches: tuple[np.ndarray, np.ndarray],
     totals: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
 ) -> Losses:
-    """What the union's nodes lose with stretches of text; see `Gathered`.
+    """What the union's nodes lose with stretches of text, each inside of one shard; see `Gathered`.
 
-    begins: positions in the shard that shard_of names. totals: how often the union has pairs in rows, where left
-    extensions count: a pair is lost where all that the union has of it are lost.
+    totals: how often the union has pairs in rows, where left extensions count: a pair is lost where all that the union
+    has of it are lost.
     """
     num_rows = int(nodes[0].lo.size)
     asked = np.flatnonzero(units >= 0)
     question, where = np.unique(units[asked] * (num_rows + 1) + rows[asked], return_inverse=True)
-    wanted = np.stack([question // (num_rows + 1), question % (num_rows + 1)], axis=1)
-    found: list[tuple[np.ndarray, ...]] = []
-    for unit in np.unique(wanted[:, 0]).tolist():
-        node, begin, end = nodes[shard_of[unit]], int(begins[unit]), int(begins[unit] + lengths[unit])
-        shard = node.shard
-        ranks = np.sort(np.asarray(shard.position_ranks()[begin:end], np.int64))
-        mine = np.flatnonzero(wanted[:, 0] == unit)
-        row = wanted[mine, 1]
+    unit_of, row_of = question // (num_rows + 1), question % (num_rows + 1)
+    used = np.unique(unit_of)
+    shard_of = np.searchsorted(first_positions, stretches[0][used], side="right") - 1
+    holders = np.unique(shard_of).tolist()
+    mine, arguments = [], []
+    for k in holders:
+        here = used[shard_of == k]
+        mine.append(np.flatnonzero(np.isin(unit_of, here)))
+        row, first = row_of[mine[-1]], first_positions[k]
         inner = row < num_rows
-        lo, hi = np.zeros(row.size, np.int64), np.full(row.size, shard.num_tokens)
-        lo[inner], hi[inner] = node.lo[row[inner]], node.hi[row[inner]]
+        lo, hi = np.zeros(row.size, np.int64), np.full(row.size, first_positions[k + 1] - first)
         depths = np.zeros(row.size, np.int64)
-        depths[inner] = node.depths[row[inner]]
-        of, places = _ranges(np.searchsorted(ranks, lo), np.searchsorted(ranks, hi))
-        tokens = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64)
-        before = np.zeros(tokens.size, np.int64)
-        if totals is not None:
-            before = symbols_before(shard, ranks[places], depths[of]) + 1
-        found.append((mine[of], tokens, before))
+        lo[inner], hi[inner], depths[inner] = (part[row[inner]] for part in (nodes[k].lo, nodes[k].hi, nodes[k].depths))
+        bounds = np.append(np.searchsorted(unit_of[mine[-1]], here), row.size)
+        begins, ends = (places[here] - first for places in stretches)
+        arguments.append((begins, ends, bounds, lo, hi, depths, totals is not None))
+    answers = ask_all(losses_in, [shards[k] for k in holders], arguments)
     nothing = np.zeros(0, np.int64)
-    found.append((nothing, nothing, nothing))
-    question, tokens, before = (np.concatenate(column) for column in zip(*found, strict=True))
-    width = nodes[0].shard.vocab_size + 1
-    key, code, count = _counted(question, tokens * width + before)
+    found = [(which[of], tokens, before) for which, (of, tokens, before) in zip(mine, answers, strict=True)]
+    lost_by, tokens, before = _joined([(nothing, nothing, nothing), *found])
+    width = shards[0].vocab_size + 1
+    key, code, count = counted(lost_by, tokens * width + before)
     gone = np.zeros(count.size, np.int64)
     if totals is not None and count.size:
-        gone = (totals(wanted[key, 1], code) == count).astype(np.int64)
-    key, token, occurrences, lefts = _added(key, code // width, count, gone)
+        gone = (totals(row_of[key], code) == count).astype(np.int64)
+    key, token, occurrences, lefts = added(key, code // width, count, gone)
     lists = np.full(units.size, -1)
     lists[asked] = where.reshape(-1)
-    offsets = np.searchsorted(key, np.arange(wanted.shape[0] + 1))
-    return Losses(lists, wanted[:, 1], offsets, token, occurrences, lefts)
+    offsets = np.searchsorted(key, np.arange(question.size + 1))
+    return Losses(lists, row_of, offsets, token, occurrences, lefts)
 
 
 def _totals(
@@ -382,62 +256,3 @@ def _totals(
     if asked.size:
         total[here] = pairs[2][np.searchsorted(pairs[0] * most + numbers, rows[here] * most + asked)]
     return total
-
-
-def _codes(shard: Matcher, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
-    symbols = np.minimum(tokens, shard.num_symbols - 1)  # whatever an unchecked file says
-    return np.asarray(shard.ids_of(symbols), np.int64) * (shard.vocab_size + 1) + before + 1
-
-
-def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct lines of a table of whole numbers, where each is first, and which one each line is."""
-    weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], np.uint64) | np.uint64(1)
-    key = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
-    _, first, which = np.unique(key, return_index=True, return_inverse=True)
-    which = which.reshape(-1)
-    if not np.array_equal(table[first[which]], table):  # two lines with one key
-        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        which = which.reshape(-1)
-    return table[first], first, which
-
-
-def _run_lengths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """How many neighbours have the same (row, token), for each run of them."""
-    if rows.size == 0:
-        return rows
-    first = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | (tokens[1:] != tokens[:-1])))
-    return np.diff(np.append(first, rows.size))
-
-
-def _ranges(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All whole numbers of some half-open ranges, and the number of the range that each is of."""
-    sizes = ends - begins
-    of = np.repeat(np.arange(sizes.size), sizes)
-    return of, np.arange(of.size) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
-
-
-def _added(rows: np.ndarray, codes: np.ndarray, *counts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Entries of (row, code) in order, those that are equal added up."""
-    if rows.size == 0:
-        return rows, codes, *counts
-    most = int(codes.max()) + 1
-    if int(rows.max()) < 2**62 // most:  # one number for both sorts several times faster
-        key = rows * most + codes
-        order = np.argsort(key)
-        key = key[order]
-        first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
-    else:
-        order = np.lexsort((codes, rows))
-        first = np.flatnonzero(np.append(True, (np.diff(rows[order]) != 0) | (np.diff(codes[order]) != 0)))
-    places = order[first]
-    return rows[places], codes[places], *(np.add.reduceat(part[order], first) for part in counts)
-
-
-def _counted(rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct (row, code) in order, and how often each is there."""
-    most = int(codes.max(initial=0)) + 1
-    if int(rows.max(initial=0)) >= 2**62 // most:
-        row, code, count = _added(rows, codes, np.ones(rows.size, np.int64))
-        return row, code, count
-    key, count = np.unique(rows * most + codes, return_counts=True)
-    return key // most, key % most, count

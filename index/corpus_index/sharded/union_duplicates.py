@@ -6,13 +6,12 @@ another document is the longest of those that its own shard and each other shard
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from corpus_index._kernels import duplicates as kernels
-from corpus_index.core.chains import chains_of
 from corpus_index.core.duplicates import (
     LONGEST,
     NearDuplicates,
@@ -24,6 +23,8 @@ from corpus_index.core.duplicates import (
     shared_across_documents,
 )
 from corpus_index.core.matching import Matcher
+from corpus_index.sharded.asking import ask_all
+from corpus_index.sharded.shard_answers import longer_in, sharers_in, tails_in
 from corpus_index.sharded.sharded_index import ShardedIndex
 
 _BATCH_TOKENS = 1 << 18
@@ -57,26 +58,27 @@ def _(
 def _shared(index: ShardedIndex, number: int) -> tuple[np.ndarray, np.ndarray]:
     """One shard's positions: what they share with another document anywhere, and which one that is."""
     shard = index.shards[number]
-    shared, partner = shared_across_documents(shard)
+    [(shared, partner)] = ask_all(shared_across_documents, [shard])
+    shared = np.array(shared)  # what comes from elsewhere is read-only
     partner = (partner.astype(np.int64) + index.first_documents[number]).astype(np.uint32)
-    for other, found in enumerate(index.shards):
-        if other == number:
-            continue
-        for begin, rows, inside in _rows(shard):
-            match, _ = found.match_nodes(rows, max_order=LONGEST)
-            length = match.match_len[:, :-1]
-            places = (begin[:, None] + np.arange(1, rows.shape[1]))[inside[:, 1:]]
-            longer = length[inside[:, 1:]]
-            better = longer > shared[places]
-            shared[places[better]] = longer[better]
-            at = found.array("order")[match.lo[:, :-1][inside[:, 1:]][better]]
-            partner[places[better]] = found.document_of(at) + index.first_documents[other]
+    others = [other for other in range(len(index.shards)) if other != number]
+    for begin, rows, inside in _rows(shard) if others else ():
+        places = begin[:, None] + np.arange(1, rows.shape[1])
+        known = np.where(inside[:, 1:], shared[np.minimum(places, shard.num_tokens - 1)], LONGEST)
+        question = partial(longer_in, rows=rows, than=known)
+        for other, (better, length, document) in zip(
+            others, ask_all(question, [index.shards[other] for other in others]), strict=True
+        ):
+            at = places.reshape(-1)[better]
+            longer = length > shared[at]
+            shared[at[longer]] = length[longer]
+            partner[at[longer]] = document[longer] + index.first_documents[other]
     return shared, partner
 
 
-def _rows(shard: Matcher) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _rows(shard: Matcher) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The documents in batches of similar length: where they begin, padded rows (B, T), and what isn't padding."""
-    starts, batches = shard.doc_starts, []
+    starts = shard.doc_starts
     sizes = np.diff(starts)
     order = np.argsort(sizes, kind="stable")
     order = order[sizes[order] > 0]
@@ -92,50 +94,33 @@ def _rows(shard: Matcher) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         inside = np.arange(width) < sizes[chosen][:, None]
         places = np.minimum(starts[chosen][:, None] + np.arange(width), shard.num_tokens - 1)
         rows = np.where(inside, shard.ids_of(shard.array("tokens")[places]).astype(np.int64), 0)
-        batches.append((starts[chosen].astype(np.int64), rows, inside))
+        yield starts[chosen].astype(np.int64), rows, inside
         first += count
-    return batches
 
 
 def _with_ends(index: ShardedIndex, shared: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """What positions share with others and their ends, from `least` tokens on; and what each end shares."""
-    parts = [covered_parts(shard) for shard in index.shards]
+    parts = ask_all(covered_parts, index.shards)
     whole = np.maximum(shared, np.concatenate([part for part, _ in parts]))
     at_end = np.concatenate([ends for _, ends in parts])
-    tails = [_tails(shard) for shard in index.shards]
-    for number in range(len(index.shards)):
-        for other, found in enumerate(index.shards):
-            if other == number:
-                continue
-            for document, tail in tails[number]:
-                document += int(index.first_documents[number])
-                match, depth = found.match_nodes(tail[None], max_order=LONGEST)
-                at_end[document] = max(int(at_end[document]), int(match.match_len[0, -1]))
-                _raise_sharers(found, match.lo[0, -1], match.hi[0, -1], depth[0, -1], least, whole, index, other)
+    tails = ask_all(tails_in, index.shards)
+    others = [
+        [
+            (document + int(index.first_documents[number]), tail)
+            for number, some in enumerate(tails)
+            if number != shard
+            for document, tail in some
+        ]
+        for shard in range(len(index.shards))
+    ]
+    found = ask_all(sharers_in, index.shards, [([tail for _, tail in some], least) for some in others])
+    for first, some, answers in zip(index.first_positions.tolist(), others, found, strict=False):
+        for (document, _), (length, sharers) in zip(some, answers, strict=True):
+            at_end[document] = max(int(at_end[document]), length)
+            for places, shares in sharers:
+                whole[places + first] = np.maximum(whole[places + first], shares)
     _raise_tails(index, tails, at_end)
     return whole, at_end
-
-
-def _tails(shard: Matcher) -> list[tuple[int, np.ndarray]]:
-    """The last tokens of each document that has some, by its number."""
-    tokens, starts = shard.array("tokens"), shard.doc_starts
-    return [
-        (number, shard.ids_of(tokens[max(begin, end - LONGEST) : end]).astype(np.int64))
-        for number, (begin, end) in enumerate(pairwise(starts.tolist()))
-        if begin < end
-    ]
-
-
-def _raise_sharers(
-    shard: Matcher, lo: int, hi: int, depth: int, least: int, whole: np.ndarray, index: ShardedIndex, number: int
-) -> None:
-    """Positions of a shard whose context ends as a tail does share that much with the tail's document."""
-    nodes = chains_of(shard, np.array([lo]), np.array([hi]), np.array([depth], np.int32))[1:]
-    first = int(index.first_positions[number])
-    for a, e, shares in reversed(list(zip(*(part.tolist() for part in nodes), strict=True))):
-        if shares >= least:
-            places = shard.array("order")[a:e].astype(np.int64) + first
-            whole[places] = np.maximum(whole[places], min(shares, LONGEST))
 
 
 def _raise_tails(index: ShardedIndex, tails: list[list[tuple[int, np.ndarray]]], at_end: np.ndarray) -> None:

@@ -8,16 +8,18 @@ memory for a few million n-grams, whatever the size of the corpus.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from corpus_index.core.matching import Matcher
 from corpus_index.estimators.counts_of_counts import counts_of_counts
+from corpus_index.sharded.asking import ask_all
+from corpus_index.sharded.shard_answers import START, occurrences_in
 from corpus_index.sharded.sharded_index import ShardedIndex
 
 _OCCURRENCES = 1 << 22  # that are sorted at a time, or those of one token
 _CHUNK = 1 << 22
-_NOTHING, _START = -2, -1  # beyond the start of a document, and the start itself
+_NOTHING = START - 1  # beyond the start of a document
 
 
 @counts_of_counts.register
@@ -25,7 +27,9 @@ def _(index: ShardedIndex, highest: int, *, left: bool, most: int = 4) -> np.nda
     """Those of all shards together; see `estimators.counts_of_counts`."""
     table = np.zeros((highest + 1, most + 1), np.int64)
     for tokens in _token_groups(index.symbol_counts):
-        columns = [np.concatenate(parts) for parts in zip(*_occurrences(index, tokens, highest + 1), strict=True)]
+        question = partial(occurrences_in, wanted=tokens, symbols=highest + 1, chunk=_CHUNK)
+        found = ask_all(question, index.shards)
+        columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
         order = np.lexsort(columns[::-1])
         columns = [column[order] for column in columns]
         begins = np.append(True, np.diff(columns[0]) != 0)
@@ -35,7 +39,7 @@ def _(index: ShardedIndex, highest: int, *, left: bool, most: int = 4) -> np.nda
             counts = np.diff(np.append(first, begins.size))
             if left and size < highest:
                 types = np.diff(np.append(np.cumsum(deeper)[first], int(deeper.sum()) + 1))
-                begun = columns[size][first] == _START if size > 0 else np.zeros(first.size, np.bool_)
+                begun = columns[size][first] == START if size > 0 else np.zeros(first.size, np.bool_)
                 counts = np.where(begun, counts, types)
             if size > 0:
                 counts = counts[columns[size][first] != _NOTHING]
@@ -49,21 +53,3 @@ def _token_groups(counts: np.ndarray) -> Iterator[np.ndarray]:
     group = np.cumsum(counts) // _OCCURRENCES
     for number in np.unique(group[counts > 0]).tolist():
         yield (group == number) & (counts > 0)
-
-
-def _occurrences(index: ShardedIndex, wanted: np.ndarray, symbols: int) -> Iterator[list[np.ndarray]]:
-    """The wanted tokens' occurrences, part by part: the token, and so many symbols before it, the nearest first."""
-    for shard in index.shards:
-        tokens, starts = shard.array("tokens"), shard.doc_starts
-        for begin in range(0, shard.num_tokens, _CHUNK):
-            part = shard.ids_of(tokens[begin : begin + _CHUNK])
-            places = np.flatnonzero(wanted[part]) + begin
-            yield [part[places - begin].astype(np.int64), *_before(shard, places, starts, symbols)]
-
-
-def _before(shard: Matcher, places: np.ndarray, starts: np.ndarray, symbols: int) -> Iterator[np.ndarray]:
-    tokens, begins = shard.array("tokens"), starts[np.searchsorted(starts, places, side="right") - 1]
-    for back in range(1, symbols + 1):
-        at = places - back
-        symbol = shard.ids_of(tokens[np.maximum(at, 0)]).astype(np.int64)
-        yield np.where(at >= begins, symbol, np.where(at == begins - 1, _START, _NOTHING))

@@ -1,0 +1,313 @@
+"""What one shard answers to an index of many: each function runs where the shard is open; see `asking`.
+
+All numbers that go in and out are the whole's or the shard's own as named; tokens are ids, never symbols, since a
+shard's symbols may be its own.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from corpus_index.core.answers import DocumentVotes, Match
+from corpus_index.core.chains import chains_of
+from corpus_index.core.duplicates import LONGEST
+from corpus_index.core.matching import Matcher
+from corpus_index.sharded.tables import counted, ranges
+
+_DEEP = 2**31  # more than any depth
+START = -1
+"""The symbol before the first token of a document."""
+
+
+class Pairs(NamedTuple):
+    """Distinct (symbol before, token) and how often each occurs: codes, ascending, `token · (V + 1) + symbol + 1`."""
+
+    codes: np.ndarray
+    counts: np.ndarray
+
+
+class ShardChains(NamedTuple):
+    """One shard's chains: (B, T) matches and depths, and all nodes.
+
+    Attributes
+    ----------
+    match : Match
+    depth : ndarray of shape (B, T), int32
+    keys : ndarray of shape (E,), int64
+        position << 32 | how far from the deepest: ascending; `depths_of` reads it.
+    lo, hi, depths : ndarrays of shape (E,), int64
+    """
+
+    match: Match
+    depth: np.ndarray
+    keys: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+    depths: np.ndarray
+
+
+class ShardNodes(NamedTuple):
+    """One shard's part of the union's nodes.
+
+    Attributes
+    ----------
+    lo, hi : ndarrays of shape (n,), int64
+        Ranks; lo = hi: the shard has none.
+    ends : ndarray of shape (n,), bool
+        Whether its own node ends at the depth.
+    depths : ndarray of shape (n,), int64
+    """
+
+    lo: np.ndarray
+    hi: np.ndarray
+    ends: np.ndarray
+    depths: np.ndarray
+
+    def but(self, rows: np.ndarray) -> ShardNodes:
+        """All but some, which are as if they weren't there."""
+        return self._replace(hi=np.where(rows, self.lo, self.hi))
+
+
+class Entries(NamedTuple):
+    """Continuations of nodes, ascending: (node, token id, count); and (node, code, occurrences) of their pairs.
+
+    The pairs are empty where no left extensions are wanted.
+    """
+
+    continuations: tuple[np.ndarray, np.ndarray, np.ndarray]
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def depths_of(keys: np.ndarray) -> np.ndarray:
+    """The depths that `ShardChains.keys` stand for."""
+    return _DEEP - (keys & (2**32 - 1))
+
+
+def counts_of_ids(shard: Matcher) -> np.ndarray:
+    """How often each id occurs: shape (V,), int64."""
+    counts = np.zeros(shard.vocab_size, np.int64)
+    counts[shard.ids_of(np.arange(shard.num_symbols))] += shard.symbol_counts
+    return counts
+
+
+def chains_in(
+    shard: Matcher,
+    input_ids: ArrayLike,
+    max_order: int | None,
+    starts_document: bool | ArrayLike,
+    only_last: bool,
+) -> ShardChains:
+    """The chains of a batch; only_last: those of the last position of each row."""
+    shape = np.shape(input_ids)
+    if only_last and shape[-1] == 0:  # nothing is known but whether the document begins here
+        match, depth = _at_start(shard, shape[0], max_order, bool(starts_document))
+    else:
+        match, depth = shard.match_nodes(input_ids, max_order=max_order, starts_document=starts_document)
+    if only_last:
+        match, depth = Match(*(np.ascontiguousarray(part[:, -1:]) for part in match)), depth[:, -1:].copy()
+    offsets, lo, hi, depths = chains_of(shard, match.lo.reshape(-1), match.hi.reshape(-1), depth.reshape(-1))
+    of = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
+    return ShardChains(match, depth, (of << 32) + (_DEEP - depths), lo, hi, depths)
+
+
+def _at_start(shard: Matcher, rows: int, max_order: int | None, starts: bool) -> tuple[Match, np.ndarray]:
+    """The match of empty rows: the start of a document, or nothing."""
+    begins = starts and max_order != 0
+    hi = np.full((rows, 1), shard.num_starts if begins else shard.num_tokens)
+    nothing = np.zeros((rows, 1), np.int64)
+    return Match(nothing, hi, nothing.astype(np.int32)), np.full((rows, 1), int(begins), np.int32)
+
+
+def entries_in(shard: Matcher, nodes: ShardNodes, left: bool) -> Entries:
+    """The continuations of nodes, and, for left extensions, their pairs."""
+    nothing = np.zeros(0, np.int64)
+    found = _continuations(shard, nodes)
+    return Entries(found, _pairs(shard, nodes, *found) if left else (nothing, nothing, nothing))
+
+
+def _continuations(shard: Matcher, nodes: ShardNodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    there = np.flatnonzero(nodes.hi > nodes.lo)
+    made = shard.rows_of_nodes(
+        np.ascontiguousarray(nodes.lo[there]), np.ascontiguousarray(nodes.hi[there]), nodes.depths[there]
+    )
+    stored = made.stored_offsets.size - 1
+    heavy = made.numbers < stored
+    at = np.where(heavy, made.numbers, made.numbers - stored)
+    begin, end = np.zeros(at.size, np.int64), np.zeros(at.size, np.int64)
+    begin[heavy], end[heavy] = made.stored_offsets[at[heavy]], made.stored_offsets[at[heavy] + 1]
+    begin[~heavy], end[~heavy] = made.offsets[at[~heavy]], made.offsets[at[~heavy] + 1]
+    of, places = ranges(begin, end)
+    from_stored = heavy[of]
+    tokens, counts = np.empty(of.size, np.int64), np.empty(of.size, np.int64)
+    tokens[from_stored] = shard.ids_of(made.stored_symbols[places[from_stored]])
+    counts[from_stored] = made.stored_counts[places[from_stored]]
+    tokens[~from_stored] = shard.ids_of(made.symbols[places[~from_stored]])
+    counts[~from_stored] = made.counts[places[~from_stored]]
+    return there[of], tokens, counts
+
+
+def _pairs(
+    shard: Matcher, nodes: ShardNodes, of_node: np.ndarray, tokens: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs of each node, from its continuations."""
+    there = nodes.hi > nodes.lo
+    going_on = np.flatnonzero(there & ~nodes.ends)
+    before = np.full(nodes.lo.size, START, np.int64)
+    before[going_on] = _symbols_before(shard, nodes.lo[going_on], nodes.depths[going_on])
+    spanned = ~nodes.ends[of_node]
+    one = of_node[spanned], tokens[spanned] * (shard.vocab_size + 1) + before[of_node[spanned]] + 1
+    ending = np.flatnonzero(there & nodes.ends)
+    of, ranks = ranges(nodes.lo[ending], nodes.hi[ending])
+    symbols = _symbols_before(shard, ranks, nodes.depths[ending][of])
+    found = counted(ending[of], _codes(shard, shard.array("next_tokens")[ranks], symbols))
+    return (
+        np.concatenate([one[0], found[0]]),
+        np.concatenate([one[1], found[1]]),
+        np.concatenate([counts[spanned], found[2]]),
+    )
+
+
+def pairs_in(shard: Matcher) -> Pairs:
+    """All pairs of a shard; O(N log N) time, some 32 N bytes of memory while it runs."""
+    table, following = shard.array("symbols")[:, 0].astype(np.int64), shard.array("next_tokens")
+    before = np.full(shard.num_tokens, START, np.int64)
+    first = int(table[0])
+    before[first:] = np.repeat(shard.ids_of(np.arange(shard.num_symbols)).astype(np.int64), np.diff(table))
+    codes, counts = np.unique(_codes(shard, following, before), return_counts=True)
+    return Pairs(codes, counts)
+
+
+def losses_in(
+    shard: Matcher,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    bounds: np.ndarray,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    depths: np.ndarray,
+    left: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What nodes lose with stretches of the shard's text.
+
+    Parameters
+    ----------
+    shard : Matcher
+    begins, ends : ndarrays of shape (U,), int64
+        The stretches, positions of the shard.
+    bounds : ndarray of shape (U + 1,), int64
+        Nodes bounds[u] : bounds[u + 1] lose stretch u.
+    lo, hi, depths : ndarrays of shape (n,), int64
+        The nodes.
+    left : bool
+        Whether the symbols before are wanted.
+
+    Returns
+    -------
+    nodes, tokens, before : ndarrays of shape (G,), int64
+        An entry for each occurrence that is lost: its node, the token id that follows it, and the symbol before it + 1.
+    """
+    found: list[tuple[np.ndarray, ...]] = []
+    for unit, (first, stop) in enumerate(pairwise(bounds.tolist())):
+        ranks = np.sort(np.asarray(shard.position_ranks()[int(begins[unit]) : int(ends[unit])], np.int64))
+        mine = slice(first, stop)
+        of, places = ranges(np.searchsorted(ranks, lo[mine]), np.searchsorted(ranks, hi[mine]))
+        tokens = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64)
+        before = np.zeros(tokens.size, np.int64)
+        if left:
+            before = _symbols_before(shard, ranks[places], depths[mine][of]) + 1
+        found.append((of + first, tokens, before))
+    nothing = np.zeros(0, np.int64)
+    nodes, tokens, before = (np.concatenate(column) for column in zip((nothing, nothing, nothing), *found, strict=True))
+    return nodes, tokens, before
+
+
+def votes_in(
+    shard: Matcher, context: np.ndarray, next_token: int | None, order: int, starts_document: bool
+) -> DocumentVotes | None:
+    """Which of the shard's documents taught what follows a context whose match is that deep; None: it has none such."""
+    votes = shard.documents_of(context, next_token, max_order=order, starts_document=starts_document)
+    if context.size:
+        depths = shard.match_nodes(context[None], max_order=order, starts_document=starts_document)[1]
+        if int(depths[0, -1]) != order:  # its own longest match is a shorter one
+            return None
+    return votes
+
+
+def occurrences_in(shard: Matcher, wanted: np.ndarray, symbols: int, chunk: int) -> list[np.ndarray]:
+    """All occurrences of wanted tokens: the token, and that many symbols before each, the nearest first.
+
+    wanted: a mask over the ids. A symbol is −1 at the start of the document, and −2 beyond.
+    """
+    tokens, starts = shard.array("tokens"), shard.doc_starts
+    parts: list[list[np.ndarray]] = []
+    for begin in range(0, shard.num_tokens, chunk):
+        part = shard.ids_of(tokens[begin : begin + chunk])
+        places = np.flatnonzero(wanted[part]) + begin
+        first_of = starts[np.searchsorted(starts, places, side="right") - 1]
+        columns = [part[places - begin].astype(np.int64)]
+        for back in range(1, symbols + 1):
+            at = places - back
+            symbol = shard.ids_of(tokens[np.maximum(at, 0)]).astype(np.int64)
+            columns.append(np.where(at >= first_of, symbol, np.where(at == first_of - 1, START, START - 1)))
+        parts.append(columns)
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def longer_in(shard: Matcher, rows: np.ndarray, than: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the contexts of some rows (B, T) have longer matches than known: places, lengths, documents that have them.
+
+    than: (B, T − 1), of all positions but the last. Places are those of its entries, flat.
+    """
+    match, _ = shard.match_nodes(rows, max_order=LONGEST)
+    length = match.match_len[:, :-1].reshape(-1)
+    better = np.flatnonzero(length > than.reshape(-1))
+    at = shard.array("order")[match.lo[:, :-1].reshape(-1)[better]]
+    return better, length[better], shard.document_of(at)
+
+
+def tails_in(shard: Matcher) -> list[tuple[int, np.ndarray]]:
+    """The last tokens of each document that has some, by its number."""
+    tokens, starts = shard.array("tokens"), shard.doc_starts
+    return [
+        (number, shard.ids_of(tokens[max(begin, end - LONGEST) : end]).astype(np.int64))
+        for number, (begin, end) in enumerate(pairwise(starts.tolist()))
+        if begin < end
+    ]
+
+
+def sharers_in(shard: Matcher, tails: list[np.ndarray], least: int) -> list[tuple[int, list[tuple[np.ndarray, int]]]]:
+    """What the ends of others' documents share with the shard's text.
+
+    Of each tail, its longest match, and (positions, tokens shared) of contexts that end as it does, from `least` on.
+    """
+    found = []
+    for tail in tails:
+        match, depth = shard.match_nodes(tail[None], max_order=LONGEST)
+        lo, hi = (part[0, -1:] for part in match[:2])
+        nodes = chains_of(shard, lo.copy(), hi.copy(), depth[0, -1:].astype(np.int32))[1:]
+        sharers = [
+            (shard.array("order")[a:e].astype(np.int64), min(shares, LONGEST))
+            for a, e, shares in reversed(list(zip(*(part.tolist() for part in nodes), strict=True)))
+            if shares >= least
+        ]
+        found.append((int(match.match_len[0, -1]), sharers))
+    return found
+
+
+def _symbols_before(shard: Matcher, ranks: np.ndarray, depths: np.ndarray) -> np.ndarray:
+    """The token that stands before the last `depth` symbols of each rank's context; `START` where there is none."""
+    positions = shard.array("order")[ranks].astype(np.int64)
+    starts = shard.doc_starts[shard.document_of(positions)]
+    places = positions - depths - 1
+    return np.where(
+        places >= starts, shard.ids_of(shard.array("tokens")[np.maximum(places, 0)]).astype(np.int64), START
+    )
+
+
+def _codes(shard: Matcher, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
+    symbols = np.minimum(tokens, shard.num_symbols - 1)  # whatever an unchecked file says
+    return np.asarray(shard.ids_of(symbols), np.int64) * (shard.vocab_size + 1) + before + 1

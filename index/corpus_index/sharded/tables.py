@@ -1,0 +1,59 @@
+"""Tables of whole numbers in flat arrays: sorted, added up, told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def ranges(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All whole numbers of some half-open ranges, and the number of the range that each is of."""
+    sizes = ends - begins
+    of = np.repeat(np.arange(sizes.size), sizes)
+    return of, np.arange(of.size) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
+
+
+def added(rows: np.ndarray, codes: np.ndarray, *counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Entries of (row, code) in order, those that are equal added up."""
+    if rows.size == 0:
+        return rows, codes, *counts
+    most = int(codes.max()) + 1
+    if int(rows.max()) < 2**62 // most:  # one number for both sorts several times faster
+        key = rows * most + codes
+        order = np.argsort(key)
+        key = key[order]
+        first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    else:
+        order = np.lexsort((codes, rows))
+        first = np.flatnonzero(np.append(True, (np.diff(rows[order]) != 0) | (np.diff(codes[order]) != 0)))
+    places = order[first]
+    return rows[places], codes[places], *(np.add.reduceat(part[order], first) for part in counts)
+
+
+def counted(rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct (row, code) in order, and how often each is there."""
+    most = int(codes.max(initial=0)) + 1
+    if int(rows.max(initial=0)) >= 2**62 // most:
+        row, code, count = added(rows, codes, np.ones(rows.size, np.int64))
+        return row, code, count
+    key, count = np.unique(rows * most + codes, return_counts=True)
+    return key // most, key % most, count
+
+
+def distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct lines of a table of whole numbers, where each is first, and which one each line is."""
+    weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], np.uint64) | np.uint64(1)
+    key = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    if not np.array_equal(table[first[which]], table):  # two lines with one key
+        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        which = which.reshape(-1)
+    return table[first], first, which
+
+
+def run_lengths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """How many neighbours have the same (row, token), for each run of them."""
+    if rows.size == 0:
+        return rows
+    first = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | (tokens[1:] != tokens[:-1])))
+    return np.diff(np.append(first, rows.size))
