@@ -22,7 +22,7 @@ def serve(
         typer.Argument(
             metavar="[NAME=][ray:]DIR…",
             show_default=False,
-            help="Folders of indexes; each is called by its NAME, or as its folder is. ray: Ray's actors hold its shards.",
+            help="Folders of indexes, each called by its NAME or as its folder is; ray: shards in Ray's actors.",
         ),
     ],
     host: Annotated[

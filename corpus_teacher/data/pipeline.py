@@ -14,7 +14,7 @@ import errno
 import mmap
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -239,7 +239,7 @@ def check_text(num_bytes: int, num_documents: int, num_inner_ends: int, log: Rea
 
 def encode_documents(
     documents: Iterable[Document | str], tokenizer: Tokenizer, workers: int | None = None
-) -> Iterator[Encoded]:
+) -> Generator[Encoded, None, None]:
     """Tokenise a stream of documents in threads; batches in order, of about a megabyte each."""
     num_workers = workers or available_cores()
     with ThreadPoolExecutor(num_workers, thread_name_prefix="tokenize") as pool:

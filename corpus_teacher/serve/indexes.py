@@ -246,7 +246,7 @@ def open_indexes(places: Sequence[str | Path], options: ServeOptions, tokenizer:
     Parameters
     ----------
     places : sequence of str or path
-        ``DIR``, whose name is the folder's, or ``NAME=DIR``; ``ray:DIR`` where Ray's actors hold its shards (`RayIndex`).
+        ``DIR``, whose name is the folder's, or ``NAME=DIR``; ``ray:DIR`` where Ray's actors hold its shards.
     options : ServeOptions
     tokenizer : str, optional
         For indexes that were built without one.

@@ -233,25 +233,23 @@ class ShardElsewhere(CorpusIndex):
         """As `CorpusIndex.positions`."""
         return np.asarray(self.ask(Matcher.positions, ngram, limit))
 
-    def next_tokens(self, context: ArrayLike, **options: Any) -> NextTokens:  # type: ignore[override]
+    def next_tokens(self, context: ArrayLike, **options: Any) -> NextTokens:
         """As `CorpusIndex.next_tokens`."""
         found: NextTokens = self.ask(partial(Matcher.next_tokens, context=context, **options))
         return found
 
-    def documents_of(  # type: ignore[override]
-        self, context: ArrayLike, next_token: int | None = None, **options: Any
-    ) -> DocumentVotes:
+    def documents_of(self, context: ArrayLike, next_token: int | None = None, **options: Any) -> DocumentVotes:
         """As `CorpusIndex.documents_of`."""
         question = partial(Matcher.documents_of, context=context, next_token=next_token, **options)
         found: DocumentVotes = self.ask(question)
         return found
 
-    def match_nodes(self, input_ids: ArrayLike, **options: Any) -> tuple[Match, np.ndarray]:  # type: ignore[override]
+    def match_nodes(self, input_ids: ArrayLike, **options: Any) -> tuple[Match, np.ndarray]:
         """As `CorpusIndex.match_nodes`."""
         found: tuple[Match, np.ndarray] = self.ask(partial(Matcher.match_nodes, input_ids=input_ids, **options))
         return found
 
-    def next_tokens_batch(self, input_ids: ArrayLike, **options: Any) -> NextTokensBatch:  # type: ignore[override]
+    def next_tokens_batch(self, input_ids: ArrayLike, **options: Any) -> NextTokensBatch:
         """As `CorpusIndex.next_tokens_batch`."""
         found: NextTokensBatch = self.ask(partial(Matcher.next_tokens_batch, input_ids=input_ids, **options))
         return found

@@ -130,7 +130,7 @@ def test_questions(
     same(found[0], expected[0])
     same(found[1:], expected[1:])
     left: dict[str, Any] = {"max_order": order, "starts_document": starts, "left": True}
-    same(*(counts_of_chains(one, rows, following_of(rows), **left) for one in (elsewhere, shards)))
+    same(*(counts_of_chains(one, rows[:2], following_of(rows[:2]), **left) for one in (elsewhere, shards)))
     same(*(one.array("order")[:] for one in (elsewhere, shards)))
     same(elsewhere.tokens, shards.tokens)
     assert [elsewhere.document(number) for number in range(shards.num_documents)] == [
