@@ -242,13 +242,14 @@ def _parts(
     scorer: DocumentScorer, inventory: Inventory, read: ReadOptions, dtype: str, log: ReadLog
 ) -> Iterator[_Part]:
     """The documents in parts, always the same ones."""
-    if are_ready(inventory):
+    if are_ready(inventory, read):
         corpus, _ = read_tokens(
             inventory,
             scorer.tokenizer,
             vocab_size=scorer.index.vocab_size,
             end_of_document=scorer.index.end_of_document,
             dtype=dtype,
+            read=read,
             without_tokenizer="",
         )
         starts, first, number = corpus.doc_starts, 0, 0

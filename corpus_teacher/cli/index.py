@@ -73,8 +73,9 @@ def index_build(
             metavar="SOURCE",
             show_default=False,
             help="Text files (one document each), .jsonl, .parquet, also packed as .gz or .zst; folders "
-            "or globs of those; a folder that `datasets` saved; hf:NAME[:CONFIG[:SPLIT]]; or ready "
-            "tokens: .npy, raw .bin, Megatron's .bin + .idx, datatrove's .ds, or a folder of such.",
+            "or globs of those; a folder that `datasets` saved; hf:NAME[:CONFIG[:SPLIT]]; shards of MDS, litdata "
+            "or WebDataset; rows of token ids in any of these; ready tokens: .npy, raw .bin, Megatron's .bin + .idx, "
+            "datatrove's .ds, or a folder of such.",
         ),
     ],
     out: Annotated[

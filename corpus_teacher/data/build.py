@@ -214,7 +214,7 @@ def build_index_from_sources(
     inventory = find_sources(specs, kind=options.kind)
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")
-    if are_ready(inventory):
+    if are_ready(inventory, options.read):
         tokenizer, corpus, vocab_size, end = ready_corpus(inventory, out, options, clock, notes, progress)
     else:
         options = with_chat(options)
@@ -358,7 +358,13 @@ def ready_corpus(
         tokenizer = load_tokenizer(options.tokenizer, special_tokens=options.special_tokens)
     end = _end_of_ready(options, tokenizer)
     limit = options.vocab_size or (max(tokenizer.vocab_size, (end or 0) + 1) if tokenizer else None)
-    files = open_ready_sources(inventory, dtype=options.dtype, doc_offsets=options.doc_offsets, vocab_size=limit)
+    files = open_ready_sources(
+        inventory,
+        dtype=options.dtype,
+        doc_offsets=options.doc_offsets,
+        vocab_size=limit,
+        read=options.read,
+    )
     notes.extend(_described(files))
     with clock.stage("read the tokens"):
         corpus, largest = join_ready_tokens(

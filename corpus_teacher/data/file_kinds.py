@@ -10,7 +10,7 @@ from typing import Literal
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.readers import opened
 
-Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens"]
+Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens", "mds", "litdata", "webdataset"]
 
 # fmt: off
 TEXT_SUFFIXES = frozenset([
@@ -44,6 +44,8 @@ def kind_of_file(path: Path) -> Kind | None:
         return "text"
     if last in JSON_LINES_SUFFIXES or (packed and last == ".json"):  # C4 and others name their lines .json.gz
         return "jsonl"
+    if last in (".mds", ".tar"):
+        return "mds" if last == ".mds" else "webdataset"
     if not packed and last == ".parquet":
         return "parquet"
     if not packed and last in TOKEN_SUFFIXES:

@@ -70,7 +70,7 @@ def append_sources(
         before = _facts(index)
         inventory = find_sources(specs, kind=options.kind)
         corpus: TokenFile
-        if are_ready(inventory):
+        if are_ready(inventory, options.read):
             asked = replace(options, tokenizer=None, vocab_size=index.vocab_size, end_of_document=index.end_of_document)
             _, corpus, _, _ = ready_corpus(inventory, path, asked, StageClock(), notes, progress)
         else:

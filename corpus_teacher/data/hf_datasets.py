@@ -26,8 +26,8 @@ def read_rows(rows: Any, name: str, options: ReadOptions, log: ReadLog) -> Itera
         yield from document_of(row, f"{name}, row {number}", options, log)
 
 
-def load_saved(name: str, options: ReadOptions, log: ReadLog) -> Any:
-    """The rows of a data set that `save_to_disk` wrote, mapped.
+def load_saved(name: str, options: ReadOptions, log: ReadLog, *, select: bool = True) -> Any:
+    """The rows of a data set that `save_to_disk` wrote, mapped; with `select` the columns that are read and no others.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def load_saved(name: str, options: ReadOptions, log: ReadLog) -> Any:
         raise InputError(f"the data set in {name} can't be loaded: {one_line(error)}") from error
     if isinstance(loaded, datasets.DatasetDict):
         loaded = _choose_split(loaded, name, options.split, log)
-    return _with_fields(loaded, name, options)
+    return _with_fields(loaded, name, options) if select else loaded
 
 
 def _with_fields(rows: Any, name: str, options: ReadOptions) -> Any:
@@ -77,8 +77,8 @@ def _say_left_out(name: str, taken: str | None, names: list[str], log: ReadLog) 
         )
 
 
-def load_hub(spec: str, options: ReadOptions, log: ReadLog) -> Any:
-    """The rows of `name[:config[:split]]` through `datasets.load_dataset`, streamed.
+def load_hub(spec: str, options: ReadOptions, log: ReadLog, *, select: bool = True) -> Any:
+    """The rows of `name[:config[:split]]` through `datasets.load_dataset`, streamed; `select` as in `load_saved`.
 
     Raises
     ------
@@ -106,4 +106,4 @@ def load_hub(spec: str, options: ReadOptions, log: ReadLog) -> Any:
         raise InputError(f"hf:{spec} can't be loaded: {missing}the library says: {one_line(error)}") from error
     if not split and options.split is None:
         _say_left_out(f"hf:{spec}", "train", list(getattr(rows.info, "splits", None) or ()), log)
-    return _with_fields(rows, f"hf:{spec}", options)
+    return _with_fields(rows, f"hf:{spec}", options) if select else rows

@@ -30,7 +30,7 @@ from corpus_teacher.data.records import (
 )
 from corpus_teacher.errors import EncodingError, InputError
 
-__all__ = ["OnErrors", "ReadOptions", "opened", "read_json_lines", "read_parquet", "read_text"]
+__all__ = ["OnErrors", "ReadOptions", "json_records", "opened", "read_json_lines", "read_parquet", "read_text"]
 
 _BLOCK_BYTES = 1 << 20
 _PARQUET_ROWS = 256
@@ -62,6 +62,12 @@ def read_text(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Docume
 
 def read_json_lines(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
     """One JSON object a line; empty lines are passed over, and a byte order mark in front."""
+    for origin, record in json_records(path, options, log):
+        yield from document_of(record, origin, options, log)
+
+
+def json_records(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The object of each line, with its place; see `read_json_lines`."""
     with opened(path, log) as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
@@ -77,7 +83,7 @@ def read_json_lines(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[
             origin = f"{path}, line {number}"
             record = _record(line, origin, options, log)
             if record is not None:
-                yield from document_of(record, origin, options, log)
+                yield origin, record
 
 
 def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
@@ -87,7 +93,7 @@ def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Doc
 
     size, begin = path.stat().st_size, log.done
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
             schema = file.schema_arrow
             kinds = [_column_type(schema, field, path) for field in options.fields]
             text = kinds[0].value_type if pa.types.is_dictionary(kinds[0]) else kinds[0]
@@ -137,8 +143,10 @@ def _column_type(schema: Any, field: str, path: Path) -> Any:
 
 
 @contextmanager
-def opened(path: Path, log: ReadLog) -> Iterator[BinaryIO]:
+def opened(path: Path, log: ReadLog, *, packed: str | None = None) -> Iterator[BinaryIO]:
     """A file, unpacked where its name ends in .gz, .zst or .zstd, as a buffered stream of bytes.
+
+    `packed` is the suffix that counts, where the name doesn't end in it.
 
     Raises
     ------
@@ -146,12 +154,13 @@ def opened(path: Path, log: ReadLog) -> Iterator[BinaryIO]:
         If it can't be read, or is not what its name says, or is cut short (also later, while it is read).
     """
     try:
-        with open(path, "rb") as raw:
+        with path.open("rb") as raw:
             counted = io.BufferedReader(_CountedFile(raw, log), _BLOCK_BYTES)
-            if path.suffix == ".gz":
+            suffix = packed or path.suffix
+            if suffix == ".gz":
                 with gzip.GzipFile(fileobj=counted) as file:
                     yield io.BufferedReader(file, _BLOCK_BYTES)
-            elif path.suffix in (".zst", ".zstd"):
+            elif suffix in (".zst", ".zstd"):
                 yield io.BufferedReader(_ZstdFile(counted), _BLOCK_BYTES)
             else:
                 yield counted

@@ -26,6 +26,9 @@ from corpus_teacher.data.file_kinds import (
 )
 from corpus_teacher.data.hf_datasets import load_hub, load_saved, read_rows
 from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
+from corpus_teacher.data.records import document_of
+from corpus_teacher.data.shards import shard_folder
+from corpus_teacher.data.token_rows import SHARD_READERS
 from corpus_teacher.errors import InputError
 
 _SKIPPED_FOLDERS = frozenset(["__pycache__", "node_modules"])
@@ -43,7 +46,8 @@ class Source:
     Parameters
     ----------
     kind : str
-        "text", "jsonl", "parquet", "dataset" (saved by the datasets library), "hub" (`hf:`) or "tokens".
+        "text", "jsonl", "parquet", "dataset" (saved by the datasets library), "hub" (`hf:`), "tokens" (flat), or
+        shards of samples: "mds", "litdata", "webdataset".
     name : str
         The path, or what follows `hf:`.
     size_bytes : int, optional
@@ -64,6 +68,11 @@ class Source:
         """
         if self.kind in _READERS:
             yield from _READERS[self.kind](Path(self.name), options, log)
+        elif self.kind in SHARD_READERS:
+            begin = log.done
+            for place, record in SHARD_READERS[self.kind](Path(self.name), options.fields, log):
+                yield from document_of(record, place, options, log)
+            log.done = begin + (self.size_bytes or 0)
         elif self.kind == "tokens":
             raise InputError(f"{self.name} holds tokens, not text, and can't be tokenised again")
         else:
@@ -138,7 +147,8 @@ def find_sources(specs: list[str], *, kind: Kind | None = None) -> Inventory:
             left_out = ", ".join(f"{count} {suffix}" for suffix, count in inventory.skipped.most_common(5))
             raise InputError(
                 f"{spec} holds nothing that can be read (text, .jsonl, .parquet, plain or packed as .gz or "
-                ".zst)" + (f"; left out: {left_out}" if left_out else "")
+                ".zst; .tar, shards of MDS or litdata, tokens that say so)"
+                + (f"; left out: {left_out}" if left_out else "")
             )
     return inventory
 
@@ -184,25 +194,41 @@ def _file(path: Path, kind: Kind | None) -> Source:
         )
     if found == "tokens" and path.suffix == ".idx":
         path = path.with_suffix(".bin")
+    if found == "tokens" and _is_chunk(path):
+        found = "litdata"
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} can't be read: " + ("permission denied" if path.exists() else "no such file"))
     return Source(found, str(path), path.stat().st_size)
 
 
+def _is_chunk(path: Path) -> bool:
+    """Whether a file is a chunk of litdata: it stands in the index.json beside it."""
+    if path.suffix != ".bin" or path.with_suffix(".idx").is_file():
+        return False
+    shards = shard_folder(path.parent)
+    return shards is not None and shards.kind == "litdata" and path in shards.paths
+
+
 def _folder(path: Path, skipped: Counter[str], wanted: Kind | None = None) -> Iterator[Source]:
     """A saved data set, or all text, JSON lines and Parquet below a folder; hidden things are passed over.
 
-    A folder that has none of these gives its files of tokens, where they say themselves that they are such, or the user
-    does; else tokens are left out.
+    A folder of MDS or litdata is known by its index.json. A folder that has none of these gives its tar archives, and
+    its files of tokens where they say themselves that they are such, or the user does; else these are left out.
     """
     if is_saved_dataset(path):
         yield Source("dataset", str(path), _size_below(path))
         return
-    tokens: list[Path] = []
+    later: list[Path] = []
     found = False
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         here = Path(folder)
+        shards = shard_folder(here)
+        if shards is not None:
+            found = True
+            yield from (Source(shards.kind, str(one), one.stat().st_size) for one in shards.paths)
+            folders.clear()
+            continue
         for name in list(folders):
             if is_saved_dataset(here / name):
                 folders.remove(name)
@@ -213,16 +239,17 @@ def _folder(path: Path, skipped: Counter[str], wanted: Kind | None = None) -> It
             kind = kind_of_file(file)
             if name.startswith("."):
                 skipped["hidden"] += 1
-            elif kind == "tokens" and file.is_file():
-                tokens.append(file)
+            elif kind in ("tokens", *SHARD_READERS) and file.is_file():
+                later.append(file)
             elif wanted == "tokens" or kind is None or not file.is_file() or not holds_lines(file):
                 if not beside_tokens(file):
                     skipped[file.suffix or "no suffix"] += 1
             else:
                 found = True
                 yield _file(file, None)
-    for file in tokens:
-        if not found and (wanted == "tokens" or says_its_tokens(file)) and not beside_tokens(file):
+    for file in later:
+        clear = wanted == "tokens" or says_its_tokens(file) or kind_of_file(file) in SHARD_READERS
+        if not found and clear and not beside_tokens(file):
             yield _file(file, None)
         elif found or not beside_tokens(file):
             skipped[file.suffix] += 1

@@ -14,30 +14,42 @@ from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.ready_tokens import join_ready_tokens, open_ready_tokens
 from corpus_teacher.data.sources import Inventory, find_sources
+from corpus_teacher.data.token_rows import open_token_rows, token_field
 from corpus_teacher.data.token_streams import TokenSource
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
 
 
-def are_ready(inventory: Inventory) -> bool:
-    """Whether the sources are ready tokens.
+def are_ready(inventory: Inventory, read: ReadOptions | None = None) -> bool:
+    """Whether the sources are ready tokens: flat files of them, or rows whose field holds ids (see `token_rows`).
+
+    The first source of a kind speaks for all of its kind.
 
     Raises
     ------
     ConfigError
         If some are and some aren't.
     """
-    ready = [source.name for source in inventory.sources if source.kind == "tokens"]
+    kinds: dict[str, bool] = {}
+    for source in inventory.sources:
+        if source.kind not in kinds:
+            kinds[source.kind] = source.kind == "tokens" or token_field(source, read or ReadOptions()) is not None
+    ready = [source.name for source in inventory.sources if kinds[source.kind]]
     if ready and len(ready) < len(inventory.sources):
-        text = next(source.name for source in inventory.sources if source.kind != "tokens")
+        text = next(source.name for source in inventory.sources if not kinds[source.kind])
         raise ConfigError(f"ready tokens and text don't go together: {ready[0]} holds tokens, {text} holds text")
     return bool(ready)
 
 
 def open_ready_sources(
-    inventory: Inventory, *, dtype: str = "auto", doc_offsets: Path | None = None, vocab_size: int | None = None
+    inventory: Inventory,
+    *,
+    dtype: str = "auto",
+    doc_offsets: Path | None = None,
+    vocab_size: int | None = None,
+    read: ReadOptions | None = None,
 ) -> list[TokenSource]:
-    """Map the files of ready tokens; see `open_ready_tokens`.
+    """Map the files of ready tokens, and open the rows of others; see `open_ready_tokens` and `open_token_rows`.
 
     Raises
     ------
@@ -45,10 +57,19 @@ def open_ready_sources(
     """
     if doc_offsets is not None and len(inventory.sources) > 1:
         raise ConfigError(f"doc_offsets fits one file of tokens, there are {len(inventory.sources)}")
-    return [
-        open_ready_tokens(Path(source.name), dtype=dtype, doc_offsets=doc_offsets, vocab_size=vocab_size)
-        for source in inventory.sources
-    ]
+    options, fields = read or ReadOptions(), dict[str, str]()
+    found: list[TokenSource] = []
+    for source in inventory.sources:
+        if source.kind == "tokens":
+            path = Path(source.name)
+            found.append(open_ready_tokens(path, dtype=dtype, doc_offsets=doc_offsets, vocab_size=vocab_size))
+            continue
+        if doc_offsets is not None:
+            raise ConfigError(f"doc_offsets fits a flat file of tokens; of {source.name} each row is a document")
+        if source.kind not in fields:
+            fields[source.kind] = token_field(source, options) or options.text_field
+        found.append(open_token_rows(source, fields[source.kind], options, dtype=dtype))
+    return found
 
 
 def read_tokens(
@@ -85,8 +106,8 @@ def read_tokens(
     """
     inventory = specs if isinstance(specs, Inventory) else find_sources(specs)
     folder = Path(tempfile.gettempdir())
-    if are_ready(inventory):
-        files = open_ready_sources(inventory, dtype=dtype, vocab_size=vocab_size)
+    if are_ready(inventory, read):
+        files = open_ready_sources(inventory, dtype=dtype, vocab_size=vocab_size, read=read)
         corpus, _ = join_ready_tokens(
             files, vocab_size=vocab_size, end_of_document=end_of_document, folder=folder, notes=[], progress=progress
         )

@@ -123,7 +123,7 @@ def build_index_on_ray(
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")
     tokenizer: Tokenizer | None
-    if are_ready(inventory):
+    if are_ready(inventory, options.read):
         tokenizer, ready, vocab_size, end = ready_corpus(inventory, out, options, clock, notes, progress)
         starts = ready.doc_starts
         cuts = [first for first, _ in cut_documents(starts, shard_tokens_of(options, vocab_size))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,11 @@ def test_the_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("once upon a time, once upon a hill")
     build_index_from_sources(["a.txt"], "my-index", BuildOptions(tokenizer="bytes"))
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    exec(compile(code, "sources.md", "exec"), {})
-    assert "a.txt" in capsys.readouterr().out
+    codes = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    scope: dict[str, Any] = {}
+    for code in codes:
+        exec(compile(code, "sources.md", "exec"), scope)
+    said = capsys.readouterr().out
+    assert "a.txt" in said
+    assert "2 34" in said
+    assert "rows.parquet: parquet, token ids in 'input_ids'" in said
