@@ -31,9 +31,12 @@ $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "No Python >= 3.10 on the PATH: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): on Debian and Ubuntu, install python3-venv." >&2; exit 1; }
 
+# `make install EXTRAS=dev,integrations` also takes the libraries of others that tests ask where they are there.
+EXTRAS ?= dev
+
 # Installed again only where what it is installed from has changed.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)

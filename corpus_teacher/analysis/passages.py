@@ -6,6 +6,7 @@ run of k ranks that share n tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,8 @@ def repeated_passages(
     Parameters
     ----------
     index : CorpusIndex
-        Of one piece; of shards nothing is said.
+        Of one part, or of shards: then each shard names those that it repeats most, which are counted in all; one
+        that no shard repeats isn't found.
     reader : Reader
     num_tokens : int
         n, at most 255.
@@ -54,8 +56,29 @@ def repeated_passages(
     -----
     One pass over the shared lengths, O(N).
     """
-    if isinstance(index, ShardedIndex):
-        return []
+    parts = index.shards if isinstance(index, ShardedIndex) else [index]
+    passages: dict[tuple[int, ...], int] = {}
+    for part in parts:
+        for passage in _often_repeated(part, num_tokens, top):
+            passages.setdefault(tuple(passage.tolist()), index.count(passage))
+    found: list[RepeatedPassage] = []
+    taken: set[int] = set()
+    for key, count in sorted(passages.items(), key=lambda one: -one[1]):
+        positions = np.sort(index.positions(list(key), limit=_CANDIDATES))
+        blocks = {int(one) // num_tokens for one in positions}
+        if taken & {block + step for block in blocks for step in (-1, 0, 1)}:
+            continue
+        taken |= blocks
+        document = int(index.document_of(positions[:1])[0])
+        text = reader.text(np.array(key, np.int64))
+        found.append(RepeatedPassage(text, count, document, index.document(document).name))
+        if len(found) == top:
+            break
+    return found
+
+
+def _often_repeated(index: CorpusIndex, num_tokens: int, top: int) -> Iterator[np.ndarray]:
+    """N-grams of one index that stand together in its longest runs, inside of documents; some overlap."""
     common, order = index.array("common"), index.array("order")
     last, size = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first in range(0, common.size, _CHUNK):  # a run that is cut here is seen by its longer part
@@ -66,25 +89,13 @@ def repeated_passages(
         last.append(first + edges[most, 1] - 1)
         size.append(long[most])
     ranks, sizes = np.concatenate(last), np.concatenate(size)
-    found: list[RepeatedPassage] = []
-    taken: set[int] = set()
-    for rank in ranks[np.argsort(-sizes, kind="stable")].tolist():
+    for rank in ranks[np.argsort(-sizes, kind="stable")[: _CANDIDATES * top]].tolist():
         position = int(order[rank]) - num_tokens
         if position < 0:
             continue
         document = int(index.document_of([position])[0])
-        if index.doc_starts[document + 1] < position + num_tokens:
-            continue
-        passage = index.tokens[position : position + num_tokens].astype(np.int64)
-        blocks = {int(one) // num_tokens for one in index.positions(passage, limit=_CANDIDATES)}
-        if taken & {block + step for block in blocks for step in (-1, 0, 1)}:
-            continue
-        taken |= blocks
-        name = index.document(document).name
-        found.append(RepeatedPassage(reader.text(passage), index.count(passage), document, name))
-        if len(found) == top:
-            break
-    return sorted(found, key=lambda one: -one.count)
+        if index.doc_starts[document + 1] >= position + num_tokens:
+            yield index.tokens[position : position + num_tokens].astype(np.int64)
 
 
 def document_lengths(index: CorpusIndex) -> list[LengthBin]:

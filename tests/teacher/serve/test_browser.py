@@ -17,6 +17,8 @@ import pytest
 from .conftest import Client, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tried with playwright, not installed")
+PATIENCE_MS = 120_000  # a machine may be busy with other tests
+sync_api.expect.set_options(timeout=PATIENCE_MS)
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -38,6 +40,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any) -> Iterator[Any]:
     """A page whose errors fail the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
+    context.set_default_timeout(PATIENCE_MS)
     made, problems = context.new_page(), []
     made.on("pageerror", lambda error: problems.append(str(error)))
     made.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)

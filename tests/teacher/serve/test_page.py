@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, ShardedIndex, open_index
 
 from corpus_teacher import trace
 from corpus_teacher.analysis.passages import document_lengths, repeated_passages
@@ -90,8 +90,14 @@ def test_the_corpus(server: Client) -> None:
     assert server.ask("/api/near-duplicates?index=animals").json["num_documents"] == len(TEXTS)
 
 
-def test_passages_are_the_most_frequent_ngrams(server: Client) -> None:
-    with CorpusIndex.open(server.indexes["animals"]) as index:
+@pytest.mark.parametrize("shard_tokens", [None, 120])
+def test_passages_are_the_most_frequent_ngrams(tmp_path: Path, shard_tokens: int | None) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
+    options = BuildOptions(tokenizer="bytes", workers=1, shard_tokens=shard_tokens)
+    build_index_from_sources([str(source)], tmp_path / "index", options)
+    with open_index(tmp_path / "index") as index:
+        assert isinstance(index, ShardedIndex) == (shard_tokens is not None)
         found = repeated_passages(index, Reader(index, None, ids=False), 6, top=3)
         ngrams = {text[i : i + 6] for text in TEXTS for i in range(len(text) - 5)}
         counts = {one: sum(text[i:].startswith(one) for text in TEXTS for i in range(len(text))) for one in ngrams}
