@@ -60,7 +60,7 @@ class Client:
         data = payload if payload is None or isinstance(payload, bytes) else json.dumps(payload).encode()
         request = urllib.request.Request(self.url + path, data=data, headers=headers or {}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=180) as answer:
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -95,13 +95,13 @@ def running(*arguments: str, indexes: dict[str, Path], env: dict[str, str] | Non
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("serving at "):
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=120)
             raise AssertionError(f"the server said {line!r} and {errors}")
         yield Client(line.split()[-1], process.pid, indexes)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

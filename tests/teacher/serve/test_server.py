@@ -124,7 +124,7 @@ def test_without_the_extra_one_sentence_says_so(indexes: dict[str, Path]) -> Non
     )
     path = os.pathsep.join([str(ROOT), str(ROOT / "index")])
     environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=180)
     assert done.returncode == 2
     assert "pip install corpus-teacher[serve]" in done.stderr
     assert "Traceback" not in done.stderr
@@ -236,6 +236,6 @@ def test_it_stops_gracefully_and_logs(indexes: dict[str, Path]) -> None:
         while part := connection.recv(1 << 16):
             answer += part
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["data"][0]["id"] == "tales"
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "GET /v1/models 200" in errors
