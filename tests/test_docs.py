@@ -101,7 +101,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("docs")
     for name, sources in (
-        ("books", ("explanation/idea.md", "tutorial.md", "findings.md")),
+        ("books", ("explanation/idea.md", "tutorial.md", "findings/first-studies.md")),
         ("held-out", ("studies.md",)),
     ):
         (folder / name).mkdir()

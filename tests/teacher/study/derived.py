@@ -95,6 +95,38 @@ def speed_up(study: str, arm: str) -> tuple[float, float, float]:
     return tuple(math.exp(one) for one in found[:3])  # type: ignore[return-value]
 
 
+@cache
+def saving(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, float, float]:
+    """Tokens that hard labels need, by a law through their finished runs, for the loss of a run; over the run's own."""
+    study, _, size, _ = run
+    base = [(study, "hard", size, budget) for budget in budgets]
+    tokens = np.array([runs(*one)[0]["tokens"] for one in base], dtype=float)
+    own = float(runs(*run)[0]["tokens"])
+
+    def log_saving(*losses: Any) -> Any:
+        floor, scale, exponent = law(tokens, np.array([np.atleast_1d(one) for one in losses[:-1]]))
+        needed = -np.log(np.maximum(losses[-1] - floor, 1e-9) / scale) / exponent
+        return (needed + math.log(tokens[0] / own)).reshape(np.shape(losses[-1]))
+
+    return tuple(math.exp(one) for one in interval(log_saving, *base, run, domain=domain)[:3])  # type: ignore[return-value]
+
+
+def law(tokens: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E, A and b of E + A · (tokens / the fewest)^−b for each column of losses (K, draws), by a search over b."""
+    best = [np.full(losses.shape[1], value) for value in (math.inf, 0.0, 1.0, 1.0)]
+    for exponent in np.geomspace(0.02, 1.5, 120):
+        powers = (tokens / tokens[0]) ** -exponent
+        slope = (powers - powers.mean()) @ losses / (len(tokens) * np.var(powers))
+        level = losses.mean(axis=0) - slope * powers.mean()
+        slope = np.where(level < 0, powers @ losses / (powers @ powers), slope)
+        level = np.maximum(level, 0.0)
+        missed = ((losses - level - slope * powers[:, None]) ** 2).sum(axis=0)
+        better = missed < best[0]
+        for at, value in enumerate((missed, level, slope, np.full_like(missed, exponent))):
+            best[at] = np.where(better, value, best[at])
+    return best[1], best[2], best[3]
+
+
 def lead(run: Run, baseline: Run) -> dict[int, float]:
     """How far a run is ahead of another along the curve, by step."""
     curves = [

@@ -22,8 +22,8 @@ from .derived import bucket, difference, gap, lead, lowest, mean, runs, speed_up
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "studies" / "results"
 FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
-README, PAGE, LENGTH_PAGE = "README.md", "docs/findings.md", "docs/findings/training-length.md"
-EARLY_PAGE = "docs/findings/early-only.md"
+README, OVERVIEW, PAGE = "README.md", "docs/findings.md", "docs/findings/first-studies.md"
+LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/early-only.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None, "held_out_characters": None}
@@ -34,8 +34,9 @@ DEFAULTS = {one.name: one.default for one in dataclasses.fields(Study)}
 
 IN_ALL = (
     "for students of at most 2 M parameters in their first million tokens, still worse than trigram counts, half "
-    "corpus is worth 1.30 [1.23, 1.38] times the tokens; how that changes with longer training isn't known."
+    "corpus is worth 1.30 [1.23, 1.38] times the tokens; on prose the gain shrinks between 1.6 and 3.1 M tokens."
 )
+BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
 ONE, TWO, THREE, FOUR, FIVE, SIX = (
     "1-pretraining-is-distillation", "2-label-smoothing", "3-larger-index", "4-student-sizes", "5-logits-or-text",
@@ -81,7 +82,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield README, "many times the tokens. | {} [{}, {}]", speed_up(PILOT, "half-document-out")
     yield README, "weak neural teacher ({})", (mean((FIVE, "teacher")),)
     for page in (README, PAGE):
-        yield page, "is worth {} [{}, {}] times the tokens; how that", speed_up(TWO, "corpus")
+        yield page, "is worth {} [{}, {}] times the tokens; on", speed_up(TWO, "corpus")
     counts = tuple(map(yardstick, ("witten-bell 1", "witten-bell 2", "modified-kneser-ney 5", "witten-bell 5")))
     yield README, "reach {} (bigrams),\n{} (trigrams) and {} (modified Kneser–Ney 5), the corpus teacher {}", counts
     yield README, "hard labels {}.", (mean(hard),)
@@ -178,6 +179,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
     yield from claims_of_early_only()
+    yield from claims_of_overview()
 
 
 def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -230,12 +232,12 @@ def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(LENGTH), "up to {} M tokens of 12.6 M", (read[3],)
     yield notes(LENGTH), "taught by ({} nats)", (runs(*half)[0]["references"][domain]["the teacher"],)
     shown = difference(annealed, hard, domain)
-    for page in (README, PAGE):
+    for page in (README, OVERVIEW):
         yield page, "M tokens by annealing: {} [{}, {}]", shown
         yield page, "at {} M tokens by annealing", (read[3],)
         yield page, "counts mixed in at inference nothing is left: {} [{}, {}]", difference(annealed, hard, mixed)
     yield README, "is left; with the counts mixed in{...} | {} [{}, {}] |", shown
-    yield PAGE, "grows up to {} million tokens", (read[2],)
+    yield OVERVIEW, "grows up to {} million tokens", (read[2],)
 
 
 def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -253,6 +255,67 @@ def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield EARLY_PAGE, words, (runs(*hard)[0]["tokens"] / 1e6,)
     yield EARLY_PAGE, "students of {} M parameters", (parameters(hard),)
     yield notes(EARLY), "student ({} M parameters), {} M tokens", (parameters(hard), runs(*hard)[0]["tokens"] / 1e6)
+
+
+def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """The decision table, and the answers in a line."""
+
+    def run(arm: str, budget: str) -> derived.Run:
+        return LENGTH, arm, "base", budget
+
+    def saving(arm: str, budget: str) -> tuple[float, float, float]:
+        return derived.saving(run(arm, budget), BUDGETS, "authors")
+
+    hard, annealed = run("hard", "3.1M"), run("annealed", "3.1M")
+    for page in (README, PAGE):
+        yield page, "shrinks between {} and {} M tokens", (1.6, 3.1)
+    students = [parameters((FOUR, "hard", size, "")) for size in ("small", "large")]
+    yield OVERVIEW, "tiny: {} to {} million", tuple(students)
+    with_counts = mean(hard, domain="authors+counts"), mean(annealed, domain="authors")
+    yield OVERVIEW, "mix the counts in: at 3.1 M tokens {}, where the best taught student has {}.", with_counts
+    yield OVERVIEW, "mix the counts in: at {} M", (million(hard),)
+    half = difference(run("half", "3.1M"), hard, "authors+counts")
+    yield OVERVIEW, "student worse for that, by {}.", half[:1]
+    for arm, budget, words in (
+        ("annealed", "1.6M", "hard labels need {} [{}, {}] times the tokens at 1.6 M"),
+        ("annealed", "0.8M", "M, {} [{}, {}] times at 0.8 M"),
+        ("annealed", "3.1M", "are what is short: {} [{}, {}] times at 3.1 M."),
+        ("annealed", "3.1M", "Hard labels need {} [{}, {}] times the tokens there"),
+        ("half", "3.1M", "A constant half is worth {} [{}, {}] times"),
+        ("annealed", "1.6M", "the number is {} [{}, {}]."),
+    ):
+        yield OVERVIEW, words, saving(arm, budget)
+    for words, budgets in (
+        ("times the tokens at {} M, ", ["1.6M"]),
+        ("times at {} M. |", ["0.8M"]),
+        ("times at {} M. A", ["3.1M"]),
+        ("From {} to {} M tokens", ["1.6M", "3.1M"]),
+        ("fewer tokens at {} million or more", ["3.1M"]),
+        ("At {} million tokens\nthe number", ["1.6M"]),
+        ("At {} million tokens every student", ["3.1M"]),
+        ("grows up to {} million", ["1.6M"]),
+        ("left at {} M tokens by", ["3.1M"]),
+    ):
+        yield OVERVIEW, words, tuple(million(run("hard", budget)) for budget in budgets)
+    yield OVERVIEW, "against the {} of that goal", (1 / 0.70,)
+    sixteen = (ONE, "order-5-document-out", "", "sixteen"), (ONE, "hard", "", "sixteen")
+    yield OVERVIEW, "the document left out: {} [{}, {}] in sixteen passes", difference(*sixteen)
+    yield OVERVIEW, "16 times the text gains {} [{}, {}].", difference((THREE, "index-16x"), (THREE, "hard"))
+    yield OVERVIEW, "added nothing to the corpus: {} [{}, {}].", difference((SIX, "both"), (SIX, "corpus"))
+    half, early = (EARLY, "half", "base", "0.8M"), (EARLY, "early-50", "base", "0.8M")
+    no_corpus = (EARLY, "hard", "base", "0.8M")
+    for words in ("what all of them gave: {} [{}, {}].", "what all of them do: {} [{}, {}];"):
+        yield OVERVIEW, words, difference(early, half, "authors")
+    quarter = difference((EARLY, "early-25", "base", "0.8M"), no_corpus, "authors")
+    yield OVERVIEW, "less than half of it, {} [{}, {}] of", quarter
+    yield OVERVIEW, "] of {} [{}, {}].", difference(half, no_corpus, "authors")
+    yield OVERVIEW, "at {} M tokens only", (million(half),)
+    yield OVERVIEW, "Half corpus is worth {} [{}, {}] times the tokens;", speed_up(TWO, "corpus")
+
+
+def million(run: derived.Run) -> float:
+    """Tokens read."""
+    return float(runs(*run)[0]["tokens"]) / 1e6
 
 
 def notes(study: str) -> str:
@@ -359,7 +422,7 @@ def test_every_figure_in_words_is_derived_from_the_rows() -> None:
 
 def test_no_figure_is_left_unread() -> None:
     """Every number with decimals is in a claim, or, on the page of findings, in the findings that its line links to."""
-    pages = [README, PAGE, LENGTH_PAGE, EARLY_PAGE, *(notes(folder.name) for folder in FOLDERS)]
+    pages = [README, OVERVIEW, PAGE, LENGTH_PAGE, EARLY_PAGE, *(notes(folder.name) for folder in FOLDERS)]
     unread = []
     for page in pages:
         text = findings_of(page)
@@ -401,11 +464,11 @@ def test_whole_numbers_in_words() -> None:
     assert "p = 0.098" in text_of(PAGE)
 
 
-@pytest.mark.parametrize("page", [README, PAGE])
-def test_pages_say_what_was_found(page: str) -> None:
+@pytest.mark.parametrize("pages", [(README,), (PAGE, OVERVIEW)])
+def test_pages_say_what_was_found(pages: tuple[str, ...]) -> None:
     """A line for each finished study, with an interval that stands in its findings; and the sentence that sums up."""
-    text = text_of(page)
-    linked = set(re.findall(r"studies/results/([^/)]*)/findings\.md", text))
+    text = "\n".join(map(text_of, pages))
+    linked = set(re.findall(r"studies/results/([^/)\n]*)/findings\.md", text))
     assert linked == {folder.name for folder in FOLDERS if not read_results(folder).missing}
     for line in text.splitlines():
         for name in re.findall(r"studies/results/([^/)]*)/findings\.md", line):
