@@ -14,7 +14,6 @@ contexts are padded on the left, so that answers begin at one place.
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from corpus_teacher.data import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.files import parse_json
 from corpus_teacher.losses import generalized_jsd, temper_targets
 from corpus_teacher.neural import NeuralTeacher
 from corpus_teacher.on_policy import check_drawing, draw_continuations, evaluating, positions_of
@@ -367,7 +367,10 @@ def _tokens(text: Text, tokenizer: Tokenizer | None, where: str) -> npt.NDArray[
         if tokenizer is None:
             raise InputError(f"{where} is text: give the student's tokenizer, or token ids")
         return tokenizer.encode(text).astype(np.int64)
-    ids = np.asarray(text)
+    try:
+        ids = np.asarray(text)
+    except (ValueError, OverflowError):  # lists of different lengths
+        ids = np.zeros((0, 0))
     if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0)):
         raise InputError(f"{where} holds {str(text)[:60]}: give a text or a list of token ids")
     return ids.astype(np.int64)
@@ -375,7 +378,7 @@ def _tokens(text: Text, tokenizer: Tokenizer | None, where: str) -> npt.NDArray[
 
 def _pair_of(line: str, where: str) -> tuple[Text, Text]:
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where} is no JSON: {error}") from error
     if not isinstance(fields, dict) or not all(isinstance(fields.get(name), (str, list)) for name in _FIELDS):

@@ -11,9 +11,15 @@ import json
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +107,60 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     OSError, ValueError
     """
     return manifest.read_json(path)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        It is none, or nested too deeply for Python.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of a regular TOML file.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_json`.
+    """
+    with open_regular(path) as file:
+        text = file.read().decode("utf-8")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_array(path: str | os.PathLike[str], *, mapped: bool = False) -> npt.NDArray[Any]:
+    """The array of a regular .npy file.
+
+    Parameters
+    ----------
+    mapped : bool
+        As a read-only map.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    with open_regular(path) as file:
+        if file.read(6) != np.lib.format.MAGIC_PREFIX:  # numpy reads archives and pickles under this name too
+            raise ValueError("it doesn't begin as a .npy file does")
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+    except OSError:
+        raise
+    except Exception as error:  # of many kinds: a header is parsed as Python, and may promise any size
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(reason) from error
 
 
 def sync_folder(path: Path) -> None:

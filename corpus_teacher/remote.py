@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from corpus_teacher import __version__
 from corpus_teacher.errors import ConfigError, InputError, RemoteError
 from corpus_teacher.segments import ALIASES, COLUMNS, NOT_READ, Batch, as_array
 from corpus_teacher.settings import check_known
@@ -243,23 +244,42 @@ class RemoteTeacher:
         settings |= {"base": self._base is None, "evidence": list(evidence)}
         if columns.get("end_token") is not None:
             settings["end_token"] = int(columns["end_token"])
+        wants_base = self._base is None
         content, kind = self._request("POST", "/v1/targets", pack_batch(arrays, settings), SAFETENSORS)
-        got, about = unpack_targets(content, kind)
-        self._check(about)
-        base = self._base
-        if "base" in got:
-            base = self._base = about["base_id"], torch.from_numpy(np.array(got.pop("base"), np.float32))
-        if base is None or base[0] != about["base_id"]:
-            self._base = None
-            return self._ask(columns, evidence)
-        told = {name: torch.from_numpy(np.array(got[f"evidence.{name}"])) for name in evidence}
-        arrays = {name: got[name] for name in ("offsets", *PAIRS, *POSITIONS)}
-        arrays["token_ids"] = arrays["token_ids"].astype(np.int64)
-        made = SoftTargets.from_arrays(**{**arrays, "base": np.zeros(0)})
-        return _with_base(made, base[1]), told
+        try:
+            got, about = unpack_targets(content, kind)
+            self._check(about)
+            base = self._base
+            if "base" in got:
+                base = self._base = about["base_id"], self._base_of(got.pop("base"))
+            if base is None or base[0] != about["base_id"]:
+                if wants_base:
+                    raise ValueError("it comes without the base distribution that was asked for")
+                self._base = None
+                return self._ask(columns, evidence)
+            told = {name: torch.from_numpy(np.array(got[f"evidence.{name}"])) for name in evidence}
+            arrays = {name: got[name] for name in ("offsets", *PAIRS, *POSITIONS)}
+            arrays["token_ids"] = arrays["token_ids"].astype(np.int64)
+            made = SoftTargets.from_arrays(**{**arrays, "base": np.zeros(0)})
+            return _with_base(made, base[1]).check_addresses(), told
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RemoteError(
+                f"{self.url} gave an answer that isn't targets ({error}): see whether its version is this one, "
+                f"{__version__}"
+            ) from error
+
+    def _base_of(self, given: Any) -> Tensor:
+        base = torch.from_numpy(np.array(given, np.float32))
+        if base.shape != (self.vocab_size,) or not bool(((base >= 0) & (base <= 1)).all()):
+            raise ValueError(
+                f"its base, of shape {tuple(base.shape)}, is no distribution over {self.vocab_size} tokens"
+            )
+        return base
 
     def _check(self, about: Mapping[str, Any]) -> None:
         described = about.get("teacher", {})
+        if not isinstance(described, Mapping):
+            raise ValueError("it describes no teacher")
         if described.get("index_fingerprint") != self.fingerprint:
             raise RemoteError(
                 f"the index {self.index_name!r} at {self.url} was replaced since this teacher was made: make it again"
@@ -271,8 +291,16 @@ class RemoteTeacher:
         content, _ = self._request("GET", "/v1/models", None, None)
         try:
             known = {one["id"]: dict(one["index"]) for one in json.loads(content)["data"]}
-        except (ValueError, KeyError, TypeError) as error:
+            whole = all(
+                isinstance(one.get("name"), str)
+                and isinstance(one.get("fingerprint"), str)
+                and type(one.get("vocab_size")) is int
+                for one in known.values()
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RemoteError(f"{self.url} is no server of corpus-teacher: it lists no indexes") from error
+        if not whole:
+            raise RemoteError(f"{self.url} is no server of corpus-teacher: it doesn't describe its indexes")
         if name is None:
             if len(known) != 1:
                 raise ConfigError(f"the server has the indexes {', '.join(known)}: name one (`index`)")

@@ -39,7 +39,7 @@ def nearest(word: object, known: Collection[str]) -> str:
 
 def check_known(word: object, known: Collection[str], what: str) -> None:
     """Refuse a word that isn't one of those known."""
-    if word not in known:
+    if not isinstance(word, (str, int, float, type(None))) or word not in known:  # lists and tables can't be looked up
         raise ConfigError(f"{what} is {word!r}, which is unknown: {nearest(word, known)}")
 
 

@@ -10,7 +10,8 @@ Cost: one copy of the arrays on either side.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -84,24 +85,22 @@ def unpack_targets(content: bytes, content_type: str) -> tuple[dict[str, Array],
         return _from_safetensors(content)
     import pyarrow as pa
 
-    try:
-        with pa.ipc.open_stream(content) as reader:
-            table = reader.read_all().combine_chunks()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"the bytes are no stream of Arrow's IPC: {_line(error)}") from error
-    metadata = table.schema.metadata or {}
-    about = json.loads(metadata.get(_ABOUT.encode(), b"{}"))
-    arrays: dict[str, Array] = {}
-    for name in table.column_names:
-        column = table.column(name)
-        chunk = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-        if pa.types.is_large_list(chunk.type):
-            arrays["offsets"] = chunk.offsets.to_numpy()
-            arrays[name] = chunk.values.to_numpy()
-        else:
-            arrays[name] = chunk.to_numpy(zero_copy_only=False)
-    if b"base" in metadata:
-        arrays["base"] = np.frombuffer(metadata[b"base"], "<f4")
+    with _reading("stream of Arrow's IPC"):
+        table = _table_of(content).combine_chunks()
+        metadata = table.schema.metadata or {}
+        about = _object(metadata.get(_ABOUT.encode(), b"{}"))
+        arrays: dict[str, Array] = {}
+        for name in table.column_names:
+            column = table.column(name)
+            chunk = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+            if pa.types.is_large_list(chunk.type):
+                arrays["offsets"] = chunk.offsets.to_numpy()
+                arrays[name] = chunk.values.to_numpy()
+            else:
+                arrays[name] = chunk.to_numpy(zero_copy_only=False)
+        if b"base" in metadata:
+            arrays["base"] = np.frombuffer(metadata[b"base"], "<f4")
+    _check_numbers(arrays)
     return arrays, about
 
 
@@ -135,22 +134,20 @@ def unpack_batch(content: bytes, content_type: str) -> tuple[dict[str, Array], d
         return _from_safetensors(content)
     import pyarrow as pa
 
-    try:
-        with pa.ipc.open_stream(content) as reader:
-            table = reader.read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"the bytes are no stream of Arrow's IPC: {_line(error)}") from error
-    settings = json.loads((table.schema.metadata or {}).get(_ABOUT.encode(), b"{}"))
-    shapes = settings.pop("shapes", None)
-    if shapes is None:
-        return {name: _rows_of(table.column(name).to_pylist(), name) for name in table.column_names}, settings
-    arrays = {}
-    for name in table.column_names:
-        values = table.column(name).combine_chunks()
-        flat = (values.chunk(0) if isinstance(values, pa.ChunkedArray) else values).values.to_numpy(
-            zero_copy_only=False
-        )
-        arrays[name] = flat.reshape(shapes[name])
+    with _reading("stream of Arrow's IPC"):
+        table = _table_of(content)
+        settings = _object((table.schema.metadata or {}).get(_ABOUT.encode(), b"{}"))
+        shapes = settings.pop("shapes", None)
+        if shapes is None:
+            return {name: _rows_of(table.column(name).to_pylist(), name) for name in table.column_names}, settings
+        arrays = {}
+        for name in table.column_names:
+            values = table.column(name).combine_chunks()
+            flat = (values.chunk(0) if isinstance(values, pa.ChunkedArray) else values).values.to_numpy(
+                zero_copy_only=False
+            )
+            arrays[name] = flat.reshape(shapes[name])
+    _check_numbers(arrays)
     return arrays, settings
 
 
@@ -180,16 +177,49 @@ def _to_safetensors(arrays: Mapping[str, Array], about: Mapping[str, Any]) -> by
 
 
 def _from_safetensors(content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    try:
+    with _reading("file of safetensors"):
         arrays = load(content)
         size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-        return arrays, json.loads(metadata.get(_ABOUT, "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"the bytes are no safetensors: {_line(error)}") from error
+        about = _object(metadata.get(_ABOUT, "{}"))
+    _check_numbers(arrays)
+    return arrays, about
+
+
+def _table_of(content: bytes) -> Any:
+    """The table of an IPC stream; what its buffers say is checked, since reading trusts it: offsets are addresses."""
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(content) as reader:
+        table = reader.read_all()
+    table.validate(full=True)
+    return table
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    said = json.loads(text)
+    if not isinstance(said, dict):
+        raise ValueError(f"what is said beside the arrays is a JSON {type(said).__name__}, not an object")
+    return said
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Whatever a library says of foreign bytes, in one sentence: their errors are of many kinds."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the bytes are no {what}, or not one of ours: {_line(error)}") from error
+
+
+def _check_numbers(arrays: Mapping[str, Array]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{name!r} holds {array.dtype}, not numbers")
 
 
 def _line(error: Exception) -> str:

@@ -169,7 +169,7 @@ class MixtureWeights:
         try:
             weights = np.asarray(table["weights"], np.float64)
             tokens = np.asarray(table.get("tokens", np.zeros(buckets.size)), np.int64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigError("the mixture's weights hold something that isn't a number: fit them again") from error
         if weights.shape != (buckets.size,) or tokens.shape != (buckets.size,):
             raise ConfigError(f"there are {weights.size} weights for {buckets.size} buckets: fit them again")

@@ -88,7 +88,7 @@ def train(
 def _tables(changes: Iterable[str]) -> dict[str, Any]:
     """The tables of ``table.key=value``; a value that isn't TOML is a text."""
     from corpus_teacher.errors import ConfigError
-    from corpus_teacher.training.settings import tomllib
+    from corpus_teacher.files import tomllib
 
     made: dict[str, Any] = {}
     for change in changes:
@@ -97,7 +97,7 @@ def _tables(changes: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"{change!r} sets nothing: write TABLE.KEY=VALUE, such as training.max_steps=100")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             value = text.strip()
         *tables, key = name.strip().split(".")
         place = made

@@ -26,6 +26,7 @@ from corpus_teacher.data.file_kinds import special_file
 from corpus_teacher.data.indexed_tokens import datatrove_index, datatrove_starts, datatrove_width, open_megatron
 from corpus_teacher.data.token_streams import ReadyTokens, join_ready_tokens, split_after
 from corpus_teacher.errors import InputError
+from corpus_teacher.files import read_array
 
 __all__ = ["ReadyTokens", "join_ready_tokens", "open_ready_tokens", "split_after"]
 
@@ -81,7 +82,7 @@ def open_ready_tokens(
 
 def _open_npy(path: Path) -> ReadyTokens:
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        tokens = read_array(path, mapped=True)
     except ValueError as error:
         raise InputError(f"{path} is not a .npy array of tokens: {error}") from error
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
@@ -168,7 +169,7 @@ def _read_offsets(path: Path, num_tokens: int) -> npt.NDArray[np.int64]:
     """doc_starts (D + 1,) from a file that may leave out the final N."""
     if path.suffix == ".npy":
         try:
-            offsets = np.load(path, allow_pickle=False)
+            offsets = read_array(path)
         except ValueError as error:
             raise InputError(f"{path} is not a .npy array of document offsets: {error}") from error
     else:

@@ -295,10 +295,17 @@ class CachedTeacher(ContentTeacher):
             raise ConfigError(f"the cache {self.path} keeps {self.stored.describe()} and no output embedding")
         if self._head is None:
             check_sum(self.path, entry)
-            saved = torch.load(io.BytesIO((self.path / entry["file"]).read_bytes()), weights_only=True)
-            bias = saved["bias"]
+            try:
+                saved = torch.load(io.BytesIO((self.path / entry["file"]).read_bytes()), weights_only=True)
+                weight, bias = saved["weight"], saved["bias"]
+                fits = weight.shape == (self._stored_size, int(self.manifest["hidden_size"]))
+                fits = fits and (bias is None or bias.shape == (self._stored_size,))
+            except Exception as error:  # zip, pickle and torch all have errors of their own
+                raise CacheError(f"the head of the cache {self.path} can't be read: write the cache again") from error
+            if not fits:
+                raise CacheError(f"the head of the cache {self.path} is of another model: write the cache again")
             self._head = (
-                saved["weight"][: self.vocab_size].to(self.device, torch.float32),
+                weight[: self.vocab_size].to(self.device, torch.float32),
                 (None if bias is None else bias[: self.vocab_size].to(self.device, torch.float32)),
             )
         return self._head

@@ -30,6 +30,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from corpus_teacher.errors import CacheError
 from corpus_teacher.neural.formats import SparseRows, TargetFormat
 
 _LOG_STEPS = 255
@@ -99,7 +100,13 @@ class RecordCodec:
         return b"".join(column.tobytes() for column in columns)
 
     def decode_sparse(self, record: Array) -> SparseRows:
-        """T positions from the bytes of their record."""
+        """T positions from the bytes of their record.
+
+        Raises
+        ------
+        CacheError
+            A record of another format.
+        """
         read = _Reader(record)
         if self.kept.is_drawn:
             tail = np.zeros(self.length, np.float32)
@@ -112,6 +119,8 @@ class RecordCodec:
         entries = int(lengths.sum())
         scale = read.take("<f2", self.length) if not self.kept.is_drawn and self.kept.precision == "int8" else None
         tokens = decode_tokens(read, entries, self.vocab_size)
+        if int(lengths.max(initial=0)) > self.most or int(tokens.max(initial=0)) >= self.vocab_size:
+            raise _foreign()
         if self.kept.is_drawn:
             probs = read.take(_count_type(self.kept.draws), entries).astype(np.float32) / np.float32(self.kept.draws)
         else:
@@ -119,6 +128,7 @@ class RecordCodec:
             position = np.repeat(np.arange(self.length), lengths)
             mass = np.bincount(position, probs, self.length)
             probs = (probs * ((1 - tail) / np.maximum(mass, _LEAST))[position]).astype(np.float32)
+        read.finish()
         return SparseRows(*(torch.from_numpy(column) for column in (lengths, tokens, probs, tail)))
 
     def _probabilities(self, read: _Reader, lengths: Array, scale: Array | None) -> Array:
@@ -139,13 +149,14 @@ class RecordCodec:
         return scale.tobytes() + np.rint(values / scale[:, None]).astype("i1").tobytes()
 
     def decode_hidden(self, record: Array) -> Tensor:
-        """(T, H) float32 from the bytes of their record."""
+        """(T, H) float32 from the bytes of their record; CacheError as `decode_sparse`."""
         read, size = _Reader(record), self.length * self.hidden_size
         if self.kept.precision == "int8":
             scale = read.take("<f4", self.length)
             values = read.take("i1", size).reshape(self.length, -1).astype(np.float32) * scale[:, None]
         else:
             values = wide_floats(read.take("u1", size * self.value_bytes), self.kept.precision).reshape(self.length, -1)
+        read.finish()
         return torch.from_numpy(np.ascontiguousarray(values))
 
 
@@ -158,9 +169,20 @@ class _Reader:
     def take(self, dtype: str, count: int) -> Array:
         kind = np.dtype(dtype)
         end = self.at + count * kind.itemsize
+        if end > len(self.record):
+            raise _foreign()
         column = self.record[self.at : end].view(kind)
         self.at = end
         return column
+
+    def finish(self) -> None:
+        """Refuse what is left over."""
+        if self.at != len(self.record):
+            raise _foreign()
+
+
+def _foreign() -> CacheError:
+    return CacheError("a record of the cache isn't of the format that its manifest names: write the cache again")
 
 
 def encode_tokens(tokens: Array, vocab_size: int) -> Array:

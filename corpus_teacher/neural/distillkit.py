@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from corpus_teacher.data.records import one_line
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.files import whole_file
 from corpus_teacher.neural.distillkit_format import ColumnFormat, pack_bits, unpack_bits
@@ -86,8 +87,8 @@ def from_distillkit(columns: Mapping[str, Any], form: ColumnFormat) -> SparseRow
         log-probabilities of one distribution (as those of another format are).
     """
     if IDS in columns and LOGS in columns:
-        logs = form.decode(np.asarray(columns[LOGS], np.uint8)).double().numpy()
-        packed = np.asarray(columns[IDS], np.uint8)
+        logs = form.decode(_numbers(columns[LOGS], np.uint8, LOGS)).double().numpy()
+        packed = _numbers(columns[IDS], np.uint8, IDS)
         if packed.ndim != 2 or packed.shape[1] != form.id_bytes:
             raise InputError(
                 f"{IDS} has shape {packed.shape}: {form.k} ids of {form.id_bits} bits take {form.id_bytes} bytes a "
@@ -95,8 +96,8 @@ def from_distillkit(columns: Mapping[str, Any], form: ColumnFormat) -> SparseRow
             )
         ids = unpack_bits(packed, form.id_bits, form.k)
     elif RAW_IDS in columns and RAW_LOGS in columns:
-        ids = np.asarray(columns[RAW_IDS], np.int64)
-        logs = np.asarray(columns[RAW_LOGS], np.float32)
+        ids = _numbers(columns[RAW_IDS], np.int64, RAW_IDS)
+        logs = _numbers(columns[RAW_LOGS], np.float32, RAW_LOGS)
     else:
         raise InputError(
             f"there are the columns {', '.join(sorted(columns))}: give {IDS} and {LOGS}, or {RAW_IDS} and {RAW_LOGS}"
@@ -197,14 +198,30 @@ def read_distillkit(path: str | Path, form: ColumnFormat) -> Iterator[tuple[npt.
     """
     try:
         file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} can't be read as Parquet: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
     with file:
-        for batch in file.iter_batches(batch_size=16):
-            for row in batch.to_pylist():
+        batches = file.iter_batches(batch_size=16)
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = [] if batch is None else batch.to_pylist()
+            except (OSError, ValueError, pa.ArrowException) as error:  # damage shows where it is read
+                raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
+            if batch is None:
+                return
+            for row in rows:
                 if "input_ids" not in row:
                     raise InputError(f"{path} has no column input_ids: targets without their text can't be used")
-                yield np.asarray(row["input_ids"], np.int64), from_distillkit(row, form)
+                yield _numbers(row["input_ids"], np.int64, "input_ids"), from_distillkit(row, form)
+
+
+def _numbers(values: Any, dtype: Any, name: str) -> Array:
+    """The numbers of a column, of which none may be missing or too large for the type."""
+    try:
+        return np.asarray(values, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} is no array of {np.dtype(dtype)} ({one_line(error)}): check the format") from error
 
 
 def _upto(windows: Any) -> Iterator[Mapping[str, Any]]:

@@ -102,10 +102,13 @@ class ColumnFormat:
         check_whole(exact, "exact_k", 0)
         object.__setattr__(self, "exact_k", exact)
         for name in ("exact_dtype", "term_dtype"):
-            dtype = _SHORT.get(getattr(self, name), getattr(self, name))
+            dtype = getattr(self, name)
+            dtype = _SHORT.get(dtype, dtype) if isinstance(dtype, str) else dtype
             check_known(dtype, FLOATS, name)
             object.__setattr__(self, name, dtype)
         for name in ("polynomial_terms", "residual_bins"):
+            if not isinstance(getattr(self, name), (list, tuple, type(None))):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give a list")
             object.__setattr__(self, name, tuple(getattr(self, name) or ()))
         for term in self.polynomial_terms:
             if term not in ("sqrt", "exp") and (isinstance(term, bool) or not isinstance(term, int)):
@@ -136,6 +139,8 @@ class ColumnFormat:
             if name not in made:
                 raise ConfigError(f"logprob_compressor has no {name}: give it")
         bins = made.get("residual_bins") or ()
+        if not isinstance(bins, (list, tuple)):
+            raise ConfigError(f"logprob_compressor.residual_bins is {bins!r}: give a list of tables")
         made["residual_bins"] = tuple(
             make_from(ResidualBin, one, f"logprob_compressor.residual_bins[{number}]")
             for number, one in enumerate(bins)

@@ -23,7 +23,6 @@ against files of a run. Version 3, which keeps the text beside the logits in ano
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -37,7 +36,9 @@ import torch
 import zstandard
 from torch import Tensor
 
+from corpus_teacher.data.records import one_line
 from corpus_teacher.errors import InputError
+from corpus_teacher.files import parse_json
 from corpus_teacher.neural.distillkit import rows_from_logs
 from corpus_teacher.neural.formats import SparseRows
 
@@ -124,7 +125,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 def _checked(content: bytes, name: str) -> dict[str, Any]:
     try:
-        meta = dict(json.loads(content))
+        meta = dict(parse_json(content))
     except (ValueError, TypeError) as error:
         raise InputError(f"{name} is no JSON object: {error}") from error
     saver = meta.get("saver")
@@ -186,7 +187,7 @@ def _batches(content: bytes, name: str) -> list[tuple[Array, Array]]:
         raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)).read()
         saved = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # zstd, pickle and zip all have errors of their own
-        raise InputError(f"{name} can't be read: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{name} can't be read: {one_line(error)}") from error
     held = saved if isinstance(saved, dict) else {}
     columns = [held.get(key) for key in ("values", "indices_low", "bit_17")]
     lists = [column if isinstance(column, list) else [column] for column in columns]

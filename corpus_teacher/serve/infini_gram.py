@@ -48,7 +48,7 @@ async def infini_gram(request: Request) -> Response:
         raise RefusedRequest(f"there is no field {unknown!r}: {nearest(unknown, _FIELDS)}")
     served = state.served.named(fields.get("index", fields.get("corpus")))
     kind = fields.get("query_type")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise RefusedRequest(f"query_type is {kind!r}: {nearest(kind, _KINDS)}")
     return Json(await state.joiner.run(_answer, served, fields, state.options.limits, positions=_cost(fields)))
 

@@ -77,6 +77,8 @@ async def targets(request: Request) -> Response:
         )
     if "input_ids" not in arrays:
         raise RefusedRequest("there are no input_ids: give token ids, (B, T)")
+    if not isinstance(arrays["input_ids"], np.ndarray):
+        raise RefusedRequest(f"input_ids is {arrays['input_ids']!r}: give token ids, (B, T)")
     positions = int(np.size(arrays["input_ids"]))
     if positions > state.options.limits.positions:
         raise RefusedRequest(
@@ -84,13 +86,15 @@ async def targets(request: Request) -> Response:
             "in parts",
             status=413,
         )
-    evidence = tuple(fields.get("evidence") or ())
+    evidence = fields.get("evidence") or ()
+    if not isinstance(evidence, (list, tuple)) or not all(isinstance(name, str) for name in evidence):
+        raise RefusedRequest(f"evidence is {evidence!r}: give a list of {', '.join(EVIDENCE)}")
     wrong = next((name for name in evidence if name not in EVIDENCE), None)
     if wrong is not None:
         raise RefusedRequest(f"there is no evidence {wrong!r}: give {', '.join(EVIDENCE)}")
     settings = {name: fields[name] for name in _SETTINGS if name in fields}
     teacher = await state.joiner.run(served.teacher, settings)
-    asked = _Asked(teacher, arrays, evidence, bool(fields.get("base", True)), _form(request, fields))
+    asked = _Asked(teacher, arrays, tuple(evidence), bool(fields.get("base", True)), _form(request, fields))
     content = await state.joiner.ask(asked.key, answer, asked, positions)
     return Response(content, media_type=asked.content_type)
 
@@ -183,7 +187,7 @@ def _form(request: Request, fields: dict[str, Any]) -> str:
     """In which form the answer travels."""
     form = fields.get("form")
     if form is not None:
-        if form not in FORMS:
+        if not isinstance(form, str) or form not in FORMS:
             raise RefusedRequest(f"form is {form!r}: give {' or '.join(FORMS)}")
         return FORMS[form]
     return SAFETENSORS if SAFETENSORS in request.headers.get("accept", "") else ARROW

@@ -6,7 +6,6 @@ before and after those of hard labels, several times; the ratio of the two is wh
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 from corpus_teacher.data import Progress
 from corpus_teacher.data.documents import silent
 from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.files import held_folder, write_json
+from corpus_teacher.files import held_folder, read_json, write_json
 from corpus_teacher.study.data import StudyData, study_data
 from corpus_teacher.study.measuring import train_parts
 from corpus_teacher.study.settings import Cell, Study
@@ -122,7 +121,7 @@ def read_costs(out: str | Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        return {one["arm"]: one for one in json.loads(path.read_text(encoding="utf-8"))}
+        return {one["arm"]: one for one in read_json(path)}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} can't be read as costs: time the steps again, or take the file away") from error
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.files import read_toml
 from corpus_teacher.settings import check_keys, check_known, make_from
 from corpus_teacher.study.plans import DataPlan, MetricPlan
 from corpus_teacher.study.settings import Study
@@ -48,10 +43,10 @@ def _read_tables(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in over:
         raise ConfigError(f"{path} extends, through others, itself: leave one 'extends' out")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is no TOML: {error}") from error
     below = table.pop("extends", None)
     if below is None:

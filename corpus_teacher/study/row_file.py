@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus_teacher.errors import InputError, OutputError
-from corpus_teacher.files import sync_folder, write_bytes
+from corpus_teacher.files import parse_json, sync_folder, write_bytes
 
 ROWS_FILE, PACKED_FILE = "rows.jsonl", "rows.jsonl.xz"
 
@@ -48,9 +48,12 @@ def read_rows(folder: str | Path) -> list[dict[str, Any]]:
             if path.name == ROWS_FILE and line in seen:
                 continue
             try:
-                rows.append(json.loads(line))
+                row = parse_json(line)
             except ValueError as error:
                 raise InputError(f"{path}, line {number}, is not valid JSON: take the line out") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {number}, is a JSON {type(row).__name__}, not a row: take the line out")
+            rows.append(row)
             if path.name == PACKED_FILE:
                 seen.add(line)
     return rows

@@ -139,6 +139,11 @@ class Study:
                 if not isinstance(changes, Mapping):
                     raise ConfigError(f"{name}.{one} is {changes!r}: give a table of changes")
                 _check_ours(changes, f"{name}.{one}")
+        for name in ("base", "domains"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give a table")
+        if not isinstance(self.contrasts, (list, tuple)):
+            raise ConfigError(f"contrasts is {self.contrasts!r}: give a list of tables of arm and against")
         _check_ours(self.base, "base")
         check_known(self.baseline, self.arms, "baseline")
         for name in ("sizes", "budgets"):
@@ -299,7 +304,10 @@ class Study:
         tables = self.tables(cell)
         with within(f"arm {cell.arm}, size {cell.size}, budget {cell.budget}"):
             names = list(self.data.indexes)
-            data = dict(tables.get("data", {}))
+            data = tables.get("data", {})
+            if not isinstance(data, Mapping):
+                raise ConfigError(f"data is {data!r}: give a table")
+            data = dict(data)
             name = data.get("index", names[0])
             check_known(name, names, "data.index")
             data |= {

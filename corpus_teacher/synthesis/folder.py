@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from corpus_teacher.data.records import one_line
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError, OutputError
 from corpus_teacher.files import LOCK_FILE, read_json, whole_file, write_array, write_bytes, write_json
@@ -154,8 +154,10 @@ def read_parts(out: Path) -> Iterator[Part]:
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 yield Part(arrays["measures"], arrays["tokens"], arrays["sizes"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it and all later parts, and start again") from error
+        except Exception as error:  # zip, zlib and numpy all have errors of their own
+            raise InputError(
+                f"{path} is damaged ({one_line(error)}): remove it and all later parts, and start again"
+            ) from error
         number += 1
 
 

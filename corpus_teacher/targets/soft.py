@@ -179,16 +179,8 @@ class SoftTargets:
         -----
         O(entries log entries + V); it waits for the device. Meant for targets from outside, and for tests.
         """
-        entries = self.token_ids.shape[0]
-        if self.offsets[0] != 0 or self.offsets[-1] != entries or bool((self.offsets.diff() < 0).any()):
-            raise TargetError(
-                f"offsets runs from {int(self.offsets[0])} to {int(self.offsets[-1])}: "
-                f"it has to ascend from 0 to the number of pairs, {entries}"
-            )
-        tokens = self.token_ids.long()
-        if entries and (int(tokens.min()) < 0 or int(tokens.max()) >= self.vocab_size):
-            wrong = int(tokens.min()) if int(tokens.min()) < 0 else int(tokens.max())
-            raise TargetError(f"token id {wrong} is outside of the vocabulary of {self.vocab_size}")
+        self.check_addresses()
+        entries, tokens = self.token_ids.shape[0], self.token_ids.long()
         keys = self.rows() * self.vocab_size + tokens
         if keys.unique().shape[0] != entries:
             raise TargetError("a token stands twice at one position: merge its probabilities first")
@@ -204,6 +196,31 @@ class SoftTargets:
                 f"the target at position {first} sums to {float(mass[first]):.6f}: "
                 "its pairs and its rest have to sum to 1"
             )
+        return self
+
+    def check_addresses(self) -> SoftTargets:
+        """Check the values that others are looked up by, and return the targets themselves: what `validate` does first.
+
+        Raises
+        ------
+        TargetError
+            Offsets that don't ascend from 0 to the number of pairs, or a token outside of the vocabulary.
+
+        Notes
+        -----
+        O(entries); it waits for the device.
+        """
+        entries = self.token_ids.shape[0]
+        whole = self.offsets.shape[0] > 0 and self.offsets[0] == 0 and self.offsets[-1] == entries
+        if not whole or bool((self.offsets.diff() < 0).any()):
+            ends = (
+                f"{int(self.offsets[0])} to {int(self.offsets[-1])}" if self.offsets.shape[0] else "nothing to nothing"
+            )
+            raise TargetError(f"offsets runs from {ends}: it has to ascend from 0 to the number of pairs, {entries}")
+        tokens = self.token_ids.long()
+        if entries and (int(tokens.min()) < 0 or int(tokens.max()) >= self.vocab_size):
+            wrong = int(tokens.min()) if int(tokens.min()) < 0 else int(tokens.max())
+            raise TargetError(f"token id {wrong} is outside of the vocabulary of {self.vocab_size}")
         return self
 
     def _entry_probs(self) -> Tensor:

@@ -8,7 +8,6 @@ folder whose files aren't those of its manifest has been damaged, and is never g
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.files import write_json
+from corpus_teacher.files import read_json, write_json
 
 MANIFEST = "whole.json"
 """In a checkpoint: its files with sizes and checksums, written last."""
@@ -55,10 +54,12 @@ def fault_of(folder: Path) -> str | None:
     'it was cut short before it was whole'
     """
     try:
-        entries: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        entries = read_json(folder / MANIFEST)["files"]
     except OSError:
         return "it was cut short before it was whole"
     except (ValueError, KeyError, TypeError):
+        return f"its {MANIFEST} is damaged"
+    if not isinstance(entries, dict) or not entries or not all(_is_entry(*entry) for entry in entries.items()):
         return f"its {MANIFEST} is damaged"
     for name, entry in entries.items():
         path = folder / name
@@ -70,6 +71,14 @@ def fault_of(folder: Path) -> str | None:
             if _checksum(file) != entry["sha256"]:
                 return f"its {name} isn't what was written: the checksums differ"
     return None
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    """Whether this describes a file inside of the folder."""
+    inside = "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
+    return (
+        inside and isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
+    )
 
 
 def checkpoints_in(out: Path) -> list[Path]:

@@ -22,7 +22,7 @@ import transformers
 import corpus_teacher
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.errors import ConfigError, OutputError
-from corpus_teacher.files import held_folder, write_json
+from corpus_teacher.files import held_folder, read_json, write_json
 from corpus_teacher.training.assemble import Opened, Parts, open_training
 from corpus_teacher.training.checkpoints import checkpoints_in
 from corpus_teacher.training.model_folder import Card, save_student
@@ -204,7 +204,7 @@ def _identities(described: dict[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any] | None:
     """A file of ours, if it is there."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -25,13 +24,9 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from corpus_teacher.blend import in_steps, make_policy
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.files import read_toml
 from corpus_teacher.neural.formats import KINDS
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
@@ -95,7 +90,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):
             value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+            texts = (value,) if isinstance(value, str) else value
+            if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+                raise ConfigError(f"{name} is {value!r}: give a list of files, folders or globs")
+            object.__setattr__(self, name, tuple(texts))
         if not self.held_out:
             raise ConfigError("held_out names no text: give a file, folder or glob to evaluate on")
         check_whole(self.length, "length", 2)
@@ -389,10 +387,10 @@ def read_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> RunS
         As `make_run`.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is no TOML: {error}") from error
     return make_run(merged(table, changes or {}))
 

@@ -13,11 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from corpus_teacher.study.report.numbers import interval, p_text, plural, signed, unit_of
-from corpus_teacher.study.report.results import Place, Results, lower_is_better
+from corpus_teacher.study.report.results import CONTRAST_KEYS, Place, Results, lower_is_better
 from corpus_teacher.study.report.statistics import Estimate, Floats, estimate, holm
-
-CONTRAST_KEYS = ("arm", "size", "budget", "against", "against_size", "against_budget")
-"""The keys of a contrast in study.json."""
 
 
 @dataclass(frozen=True)

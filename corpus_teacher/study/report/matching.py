@@ -136,8 +136,9 @@ def equal_compute(results: Results, place: Place) -> Matched:
 
 
 def curve(row: Row) -> tuple[Floats, Floats]:
-    """Tokens read and held-out nats along one training, by its evaluations."""
-    points = sorted({float(one["tokens"]): float(one["nats"]) for one in row.get("history", [])}.items())
+    """Tokens read and held-out nats along one training, by its evaluations that gave a finite loss."""
+    measured = [one for one in row.get("history") or () if one["nats"] is not None]
+    points = sorted({float(one["tokens"]): float(one["nats"]) for one in measured}.items())
     return np.array([at for at, _ in points]), np.array([nats for _, nats in points])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.files import read_json
 from corpus_teacher.study.report.numbers import plural
 from corpus_teacher.study.report.statistics import Draws, draw_losses, draw_values
 from corpus_teacher.study.row_file import ROWS_FILE, read_rows
@@ -26,6 +27,10 @@ Place = tuple[str, str, str]
 
 _BY_DOCUMENT = ("nats", "bits_per_byte")
 _LOWER_IS_WORSE = ("top1", "accuracy")
+
+
+CONTRAST_KEYS = ("arm", "size", "budget", "against", "against_size", "against_budget")
+"""The keys of a contrast in study.json."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,11 @@ def read_results(folder: Path) -> Results:
         absent = [key for key in ("arm", "size", "budget", "seed") if key not in row]
         if absent:
             raise InputError(f"a row of {folder / ROWS_FILE} lacks {absent[0]!r}: take out what is no row of a study")
+        wrong = next((key for key, fits in _ROW.items() if key in row and not fits(row[key])), None)
+        if wrong is not None:
+            raise InputError(
+                f"a row of {folder / ROWS_FILE} has {wrong} = {row[wrong]!r}: take out what is no row of a study"
+            )
     return sort_rows(settings, rows)
 
 
@@ -268,7 +278,7 @@ def _is_student(value: Any) -> bool:
 
 def _settings(path: Path) -> Mapping[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a folder of `study run`") from error
     except ValueError as error:
@@ -276,7 +286,64 @@ def _settings(path: Path) -> Mapping[str, Any]:
     for key in ("name", "question", "primary", "baseline", "seeds"):
         if not isinstance(settings, Mapping) or key not in settings:
             raise ConfigError(f"{path} lacks {key!r}: a report needs the study's resolved settings")
+    wrong = next((key for key, fits in _SETTINGS.items() if key in settings and not fits(settings[key])), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"{path} has {wrong} = {settings[wrong]!r}, which no study writes: a report needs its settings"
+        )
     return settings
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_table(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping)
+
+
+def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or (isinstance(value, list) and all(map(fits, value)))
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_grid(value: Any) -> bool:
+    """Names, or tables by name; a table may list the arms that it has."""
+    if not isinstance(value, Mapping):
+        return _is_list_of(_is_text)(value)
+    tables = [one for one in value.values() if isinstance(one, Mapping)]
+    return all("arms" not in one or _is_list_of(_is_text)(one["arms"]) for one in tables)
+
+
+def _is_measured(value: Any) -> bool:
+    """A point of a learning curve; a loss that isn't finite is null."""
+    if not isinstance(value, Mapping) or not _is_number(value.get("tokens")) or "nats" not in value:
+        return False
+    return value["nats"] is None or _is_number(value["nats"])
+
+
+_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("name", "question", "primary", "baseline"), _is_text),
+    "seeds": lambda value: _is_whole(value) or (isinstance(value, list) and all(map(_is_whole, value))),
+    **dict.fromkeys(("arms", "sizes", "budgets"), _is_grid),
+    **dict.fromkeys(("data", "headline"), _is_table),
+    "learning_rates": _is_list_of(_is_number),
+    "contrasts": _is_list_of(lambda value: isinstance(value, Mapping) and set(CONTRAST_KEYS) <= value.keys()),
+}
+_ROW: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("arm", "size", "budget"), _is_text),
+    "seed": _is_whole,
+    **dict.fromkeys(("metrics", "config", "machine", "versions", "checks"), _is_table),
+    **dict.fromkeys(("learning_rate", "tokens", "parameters", "seconds", "cpu_s"), _is_number),
+    "history": _is_list_of(_is_measured),
+}
 
 
 def _names(settings: Mapping[str, Any], key: str, seen: Iterable[str]) -> list[str]:

@@ -115,7 +115,7 @@ class Estimator:
 
     def summary(self) -> Summary:
         """What was fitted, for people: column heads, and a line for each order, its number first."""
-        return self.row.summary(self)
+        return self.row.summary(self) if self.is_fitted else ([], [])
 
     def base(self, index: Counted) -> np.ndarray:
         """The distribution of the empty context: shape (S + 1,), float64, over the index's symbols and an unseen token.
@@ -227,6 +227,8 @@ def _check_ranges(estimator: Estimator) -> None:
     for row in estimator.discounts:
         if len(row) != 3 or not all(0 <= cut <= count for cut, count in zip(row, (1, 2, 3), strict=True)):
             raise QueryError(f"discounts {row} must be three numbers 0 ≤ D_i ≤ i for each order")
+    if len({len(row) for row in estimator.strengths} or {1}) != 1 or () in estimator.strengths:
+        raise QueryError("strengths must be rows of numbers of one length, one for each order")
     estimator.row.check(estimator)
 
 

@@ -193,6 +193,8 @@ def _check_thetas(settings: Settings) -> None:
 
 
 def _check_table(settings: Settings) -> None:
+    if bool(settings.strengths) != bool(settings.discounts):
+        raise QueryError("auto has discounts or strengths without the other: give both, or fit it")
     if settings.strengths:
         fitting.check_table(settings.strengths)
 
@@ -227,7 +229,8 @@ def _show_masses(settings: Settings) -> Summary:
 
 
 def _show_pitman_yor(settings: Settings) -> Summary:
-    lines = [[cuts[0], line[0]] for cuts, line in zip(settings.discounts, settings.strengths, strict=True)]
+    last = len(settings.strengths) - 1
+    lines = [[cuts[0], settings.strengths[min(order, last)][0]] for order, cuts in enumerate(settings.discounts)]
     return ["D", "θ"], _numbered(lines, 0)
 
 

@@ -13,9 +13,10 @@ import transformers
 from corpus_teacher.data import BuildOptions, build_index_from_sources
 from corpus_teacher.data.opening import index_tokenizer, open_index
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
+from corpus_teacher.files import tomllib
 from corpus_teacher.neural import NeuralTeacher
 from corpus_teacher.training.command import run_training
-from corpus_teacher.training.settings import make_run, tomllib
+from corpus_teacher.training.settings import make_run
 
 TEXT = "the cat sat on the mat. the cat saw the dog. the dog sat on the cat, and nobody minded. "
 ODD = ["the cat", " the  cat\nsat", "naïve – 猫 🐈", "", "a" * 50]

@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 
 from corpus_teacher.cli.main import app
 from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError, OutputError, TrainingInterrupted
+from corpus_teacher.files import tomllib
 from corpus_teacher.settings import to_toml
 from corpus_teacher.training import assemble, load_student, make_student
 from corpus_teacher.training.assemble import assembled, open_training
 from corpus_teacher.training.command import run_opened, run_training
-from corpus_teacher.training.settings import make_run, merged, read_run, tomllib
+from corpus_teacher.training.settings import make_run, merged, read_run
 
 pytestmark = pytest.mark.slow
 
