@@ -47,7 +47,7 @@ WALKS = (
 """Pages whose commands are run, in their order, with the Python between them."""
 
 OTHERS = ("pip", "git", "cd", "python", "torchrun")
-OPTIONAL = {"adapters.md": "lightning", "recipes/quantization.md": "torchao"}
+OPTIONAL = {"adapters.md": "lightning", "how-to/ray.md": "ray", "recipes/quantization.md": "torchao"}
 SERVED = "how-to/serve.md"
 ADDRESS = "http://127.0.0.1:8000"
 """Where the server of that page is, which a test starts at a free port."""

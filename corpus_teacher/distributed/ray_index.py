@@ -60,8 +60,8 @@ class RayIndex(ShardedIndex):
 
     Notes
     -----
-    A batch of targets is three rounds of questions, four with documents left out. What travels are the shards' chains
-    and continuations, some kilobytes a position; putting them together takes the time that it takes with shards that
+    A batch of targets is two rounds of questions, three with documents left out. What travels are the shards' chains
+    and continuations; putting them together takes the time that it takes with shards that
     are open here. It pickles as the names of its actors, and must not be used in a forked process.
 
     A single index is one shard: its answers are those of a sharded index with one shard, which differ from the single

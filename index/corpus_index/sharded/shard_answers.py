@@ -207,22 +207,23 @@ def losses_in(
 
     Returns
     -------
-    nodes, tokens, before : ndarrays of shape (G,), int64
-        An entry for each occurrence that is lost: its node, the token id that follows it, and the symbol before it + 1.
+    nodes, codes, counts : ndarrays of shape (G,), int64
+        Distinct (node, pair) that are lost, ascending, and how often each is; pairs as `Pairs` codes them, with 0 in
+        place of the symbol before + 1 where that isn't wanted.
     """
     found: list[tuple[np.ndarray, ...]] = []
     for unit, (first, stop) in enumerate(pairwise(bounds.tolist())):
         ranks = np.sort(np.asarray(shard.position_ranks()[int(begins[unit]) : int(ends[unit])], np.int64))
         mine = slice(first, stop)
         of, places = ranges(np.searchsorted(ranks, lo[mine]), np.searchsorted(ranks, hi[mine]))
-        tokens = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64)
-        before = np.zeros(tokens.size, np.int64)
+        codes = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64) * (shard.vocab_size + 1)
         if left:
-            before = _symbols_before(shard, ranks[places], depths[mine][of]) + 1
-        found.append((of + first, tokens, before))
+            codes += _symbols_before(shard, ranks[places], depths[mine][of]) + 1
+        node, code, count = counted(of, codes)
+        found.append((node + first, code, count))
     nothing = np.zeros(0, np.int64)
-    nodes, tokens, before = (np.concatenate(column) for column in zip((nothing, nothing, nothing), *found, strict=True))
-    return nodes, tokens, before
+    nodes, codes, counts = (np.concatenate(column) for column in zip((nothing, nothing, nothing), *found, strict=True))
+    return nodes, codes, counts
 
 
 def votes_in(

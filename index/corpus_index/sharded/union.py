@@ -25,7 +25,7 @@ from corpus_index.core.matching import Matcher
 from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.row_store import WIDE, RowStore
 from corpus_index.sharded.shard_answers import Pairs, ShardNodes, chains_in, depths_of, entries_in, losses_in
-from corpus_index.sharded.tables import added, counted, distinct, ranges, run_lengths
+from corpus_index.sharded.tables import added, distinct, ranges, run_lengths
 
 
 def union_chains(
@@ -216,10 +216,9 @@ def _without(
         arguments.append((begins, ends, bounds, lo, hi, depths, totals is not None))
     answers = ask_all(losses_in, [shards[k] for k in holders], arguments)
     nothing = np.zeros(0, np.int64)
-    found = [(which[of], tokens, before) for which, (of, tokens, before) in zip(mine, answers, strict=True)]
-    lost_by, tokens, before = _joined([(nothing, nothing, nothing), *found])
+    found = [(which[of], codes, counts) for which, (of, codes, counts) in zip(mine, answers, strict=True)]
+    key, code, count = added(*_joined([(nothing, nothing, nothing), *found]))
     width = shards[0].vocab_size + 1
-    key, code, count = counted(lost_by, tokens * width + before)
     gone = np.zeros(count.size, np.int64)
     if totals is not None and count.size:
         gone = (totals(row_of[key], code) == count).astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -22,8 +23,10 @@ ray = pytest.importorskip("ray", reason="Ray isn't installed: pip install corpus
 
 from corpus_index import ESTIMATORS, QueryError, ShardedIndex, build_index, open_index  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 from corpus_teacher import CorpusTeacher  # noqa: E402
+from corpus_teacher.cli.main import app  # noqa: E402
 from corpus_teacher.data.build import BuildOptions, build_index_from_sources  # noqa: E402
 from corpus_teacher.data.readers import ReadOptions  # noqa: E402
 from corpus_teacher.distributed import RayIndex, build_index_on_ray  # noqa: E402
@@ -324,6 +327,27 @@ def test_workers_that_are_killed_cost_a_retry(
         assert isinstance(one, ShardedIndex)
         assert other.fingerprint == one.fingerprint
     assert sorted(os.listdir(tmp_path / "ray")) == sorted(os.listdir(tmp_path / "local"))
+
+
+def test_the_commands(cluster: Any, local: ShardedIndex, sources: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    build = ["index", "build", *sources, "--out", str(out), "-t", "bytes", "--shard-tokens", "1200", "--ray", "local"]
+    done = CliRunner().invoke(app, [*build, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["num_files"] == 6
+    pytest.importorskip("starlette", reason="the server isn't installed: pip install corpus-teacher[serve]")
+    pytest.importorskip("uvicorn", reason="the server isn't installed: pip install corpus-teacher[serve]")
+    from corpus_teacher.serve import ServeOptions
+    from corpus_teacher.serve.indexes import open_indexes
+
+    served = open_indexes([f"books=ray:{out}", f"ray:{local.path}"], ServeOptions())
+    with open_index(out) as one:
+        assert list(served) == ["books", local.path.name]
+        assert isinstance(served["books"].index, RayIndex)
+        ids = served["books"].encode("the cat")
+        assert served["books"].index.count(ids) == one.count(ids) > 0
+        assert served["books"].describe()["fingerprint"] == one.fingerprint
+    served.close()
 
 
 def test_what_cannot_be_built_is_said_and_leaves_nothing(cluster: Any, tmp_path: Path) -> None:
