@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall, open_index
+from corpus_index import CorpusIndex, DocumentVotes, Estimator, EstimatorLike, Recall, fit_recall
 from corpus_index.integrity import Check
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from corpus_teacher.collation import check_padding, collate_windows
 from corpus_teacher.errors import ConfigError, InputError, TeacherWarning
 from corpus_teacher.placing import check_positions, known_to, placed, split_documents, stands_there
 from corpus_teacher.segments import UNKNOWN, Batch, Segments, read_batch, scattered
+from corpus_teacher.storage import open_index
 from corpus_teacher.targets.mixed import MixedTargets, RowTable, TableSource
 from corpus_teacher.targets.soft import SoftTargets
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import open_index
 from corpus_index.integrity import Check
 
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import QueryError
+from corpus_teacher.storage import open_index
 
 
 @dataclass(frozen=True)

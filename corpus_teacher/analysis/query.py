@@ -20,6 +20,7 @@ from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Sou
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.opening import fitted_estimator, open_index
 from corpus_teacher.errors import ConfigError, QueryError
+from corpus_teacher.storage import local_index
 
 _MOST_VOTES = 1 << 20
 
@@ -243,7 +244,7 @@ def index_verify(path: str | Path, *, full: bool = False) -> list[str]:
     """
     from corpus_index import verify_index
 
-    return verify_index(path, full=full)
+    return verify_index(local_index(path), full=full)
 
 
 def index_query(

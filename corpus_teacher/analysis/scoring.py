@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, EstimatorLike, open_index
+from corpus_index import CorpusIndex, EstimatorLike
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.storage import open_index
 
 BUCKETS = ("head", "middle", "tail")
 """Likeliest documents first, as CCNet has them."""

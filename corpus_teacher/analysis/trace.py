@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, ShardedIndex, open_index
+from corpus_index import CorpusIndex, ShardedIndex
 
 from corpus_teacher.analysis.matching import (
     Ints,
@@ -28,6 +28,7 @@ from corpus_teacher.analysis.novelty import Novelty, corpus_novelty, novelty_cur
 from corpus_teacher.analysis.reader import Occurrence, Reader
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, QueryError
+from corpus_teacher.storage import open_index
 
 MIN_LENGTH = 6
 """Tokens of the shortest span that counts as copied, unless said otherwise."""

@@ -245,7 +245,9 @@ def text_of(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8: byte {error.start} can't be read") from error
 
 
-IndexPath = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.", show_default=False)]
+IndexPath = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The folder of the index, or a URL of one.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", "--force", help="Replace what an earlier run made there.")]
 OwnTokenizer = Annotated[

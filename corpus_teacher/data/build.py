@@ -37,6 +37,7 @@ from corpus_teacher.data.tokenizers import (
 )
 from corpus_teacher.data.tokens import are_ready, open_ready_sources
 from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
+from corpus_teacher.storage import refuse_url
 
 _MOST_DESCRIBED = 8
 
@@ -266,6 +267,7 @@ def prepare_target(out: Path, *, force: bool) -> None:
     ------
     IndexExistsError, OutputError
     """
+    refuse_url(out)
     check_target(out, overwrite=force)
     if out.parent.exists() and not out.parent.is_dir():
         raise OutputError(f"{out.parent} is a file, so no index can be made in it: choose another folder")
@@ -383,7 +385,7 @@ def _described(files: list[TokenSource]) -> Iterator[str]:
     if len(files) <= _MOST_DESCRIBED:
         for file in files:
             size = "" if file.num_tokens is None else f", {file.num_tokens:,} tokens"
-            yield f"{Path(file.path).name}: {file.convention}{size}"
+            yield f"{Path(str(file.path)).name}: {file.convention}{size}"
         return
     kinds = Counter(file.convention for file in files)
     yield f"{len(files):,} files: " + ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common())

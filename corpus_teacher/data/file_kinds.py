@@ -9,6 +9,7 @@ from typing import Literal
 
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.readers import opened
+from corpus_teacher.storage import Place, UrlPath
 
 Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens", "mds", "litdata", "webdataset"]
 
@@ -29,7 +30,7 @@ TOKEN_SUFFIXES = frozenset([".npy", ".bin", ".idx", ".u16", ".u32", ".ds"])
 PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
 
 
-def kind_of_file(path: Path) -> Kind | None:
+def kind_of_file(path: Place) -> Kind | None:
     """What a file holds, by its name alone; None where the name says nothing.
 
     >>> kind_of_file(Path("a.jsonl.zst")), kind_of_file(Path("b.txt.gz")), kind_of_file(Path("c.exe"))
@@ -53,21 +54,21 @@ def kind_of_file(path: Path) -> Kind | None:
     return None
 
 
-def says_its_tokens(path: Path) -> bool:
+def says_its_tokens(path: Place) -> bool:
     """Whether a file of tokens says itself that it is one: Megatron's with its index, datatrove's that isn't empty."""
     if path.suffix == ".bin":
         return path.with_suffix(".idx").is_file()
     return path.suffix == ".ds" and path.stat().st_size > 0
 
 
-def beside_tokens(path: Path) -> bool:
+def beside_tokens(path: Place) -> bool:
     """Whether a file merely goes with one of tokens: an index, a loss mask, what datatrove says of its file."""
     if path.suffix == ".idx":
         return path.with_suffix(".bin").is_file()
     return path.suffixes[-2:-1] == [".ds"] and path.suffix in (".index", ".loss", ".metadata")
 
 
-def holds_lines(file: Path) -> bool:
+def holds_lines(file: Place) -> bool:
     """False for a packed .json in a folder that is one JSON value, not lines of objects."""
     if len(file.suffixes) < 2 or file.suffixes[-2].lower() != ".json":
         return True
@@ -78,8 +79,10 @@ def holds_lines(file: Path) -> bool:
         return False
 
 
-def is_saved_dataset(path: Path) -> bool:
-    """Whether `datasets` saved a data set (or several splits of one) in a folder."""
+def is_saved_dataset(path: Place) -> bool:
+    """Whether `datasets` saved a data set (or several splits of one) in a folder of this machine."""
+    if isinstance(path, UrlPath):
+        return False
     return (path / "dataset_dict.json").is_file() or (
         (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
     )
@@ -96,8 +99,10 @@ def looks_like_path(name: str) -> bool:
     return "/" in name and Path(name).parent.is_dir()
 
 
-def special_file(path: Path) -> str | None:
+def special_file(path: Place) -> str | None:
     """What a path is that isn't a file or folder and could be waited for without end: a pipe, a device, a socket."""
+    if isinstance(path, UrlPath):
+        return None
     mode = path.stat().st_mode
     for test, kind in (
         (stat.S_ISFIFO, "a pipe"),

@@ -17,6 +17,7 @@ from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokens import are_ready
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.storage import refuse_url
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def append_sources(
     InputError, TokenizerError, CorpusError, OutputError, IndexFormatError, IndexWriteError
         See there; the index stays as it is.
     """
+    refuse_url(path)
     options, begin, path = options or BuildOptions(), working_s(), Path(path)
     log, notes = ReadLog(), list[str]()
     with open_index(path) as index:
@@ -110,6 +112,7 @@ def merge_index(path: str | Path, options: BuildOptions | None = None, *, progre
     ------
     IndexFormatError, IndexWriteError
     """
+    refuse_url(path)
     options, begin = options or BuildOptions(), working_s()
     with open_index(path) as index:
         before, shard_tokens = _facts(index), shard_tokens_of(options, index.vocab_size)
@@ -142,6 +145,7 @@ def remove_from_index(
         If none is named.
     CorpusError, IndexFormatError, IndexWriteError
     """
+    refuse_url(path)
     begin = working_s()
     if not documents:
         raise ConfigError("no document is named: give numbers, names, or files of them (`document`)")

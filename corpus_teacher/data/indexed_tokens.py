@@ -6,21 +6,22 @@ Both are mapped, not read: of 35 million documents memory holds where they begin
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from corpus_teacher.data.flat_arrays import flat_array
 from corpus_teacher.data.token_streams import ReadyTokens
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place
 
 _MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
 _MEGATRON_TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _MEGATRON_HEADER = struct.Struct("<9sQBQQ")
 
 
-def open_megatron(data: Path, index: Path) -> ReadyTokens:
+def open_megatron(data: Place, index: Place) -> ReadyTokens:
     """The pair of Megatron-LM (megatron/core/datasets/indexed_dataset.py): lengths and documents beside the tokens.
 
     Header: magic, u64 version, u8 type, u64 sequences S, u64 document boundaries D + 1; then int32 lengths
@@ -33,7 +34,7 @@ def open_megatron(data: Path, index: Path) -> ReadyTokens:
         If the index is of another version, or damaged, or belongs to other tokens.
     """
     size = index.stat().st_size
-    with open(index, "rb") as file:
+    with index.open("rb") as file:
         head = file.read(_MEGATRON_HEADER.size)
     if len(head) < _MEGATRON_HEADER.size or not head.startswith(_MEGATRON_MAGIC):
         raise InputError(f"{index} is not a Megatron index: it doesn't begin with MMIDIDX")
@@ -63,15 +64,15 @@ def open_megatron(data: Path, index: Path) -> ReadyTokens:
         )
     if size == 0:
         raise InputError(f"{data} is empty")
-    return ReadyTokens(data, np.memmap(data, dtype=kind, mode="r"), starts[documents], f"Megatron {kind.name}")
+    return ReadyTokens(data, flat_array(data, kind), starts[documents], f"Megatron {kind.name}")
 
 
-def datatrove_index(path: Path) -> Path:
+def datatrove_index(path: Place) -> Place:
     """The file beside a .ds that says where its documents end."""
     return path.with_name(f"{path.name}.index")
 
 
-def datatrove_width(path: Path, index: Path, dtype: str) -> str:
+def datatrove_width(path: Place, index: Place, dtype: str) -> str:
     """The integers of a .ds file: what the user says, else what its metadata or its index tell; "auto" if nothing does.
 
     datatrove writes `NAME.ds.metadata` (its first line ends in `|2` or `|4`, bytes per token) and `NAME.ds.index`, in
@@ -86,7 +87,7 @@ def datatrove_width(path: Path, index: Path, dtype: str) -> str:
         return dtype
     metadata = path.with_name(f"{path.name}.metadata")
     if metadata.is_file():
-        with open(metadata, "rb") as file:
+        with metadata.open("rb") as file:
             line = file.readline(4096)
         width = {b"2": "uint16", b"4": "uint32"}.get(line.strip().rpartition(b"|")[2])
         if width is None:
@@ -99,7 +100,7 @@ def datatrove_width(path: Path, index: Path, dtype: str) -> str:
     return dtype
 
 
-def datatrove_starts(index: Path, num_tokens: int) -> npt.NDArray[np.int64]:
+def datatrove_starts(index: Place, num_tokens: int) -> npt.NDArray[np.int64]:
     """Where the documents of a .ds file begin (D + 1,), from its index of where they end.
 
     Tokens after the last end are a document too: datatrove cuts its shuffled files inside of documents.
@@ -124,8 +125,7 @@ def datatrove_starts(index: Path, num_tokens: int) -> npt.NDArray[np.int64]:
     return starts if int(starts[-1]) == num_tokens else np.append(starts, num_tokens)
 
 
-def _numbers(path: Path, dtype: str, count: int, offset: int) -> npt.NDArray[Any]:
-    """`count` integers of a file from a byte on, mapped."""
-    if count == 0:
-        return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))
+def _numbers(path: Place, dtype: str, count: int, offset: int) -> npt.NDArray[Any]:
+    """`count` integers of a file from a byte on, mapped; read where the file is behind a URL."""
+    numbers = flat_array(path, dtype, offset=offset, count=count)
+    return numbers if isinstance(numbers, np.ndarray) else numbers[:count]

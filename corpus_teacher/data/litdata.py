@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.records import one_line
 from corpus_teacher.data.shards import INDEX_FILE, Record, Shard, integers, read_index, split_columns
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place
 
 _TORCH_TYPES = {11: "uint8", 12: "int8", 13: "int16", 14: "int16", 15: "int32", 16: "int32", 17: "int64", 18: "int64",
                 20: "uint16"}  # fmt: skip
@@ -27,12 +27,12 @@ _ARROW_MAGIC = b"LDARW01\0"
 _ARROW_ROWS = 256
 
 
-def read_litdata(path: Path, fields: Sequence[str] | None, log: ReadLog) -> Iterator[tuple[str, Record]]:
+def read_litdata(path: Place, fields: Sequence[str] | None, log: ReadLog) -> Iterator[tuple[str, Record]]:
     """The samples of a chunk, each with its place; a sample that is one array has it as `tokens`, one text as `text`.
 
     Parameters
     ----------
-    path : Path
+    path : Path or UrlPath
         A chunk, beside its index.json.
     fields : sequence of str, optional
         Leaves that are read; all that can be by default.
@@ -63,7 +63,7 @@ def read_litdata(path: Path, fields: Sequence[str] | None, log: ReadLog) -> Iter
             yield place, record
 
 
-def _config(path: Path) -> tuple[dict[str, Any], str]:
+def _config(path: Place) -> tuple[dict[str, Any], str]:
     """What the index.json beside a chunk says of all chunks, and how they are packed ("." for not at all)."""
     place = path.parent / INDEX_FILE
     config = read_index(place).get("config")
@@ -84,7 +84,7 @@ def _config(path: Path) -> tuple[dict[str, Any], str]:
     return config, ".zstd"
 
 
-def _leaf_names(config: dict[str, Any], path: Path) -> list[str]:
+def _leaf_names(config: dict[str, Any], path: Place) -> list[str]:
     """What the leaves of a sample are called: keys of dicts, numbers in lists, "a.b" for inner ones."""
     formats = config["data_format"]
     try:
@@ -132,7 +132,7 @@ def _decoded(kind: str, data: bytes, place: str, *, strict: bool) -> Any:
     return None
 
 
-def _arrow_records(path: Path, count: int, log: ReadLog) -> Iterator[tuple[str, Record]]:
+def _arrow_records(path: Place, count: int, log: ReadLog) -> Iterator[tuple[str, Record]]:
     """The samples of a chunk that stand in an Arrow file at its end."""
     import pyarrow as pa
 

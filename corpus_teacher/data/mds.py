@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.records import one_line
 from corpus_teacher.data.shards import Record, Shard, integers, split_columns
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place
 
 _NUMBERS = tuple(
     f"{kind}{bits}" for kind, sizes in (("uint", (8, 16, 32, 64)), ("int", (8, 16, 32, 64)), ("float", (16, 32, 64)))
@@ -32,12 +32,12 @@ _TEXTS = ("str", "bytes")
 _WRITTEN_NUMBERS = ("str_int", "str_float", "str_decimal")
 
 
-def read_mds(path: Path, fields: Sequence[str] | None, log: ReadLog) -> Iterator[tuple[str, Record]]:
+def read_mds(path: Place, fields: Sequence[str] | None, log: ReadLog) -> Iterator[tuple[str, Record]]:
     """The samples of a shard, each with its place.
 
     Parameters
     ----------
-    path : Path
+    path : Path or UrlPath
         A .mds file, plain or packed as .zstd, .zst or .gz.
     fields : sequence of str, optional
         Columns that are read, "a.b" for the key b inside of a; all that can be by default.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import corpus_index
 from corpus_index import CorpusIndex, Estimator, EstimatorLike, fit_file, resolve_estimator
 from corpus_index.integrity import Check
 
+from corpus_teacher import storage
 from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -18,8 +18,8 @@ from corpus_teacher.errors import TokenizerError
 
 @contextmanager
 def open_index(path: str | Path, *, check: Check = "first") -> Iterator[CorpusIndex]:
-    """Open an index, of one piece or of shards, for a question; check: as in `corpus_index.open_index`."""
-    with corpus_index.open_index(path, check=check) as index:
+    """Open an index of either kind, here or at a URL, for a question; see `corpus_teacher.storage.open_index`."""
+    with storage.open_index(path, check=check) as index:
         yield index
 
 

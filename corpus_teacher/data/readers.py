@@ -14,7 +14,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import zstandard
@@ -29,6 +28,7 @@ from corpus_teacher.data.records import (
     one_line,
 )
 from corpus_teacher.errors import EncodingError, InputError
+from corpus_teacher.storage import Place
 
 __all__ = ["OnErrors", "ReadOptions", "json_records", "opened", "read_json_lines", "read_parquet", "read_text"]
 
@@ -36,7 +36,7 @@ _BLOCK_BYTES = 1 << 20
 _PARQUET_ROWS = 256
 
 
-def read_text(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+def read_text(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
     """A plain text file: one document, in parts where it is long; no newline is touched.
 
     A byte order mark in front is no part of the text.
@@ -60,13 +60,13 @@ def read_text(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Docume
     yield Document(held, str(path))
 
 
-def read_json_lines(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+def read_json_lines(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
     """One JSON object a line; empty lines are passed over, and a byte order mark in front."""
     for origin, record in json_records(path, options, log):
         yield from document_of(record, origin, options, log)
 
 
-def json_records(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_records(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[tuple[str, dict[str, Any]]]:
     """The object of each line, with its place; see `read_json_lines`."""
     with opened(path, log) as file:
         for number, line in enumerate(file, start=1):
@@ -86,7 +86,7 @@ def json_records(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[tup
                 yield origin, record
 
 
-def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
+def read_parquet(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
     """A text column of a Parquet file, a few hundred rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -124,7 +124,7 @@ def read_parquet(path: Path, options: ReadOptions, log: ReadLog) -> Iterator[Doc
         raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
 
 
-def _column_type(schema: Any, field: str, path: Path) -> Any:
+def _column_type(schema: Any, field: str, path: Place) -> Any:
     """The type of a column, or of one inside a column of structs ("a.b")."""
     import pyarrow as pa
 
@@ -143,7 +143,7 @@ def _column_type(schema: Any, field: str, path: Path) -> Any:
 
 
 @contextmanager
-def opened(path: Path, log: ReadLog, *, packed: str | None = None) -> Iterator[BinaryIO]:
+def opened(path: Place, log: ReadLog, *, packed: str | None = None) -> Iterator[BinaryIO]:
     """A file, unpacked where its name ends in .gz, .zst or .zstd, as a buffered stream of bytes.
 
     `packed` is the suffix that counts, where the name doesn't end in it.
@@ -222,7 +222,7 @@ class _ZstdFile(io.RawIOBase):
         return size
 
 
-def _decoded(path: Path, errors: str, log: ReadLog) -> Iterator[str]:
+def _decoded(path: Place, errors: str, log: ReadLog) -> Iterator[str]:
     """The text of a file, block by block; invalid UTF-8 is named with its line, or replaced and counted."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     lines_before = 1
@@ -322,7 +322,7 @@ def _wide_encoding(head: bytes) -> str | None:
     return None
 
 
-def wide_text(path: Path, encoding: str) -> EncodingError:
+def wide_text(path: Place, encoding: str) -> EncodingError:
     """The sentence about a text in another encoding."""
     return EncodingError(
         f"{path} is {encoding}, not UTF-8; convert it first, for example with iconv -f {encoding} -t UTF-8"

@@ -23,10 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus_teacher.data.file_kinds import special_file
+from corpus_teacher.data.flat_arrays import flat_array, npy_head
 from corpus_teacher.data.indexed_tokens import datatrove_index, datatrove_starts, datatrove_width, open_megatron
 from corpus_teacher.data.token_streams import ReadyTokens, join_ready_tokens, split_after
 from corpus_teacher.errors import InputError
 from corpus_teacher.files import read_array
+from corpus_teacher.storage import Place, UrlPath
 
 __all__ = ["ReadyTokens", "join_ready_tokens", "open_ready_tokens", "split_after"]
 
@@ -35,13 +37,13 @@ _LLMC_HEADER_BYTES = 256 * 4
 
 
 def open_ready_tokens(
-    path: Path, *, dtype: str = "auto", doc_offsets: Path | None = None, vocab_size: int | None = None
+    path: Place, *, dtype: str = "auto", doc_offsets: Path | None = None, vocab_size: int | None = None
 ) -> ReadyTokens:
     """Map a file of tokens.
 
     Parameters
     ----------
-    path : Path
+    path : Path or UrlPath
         .npy, .bin, .u16, .u32, .ds, or either file of a Megatron pair.
     dtype : {"auto", "uint16", "uint32"}
         Of a raw .bin or .ds; the other files say it themselves. "auto": uint16, unless the vocabulary has more than
@@ -58,7 +60,7 @@ def open_ready_tokens(
         vocabulary of more than 65,536.
     """
     try:
-        for place in filter(None, (path, doc_offsets)):
+        for place in [path, *([doc_offsets] if doc_offsets else [])]:
             special = special_file(place)
             if special is not None:
                 raise InputError(f"{place} is {special}, not a file; save what it yields to a file first")
@@ -80,7 +82,16 @@ def open_ready_tokens(
     return ready
 
 
-def _open_npy(path: Path) -> ReadyTokens:
+def _open_npy(path: Place) -> ReadyTokens:
+    if isinstance(path, UrlPath):
+        head = npy_head(path.read_range(0, min(path.stat().st_size, 4096)))
+        if head is None or len(head.shape) != 1 or head.dtype.kind not in "iu":
+            raise InputError(f"{path} is not a .npy array of tokens: one integer array of shape (N,)")
+        there = (path.stat().st_size - head.begin) // head.dtype.itemsize
+        if there < head.shape[0]:
+            raise InputError(f"{path} is cut short: it tells of {head.shape[0]:,} tokens, {there:,} are there")
+        tokens = flat_array(path, head.dtype, offset=head.begin, count=head.shape[0])
+        return ReadyTokens(path, _not_empty(tokens, path), None, f".npy of {head.dtype}")
     try:
         tokens = read_array(path, mapped=True)
     except ValueError as error:
@@ -92,9 +103,9 @@ def _open_npy(path: Path) -> ReadyTokens:
     return ReadyTokens(path, _not_empty(tokens, path), None, f".npy of {tokens.dtype}")
 
 
-def _open_raw(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
+def _open_raw(path: Place, dtype: str, vocab_size: int | None) -> ReadyTokens:
     size = path.stat().st_size
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         head = file.read(12)
     magic, version, count = struct.unpack("<iii", head) if len(head) == 12 else (0, 0, 0)
     if magic in _LLMC_TYPES and version in (1, 7) and size >= _LLMC_HEADER_BYTES:
@@ -104,7 +115,7 @@ def _open_raw(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
                 f"{path} is cut short or damaged: its header promises {count:,} tokens "
                 f"({_LLMC_HEADER_BYTES + count * kind.itemsize:,} bytes), the file has {size:,} bytes"
             )
-        tokens = np.memmap(path, dtype=kind, mode="r", offset=_LLMC_HEADER_BYTES, shape=(count,))
+        tokens = flat_array(path, kind, offset=_LLMC_HEADER_BYTES, count=count)
         return ReadyTokens(path, tokens, None, f"llm.c .bin of {kind.name}")
     if dtype not in ("auto", "uint16", "uint32"):
         raise InputError(f"raw tokens are uint16 or uint32, not {dtype!r}")
@@ -130,10 +141,10 @@ def _open_raw(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
     if looks not in (None, dtype):
         doubt = f"{path.name} is read as {dtype}, but looks like {looks}: {_WHY[looks]}"
     how = f"raw {dtype}, recognised" if recognised else f"raw {dtype}"
-    return ReadyTokens(path, np.memmap(path, dtype=kind, mode="r"), None, how, doubt)
+    return ReadyTokens(path, flat_array(path, kind), None, how, doubt)
 
 
-def _open_datatrove(path: Path, dtype: str, vocab_size: int | None) -> ReadyTokens:
+def _open_datatrove(path: Place, dtype: str, vocab_size: int | None) -> ReadyTokens:
     index = datatrove_index(path)
     ready = _open_raw(path, datatrove_width(path, index, dtype), vocab_size)
     starts = datatrove_starts(index, len(ready.tokens)) if index.is_file() else None
@@ -146,7 +157,7 @@ _WHY = {
 }
 
 
-def _width_of(path: Path, size: int) -> str | None:
+def _width_of(path: Place, size: int) -> str | None:
     """What raw tokens look like, judged by samples from all over the file; None where they could be either.
 
     Ids of 32 bits have upper halves that are the same small number nearly everywhere (V ≤ 2^20, say, gives 0 to 15);
@@ -154,7 +165,10 @@ def _width_of(path: Path, size: int) -> str | None:
     """
     if size % 4 or size < 64:
         return None
-    words = np.memmap(path, dtype="<u2", mode="r").reshape(-1, 2)
+    if isinstance(path, UrlPath):  # of which the beginning must do
+        words = np.frombuffer(path.read_range(0, min(size, 1 << 18)), "<u2").reshape(-1, 2)
+    else:
+        words = np.memmap(path, dtype="<u2", mode="r").reshape(-1, 2)
     places = np.unique(np.linspace(0, len(words) - 1, min(len(words), 1 << 16)).astype(np.int64))
     low, high = np.array(words[places, 0]), np.array(words[places, 1])
     distinct_low, distinct_high = len(np.unique(low)), len(np.unique(high))
@@ -189,7 +203,7 @@ def _read_offsets(path: Path, num_tokens: int) -> npt.NDArray[np.int64]:
     return starts
 
 
-def _not_empty(tokens: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def _not_empty(tokens: npt.NDArray[Any], path: Place) -> npt.NDArray[Any]:
     if len(tokens) == 0:
         raise InputError(f"{path} is empty")
     return tokens

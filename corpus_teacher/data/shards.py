@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.readers import opened
 from corpus_teacher.data.records import one_line
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place
 
 INDEX_FILE = "index.json"
 Record = dict[str, Any]
@@ -36,15 +37,15 @@ class ShardFolder:
     Attributes
     ----------
     kind : {"mds", "litdata"}
-    paths : list of Path
+    paths : list of Path or UrlPath
         In the order of the index.
     """
 
     kind: Literal["mds", "litdata"]
-    paths: list[Path]
+    paths: list[Place]
 
 
-def shard_folder(folder: Path) -> ShardFolder | None:
+def shard_folder(folder: Place) -> ShardFolder | None:
     """The shards of a folder of MDS or litdata; None where there is no index.json, or one of something else.
 
     Raises
@@ -68,7 +69,7 @@ def shard_folder(folder: Path) -> ShardFolder | None:
     return None
 
 
-def read_index(place: Path) -> dict[str, Any]:
+def read_index(place: Place) -> dict[str, Any]:
     """The object in an index.json.
 
     Raises
@@ -86,7 +87,7 @@ def read_index(place: Path) -> dict[str, Any]:
     return content
 
 
-def _mds_file(folder: Path, shard: dict[str, Any], place: Path) -> Path:
+def _mds_file(folder: Place, shard: dict[str, Any], place: Place) -> Place:
     """The file of a shard: plain where that is there, else packed."""
     files = [shard.get("raw_data"), shard.get("zip_data")]
     names = [one.get("basename") for one in files if isinstance(one, dict)]
@@ -100,14 +101,14 @@ def _mds_file(folder: Path, shard: dict[str, Any], place: Path) -> Path:
     return found[0]
 
 
-def _inside(folder: Path, name: Any, place: Path) -> Path:
+def _inside(folder: Place, name: Any, place: Place) -> Place:
     path = _named(folder, name, place)
     if not path.is_file():
         raise InputError(f"{place} lists {name!r}, which isn't there")
     return path
 
 
-def _named(folder: Path, name: Any, place: Path) -> Path:
+def _named(folder: Place, name: Any, place: Place) -> Place:
     """The file of a name in an index.json, which must stay inside of its folder."""
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     if not parts or ".." in parts or parts[0] == "/" or "\\" in name or "\0" in name:
@@ -120,7 +121,7 @@ class Shard:
 
     Parameters
     ----------
-    path : Path
+    path : Path or UrlPath
     log : ReadLog
         Advances by the bytes that are read.
     packed : str, optional
@@ -139,7 +140,7 @@ class Shard:
         If it is cut short, or its offsets don't ascend; here, or from `samples`.
     """
 
-    def __init__(self, path: Path, log: ReadLog, *, packed: str | None = None) -> None:
+    def __init__(self, path: Place, log: ReadLog, *, packed: str | None = None) -> None:
         self.path = path
         self._opened = opened(path, log, packed=packed)
         self._plain_bytes = path.stat().st_size if (packed or path.suffix) not in (".gz", ".zst", ".zstd") else None

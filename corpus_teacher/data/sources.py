@@ -27,12 +27,13 @@ from corpus_teacher.data.file_kinds import (
 from corpus_teacher.data.hf_datasets import load_hub, load_saved, read_rows
 from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
 from corpus_teacher.data.records import document_of
-from corpus_teacher.data.shards import shard_folder
+from corpus_teacher.data.shards import INDEX_FILE, shard_folder
 from corpus_teacher.data.token_rows import SHARD_READERS
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place, UrlPath, place_of, url_of
 
 _SKIPPED_FOLDERS = frozenset(["__pycache__", "node_modules"])
-_READERS: dict[str, Callable[[Path, ReadOptions, ReadLog], Iterator[Document]]] = {
+_READERS: dict[str, Callable[[Place, ReadOptions, ReadLog], Iterator[Document]]] = {
     "text": read_text,
     "jsonl": read_json_lines,
     "parquet": read_parquet,
@@ -67,10 +68,10 @@ class Source:
             At the first thing that is broken, unless `options.errors` lets it pass.
         """
         if self.kind in _READERS:
-            yield from _READERS[self.kind](Path(self.name), options, log)
+            yield from _READERS[self.kind](place_of(self.name), options, log)
         elif self.kind in SHARD_READERS:
             begin = log.done
-            for place, record in SHARD_READERS[self.kind](Path(self.name), options.fields, log):
+            for place, record in SHARD_READERS[self.kind](place_of(self.name), options.fields, log):
                 yield from document_of(record, place, options, log)
             log.done = begin + (self.size_bytes or 0)
         elif self.kind == "tokens":
@@ -137,7 +138,7 @@ def find_sources(specs: list[str], *, kind: Kind | None = None) -> Inventory:
     for spec in specs:
         before, repeated = len(inventory.sources), inventory.repeated
         for source in _expand(spec, kind, inventory.skipped):
-            key = source.name if source.kind == "hub" else os.path.realpath(source.name)
+            key = source.name if source.kind == "hub" or url_of(source.name) else os.path.realpath(source.name)
             if key in seen:
                 inventory.repeated += 1
                 continue
@@ -155,19 +156,21 @@ def find_sources(specs: list[str], *, kind: Kind | None = None) -> Inventory:
 
 def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Source]:
     """The sources behind one name, sorted."""
-    if spec.startswith("hf:"):
+    if spec.startswith("hf:") and not spec.startswith("hf://"):
         yield Source("hub", spec.removeprefix("hf:"))
         return
-    path = Path(spec).expanduser()
+    path = place_of(spec)
+    if isinstance(path, Path):
+        path = path.expanduser()
     if path.is_dir():
         yield from _folder(path, skipped, kind)
     elif path.exists():
         yield _file(path, kind)
     elif glob.has_magic(spec):
-        matches = sorted(glob.glob(str(path), recursive=True))
+        matches = _matches(path)
         if not matches:
             raise InputError(f"no file matches {spec}")
-        for match in map(Path, matches):
+        for match in matches:
             if match.is_dir():
                 yield from _folder(match, skipped, kind)
             elif beside_tokens(match) and match.suffix != ".idx":  # which names its pair
@@ -176,13 +179,24 @@ def _expand(spec: str, kind: Kind | None, skipped: Counter[str]) -> Iterator[Sou
                 yield _file(match, kind)
             else:
                 skipped[match.suffix or "no suffix"] += 1
-    elif path.with_suffix(".idx").is_file() and path.with_suffix(".bin").is_file():
+    elif _is_pair(path):
         yield _file(path.with_suffix(".bin"), None)  # Megatron names the pair without a suffix
     else:
         raise InputError(f"there is no file or folder {spec}")
 
 
-def _file(path: Path, kind: Kind | None) -> Source:
+def _matches(path: Place) -> list[Place]:
+    """What a glob finds, sorted."""
+    if isinstance(path, UrlPath):
+        return list(path.glob())
+    return [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]
+
+
+def _is_pair(path: Place) -> bool:
+    return bool(path.name) and path.with_suffix(".idx").is_file() and path.with_suffix(".bin").is_file()
+
+
+def _file(path: Place, kind: Kind | None) -> Source:
     special = special_file(path)
     if special is not None:
         raise InputError(f"{path} is {special}, not a file; save what it yields to a file first, and name that one")
@@ -196,12 +210,12 @@ def _file(path: Path, kind: Kind | None) -> Source:
         path = path.with_suffix(".bin")
     if found == "tokens" and _is_chunk(path):
         found = "litdata"
-    if not os.access(path, os.R_OK):
+    if isinstance(path, Path) and not os.access(path, os.R_OK):
         raise InputError(f"{path} can't be read: " + ("permission denied" if path.exists() else "no such file"))
     return Source(found, str(path), path.stat().st_size)
 
 
-def _is_chunk(path: Path) -> bool:
+def _is_chunk(path: Place) -> bool:
     """Whether a file is a chunk of litdata: it stands in the index.json beside it."""
     if path.suffix != ".bin" or path.with_suffix(".idx").is_file():
         return False
@@ -209,7 +223,16 @@ def _is_chunk(path: Path) -> bool:
     return shards is not None and shards.kind == "litdata" and path in shards.paths
 
 
-def _folder(path: Path, skipped: Counter[str], wanted: Kind | None = None) -> Iterator[Source]:
+def _walk(path: Place) -> Iterator[tuple[Place, list[str], list[str]]]:
+    """Folders below a folder, top first, each with the names of its folders, which may be changed, and of its files."""
+    if isinstance(path, UrlPath):
+        yield from path.walk()
+        return
+    for folder, folders, files in os.walk(path):
+        yield Path(folder), folders, files
+
+
+def _folder(path: Place, skipped: Counter[str], wanted: Kind | None = None) -> Iterator[Source]:
     """A saved data set, or all text, JSON lines and Parquet below a folder; hidden things are passed over.
 
     A folder of MDS or litdata is known by its index.json. A folder that has none of these gives its tar archives, and
@@ -218,12 +241,11 @@ def _folder(path: Path, skipped: Counter[str], wanted: Kind | None = None) -> It
     if is_saved_dataset(path):
         yield Source("dataset", str(path), _size_below(path))
         return
-    later: list[Path] = []
+    later: list[Place] = []
     found = False
-    for folder, folders, files in os.walk(path):
+    for here, folders, files in _walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
-        here = Path(folder)
-        shards = shard_folder(here)
+        shards = shard_folder(here) if INDEX_FILE in files else None
         if shards is not None:
             found = True
             yield from (Source(shards.kind, str(one), one.stat().st_size) for one in shards.paths)
@@ -239,21 +261,27 @@ def _folder(path: Path, skipped: Counter[str], wanted: Kind | None = None) -> It
             kind = kind_of_file(file)
             if name.startswith("."):
                 skipped["hidden"] += 1
-            elif kind in ("tokens", *SHARD_READERS) and file.is_file():
+            elif kind in ("tokens", *SHARD_READERS) and _is_file(file):
                 later.append(file)
-            elif wanted == "tokens" or kind is None or not file.is_file() or not holds_lines(file):
+            elif wanted == "tokens" or kind is None or not _is_file(file) or not holds_lines(file):
                 if not beside_tokens(file):
                     skipped[file.suffix or "no suffix"] += 1
             else:
                 found = True
                 yield _file(file, None)
     for file in later:
-        clear = wanted == "tokens" or says_its_tokens(file) or kind_of_file(file) in SHARD_READERS
+        clear = wanted == "tokens" or kind_of_file(file) in SHARD_READERS or says_its_tokens(file)
         if not found and clear and not beside_tokens(file):
             yield _file(file, None)
         elif found or not beside_tokens(file):
             skipped[file.suffix] += 1
 
 
-def _size_below(path: Path) -> int:
+def _is_file(path: Place) -> bool:
+    """Whether a name in a folder is a file's: no pipe, no link that leads nowhere."""
+    return isinstance(path, UrlPath) or path.is_file()
+
+
+def _size_below(path: Place) -> int:
+    assert isinstance(path, Path)
     return sum(file.stat().st_size for file in path.rglob("*.arrow"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from corpus_teacher.data.shards import Record
 from corpus_teacher.data.token_streams import Piece, TokenRows, gathered
 from corpus_teacher.data.webdataset import read_webdataset
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place, place_of
 
 if TYPE_CHECKING:
     from corpus_teacher.data.sources import Source
@@ -36,7 +36,7 @@ _ARROW_ROWS = 256
 _Records = Iterator[tuple[str, Mapping[str, Any]]]
 
 
-SHARD_READERS: dict[str, Callable[[Path, Sequence[str] | None, ReadLog], Iterator[tuple[str, Record]]]] = {
+SHARD_READERS: dict[str, Callable[[Place, Sequence[str] | None, ReadLog], Iterator[tuple[str, Record]]]] = {
     "mds": read_mds,
     "litdata": read_litdata,
     "webdataset": read_webdataset,
@@ -89,7 +89,7 @@ def open_token_rows(source: Source, field: str, options: ReadOptions, *, dtype: 
 
     def read() -> Iterable[Piece]:
         if source.kind == "parquet":
-            return _arrow_pieces(_parquet_columns(Path(source.name), field), dtype, options)
+            return _arrow_pieces(_parquet_columns(place_of(source.name), field), dtype, options)
         if source.kind == "dataset":
             return _arrow_pieces(_dataset_columns(source.name, alone), dtype, options)
         records = _records(source, alone, (field,))
@@ -100,7 +100,7 @@ def open_token_rows(source: Source, field: str, options: ReadOptions, *, dtype: 
 
 def _records(source: Source, options: ReadOptions, fields: Sequence[str] | None) -> _Records:
     """The rows of any source, each with its place."""
-    path, log = Path(source.name), ReadLog()
+    path, log = place_of(source.name), ReadLog()
     if source.kind in SHARD_READERS:
         yield from SHARD_READERS[source.kind](path, fields, log)
     elif source.kind == "jsonl":
@@ -122,7 +122,7 @@ def _records(source: Source, options: ReadOptions, fields: Sequence[str] | None)
 def _first(source: Source, options: ReadOptions) -> Mapping[str, Any] | None:
     """The first row, or a row of the same types."""
     if source.kind == "parquet":
-        return _types_of(_parquet_schema(Path(source.name)))
+        return _types_of(_parquet_schema(place_of(source.name)))
     if source.kind == "dataset":
         return _types_of(load_saved(source.name, options, ReadLog(), select=False).features.arrow_schema)
     if source.kind in (*SHARD_READERS, "jsonl", "hub"):
@@ -171,7 +171,7 @@ def _shown(value: Any) -> str:
 # Arrow
 
 
-def _parquet_schema(path: Path) -> Any:
+def _parquet_schema(path: Place) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,7 +197,7 @@ def _types_of(schema: Any) -> dict[str, Any]:
     return row
 
 
-def _parquet_columns(path: Path, field: str) -> Iterator[tuple[str, int, Any]]:
+def _parquet_columns(path: Place, field: str) -> Iterator[tuple[str, int, Any]]:
     """A column of a Parquet file, some hundred rows at a time: the file's name, rows before, the column."""
     import pyarrow as pa
     import pyarrow.parquet as pq

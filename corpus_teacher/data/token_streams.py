@@ -21,6 +21,7 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.pipeline import TokenFile, TokenWriter
 from corpus_teacher.data.tokenizers import token_dtype
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place
 
 Piece = tuple[npt.NDArray[Any], "npt.NDArray[np.int64] | None"]
 """Tokens, and after how many of them documents end; None where the file doesn't say, or says it elsewhere."""
@@ -36,7 +37,7 @@ class ReadyTokens:
     ----------
     path : Path
     tokens : ndarray of shape (N,), integer
-        A read-only map.
+        A read-only map; what gives slices of a file behind a URL.
     doc_starts : ndarray of shape (D + 1,), int64, optional
         None where the file doesn't say.
     convention : str
@@ -45,7 +46,7 @@ class ReadyTokens:
         A sentence, where it looks like something else.
     """
 
-    path: Path
+    path: Place
     tokens: npt.NDArray[Any]
     doc_starts: npt.NDArray[np.int64] | None
     convention: str
@@ -87,7 +88,7 @@ class TokenRows:
         What it was taken for, for the summary.
     """
 
-    path: Path | str
+    path: Place | str
     read: Callable[[], Iterable[Piece]]
     convention: str
     doubt: str | None = None
@@ -226,8 +227,8 @@ def join_ready_tokens(
                 inside = np.setdiff1d(np.concatenate(inner), said) if inner else said[:0]
                 if len(inside):
                     notes.append(
-                        f"{Path(file.path).name}: {len(inside):,} end-of-document ids ({end_of_document}) stand inside "
-                        "documents, which are split there"
+                        f"{Path(str(file.path)).name}: {len(inside):,} end-of-document ids ({end_of_document}) stand "
+                        "inside documents, which are split there"
                     )
                     said = np.sort(np.concatenate([said, inside]), kind="stable")
                 doc_starts.append(said)
@@ -248,6 +249,7 @@ def join_ready_tokens(
 def _kept_in_place(files: list[TokenSource] | list[ReadyTokens]) -> npt.NDArray[Any] | None:
     """The map of the only file, if an index can be built of it as it is."""
     (first, *others) = files
-    if others or not isinstance(first, ReadyTokens) or first.tokens.dtype not in (np.uint16, np.uint32):
+    tokens = first.tokens if isinstance(first, ReadyTokens) else None
+    if others or not isinstance(tokens, np.ndarray) or tokens.dtype not in (np.uint16, np.uint32):
         return None
-    return first.tokens
+    return tokens

@@ -152,14 +152,15 @@ def _of_folder(path: Path, spec: str) -> Tokenizer:
         tokenizer = _of_file(path / "tokenizer.json", spec)
         manifest = path / "manifest.json"
         if manifest.is_file():  # an index: its own metadata know best
-            from corpus_index import open_index
+            from corpus_teacher.storage import open_index
 
             with open_index(path) as index:
                 return _of_index(index)
         return tokenizer
     if (path / "manifest.json").is_file():
-        from corpus_index import open_index
         from corpus_index.shard_manifest import SHARDS_FORMAT, format_of
+
+        from corpus_teacher.storage import open_index
 
         if format_of(path) == SHARDS_FORMAT:
             with open_index(path) as index:

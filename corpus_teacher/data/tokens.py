@@ -18,6 +18,7 @@ from corpus_teacher.data.token_rows import open_token_rows, token_field
 from corpus_teacher.data.token_streams import TokenSource
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
+from corpus_teacher.storage import place_of
 
 
 def are_ready(inventory: Inventory, read: ReadOptions | None = None) -> bool:
@@ -61,7 +62,7 @@ def open_ready_sources(
     found: list[TokenSource] = []
     for source in inventory.sources:
         if source.kind == "tokens":
-            path = Path(source.name)
+            path = place_of(source.name)
             found.append(open_ready_tokens(path, dtype=dtype, doc_offsets=doc_offsets, vocab_size=vocab_size))
             continue
         if doc_offsets is not None:

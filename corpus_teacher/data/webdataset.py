@@ -11,38 +11,34 @@ import gzip
 import io
 import json
 import math
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpus_teacher.data.documents import ReadLog
+from corpus_teacher.data.flat_arrays import npy_head
 from corpus_teacher.data.readers import opened
 from corpus_teacher.data.records import one_line
 from corpus_teacher.data.shards import Record
 from corpus_teacher.errors import InputError
+from corpus_teacher.storage import Place
 
 MOST_BYTES = 1 << 30
 """Of a member that is read, unpacked: a sample is a document, not a corpus."""
 
-_NPY_SAID = re.compile(
-    r"'descr': '(?P<kind>[<|](?:[iu][1248]|f[248]))', 'fortran_order': (?:False|True), "
-    r"'shape': \((?P<shape>[0-9, ]{0,200})\)"
-)
 _TEXTS = ("txt", "text", "md", "id", "cls", "url")
 
 
-def read_webdataset(path: Path, fields: Sequence[str] | None, log: ReadLog) -> Iterator[tuple[str, Record]]:
+def read_webdataset(path: Place, fields: Sequence[str] | None, log: ReadLog) -> Iterator[tuple[str, Record]]:
     """The samples of a shard, each with its place; `__key__` is the sample's name.
 
     Parameters
     ----------
-    path : Path
+    path : Path or UrlPath
         A .tar, plain or packed as .gz or .zst.
     fields : sequence of str, optional
         Unused: members are small, and what is no text, JSON or array isn't read.
@@ -74,7 +70,7 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash + stem, suffix.lower()
 
 
-def _members(path: Path, log: ReadLog) -> Iterator[tuple[str, bytes | None]]:
+def _members(path: Place, log: ReadLog) -> Iterator[tuple[str, bytes | None]]:
     """Names and contents of the files in an archive, in its order; None for what isn't read."""
     with opened(path, log) as raw:
         try:
@@ -144,22 +140,10 @@ def npy_array(data: bytes, place: str) -> npt.NDArray[Any]:
     InputError
         If it is no array of plain numbers, or cut short.
     """
-    head, begin = _npy_head(data)
-    said = _NPY_SAID.search(head)
-    if said is None:
+    head = npy_head(data)
+    if head is None:
         raise InputError(f"{place} is not a .npy array of plain numbers in rows")
-    kind = np.dtype(said["kind"])
-    size = math.prod((int(axis) for axis in said["shape"].split(",") if axis.strip()), start=kind.itemsize)
-    if len(data) - begin != size:
-        raise InputError(f"{place} is cut short: its array takes {size:,} bytes, {len(data) - begin:,} are there")
-    return np.frombuffer(data, kind, offset=begin)
-
-
-def _npy_head(data: bytes) -> tuple[str, int]:
-    """What a .npy file says of its array, and where that begins; nothing where it is no such file."""
-    if not data.startswith(b"\x93NUMPY") or len(data) < 12:
-        return "", 0
-    width = 2 if data[6] == 1 else 4
-    begin = 8 + width
-    end = begin + int.from_bytes(data[8:begin], "little")
-    return data[begin:end].decode("latin-1"), end
+    size, there = math.prod(head.shape, start=head.dtype.itemsize), len(data) - head.begin
+    if there != size:
+        raise InputError(f"{place} is cut short: its array takes {size:,} bytes, {there:,} are there")
+    return np.frombuffer(data, head.dtype, offset=head.begin)

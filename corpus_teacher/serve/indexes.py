@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import ESTIMATORS, CorpusIndex, ShardedIndex, open_index
+from corpus_index import ESTIMATORS, CorpusIndex, ShardedIndex
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -18,6 +18,7 @@ from corpus_teacher.errors import ConfigError, TokenizerError
 from corpus_teacher.neural import NeuralTeacher, TargetFormat
 from corpus_teacher.serve.limits import RefusedRequest, ServeOptions
 from corpus_teacher.settings import nearest
+from corpus_teacher.storage import open_index
 from corpus_teacher.teacher import LEAVE_OUT, CorpusTeacher
 
 _MOST_TEACHERS = 32
