@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from corpus_index import CorpusIndex
 from corpus_index.integrity import Check
 
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
@@ -59,8 +60,8 @@ class Corpus:
         For questions in ids, and whole batches.
     """
 
-    def __init__(self, path: str | Path, *, tokenizer: str | None = None, check: Check = "first") -> None:
-        self.index = open_index(path, check=check)
+    def __init__(self, path: CorpusIndex | str | Path, *, tokenizer: str | None = None, check: Check = "first") -> None:
+        self.index = open_index(path, check=check) if isinstance(path, (str, Path)) else path
         try:
             self._reader = Reader(self.index, tokenizer, ids=False)
         except BaseException:
@@ -163,13 +164,13 @@ class Corpus:
         return tokens
 
 
-def open_corpus(path: str | Path, *, tokenizer: str | None = None, check: Check = "first") -> Corpus:
+def open_corpus(path: CorpusIndex | str | Path, *, tokenizer: str | None = None, check: Check = "first") -> Corpus:
     """Open an index together with its tokenizer and the names of its documents, to ask in words.
 
     Parameters
     ----------
-    path : str or Path
-        The folder of the index.
+    path : str or Path, or CorpusIndex
+        The folder of the index, or an index that is open, such as one whose shards are elsewhere.
     tokenizer : str, optional
         Needed only for an index of ready tokens, which carries none: a tokenizer.json, a folder or a name.
     check : {"first", "always", "never"}

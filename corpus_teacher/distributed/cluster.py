@@ -88,5 +88,5 @@ def _check_reachable(address: str) -> None:
 
 def _unreachable(address: str, reason: str) -> RemoteError:
     return RemoteError(
-        f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or give 'local'"
+        f"no Ray cluster answers at {address} ({reason}): start one there, or give 'local'"
     )

@@ -25,7 +25,7 @@ from corpus_index import ESTIMATORS, QueryError, ShardedIndex, build_index, open
 from ray.cluster_utils import Cluster  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from corpus_teacher import CorpusTeacher  # noqa: E402
+from corpus_teacher import CorpusTeacher, open_corpus  # noqa: E402
 from corpus_teacher.cli.main import app  # noqa: E402
 from corpus_teacher.data.build import BuildOptions, build_index_from_sources  # noqa: E402
 from corpus_teacher.data.readers import ReadOptions  # noqa: E402
@@ -98,7 +98,7 @@ def rows_of(index: ShardedIndex) -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 def test_no_cluster_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(RemoteError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 \(.*refused\): start one with"):
+    with pytest.raises(RemoteError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 \(.*refused\): start one there"):
         connect("127.0.0.1:1")
     with pytest.raises(ConfigError, match="'nowhere' of a Ray cluster is not HOST:PORT"):
         connect("nowhere")
@@ -347,6 +347,9 @@ def test_the_commands(cluster: Any, local: ShardedIndex, sources: list[str], tmp
         ids = served["books"].encode("the cat")
         assert served["books"].index.count(ids) == one.count(ids) > 0
         assert served["books"].describe()["fingerprint"] == one.fingerprint
+        corpus = open_corpus(served["books"].index)
+        assert corpus.count("the cat") == one.count(ids)
+        assert corpus.document(0).name == one.document(0).name
     served.close()
 
 
