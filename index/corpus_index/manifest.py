@@ -25,9 +25,17 @@ FORMAT = "corpus-index"
 VERSION = 3  # of indexes that name their documents; 2 with `deepest`, others are of version 1
 DEEPEST = 65_534  # build counts shared symbols up to 65,535
 MANIFEST = "manifest.json"
-RANKS_FILE = ".position-ranks"
-"""In the folder of a large index from the first time on that documents are left out: the rank of each position."""
-DERIVED_FILES = (RANKS_FILE, f".{RANKS_FILE}.partial")
+RANKS_FILE = ".document-ranks"
+"""In the folder of a large index from the first time on that documents are left out: the sorted ranks of each."""
+LOSSES_FILE = ".document-losses"
+"""The same, where estimators count left extensions: from which depth on each rank's document takes one."""
+DERIVED_FILES = (
+    RANKS_FILE,
+    *(f".{name}.partial" for name in (RANKS_FILE, LOSSES_FILE)),
+    LOSSES_FILE,
+    ".position-ranks",  # of earlier versions
+    "..position-ranks.partial",
+)
 """What is in a folder beside the files that the manifest names, and is made again where it is missing."""
 
 SUMMED_BYTES = 1 << 26

@@ -239,7 +239,7 @@ def _light_counts(
     """Tally the continuations of a node without a stored row; returns the number of tokens."""
     doc_a = doc_e = begin = end = np.int64(0)
     if document >= 0:
-        doc_a, doc_e = documents.offsets[document], documents.offsets[document + 1]
+        doc_a, doc_e = documents.first[document], documents.last[document]
         begin, end = documents.begins[document], documents.ends[document]
     if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
         g = first_at_least(documents.ranks, doc_a, doc_e, a)
@@ -278,7 +278,7 @@ def _row_counts(
             sums_without_document(heavy, documents, document, arrays.occurrences, scratch, row, sums)
             scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
         both[:] = sums
-        first, last = documents.offsets[document], documents.offsets[document + 1]
+        first, last = documents.first[document], documents.last[document]
         lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
         return count_ranks(documents.following, documents.ranks, lo, hi, first, last, gone, scratch.gone_tokens)
     for i in range(SUMS):
@@ -551,7 +551,7 @@ def exclusion_targets(
         out.context_count[q] = count
         lost = np.int64(0)  # of the corpus
         if document >= 0:
-            lost = documents.offsets[document + 1] - documents.offsets[document]
+            lost = documents.last[document] - documents.first[document]
         elif out_self:
             lost = np.int64(1)
         lost_label = np.int64(0)

@@ -135,7 +135,7 @@ def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
 def sums_without_document(heavy, documents, document, occurrences, scratch, row, sums):
     """Take a document from a stored row's sums (2, SUMS)."""
     table, gone, gone_above = heavy.table, scratch.gone, scratch.gone_above
-    begin, end = documents.offsets[document], documents.offsets[document + 1]
+    begin, end = documents.first[document], documents.last[document]
     start, stop = heavy.offsets[row], heavy.offsets[row + 1]
     lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
     n = count_ranks(documents.following, documents.ranks, lo, hi, begin, end, gone, scratch.gone_tokens)

@@ -137,3 +137,39 @@ def _overload_equal_bits(array, start, value):
 
         return implementation
     return None
+
+
+def range_bits(array: Any, start: int, first: int, length: int) -> np.uint64:
+    """Bit k: whether array[start + k], of uint32, is in first … first + length − 1, for k < WORD."""
+    return np.uint64(sum(1 << k for k in range(WORD) if first <= int(array[start + k]) < first + length))
+
+
+@intrinsic
+def _range_bits(typing_context, array_type, start_type, first_type, length_type):
+    def generate(context, builder, signature, arguments):
+        array_value, start, first, length = arguments
+        item = context.get_data_type(array_type.dtype)
+        vector, places = ir.VectorType(item, WORD), ir.VectorType(ir.IntType(32), WORD)
+        data = context.make_array(array_type)(context, builder, array_value).data
+        entries = builder.bitcast(builder.gep(data, [start]), vector.as_pointer())
+
+        def everywhere(value):
+            one = builder.trunc(value, item)
+            vector_of_one = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
+            return builder.shuffle_vector(vector_of_one, vector_of_one, ir.Constant(places, [0] * WORD))
+
+        beyond = builder.sub(builder.load(entries, align=item.width // 8), everywhere(first))  # before it: wraps around
+        return builder.bitcast(builder.icmp_unsigned("<", beyond, everywhere(length)), ir.IntType(WORD))
+
+    return types.uint64(array_type, types.int64, types.int64, types.int64), generate
+
+
+@overload(range_bits, inline="never")
+def _overload_range_bits(array, start, first, length):
+    if isinstance(array, types.Array) and array.ndim == 1 and array.dtype == types.uint32:
+
+        def implementation(array, start, first, length):
+            return _range_bits(array, np.int64(start), np.int64(first), np.int64(length))
+
+        return implementation
+    return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import COUNTED, prefetch
+from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED, WORD, equal_bits, lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import place_of
-from corpus_index._kernels.nodes import node_around
+from corpus_index._kernels.nodes import CAP, node_around, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least
 from corpus_index._kernels.tallies import sort_tokens
 from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, OWN_DEPTH, RAW_1, RAW_2
@@ -43,8 +43,9 @@ def tally_gone(
     heavy,  # HeavyNodes
     depth,  # int64, symbols of the node
     count_runs,  # bool, whether left extensions are wanted
-    ranks,  # (·,) int64, of documents, ascending in each
-    following,  # (·,) int64, the token after each
+    ranks,  # (·,) uint32 or int64, of documents, ascending in each
+    following,  # (·,) as next_tokens or int64, the token after each
+    lost_from,  # (·,) uint8, see `fill_lost_from`; of size 0: runs are looked at
     a,  # int64, the document's ranks in the node are ranks[a:e]
     e,  # int64
     scratch,  # Scratch
@@ -54,25 +55,57 @@ def tally_gone(
     following: the token after each rank. Of each token, scratch.gone_counts and gone_lefts hold how much; the caller
     sets them back to 0. A token loses a left extension where all its occurrences in a run are the document's.
     """
-    tokens, counts, lefts, in_run = scratch.gone_tokens, scratch.gone_counts, scratch.gone_lefts, scratch.in_run
+    tokens, counts, lefts = scratch.gone_tokens, scratch.gone_counts, scratch.gone_lefts
     n = 0
-    for i in range(a, e):
-        c = np.int64(following[i])
-        tokens[n] = c
-        n += counts[c] == 0
-        counts[c] += 1
+    told = count_runs and lost_from.size > 0 and depth < CAP
+    if told:
+        for i in range(a, e):
+            c = symbol_of(following, i, counts)
+            tokens[n] = c
+            n += counts[c] == 0
+            counts[c] += 1
+            lefts[c] += np.int64(lost_from[i]) <= depth
+    else:
+        for i in range(a, e):
+            c = symbol_of(following, i, counts)
+            tokens[n] = c
+            n += counts[c] == 0
+            counts[c] += 1
+    if count_runs and not told:
+        _look_at_runs(index, next_tokens, endings, heavy, depth, ranks, following, a, e, scratch)
+    sort_tokens(tokens, n, scratch.words, scratch.summary)
+    return n
+
+
+@kernel(**COUNTED)
+def _look_at_runs(
+    index,  # IndexArrays
+    next_tokens,  # (N,) uint16 or uint32
+    endings,  # (ends,) uint64
+    heavy,  # HeavyNodes
+    depth,  # int64
+    ranks,  # (·,) uint32 or int64
+    following,  # (·,) as next_tokens or int64
+    a,  # int64
+    e,  # int64
+    scratch,  # Scratch; gone_lefts: out
+):
+    """The left extensions that `tally_gone` wants, where no one has noted them down."""
+    lefts, in_run = scratch.gone_lefts, scratch.in_run
+    last = np.int64(next_tokens.size) - 1
     i = a
-    while count_runs and i < e:
-        lo, hi = node_around(index.text, index.nodes, ranks[i], ranks[i] + 1, depth + 1)
+    while i < e:
+        rank = min(np.int64(ranks[i]), last)
+        lo, hi = node_around(index.text, index.nodes, rank, rank + 1, depth + 1)
         first = i
-        while i < e and ranks[i] < hi:
-            in_run[following[i]] += 1
+        while i < e and min(np.int64(ranks[i]), last) < hi:
+            in_run[symbol_of(following, i, in_run)] += 1
             i += 1
             if i + _AHEAD < e:
-                prefetch(index.nodes.common, ranks[i + _AHEAD])
+                prefetch(index.nodes.common, np.int64(ranks[i + _AHEAD]))
         row = find_row(heavy.bounds, heavy.directory, heavy.shift, lo, hi) if hi - lo > heavy.light else np.int64(-1)
         for j in range(first, i):
-            c = np.int64(following[j])
+            c = symbol_of(following, j, in_run)
             if in_run[c] > 0:
                 if row >= 0:
                     held = np.int64(heavy.counts[place_of(heavy, row, c)])
@@ -80,8 +113,6 @@ def tally_gone(
                     held = _occurrences(index.steps, next_tokens, endings, c, lo, hi)
                 lefts[c] += in_run[c] == held
                 in_run[c] = 0
-    sort_tokens(tokens, n, scratch.words, scratch.summary)
-    return n
 
 
 @kernel(**COUNTED)
@@ -91,9 +122,11 @@ def lost_by_documents(
     endings,  # (ends,) uint64, token << 32 | rank where a document ends, ascending
     heavy,  # HeavyNodes
     by_left,  # bool, whether the base counts left extensions
-    offsets,  # (D + 1,) int64, each document's ranks
-    ranks,  # (·,) int64, ascending in each
-    following,  # (·,) int64, the token after each
+    firsts,  # (D,) int64, each document's ranks are entries firsts .. lasts − 1
+    lasts,  # (D,) int64
+    ranks,  # (·,) uint32 or int64, ascending in each
+    following,  # (·,) as next_tokens or int64, the token after each
+    lost_from,  # (·,) uint8, as in `tally_gone`
     scratch,  # Scratch
     token_offsets,  # (D + 1,) int64, out: each document's tokens
     tokens,  # (·,) int64, out, ascending in each
@@ -101,9 +134,20 @@ def lost_by_documents(
 ):
     """What the empty context's counts, or left extensions, lose with each document, by token; see `Documents`."""
     used = 0
-    for d in range(offsets.size - 1):
+    for d in range(firsts.size):
         n = tally_gone(
-            index, next_tokens, endings, heavy, 0, by_left, ranks, following, offsets[d], offsets[d + 1], scratch
+            index,
+            next_tokens,
+            endings,
+            heavy,
+            0,
+            by_left,
+            ranks,
+            following,
+            lost_from,
+            firsts[d],
+            lasts[d],
+            scratch,
         )
         for i in range(n):
             c = scratch.gone_tokens[i]
@@ -114,10 +158,86 @@ def lost_by_documents(
         token_offsets[d + 1] = used
 
 
+@kernel(**UNCOUNTED)
+def count_document(
+    following,  # (·,) as next_tokens, the token after each rank
+    lost_from,  # (·,) uint8, see `fill_lost_from`
+    by_left,  # bool, whether the base counts left extensions
+    first,  # int64, the document's ranks are entries first .. last − 1
+    last,  # int64
+    lost,  # (S,) int64, zeros; out: what the base's counts lose with it
+    tokens,  # (S + 1,) int64, out: those that lose something, in any order
+):
+    """What the base's counts lose with a document, by token; returns how many tokens do."""
+    n = np.int64(0)
+    if not by_left:
+        for i in range(first, last):
+            c = symbol_of(following, i, lost)
+            tokens[n] = c
+            n += lost[c] == 0
+            lost[c] += 1
+        return n
+    i = first
+    while i < last:  # few do: 64 at a time
+        bits = ~np.uint64(0) >> np.uint64(max(np.int64(0), WORD - (last - i)))
+        if i + WORD <= lost_from.size:
+            bits &= equal_bits(lost_from, i, 0)
+        while bits != 0:
+            k = i + lowest_bit(bits)
+            bits &= bits - np.uint64(1)
+            if lost_from[k] == 0:
+                c = symbol_of(following, k, lost)
+                tokens[n] = c
+                n += lost[c] == 0
+                lost[c] += 1
+        i += WORD
+    return n
+
+
+@kernel(**UNCOUNTED)
+def add_losses(counts, lost, tokens, n, totals):
+    """Add to totals (17): Σ lost, and by 4 · x + y how many counts of class x are of class y without what is lost.
+
+    Classes: 0, 1, 2, 3 and more.
+    """
+    for i in range(n):
+        x, less = np.int64(counts[tokens[i]]), lost[tokens[i]]
+        totals[16] += less
+        totals[4 * min(x, 3) + max(np.int64(0), min(x - less, 3))] += 1
+
+
+@kernel(**UNCOUNTED)
+def label_losses(
+    documents,  # Documents; label_lost: out
+    by_left,  # bool, whether the base counts left extensions
+    counts,  # (S,) int64, the base's
+    labels,  # (Q,) int64, symbols; −1 or S: unknown
+    by_document,  # (Q,) int64, positions by document
+    ends,  # (D,) int64, where each document's end there
+    most,  # int64, tokens of the documents that are looked at
+    lost,  # (S,) int64, zeros between uses
+    tokens,  # (S + 1,) int64, scratch
+    totals,  # (D, 17) int64, zeros; out: see `add_losses`
+):
+    """What the base's counts of the labels lose with their documents; of documents of at most so many tokens."""
+    for d in range(ends.size):
+        first, last = documents.first[d], documents.last[d]
+        if last - first > most:
+            continue
+        n = count_document(documents.following, documents.lost_from, by_left, first, last, lost, tokens)
+        for i in range(ends[d - 1] if d > 0 else 0, ends[d]):
+            label = labels[by_document[i]]
+            if 0 <= label < lost.size:
+                documents.label_lost[by_document[i]] = lost[label]
+        add_losses(counts, lost, tokens, n, totals[d])
+        for i in range(n):
+            lost[tokens[i]] = 0
+
+
 @kernel(**COUNTED, inline="always")
 def _place_of_key(keys, key):
     """Where a key (not 0) stands in a hash table of 2^k keys, or the place that it would have."""
-    at = (key * 0x9E3779B1) & (keys.size - 1)
+    at = ((key * 0x9E3779B1) >> 15) & (keys.size - 1)  # a product's low bits are those of a key's low bits
     while keys[at] != 0 and keys[at] != key:
         at = (at + 1) & (keys.size - 1)
     return at
@@ -146,12 +266,12 @@ def gone_row(
     gone,  # GoneRows
 ):
     """The number of a stored row without a document, made now if it isn't there; −1 if there is no room for it."""
-    key = document * (heavy.offsets.size - 1) + row + 1
+    key = documents.numbers[document] * (heavy.offsets.size - 1) + row + 1
     at = _place_of_key(gone.keys, key)
     if gone.keys[at] == key:
         return gone.numbers[at]
     table, ranks = heavy.table, documents.ranks
-    first, last = documents.offsets[document], documents.offsets[document + 1]
+    first, last = documents.first[document], documents.last[document]
     a = first_at_least(ranks, first, last, np.int64(table[row, LO]))
     e = first_at_least(ranks, first, last, np.int64(table[row, HI]))
     number = gone.used[0]
@@ -160,7 +280,20 @@ def gone_row(
         gone.used[1] = e - a + 1
         return np.int64(-1)
     depth = np.int64(table[row, OWN_DEPTH])
-    n = tally_gone(index, next_tokens, endings, heavy, depth, by_left, ranks, documents.following, a, e, scratch)
+    n = tally_gone(
+        index,
+        next_tokens,
+        endings,
+        heavy,
+        depth,
+        by_left,
+        ranks,
+        documents.following,
+        documents.lost_from,
+        a,
+        e,
+        scratch,
+    )
     place, stop = heavy.offsets[row], heavy.offsets[row + 1]
     n1, n2 = np.int64(table[row, RAW_1]), np.int64(table[row, RAW_2])
     n3 = stop - place - n1 - n2

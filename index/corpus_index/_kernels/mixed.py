@@ -20,7 +20,7 @@ from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import look_up
 from corpus_index._kernels.left_out import gone_row
-from corpus_index._kernels.nodes import node_around, parent_depth, symbol_of
+from corpus_index._kernels.nodes import CAP, node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.small_nodes import count_narrow, is_narrow
@@ -51,6 +51,7 @@ def _base_without(
     left,  # bool, whether the base is made of left extensions
     max_order,  # int64, −1: no bound
     label,  # int64, its symbol
+    q,  # int64, its position
     own_above,  # int64, the label's count in the shallowest node that counted; −1 where none did
     documents,  # Documents, or None: the position's own occurrence is what is left out
     document,  # int64, which of them; −1: the own occurrence
@@ -67,9 +68,7 @@ def _base_without(
             return 1.0, 0.0  # its predecessor is there without it
     if documents is not None:
         if document >= 0:
-            a, e = documents.token_offsets[document], documents.token_offsets[document + 1]
-            k = place_in_row(documents.tokens, a, e, label)
-            lost = documents.lost[k] if k >= 0 else np.int64(0)
+            lost = documents.label_lost[q]
             lost_total, lost_cuts = documents.lost_total[document], documents.lost_cuts[document]
     if left:
         count, total = np.int64(base.counts[label]), base.total - lost_total
@@ -129,9 +128,22 @@ def _light_counts(
     text, nodes = index.text, index.nodes
     tally, lefts, seen, tokens = scratch.tally, scratch.lefts, scratch.seen, scratch.tokens
     # For scores masks keep nothing, so a chain that began with tallies goes on with them.
-    if doc_a == doc_e and (keep or n == 0) and is_narrow(text.order.size, a, e, depth):
+    if (keep or n == 0) and is_narrow(text.order.size, a, e, depth):
         total, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n = count_narrow(
-            next_tokens, nodes.common, a, e, depth, by_runs, label, keep, tally, lefts, tokens
+            next_tokens,
+            nodes.common,
+            text.order,
+            a,
+            e,
+            depth,
+            begin,
+            end,
+            by_runs,
+            label,
+            keep,
+            tally,
+            lefts,
+            tokens,
         )
         return n, total, n1, n2, n3, left_total, m1, m2, m3, own, own_left
     if n == 0:  # nothing is counted yet
@@ -143,15 +155,23 @@ def _light_counts(
     if e - a > heavy.light and depth < heavy.deepest:  # all continue alike
         c = symbol_of(next_tokens, a, tally)
         tokens[0] = c
-        g, g_end, skip = np.int64(0), np.int64(0), tokens  # nothing is skipped
-        if documents is not None:
+        sole_nodes, sole_runs = scratch.sole_nodes, scratch.sole_runs
+        if documents is None or doc_a == doc_e:
+            tally[c] = e - a
+            if by_left:
+                nothing = np.int64(0)
+                lefts[c] = runs_of_one_token(text, nodes, a, e, depth, tokens, nothing, nothing, sole_nodes, sole_runs)
+        else:
             skip = documents.ranks
             g, g_end = first_at_least(skip, doc_a, doc_e, a), first_at_least(skip, doc_a, doc_e, e)
-        tally[c] = (e - a) - (g_end - g)
-        if by_left:
-            lefts[c] = runs_of_one_token(
-                text, nodes, a, e, depth, skip, g, g_end, scratch.sole_nodes, scratch.sole_runs
-            )
+            tally[c] = (e - a) - (g_end - g)
+            if by_left and depth < CAP:
+                runs = runs_of_one_token(text, nodes, a, e, depth, skip, g, g, sole_nodes, sole_runs)
+                for i in range(g, g_end):
+                    runs -= np.int64(documents.lost_from[i]) <= depth
+                lefts[c] = runs
+            elif by_left:
+                lefts[c] = runs_of_one_token(text, nodes, a, e, depth, skip, g, g_end, sole_nodes, sole_runs)
         n = np.int64(1) if tally[c] > 0 else np.int64(0)
     elif by_runs:
         n = read_runs(next_tokens, text, nodes.common, a, read_a, depth, begin, end, tally, lefts, seen, tokens, n)
@@ -245,6 +265,9 @@ def mixed_targets(
             prefetch(next_tokens, lo[q + 2 * ahead] + 32)
             prefetch(next_tokens, lo[q + 2 * ahead] + 64)
             prefetch(common, lo[q + 2 * ahead] + 64)
+            if documents is not None:
+                prefetch(text.order, lo[q + 2 * ahead])
+                prefetch(text.order, lo[q + 2 * ahead] + 16)
         soon = labels[q + ahead] if q + ahead < lo.size else np.int64(-1)
         if 0 <= soon < num_symbols:
             prefetch(base.probs, soon)
@@ -269,7 +292,7 @@ def mixed_targets(
             out_self = out_self and documents.of[q] < 0
             document = documents.of[q] if leaves and known else np.int64(-1)
             if document >= 0:
-                doc_a, doc_e = documents.offsets[document], documents.offsets[document + 1]
+                doc_a, doc_e = documents.first[document], documents.last[document]
                 begin, end = documents.begins[document], documents.ends[document]
         full = False
         remaining = 1.0
@@ -419,7 +442,7 @@ def mixed_targets(
         grown, drop = 1.0, 0.0
         if out_self or document >= 0:
             grown, drop = _base_without(
-                base, estimator.discounts, by_left, estimator.max_order, label, own_above, documents, document
+                base, estimator.discounts, by_left, estimator.max_order, label, q, own_above, documents, document
             )
         if not keep:
             out.rest[q] = of_label + remaining * (grown * base.probs[label] - drop) if label >= 0 else 0.0

@@ -27,8 +27,8 @@ def symbol_of(next_tokens, rank, by_symbol):
 
 
 @kernel(**UNCOUNTED)
-def document_start(text, position):
-    """Where the document of a position starts."""
+def document_of(text, position):
+    """The document that holds a position: the last one that starts there or before."""
     doc_starts = text.doc_starts
     d = np.int64(text.doc_directory[position >> text.document_shift])
     n = doc_starts.size - 1
@@ -40,10 +40,16 @@ def document_start(text, position):
                 d = middle
             else:
                 end = middle
-        return np.int64(doc_starts[d])
+        return d
     while d + 1 < n and np.int64(doc_starts[d + 1]) <= position:
         d += 1
-    return np.int64(doc_starts[d])
+    return d
+
+
+@kernel(**UNCOUNTED)
+def document_start(text, position):
+    """Where the document of a position starts."""
+    return np.int64(text.doc_starts[document_of(text, position)])
 
 
 @kernel(**UNCOUNTED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit
+from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit, range_bits
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import CAP
 
@@ -24,9 +24,12 @@ def is_narrow(num_ranks, a, e, depth):
 def count_narrow(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
+    order,  # (N,) uint32, the position of each rank
     a,  # int64, the node's ranks a .. e − 1, at most 128
     e,  # int64
     depth,  # int64, its symbols, below 255
+    begin,  # int64, all but positions begin .. end − 1; equal: all
+    end,  # int64
     by_left,  # bool, whether left extensions are wanted
     label,  # int64, −1: none
     keep,  # bool, whether tokens, tally and lefts are to be filled
@@ -35,6 +38,8 @@ def count_narrow(
     tokens,  # (S + 1,) int64, out
 ):
     """What `classes` says of the counts and of the left extensions of ranks a … e − 1, both of the label, and n.
+
+    The ranks of positions begin .. end − 1, a document's own, don't count.
 
     keep: whether n distinct tokens, their tallies and lefts are written, as `read` and `read_runs` do; if not, n is 0.
     Ranks are the bits of two words; the second one is empty for most nodes.
@@ -51,6 +56,11 @@ def count_narrow(
             starts = equal_bits(common, b, depth)
             last |= starts << np.uint64(WORD - 1)
             last_of_more |= starts >> one
+    if begin < end:
+        bits &= ~range_bits(order, a, begin, end - begin)
+        if two:
+            more &= ~range_bits(order, b, begin, end - begin)
+    total = count_bits(bits) + count_bits(more)
     n1 = n2 = n3 = m1 = m2 = m3 = left_total = own = own_left = n = np.int64(0)
     while bits | more != 0:
         found = np.int64(next_tokens[a + lowest_bit(bits) if bits != 0 else b + lowest_bit(more)])
@@ -84,4 +94,4 @@ def count_narrow(
             own_left = x if c == label else own_left
             if keep:
                 lefts[c] = x
-    return e - a, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n
+    return total, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n

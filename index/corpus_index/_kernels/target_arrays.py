@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 # columns of HeavyNodes.table
 COLUMNS = 16  # a cache line
@@ -69,40 +70,50 @@ class BaseArrays(NamedTuple):
 class Documents(NamedTuple):
     """Documents to leave out: of each position which one (−1: its own occurrence), and of each what it holds.
 
-    begins, ends: corpus positions. ranks are flat, document d's between offsets[d] and offsets[d + 1], ascending;
-    following: the token after each. A document's distinct tokens, ascending, are entries token_offsets[d] :
-    token_offsets[d + 1] of tokens, with what the base's counts lose with the document; lost_total, lost_cuts: the sums
-    of the losses and of what that takes from the cuts, by document.
+    numbers: in the corpus. begins, ends: corpus positions. Document d's ranks are entries first[d] : last[d] of ranks,
+    ascending; following: the token after each; lost_from: see `fill_lost_from`, of size 0 where no one has made it.
+    label_lost: what the base's count of each position's label loses with its document; lost_total, lost_cuts: the sums
+    of the losses and of what that takes from the cuts, by document. Estimators with exclusion have instead of
+    label_lost a document's distinct tokens, ascending, at entries token_offsets[d] : token_offsets[d + 1] of tokens,
+    with what each loses.
     """
 
     of: np.ndarray
+    numbers: np.ndarray
     begins: np.ndarray
     ends: np.ndarray
-    offsets: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
     ranks: np.ndarray
     following: np.ndarray
+    lost_from: np.ndarray
+    label_lost: np.ndarray
+    lost_total: np.ndarray
+    lost_cuts: np.ndarray
     token_offsets: np.ndarray
     tokens: np.ndarray
     lost: np.ndarray
-    lost_total: np.ndarray
-    lost_cuts: np.ndarray
 
     @classmethod
-    def empty(cls, positions: int) -> Documents:
-        """None left out, at any of so many positions."""
-        nothing, one = np.empty(0, np.int64), np.zeros(1, np.int64)
+    def empty(cls, positions: int, dtype: DTypeLike = np.uint16) -> Documents:
+        """None left out, at any of so many positions; dtype: of the index's symbols."""
+        nothing = np.empty(0, np.int64)
         return cls(
             of=np.full(positions, -1),
+            numbers=nothing,
             begins=nothing,
             ends=nothing,
-            offsets=one,
-            ranks=nothing,
-            following=nothing,
-            token_offsets=one,
-            tokens=nothing,
-            lost=nothing,
+            first=nothing,
+            last=nothing,
+            ranks=np.empty(0, np.uint32),
+            following=np.empty(0, dtype),
+            lost_from=np.empty(0, np.uint8),
+            label_lost=np.zeros(positions, np.int64),
             lost_total=nothing,
             lost_cuts=np.empty(0),
+            token_offsets=np.zeros(1, np.int64),
+            tokens=nothing,
+            lost=nothing,
         )
 
 
@@ -129,7 +140,7 @@ class GoneRows(NamedTuple):
     @classmethod
     def empty(cls, entries: int, left: bool) -> GoneRows:
         """Room for rows with so many changed tokens; left: and for their left extensions."""
-        rows = entries // 4
+        rows = entries // 8
         return cls(
             keys=np.zeros(max(1, 2 * rows), np.int64),
             numbers=np.zeros(max(1, 2 * rows), np.int64),

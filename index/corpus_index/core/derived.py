@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index import files
-from corpus_index._kernels import counting, exclusion_sums, target_arrays, walk
+from corpus_index._kernels import counting, document_ranks, exclusion_sums, left_out, target_arrays, walk
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.addresses import contradiction
 from corpus_index.core.heavy import heavy_nodes
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.core.scratch import ThreadMemory
-from corpus_index.manifest import RANKS_FILE
+from corpus_index.manifest import LOSSES_FILE, RANKS_FILE
 
 LANES = 32  # rows, or pieces of documents, that step together
 _SAMPLE_SHIFT = 5  # ranks of every 32nd position are kept for `document_ranks`: an eighth of a byte a token
 
 
-_SHARED_FROM = 1 << 20  # tokens: from here on processes share the ranks of positions in a file
-_HEADER_BYTES = 4096  # of it: whose ranks they are
+_SHARED_FROM = 1 << 20  # tokens: from here on processes share what documents are left out with in files
+_REMEMBERED = 16  # documents
+_HEADER_BYTES = 4096  # of such a file: whose it is
 
 
 class _MadeMeanwhileError(Exception):
@@ -38,7 +40,9 @@ class Derived(OpenedIndex):
         self.thread_memory = ThreadMemory()
         self._counts: np.ndarray | None = None
         self._left_counts: np.ndarray | None = None
-        self._ranks: np.ndarray | None = None
+        self._ranks: tuple[np.ndarray, ...] | None = None
+        self._lost_from: np.ndarray | None = None
+        self._base_losses: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]] = {}
         self._first_ranks: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._left: tuple[np.ndarray, np.ndarray] | None = None
         self._heavy_nodes: dict[bool, HeavyNodes] = {}
@@ -62,62 +66,150 @@ class Derived(OpenedIndex):
             self._left_counts = counts
         return self._left_counts
 
-    def position_ranks(self) -> np.ndarray:
-        """The rank of every corpus position: shape (N,), uint32; made at the first use, O(N).
+    def sorted_ranks(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ranks of each document's positions, ascending, and the symbol after each; made at the first use, O(N).
 
         Those of a large index are kept in its folder and mapped, so that all processes share them; where the folder
         can't be written, and of a small index, in the memory of this process.
+
+        Returns
+        -------
+        ranks : ndarray of shape (N,), uint32
+            Document d's are entries doc_starts[d] : doc_starts[d + 1].
+        following : ndarray of shape (N,), uint16 or uint32
         """
         if self._ranks is None:
-            self._ranks = self._shared_ranks() if self.num_tokens >= _SHARED_FROM else None
-        if self._ranks is None:
-            self._ranks = self._made_ranks()
-        return self._ranks
+            types = "<u4", self.array("next_tokens").dtype.str
+            self._ranks = self._shared(RANKS_FILE, types, self._fill_ranks)
+        return self._ranks[0], self._ranks[1]
 
-    def _made_ranks(self) -> np.ndarray:
-        ranks = np.empty(self.num_tokens, np.uint32)
-        try:
-            ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
-        except IndexError as error:
-            raise contradiction(self.path, "order holds a position outside of the corpus") from error
-        return ranks
+    def lost_from(self) -> np.ndarray:
+        """From which depth on a node loses a left extension with each of `sorted_ranks`: shape (N,), uint8.
 
-    def _shared_ranks(self) -> np.ndarray | None:
-        """`position_ranks` from a file in the index's folder, which one process makes and others wait for."""
-        path = self.path / RANKS_FILE
-        found = self._mapped_ranks(path)
+        See `fill_lost_from`; made at the first use, O(N), and kept as `sorted_ranks`.
+        """
+        if self._lost_from is None:
+            self._lost_from = self._shared(LOSSES_FILE, ("u1",), self._fill_lost_from)[0]
+        return self._lost_from
+
+    def base_losses(self, document: int, by_left: bool) -> tuple[np.ndarray, np.ndarray]:
+        """What the empty context's counts, or left extensions, lose with a document; of the last few remembered.
+
+        Returns
+        -------
+        lost : ndarray of shape (num_symbols,), int64
+        tokens : ndarray, int64
+            Those that lose something, in any order.
+        """
+        found = self._base_losses.pop((document, by_left), None)
+        if found is None:
+            lost, tokens = np.zeros(self.num_symbols, np.int64), np.empty(self.num_symbols + 1, np.int64)
+            following = self.sorted_ranks()[1]
+            lost_from = self.lost_from() if by_left else np.zeros(0, np.uint8)
+            lost_from.flags.writeable = False
+            begin, end = self.doc_starts[document : document + 2].tolist()
+            size = left_out.count_document(following, lost_from, by_left, begin, end, lost, tokens)
+            found = lost, tokens[:size].copy()
+        self._base_losses[document, by_left] = found
+        while len(self._base_losses) > _REMEMBERED:
+            self._base_losses.pop(next(iter(self._base_losses), (document, by_left)), None)
+        return found
+
+    def stretch_ranks(self, begin: int, end: int) -> np.ndarray:
+        """The ranks of positions begin .. end − 1, ascending: int64; O(tokens of their documents)."""
+        if begin >= end:
+            return np.zeros(0, np.int64)
+        first, last = self.document_of(np.array([begin, end - 1])).tolist()
+        lo, hi = int(self.doc_starts[first]), int(self.doc_starts[last + 1])
+        ranks = self.sorted_ranks()[0][lo:hi].astype(np.int64)
+        if (lo, hi) != (begin, end):
+            positions = self.array("order")[ranks]
+            ranks = ranks[(positions >= begin) & (positions < end)]
+        return ranks if first == last else np.sort(ranks)
+
+    def _fill_ranks(self, ranks: np.ndarray, following: np.ndarray) -> None:
+        ends = np.array(self.doc_starts[:-1])
+        text, next_tokens = self.kernel_arrays().text, self.array("next_tokens")
+        if not document_ranks.fill_sorted_ranks(text, next_tokens, ends, ranks, following):
+            raise contradiction(self.path, "order holds a position twice")
+
+    def _fill_lost_from(self, lost_from: np.ndarray) -> None:
+        arrays, size = self.kernel_arrays(), self.num_symbols
+        document_ranks.fill_lost_from(
+            arrays.text,
+            self.array("next_tokens"),
+            arrays.nodes.common,
+            np.zeros(257, np.int64),
+            np.zeros(257, np.int64),
+            np.full(size, -1, np.int64),
+            np.zeros(size, np.int64),
+            np.zeros(size, np.uint8),
+            np.empty(self.num_tokens, np.uint8),
+            np.array(self.doc_starts[1:]),
+            lost_from,
+        )
+
+    def _shared(self, name: str, types: tuple[str, ...], fill: Callable[..., None]) -> tuple[np.ndarray, ...]:
+        """Arrays of N entries from a file in the index's folder, which one process makes and others wait for."""
+        found = self._in_file(self.path / name, types, fill) if self.num_tokens >= _SHARED_FROM else None
+        if found is None:
+            found = tuple(np.zeros(self.num_tokens, dtype) for dtype in types)
+            fill(*found)
+            for array in found:
+                array.flags.writeable = False  # as mapped ones: kernels are compiled for one kind
+        return found
+
+    def _in_file(self, path: Path, types: tuple[str, ...], fill: Callable[..., None]) -> tuple[np.ndarray, ...] | None:
+        """Arrays from a file, made where it isn't there; None where it can't be."""
+        found = self._mapped(path, types)
         if found is not None:
             return found
-        made = None
         try:
             with files.whole_file(path) as file:
-                found = self._mapped_ranks(path)
+                found = self._mapped(path, types)
                 if found is not None:  # another process has made it while this one waited for its turn
                     raise _MadeMeanwhileError
-                made = self._made_ranks()
-                file.write(self._ranks_header())
-                file.write(made.astype("<u4", copy=False).data)
+                file.write(self._stamp())
+                file.flush()
+                size = self._file_bytes(types)
+                if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a fault later
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+                with mmap.mmap(file.fileno(), size) as mapped:
+                    arrays = self._arrays_in(mapped, types)
+                    fill(*arrays)
+                    del arrays
+                file.seek(size)
         except _MadeMeanwhileError:
             return found
         except OSError:  # a folder or a disk that can't be written
-            return made
-        return self._mapped_ranks(path)
+            return None
+        return self._mapped(path, types)
 
-    def _ranks_header(self) -> bytes:
+    def _stamp(self) -> bytes:
         return self.fingerprint.encode().ljust(_HEADER_BYTES, b"\0")
 
-    def _mapped_ranks(self, path: Path) -> np.ndarray | None:
-        """The ranks in a file, or None where it isn't there, or another index's."""
+    def _file_bytes(self, types: tuple[str, ...]) -> int:
+        return _HEADER_BYTES + sum(self.num_tokens * np.dtype(dtype).itemsize for dtype in types)
+
+    def _arrays_in(self, mapped: mmap.mmap, types: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+        arrays, place = [], _HEADER_BYTES
+        for dtype in types:
+            arrays.append(np.frombuffer(mapped, dtype, self.num_tokens, place))
+            place += arrays[-1].nbytes
+        return tuple(arrays)
+
+    def _mapped(self, path: Path, types: tuple[str, ...]) -> tuple[np.ndarray, ...] | None:
+        """The arrays in a file, or None where it isn't there, or another index's."""
         try:
             with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size != _HEADER_BYTES + 4 * self.num_tokens:
+                if os.fstat(file.fileno()).st_size != self._file_bytes(types):
                     return None
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):
             return None
-        if mapped[:_HEADER_BYTES] != self._ranks_header():
-            return None
-        return np.frombuffer(mapped, "<u4", offset=_HEADER_BYTES)
+        return self._arrays_in(mapped, types) if mapped[:_HEADER_BYTES] == self._stamp() else None
 
     def document_ranks(self, documents: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """The ranks of all positions of some documents, in the order of the text.

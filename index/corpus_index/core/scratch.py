@@ -9,10 +9,11 @@ import numpy as np
 from corpus_index._kernels.exclusion_sums import ExclusionScratch
 from corpus_index._kernels.flatten import FlatWork
 from corpus_index._kernels.shortlists import HEADER, MOST_CHAIN, Shortlists
-from corpus_index._kernels.target_arrays import HeavyNodes, Mixed, Scratch
+from corpus_index._kernels.target_arrays import GoneRows, HeavyNodes, Mixed, Scratch
 from corpus_index._kernels.walk import Walkers
 
 MOST_LEVELS = 12  # of a shortlist; what shallower contexts add to its tokens counts as cut
+_GONE_ENTRIES = 1 << 20  # of rows without documents, some 30 bytes each, that a thread keeps
 _LIST_BYTES = 256 << 20  # of one thread's shortlists at most
 
 
@@ -27,6 +28,7 @@ class ThreadMemory(threading.local):
         self.dense: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self.work: FlatWork | None = None
         self.exclusion: ExclusionScratch | None = None
+        self.gone: dict[bool, tuple[GoneRows, set[int]]] = {}
         self.lists: tuple[object, int, Shortlists] | None = None
 
     def walkers_of(self, lanes: int) -> Walkers:
@@ -79,6 +81,25 @@ class ThreadMemory(threading.local):
                 np.zeros((num_symbols >> 12) + 1, np.uint64),
             )
         return self.dense
+
+    def take_gone(self, left: bool, documents: np.ndarray) -> tuple[GoneRows, set[int]]:
+        """Room for rows without documents, and whose rows are there: from earlier calls that knew one of these.
+
+        Who takes it gives it back with `keep_gone`; what isn't given back is made anew.
+        """
+        asked = set(documents.tolist())
+        rows, known = self.gone.pop(left, (None, asked))
+        if rows is None or rows.tokens.size > 2 * _GONE_ENTRIES:
+            return GoneRows.empty(1 << 14, left), asked
+        if known.isdisjoint(asked) or rows.offsets[rows.used[0]] > _GONE_ENTRIES:
+            rows.keys[:] = 0
+            rows.used[:] = 0
+            return rows, asked
+        return rows, known | asked
+
+    def keep_gone(self, left: bool, rows: GoneRows, documents: set[int]) -> None:
+        """Keep rows without documents for the next call."""
+        self.gone[left] = rows, documents
 
     def lists_of(self, owner: object, kinds: int, nodes: HeavyNodes, size: int) -> Shortlists:
         """The shortlists of an estimator, the owner, which reads `kinds` kinds of counts; another owner's are freed."""

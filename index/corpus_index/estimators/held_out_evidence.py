@@ -192,6 +192,7 @@ def _nodes(
                 unit_offsets,
                 ranks,
                 following,
+                np.zeros(0, np.uint8),  # units may be parts of documents
                 begin,
                 offsets,
                 out,
@@ -219,9 +220,11 @@ def _roots(
         index.array("endings"),
         index.heavy_nodes(True),
         True,
-        offsets,
+        offsets[:-1],
+        offsets[1:],
         ranks,
         following,
+        np.zeros(0, np.uint8),  # units may be parts of documents
         scratch,
         token_offsets,
         tokens,

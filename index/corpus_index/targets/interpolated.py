@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import flatten
+from corpus_index._kernels import flatten, own_rows
 from corpus_index._kernels.jit import compile_beside
-from corpus_index._kernels.target_arrays import GoneRows
+from corpus_index._kernels.target_arrays import GoneRows, Mixed
 from corpus_index.core.checks import check_seed, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.core.scratch import MOST_LEVELS
@@ -21,7 +21,6 @@ from corpus_index.targets.exclusion import exclusion_probabilities, exclusion_sa
 from corpus_index.targets.request import request_of
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
-_OWN_KINDS = 4
 _ROOM = 1 << 20  # pairs at a time
 _SHORTLIST = 64  # by default; of a larger top_k shortlists are as long
 _MOST_DRAWS = 1 << 28  # at once, of all positions
@@ -280,24 +279,17 @@ def mixed_targets(
     context_count = np.empty(size, np.int64)
     tokens, probs = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     rows, coefficients = [np.empty(0, np.int64)], [np.empty((0, 4), np.float32)]
-    num_rows = request.heavy.offsets.size - 1
+    own = _OwnRows(request.heavy.offsets.size - 1)
     for part, begin, end in request.chunks():
         offsets[begin + 1 : end + 1] = offsets[begin] + part.pair_offsets[1:]
-        pairs, refs = int(part.pair_offsets[-1]), int(part.ref_offsets[-1])
-        gone = part.ref_gone[:refs]
-        times = np.where(gone >= 0, 3, 1)
-        row_offsets[begin + 1 : end + 1] = row_offsets[begin] + np.append(0, np.cumsum(times))[part.ref_offsets[1:]]
+        pairs = int(part.pair_offsets[-1])
         tokens.append(index.ids_of(part.pair_tokens[:pairs]).astype(np.int64))  # a copy
         masses, labelled = part.pair_masses[:pairs], part.label_pairs[: end - begin] >= 0
         masses[part.label_pairs[: end - begin][labelled]] += part.label_changes[: end - begin][labelled]
         probs.append(masses.astype(np.float32))
-        rows.append(np.repeat(part.ref_rows[:refs], times))
-        coefficients.append(np.repeat(part.ref_coefficients[:refs].astype(np.float32), times, axis=0))
-        first = (np.cumsum(times) - times)[gone >= 0]
-        left = part.ref_rows[:refs][gone >= 0] >= num_rows
-        rows[-1][first + 1] = 2 * num_rows + _OWN_KINDS * gone[gone >= 0] + 2 * left
-        rows[-1][first + 2] = rows[-1][first + 1] + 1
-        coefficients[-1][first + 1] *= -1
+        more_rows, more_coefficients = own.references(part, request.gone, row_offsets[begin : end + 1])
+        rows.append(more_rows)
+        coefficients.append(more_coefficients)
         rest[begin:end] = part.rest
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     found = MixedTargets(
@@ -307,7 +299,7 @@ def mixed_targets(
         row_offsets,
         np.concatenate(rows),
         np.concatenate(coefficients),
-        *_own_rows(index, request.gone),
+        *own.arrays(index, request.gone),
         rest,
         request.base_distribution,
         match_len,
@@ -316,28 +308,52 @@ def mixed_targets(
     return request.with_own_rows(found)
 
 
-def _own_rows(index: Matcher, gone: GoneRows | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Four rows for each heavy row without a document: counts before and after, left extensions before and after."""
-    if gone is None:
-        return np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
-    used = int(gone.used[0])
-    lengths = np.diff(gone.offsets[: used + 1])
-    entries = int(gone.offsets[used])
-    nothing = np.zeros(entries, np.int64)
-    values = np.stack(
-        [
-            part[:entries] if part.size else nothing
-            for part in (gone.before, gone.after, gone.left_before, gone.left_after)
-        ],
-        axis=1,
-    ).astype(np.int64)  # (entries, kinds)
-    row = np.repeat(np.arange(used), lengths)
-    entry, kind = np.nonzero(values)
-    key = row[entry] * _OWN_KINDS + kind
-    order = np.argsort(key, kind="stable")
-    offsets = np.append(0, np.cumsum(np.bincount(key, minlength=used * _OWN_KINDS)))
-    tokens = index.ids_of(gone.tokens[:entries]).astype(np.int64)
-    return offsets, tokens[entry[order]], values[entry[order], kind[order]]
+class _OwnRows:
+    """A batch's own rows as its references are written: two for each row and kind of count without a document."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows, self.used = num_rows, 0
+        self.numbering = np.empty((0, 2), np.int64)
+
+    def references(self, part: Mixed, gone: GoneRows | None, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and coefficients of some positions; offsets: where each one's begin, filled from the second on."""
+        refs = int(part.ref_offsets[-1])
+        there = 0 if gone is None else int(gone.offsets.size)
+        if there > self.numbering.shape[0]:
+            more = there - self.numbering.shape[0]
+            self.numbering = np.concatenate([self.numbering, np.full((more, 2), -1)])
+        room = refs if gone is None else 3 * refs
+        rows, coefficients = np.empty(room, np.int64), np.empty((room, 4), np.float32)
+        self.used = int(
+            own_rows.write_references(
+                part,
+                offsets.size - 1,
+                self.num_rows,
+                self.numbering,
+                self.used,
+                offsets,
+                int(offsets[0]),
+                rows,
+                coefficients,
+            )
+        )
+        size = int(offsets[-1] - offsets[0])
+        return rows[:size], coefficients[:size]
+
+    def arrays(self, index: Matcher, gone: GoneRows | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Offsets, tokens and counts."""
+        if gone is None or self.used == 0:
+            return np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
+        chosen = np.empty((self.used, 2), np.int64)
+        number, kind = np.nonzero(self.numbering >= 0)
+        own = self.numbering[number, kind]
+        chosen[own, 0], chosen[own, 1] = number, kind
+        room = 2 * int((gone.offsets[chosen[:, 0] + 1] - gone.offsets[chosen[:, 0]]).sum()) + 1
+        offsets = np.zeros(2 * self.used + 1, np.int64)
+        tokens, counts = np.empty(room, np.int64), np.empty(room, np.int64)
+        own_rows.fill_own_rows(gone, chosen, offsets, tokens, counts)
+        tokens = index.ids_of(tokens[: offsets[-1]]).astype(np.int64, copy=False)
+        return offsets, tokens, counts[: offsets[-1]]
 
 
 def row_table(index: Matcher, estimator: EstimatorLike = "witten-bell") -> RowTable:

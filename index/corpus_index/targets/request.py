@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import singledispatch
-from itertools import pairwise
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -31,7 +30,7 @@ _CHUNK = 1 << 12  # positions at a time: their targets stay in the cache until t
 _PAIRS = 48  # room per position, on average
 _AHEAD = 8
 _MOST_PREPARED = 16  # estimators
-_RANKS_IN_MEMORY = 1 << 28  # tokens: up to here the ranks of documents are looked up, 4 bytes a token; else walked
+_LONG = 1 << 16  # tokens of a document from which on what the base loses with it is remembered
 
 
 class Request:
@@ -57,13 +56,18 @@ class Request:
             compile_beside(group, [mixed.mixed_targets], wide=index.num_symbols > 2**16)
         ids, self.labels = labelled(index, input_ids, next_ids, leave_out, scores)
         self.leaves_out = leave_out is not None
-        self.documents = _documents(index, self.estimator, ids, leave_out, positions)
         made = self.estimator
+        prepared = prepare(index, made)
+        self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
+        self.documents = Documents.empty(ids.size, index.array("next_tokens").dtype)
+        if leave_out == "document":
+            self.documents = _documents(index, made, self.base.counts, ids, self.labels, positions)
         match, depths = index.match_nodes(ids, max_order=made.max_order, starts_document=starts_document)
         if only_last:
             match, depths = Match(*(part[:, -1:] for part in match)), depths[:, -1:]
             self.labels = self.labels.reshape(ids.shape)[:, -1].copy()  # contiguous, as the kernels know them
-            self.documents = self.documents._replace(of=self.documents.of.reshape(ids.shape)[:, -1].copy())
+            of, lost = (x.reshape(ids.shape)[:, -1].copy() for x in (self.documents.of, self.documents.label_lost))
+            self.documents = self.documents._replace(of=of, label_lost=lost)
         self.lo, self.hi, self.depth = (np.ascontiguousarray(x).reshape(-1) for x in (match.lo, match.hi, depths))
         # 1 where the match includes the document's start, WHOLE where what precedes it isn't known
         self.started = self.depth - np.ascontiguousarray(match.match_len).reshape(-1)
@@ -73,13 +77,13 @@ class Request:
             whole = (depths == held) & ~starts[:, None]
             self.started[whole.reshape(-1) & (self.started == 0)] = WHOLE
         self.heavy = index.heavy_nodes(made.uses_left_counts)
-        prepared = prepare(index, made)
-        self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
         if leave_out == "document" and self.base.pull > 0.0:  # what is left of N is counted by the kernel
             self.base = self.base._replace(pull=self.base.pull / (1.0 + self.base.pull))
         self.gone: GoneRows | None = None
-        if leave_out == "document":
-            self.gone = GoneRows.empty(1 << 14, made.uses_left_counts)
+        self.gone_documents: set[int] = set()
+        if leave_out == "document" and not made.excludes:
+            memory = index.thread_memory
+            self.gone, self.gone_documents = memory.take_gone(made.uses_left_counts, self.documents.numbers)
 
     @property
     def kinds(self) -> int:
@@ -115,7 +119,7 @@ class Request:
                 self.started[begin:end],
                 self.labels[begin:end],
                 self.leaves_out,
-                None if self.gone is None else self.documents._replace(of=self.documents.of[begin:end]),
+                self.documents_of(begin, end) if self.gone is not None else None,
                 scratch,
                 self.gone,
                 True if self.scores else None,
@@ -127,10 +131,19 @@ class Request:
             begin += done
             if self.gone is not None and self.gone.used[1] > 0:
                 self.gone = _more_room(self.gone, int(self.gone.used[1]))
+        if self.gone is not None:
+            index.thread_memory.keep_gone(self.estimator.uses_left_counts, self.gone, self.gone_documents)
+
+    def documents_of(self, begin: int, end: int) -> Documents:
+        """The documents of positions begin .. end − 1."""
+        documents = self.documents
+        return documents._replace(of=documents.of[begin:end], label_lost=documents.label_lost[begin:end])
 
     def counted(self, counts: np.ndarray) -> np.ndarray:
         """The contexts' counts, with −1, which stands for the empty context, replaced by the tokens that are left."""
-        gone = np.where(self.documents.of < 0, 1, np.diff(self.documents.offsets, append=0)[self.documents.of])
+        gone = np.where(
+            self.documents.of < 0, 1, np.append(self.documents.ends - self.documents.begins, 0)[self.documents.of]
+        )
         gone = np.where((self.labels >= 0) & self.leaves_out, gone, 0)
         return np.where(counts < 0, self.index.num_tokens - gone, counts)
 
@@ -263,13 +276,28 @@ def labelled(
 def _documents(
     index: Matcher,
     estimator: Estimator,
+    base_counts: np.ndarray,
     ids: np.ndarray,
-    leave_out: str | None,
+    labels: np.ndarray,
     positions: ArrayLike | None,
 ) -> Documents:
     """The documents that the tokens after each position stand in, with their ranks and tokens."""
-    if leave_out != "document":
-        return Documents.empty(ids.size)
+    of, numbers = _document_numbers(index, ids, positions)
+    begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
+    by_left = estimator.uses_left_counts and estimator.max_order != 0
+    ranks, following = index.sorted_ranks()
+    if numbers.size and int(ranks[ends[ends > begins] - 1].max(initial=0)) >= index.num_tokens:
+        raise IndexFormatError(f"{index.path / RANKS_FILE} was changed after it was written: remove it")
+    documents = Documents.empty(ids.size)._replace(
+        of=of, numbers=numbers, begins=begins, ends=ends, first=begins, last=ends, ranks=ranks, following=following
+    )
+    if estimator.uses_left_counts:
+        documents = documents._replace(lost_from=index.lost_from())
+    return documents._replace(**_losses(index, estimator, by_left, base_counts, labels, documents))
+
+
+def _document_numbers(index: Matcher, ids: np.ndarray, positions: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Of each position, flat, which of the documents (their numbers: the second array) is left out; −1: none."""
     if positions is None:
         raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
     given = np.asarray(positions)
@@ -289,66 +317,54 @@ def _documents(
         raise QueryError(f"a row begins or ends outside of the corpus 0 .. {index.num_tokens - 1:,}")
     of = np.full(ids.size, -1)
     numbers, of[known] = np.unique(index.document_of(inside[known]), return_inverse=True)
-    begins, ends = index.doc_starts[numbers], index.doc_starts[numbers + 1]
-    tokens = index.array("tokens")
-    if index.num_tokens <= _RANKS_IN_MEMORY:
-        of_position = index.position_ranks()
-        parts = [of_position[lo:hi] for lo, hi in zip(begins, ends, strict=True)]
-        offsets = np.append(0, np.cumsum([part.size for part in parts]))
-    else:
-        offsets, ranks = index.document_ranks(numbers)
-        parts = [ranks[lo:hi] for lo, hi in pairwise(offsets)]
-    pairs = np.empty(int(offsets[-1]), np.uint64)  # a rank and the token at its position, sorted by rank as one number
-    for part, begin, end, own in zip(parts, begins, ends, map(slice, offsets[:-1], offsets[1:]), strict=True):
-        pairs[own] = part.astype(np.uint64) << np.uint64(32) | tokens[begin:end]
-        pairs[own].sort()
-        if end > begin and int(pairs[own][-1] >> np.uint64(32)) >= index.num_tokens:
-            raise IndexFormatError(f"{index.path / RANKS_FILE} was changed after it was written: remove it")
-    ranks, following = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(2**32 - 1)).astype(np.int64)
-    np.minimum(following, index.num_symbols - 1, out=following)  # kernels count by symbol, whatever the file says
-    losses = _losses(index, estimator, offsets, ranks, following)
-    token_offsets, token_ids, lost, lost_total, lost_cuts = losses
-    return Documents(
-        of=of.reshape(-1),
-        begins=begins,
-        ends=ends,
-        offsets=offsets,
-        ranks=ranks,
-        following=following,
-        token_offsets=token_offsets,
-        tokens=token_ids,
-        lost=lost,
-        lost_total=lost_total,
-        lost_cuts=lost_cuts,
-    )
+    return of, numbers
 
 
 def _losses(
-    index: Matcher, estimator: Estimator, offsets: np.ndarray, ranks: np.ndarray, following: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """What the base's counts lose with each document; see `Documents`."""
-    token_offsets = np.zeros(offsets.size, np.int64)
-    all_tokens, all_lost = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
-    gone.lost_by_documents(
-        index.kernel_arrays(),
-        index.array("next_tokens"),
-        index.array("endings"),
-        index.heavy_nodes(estimator.uses_left_counts),
-        estimator.uses_left_counts and estimator.max_order != 0,
-        offsets,
-        ranks,
-        following,
-        index.thread_memory.scratch_of(index.num_symbols),
-        token_offsets,
-        all_tokens,
-        all_lost,
-    )
-    used = int(token_offsets[-1])
-    all_tokens, all_lost = all_tokens[:used], all_lost[:used]
-    cuts = np.zeros(all_tokens.size)
-    if estimator.uses_left_counts:
-        counts = estimator.root(index)[0][all_tokens]
-        by_count = np.array([0.0, *estimator.discounts[0]])
-        cuts = by_count[np.minimum(counts, 3)] - by_count[np.minimum(counts - all_lost, 3)]
-    totals, cut_totals = (np.append(0, np.cumsum(values))[token_offsets] for values in (all_lost, cuts))
-    return token_offsets, all_tokens, all_lost, np.diff(totals), np.diff(cut_totals).astype(np.float64)
+    index: Matcher,
+    estimator: Estimator,
+    by_left: bool,
+    base_counts: np.ndarray,
+    labels: np.ndarray,
+    documents: Documents,
+) -> dict[str, np.ndarray]:
+    """What the base's counts lose with each document: the last fields of `Documents`."""
+    size, scratch = documents.numbers.size, index.thread_memory.scratch_of(index.num_symbols)
+    if estimator.excludes:
+        lengths = documents.last - documents.first
+        token_offsets, most = np.zeros(size + 1, np.int64), int(np.minimum(lengths, index.num_symbols).sum())
+        tokens, lost = np.empty(most, np.int64), np.empty(most, np.int64)
+        gone.lost_by_documents(
+            index.kernel_arrays(),
+            index.array("next_tokens"),
+            index.array("endings"),
+            index.heavy_nodes(False),
+            False,
+            documents.first,
+            documents.last,
+            documents.ranks,
+            documents.following,
+            documents.lost_from,
+            scratch,
+            token_offsets,
+            tokens,
+            lost,
+        )
+        return {"token_offsets": token_offsets, "tokens": tokens, "lost": lost, "lost_total": lengths}
+    by_document = np.argsort(documents.of, kind="stable")
+    by_document = by_document[np.searchsorted(documents.of[by_document], 0) :]
+    ends = np.searchsorted(documents.of[by_document], np.arange(size), side="right")
+    totals = np.zeros((size, 17), np.int64)
+    label_lost = np.zeros(labels.size, np.int64)
+    documents = documents._replace(label_lost=label_lost)
+    room = scratch.gone_counts, scratch.gone_tokens
+    gone.label_losses(documents, by_left, base_counts, labels, by_document, ends, _LONG, *room, totals)
+    for d in np.flatnonzero(documents.last - documents.first > _LONG).tolist():
+        lost, tokens = index.base_losses(int(documents.numbers[d]), by_left)
+        own = by_document[ends[d - 1] if d else 0 : ends[d]]
+        known = (labels[own] >= 0) & (labels[own] < lost.size)
+        label_lost[own[known]] = lost[labels[own[known]]]
+        gone.add_losses(base_counts, lost, tokens, tokens.size, totals[d])
+    by_class = np.array([0.0, *estimator.discounts[0]]) if estimator.uses_left_counts else np.zeros(4)
+    cuts = totals[:, :16] @ (by_class[:, None] - by_class).reshape(-1)
+    return {"label_lost": label_lost, "lost_total": totals[:, 16].copy(), "lost_cuts": cuts}

@@ -20,8 +20,8 @@ Both = Callable[..., tuple[CorpusIndex, ReferenceIndex]]
 
 
 @kernel()
-def count(next_tokens, common, a, e, depth, by_left, label, keep, tally, lefts, tokens):
-    return count_narrow(next_tokens, common, a, e, depth, by_left, label, keep, tally, lefts, tokens)
+def count(next_tokens, common, order, a, e, depth, begin, end, by_left, label, keep, tally, lefts, tokens):
+    return count_narrow(next_tokens, common, order, a, e, depth, begin, end, by_left, label, keep, tally, lefts, tokens)
 
 
 @kernel()
@@ -39,21 +39,27 @@ def classes(counts: list[int]) -> tuple[int, int, int, int]:
     num_tokens=st.integers(1, 30),
     before=st.integers(0, 3),
     dtype=st.sampled_from([np.uint16, np.uint32]),
+    share=st.sampled_from([0.0, 0.01, 0.5, 1.0]),
     seed=st.integers(0, 2**32),
 )
 def test_counts_equal_histograms(
-    size: int, run_length: int, num_tokens: int, before: int, dtype: type, seed: int
+    size: int, run_length: int, num_tokens: int, before: int, dtype: type, share: float, seed: int
 ) -> None:
     generator, depth = np.random.default_rng(seed), 4
     own, length = slice(before, before + size), before + 2 * WORD
     next_tokens = generator.integers(0, num_tokens, length).astype(dtype)  # of ranks outside, too: nothing counts them
     common = np.where(generator.random(length) * run_length < 1, depth, depth + 1).astype(np.uint8)
+    order = generator.permutation(length).astype(np.uint32)
+    begin = int(generator.integers(0, length))
+    end = begin + int(share * (length - begin))  # a document that is left out
     label = int(generator.integers(-1, num_tokens + 1))
     counts: dict[int, int] = {}
     runs: dict[int, set[int]] = {}
     run = 0
     for k, (c, shared) in enumerate(zip(next_tokens[own].tolist(), common[own].tolist(), strict=True)):
         run = k if shared == depth else run
+        if begin <= order[before + k] < end:
+            continue
         counts[c] = counts.get(c, 0) + 1
         runs.setdefault(c, set()).add(run)
     lefts = {c: len(starts) for c, starts in runs.items()}
@@ -62,7 +68,20 @@ def test_counts_equal_histograms(
         tally, left_tally = np.zeros(num_tokens, np.uint32), np.zeros(num_tokens, np.uint32)
         tokens = np.full(num_tokens + 1, -1)
         found = count(
-            next_tokens, common, before, before + size, depth, by_left, label, keep, tally, left_tally, tokens
+            next_tokens,
+            common,
+            order,
+            before,
+            before + size,
+            depth,
+            begin,
+            end,
+            by_left,
+            label,
+            keep,
+            tally,
+            left_tally,
+            tokens,
         )
         assert found[:4] == classes(list(counts.values()))
         assert found[8] == counts.get(label, 0)
@@ -85,7 +104,7 @@ def test_what_is_not_narrow() -> None:
 
 
 @pytest.mark.parametrize("light", [128, 300])  # 300: wider nodes without a row follow narrow ones
-@pytest.mark.parametrize("leave_out", [None, "self"])
+@pytest.mark.parametrize("leave_out", [None, "self", "document"])
 @pytest.mark.parametrize("order", [None, 1, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_probabilities_and_targets_equal_the_naive_twins(
@@ -99,7 +118,8 @@ def test_probabilities_and_targets_equal_the_naive_twins(
     name, parameters, twin, twin_parameters = CASES[case]
     rows = np.array([documents[2][:12], generator.integers(0, 7, 12)])
     following = np.roll(rows, -1, axis=1)
-    options = {"estimator": make_estimator(name, order, **parameters), "leave_out": leave_out}
+    starts = index.doc_starts[[2, 4]]  # the second row isn't the fourth document's: that is left out all the same
+    options = {"estimator": make_estimator(name, order, **parameters), "leave_out": leave_out, "positions": starts}
     scores = index.next_probabilities(rows, following, **options)
     targets = index.mixed_targets(rows, following, **options)
     table = index.row_table(options["estimator"])
@@ -107,17 +127,22 @@ def test_probabilities_and_targets_equal_the_naive_twins(
         for t in range(len(row)):
             q, label = b * len(row) + t, int(following[b, t])
             known = reference.known_symbols(row[: t + 1], False)
-            left = ("self", label) if leave_out else None
+            if leave_out == "document" and label == 6:
+                continue  # the corpus lacks it: nothing is left out for it
+            out = ("document", reference.document_of(int(starts[b]) + t + 1))
+            left = ("self", label) if leave_out == "self" else out if leave_out else None
             expected = twin(reference, known, max_order=order, leave_out=left, **twin_parameters)
             actual = dense_mixed(targets, table, q)
             assert scores[q] == pytest.approx(expected[label], abs=1e-9)
             assert actual[label] == pytest.approx(expected[label], abs=1e-6)
+            if leave_out == "document":  # the base leaves it out at the label alone
+                continue
             if not (leave_out and options["estimator"].uses_left_counts):
                 # left counts without the own occurrence are exact at the label; the base spreads the rest
                 assert actual == pytest.approx(np.array(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize("leave_out", [None, "self"])
+@pytest.mark.parametrize("leave_out", [None, "self", "document"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_chain_that_begins_too_deep_for_masks(make_both: Both, case: str, leave_out: str | None) -> None:
     generator = np.random.default_rng(7)
@@ -128,7 +153,8 @@ def test_a_chain_that_begins_too_deep_for_masks(make_both: Both, case: str, leav
     name, parameters, *_ = CASES[case]
     rows = np.array([documents[0], documents[-1], [*others[0], *passage[60:], 3, 4]])
     following = np.roll(rows, -1, axis=1)
-    options = {"estimator": make_estimator(name, None, **parameters), "leave_out": leave_out}
+    starts = index.doc_starts[[0, len(documents) - 1, 2]]
+    options = {"estimator": make_estimator(name, None, **parameters), "leave_out": leave_out, "positions": starts}
     scores = index.next_probabilities(rows, following, **options)
     targets = index.smoothed_targets(rows, following, top_k=7, shortlist=None, **options)
     expected = [dense(targets, q)[label] for q, label in enumerate(following.reshape(-1).tolist())]

@@ -199,7 +199,6 @@ def test_mixed_targets_are_whole_flat_ones(
 ) -> None:
     monkeypatch.setattr(asked_module, "_CHUNK", 7)
     monkeypatch.setattr(asked_module, "_PAIRS", 1)
-    monkeypatch.setattr(asked_module, "_RANKS_IN_MEMORY", data.draw(st.sampled_from([0, 100])))
     corpus["vocab_size"] = min(corpus["vocab_size"], 6)
     name, parameters, _, _ = CASES[case]
     index, _ = make_both(corpus)

@@ -1,0 +1,99 @@
+"""What leaving the document out costs beside leaving the position out, in CPU time, for documents of several lengths.
+
+`python -m bench.leave_out INDEX… --out bench/results/leave-out.json` prints a table, and one line of JSON at the end.
+Batches of windows of 1,024 tokens are drawn by length of document; both ways are asked in turns about the same batch.
+Times are of the thread that asks, per position, medians over batches; the ratio is the median of the batches' ratios.
+An index of one document asks for the whole of it to be left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from corpus_index import CorpusIndex, make_estimator
+from corpus_index.estimators.estimator import Estimator
+from corpus_index.targets.interpolated import mixed_targets, next_probabilities, smoothed_targets
+
+from bench.machine import describe
+
+LENGTH = 1024
+QUESTIONS = {"next token": next_probabilities, "flat, 64": smoothed_targets, "mixed": mixed_targets}
+ESTIMATORS = {
+    "witten-bell 5": ("witten-bell", 5),
+    "modified-kneser-ney 4": ("modified-kneser-ney", 4),
+    "auto 5": ("auto", 5),
+}
+
+
+def batch(index: CorpusIndex, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where windows begin, their tokens, and the token after each; documents drawn by length."""
+    rng = np.random.default_rng(seed)
+    starts, room = index.doc_starts[:-1], np.maximum(np.diff(index.doc_starts) - LENGTH - 1, 0)
+    documents = rng.choice(room.size, rows, p=room / room.sum())
+    begins = starts[documents] + rng.integers(0, room[documents])
+    places = begins[:, None] + np.arange(LENGTH)
+    return begins, np.array(index.tokens[places], np.int64), np.array(index.tokens[places + 1], np.int64)
+
+
+def fitted(index: CorpusIndex, name: str, order: int) -> Estimator:
+    """An estimator of an index."""
+    estimator = make_estimator(name, order)
+    return estimator if estimator.is_fitted else estimator.fit(index)
+
+
+def compare(index: CorpusIndex, estimator: Estimator, question: str, rows: int, batches: int) -> dict[str, Any]:
+    """Microseconds a position with the position and with the document left out, and their ratio."""
+    ask = QUESTIONS[question]
+    times: list[list[float]] = []
+    for turn in range(batches + 2):  # the first two aren't timed
+        begins, ids, following = batch(index, rows, turn)
+        took = []
+        for leave_out, positions in (("self", None), ("document", begins)):
+            begin = time.thread_time()
+            ask(index, ids, following, estimator=estimator, leave_out=leave_out, positions=positions)
+            took.append((time.thread_time() - begin) / ids.size * 1e6)
+        times.append(took)
+    kept = np.array(times[2:])
+    self_us, document_us = np.median(kept, axis=0).tolist()
+    return {"self_us": self_us, "document_us": document_us, "ratio": float(np.median(kept[:, 1] / kept[:, 0]))}
+
+
+def main() -> None:
+    """Print the table, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("indexes", nargs="+", type=Path)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=5)
+    parser.add_argument("--estimators", nargs="+", default=list(ESTIMATORS), choices=list(ESTIMATORS))
+    parser.add_argument("--questions", nargs="+", default=list(QUESTIONS), choices=list(QUESTIONS))
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for path in arguments.indexes:
+        with CorpusIndex.open(path) as index:
+            lengths = np.diff(index.doc_starts)
+            typical = float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())  # of the document of a token
+            for name in arguments.estimators:
+                estimator = fitted(index, *ESTIMATORS[name])
+                for question in arguments.questions:
+                    found = compare(index, estimator, question, arguments.rows, arguments.batches)
+                    about = {"index": path.name, "tokens": index.num_tokens, "typical_document": round(typical)}
+                    rows.append({**about, "estimator": name, "question": question, **found})
+                    print(
+                        f"{path.name:>12} {typical:>12,.0f} {name:>22} {question:>10} "
+                        f"{found['self_us']:8.2f} {found['document_us']:8.2f} us {found['ratio']:6.2f} x",
+                        flush=True,
+                    )
+    report = {"machine": describe(), "rows_of_a_batch": arguments.rows, "batches": arguments.batches, "rows": rows}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
