@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -22,6 +22,7 @@ from corpus_teacher.losses import (
     label_smoothing_cross_entropy,
     soft_cross_entropy,
 )
+from corpus_teacher.targets.mixed import MixedTargets, RowTable
 from corpus_teacher.targets.soft import SoftTargets
 
 
@@ -85,6 +86,35 @@ class Problem:
         return made.to(self.device)
 
     @cached_property
+    def mixed(self) -> MixedTargets:
+        """`targets` with half of their mass, and two references a position: a row of V / 12 tokens, one of V / 200.
+
+        Every other row's counts are discounted, as Kneser–Ney's are, which takes an operation more an entry.
+        """
+        generator, v = torch.Generator().manual_seed(6), self.shape.vocab_size
+        lengths = torch.tensor([max(2, v // 12)] * 32 + [max(2, v // 200)] * 32)
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        tokens = torch.cat([torch.randperm(v, generator=generator)[:length].sort().values for length in lengths])
+        counts = torch.rand(tokens.shape[0], generator=generator).reciprocal_().clamp_(max=1000).floor_()
+        of_rows = torch.arange(64).repeat_interleave(lengths)
+        totals = torch.zeros(64).index_add_(0, of_rows, counts)
+        first = torch.randint(32, (self.shape.positions,), generator=generator)
+        rows = torch.stack([first, 32 + first.flip(0)], dim=1).view(-1)
+        scale = 0.2 / totals[rows]
+        coefficients = scale[:, None] * torch.tensor([1, 0.5, 0.8, 1.2]) * torch.ones(rows.shape[0], 1)
+        coefficients[:, 1:] *= (rows % 2 == 1)[:, None]
+        classes = torch.zeros(64, 4).index_put_(
+            (of_rows, counts.clamp_max(3).long()), torch.ones_like(counts), accumulate=True
+        )
+        mass = 0.2 - (coefficients[:, 1:] * classes[rows, 1:]).sum(1)
+        pairs = self.targets.to("cpu")
+        pairs = replace(pairs, probs=pairs.probs / 2, rest=pairs.rest / 2 + 0.5 - mass.view(-1, 2).sum(1))
+        nothing = RowTable.from_arrays([0], [], [])
+        edges = torch.arange(self.shape.positions + 1) * 2
+        made = MixedTargets(pairs, edges, rows, coefficients, nothing, 64).to(self.device)
+        return made.with_table(RowTable(offsets, tokens.int(), counts, counts[:0]).to(self.device))
+
+    @cached_property
     def dense(self) -> Tensor:
         """The (Q, V) teacher that other losses need."""
         return self.targets.dense().to(self.dtype)
@@ -114,6 +144,10 @@ def _hard(logits: Tensor, p: Problem) -> Tensor:
 
 def _soft(logits: Tensor, p: Problem) -> Tensor:
     return -(p.dense * logits.log_softmax(-1)).sum(1).mean()
+
+
+def _soft_mixed(logits: Tensor, p: Problem) -> Tensor:
+    return -(p.mixed.dense().to(p.dtype) * logits.log_softmax(-1)).sum(1).mean()
 
 
 def _blend(logits: Tensor, p: Problem) -> Tensor:
@@ -174,6 +208,7 @@ METHODS = [  # the first of a family is its baseline
     Method("torch cross_entropy", "logits", lambda p: F.cross_entropy(p.logits, p.labels), _hard),
     Method("hard, ours", "logits", lambda p: label_smoothing_cross_entropy(p.logits, p.labels), _hard),
     Method("soft_cross_entropy", "logits", lambda p: soft_cross_entropy(p.logits, p.targets), _soft, "targets"),
+    Method("soft, mixed form", "logits", lambda p: soft_cross_entropy(p.logits, p.mixed), _soft_mixed, "mixed"),
     Method(
         "blended_cross_entropy",
         "logits",

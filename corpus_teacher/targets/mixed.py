@@ -14,7 +14,8 @@ Shape letters: Q positions, V vocabulary, R rows of the table, F references in a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakValueDictionary
@@ -252,18 +253,46 @@ class MixedTargets:
         rows, coefficients = self.rows[first:last], self.coefficients[first:last]
         if first < last:
             table = self._checked_table()
-            kinds = [(table, table.counts, 0, rows < self.num_rows)]
-            kinds.append((table, table.left_extensions, 1, (rows >= self.num_rows) & (rows < 2 * self.num_rows)))
-            kinds.append((self.own, self.own.counts, 2, rows >= 2 * self.num_rows))
-            for source, counts, blocks, chosen in kinds:
+            for source, counts, blocks, chosen in self._kinds(table, rows):
+                if chosen.device.type == "cpu" and not (torch.compiler.is_compiling() or bool(chosen.any())):
+                    continue
                 refs, places = source.places(rows[chosen] - blocks * self.num_rows)
                 x = counts[places]
-                factors = coefficients[chosen][refs]
-                cuts = factors.gather(1, x.clamp_max(3).long()[:, None])[:, 0]
+                factors = coefficients[chosen]
+                cuts = factors.view(-1).index_select(0, x.clamp_max(3).long().add_(refs, alpha=4))
                 positions.append(of_refs[chosen][refs])
                 tokens.append(source.token_ids[places].long())
-                values.append(factors[:, 0] * x - cuts)
+                values.append(factors[:, 0].index_select(0, refs).mul_(x).sub_(cuts))
         return torch.cat(positions), torch.cat(tokens), torch.cat(values)
+
+    def _kinds(self, table: RowTable, rows: Tensor) -> tuple[tuple[RowTable, Tensor, int, Tensor], ...]:
+        """Where rows stand: (table, its numbers, blocks of R rows before it, which of the rows)."""
+        return (
+            (table, table.counts, 0, rows < self.num_rows),
+            (table, table.left_extensions, 1, (rows >= self.num_rows) & (rows < 2 * self.num_rows)),
+            (self.own, self.own.counts, 2, rows >= 2 * self.num_rows),
+        )
+
+    def split_rows(self, least: int) -> tuple[MixedTargets, LongRows]:
+        """The targets without their references to rows of at least so many entries, and these references."""
+        if not self.rows.shape[0]:
+            return self, LongRows.empty(self)
+        table, positions = self._checked_table(), torch.arange(self.num_positions, device=self.device)
+        of_refs = positions.repeat_interleave(self.row_offsets.diff(), output_size=self.rows.shape[0])
+        begins, ends, kinds = (torch.zeros_like(self.rows) for _ in range(3))
+        parts = self._kinds(table, self.rows)
+        for kind, (source, _, blocks, chosen) in enumerate(parts):
+            own = self.rows[chosen] - blocks * self.num_rows
+            begins[chosen], ends[chosen], kinds[chosen] = source.offsets[own], source.offsets[own + 1], kind
+        long = ends - begins >= least
+        kept = torch.zeros_like(self.row_offsets)
+        kept[1:].index_add_(0, of_refs[~long], torch.ones_like(of_refs[~long]))
+        short = replace(
+            self, row_offsets=kept.cumsum(0), rows=self.rows[~long], coefficients=self.coefficients[~long], table=table
+        )
+        places = torch.stack([kinds[long], begins[long], ends[long]], dim=1).tolist()
+        sources = [(source.token_ids, counts) for source, counts, _, _ in parts]
+        return short, LongRows(sources, places, of_refs[long], self.coefficients[long])
 
     def dense(self, begin: int = 0, end: int | None = None) -> Tensor:
         """All probabilities of the positions begin … end − 1: shape (end − begin, V), float32; see `entries`."""
@@ -394,6 +423,53 @@ class MixedTargets:
 def _joined_offsets(parts: Sequence[Tensor]) -> Tensor:
     lengths = torch.cat([part.diff() for part in parts])
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+class LongRows:
+    """References to rows with many entries, each read where it lies; by position.
+
+    Parameters
+    ----------
+    sources : list of (token_ids, counts)
+        The tensors that rows are parts of.
+    places : list of (source, begin, end)
+        Of each reference.
+    of_positions : Tensor of shape (L,), int64
+        Ascending.
+    coefficients : Tensor of shape (L, 4), float32
+    """
+
+    def __init__(
+        self, sources: list[tuple[Tensor, Tensor]], places: list[list[int]], of_positions: Tensor, coefficients: Tensor
+    ) -> None:
+        self.of_positions = of_positions
+        self.positions: list[int] = of_positions.tolist()
+        self._rows = [(sources[k][0][begin:end], sources[k][1][begin:end]) for k, begin, end in places]
+        # p = scale · weight: the weight is x itself where nothing is cut
+        cut = (coefficients[:, 1:] != 0).any(1)
+        self.scales = torch.where(cut, 1, coefficients[:, 0])
+        self._scaled: list[float | None] = [
+            scale if cuts else None for scale, cuts in zip(coefficients[:, 0].tolist(), cut.tolist(), strict=True)
+        ]
+        self._cuts = coefficients.unbind(0)
+
+    @classmethod
+    def empty(cls, targets: MixedTargets) -> LongRows:
+        """No references."""
+        return cls([], [], targets.rows[:0], targets.coefficients[:0])
+
+    def range(self, lo: int, hi: int) -> tuple[int, int]:
+        """The references of positions lo … hi − 1: the first, and the end."""
+        return bisect_left(self.positions, lo), bisect_left(self.positions, hi)
+
+    def weighted(self, first: int, last: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Of references first … last − 1: (which, tokens, weights); its probabilities are weights · scales[which]."""
+        for k in range(first, last):
+            tokens, x = self._rows[k]
+            scale = self._scaled[k]
+            if scale is not None:
+                x = x.mul(scale).sub_(self._cuts[k].index_select(0, x.clamp_max(3).int()))
+            yield k, tokens, x.to(dtype)
 
 
 AnyTargets: TypeAlias = SoftTargets | MixedTargets | DenseTargets

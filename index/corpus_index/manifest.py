@@ -31,8 +31,8 @@ LOSSES_FILE = ".document-losses"
 """The same, where estimators count left extensions: from which depth on each rank's document takes one."""
 DERIVED_FILES = (
     RANKS_FILE,
-    *(f".{name}.partial" for name in (RANKS_FILE, LOSSES_FILE)),
     LOSSES_FILE,
+    *(f".{name}.partial" for name in (RANKS_FILE, LOSSES_FILE)),
     ".position-ranks",  # of earlier versions
     "..position-ranks.partial",
 )

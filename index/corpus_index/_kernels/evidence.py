@@ -93,7 +93,6 @@ def _heavy_node(
     document,  # int64, what is left out
     skip,  # (·,) int64, ranks of documents
     following,  # (·,) int64, the token after each
-    lost_from,  # (·,) uint8, as in `tally_gone`
     a,  # int64, those left out are skip[a:e]
     e,  # int64
 ):
@@ -106,7 +105,7 @@ def _heavy_node(
     totals[3] = stop - start - totals[1] - totals[2]
     totals[4], totals[5], totals[6] = table[row, LEFT_TOTAL], table[row, LEFT_1], table[row, LEFT_2]
     totals[7] = stop - start - totals[5] - totals[6]
-    n = tally_gone(index, next_tokens, endings, heavy, depth, True, skip, following, lost_from, a, e, scratch)
+    n = tally_gone(index, next_tokens, endings, heavy, depth, True, skip, following, a, e, scratch)
     if used + n > memo.tokens.size:  # forget the rows before
         memo.seen[:] = -1
         used = 0
@@ -192,7 +191,6 @@ def evidence(
     doc_offsets,  # (D + 1,) int64
     doc_ranks,  # (·,) int64, run d at doc_offsets[d] : doc_offsets[d + 1], ascending
     doc_following,  # (·,) int64, what follows each of doc_ranks
-    lost_from,  # (·,) uint8, as in `tally_gone`
     begin,  # int64, the first position
     offsets,  # (Q + 1,) int64, from `begin` on: where each one's nodes begin in out
     out,  # (E, 12) int64, the nodes, the deepest first; see the columns above
@@ -258,7 +256,6 @@ def evidence(
                         document,
                         doc_ranks,
                         doc_following,
-                        lost_from,
                         g,
                         g_end,
                     )

@@ -6,11 +6,21 @@ import numpy as np
 
 from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED, WORD, equal_bits, lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.label_places import place_of
+from corpus_index._kernels.label_places import place_of, place_of_held
 from corpus_index._kernels.nodes import CAP, node_around, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least
 from corpus_index._kernels.tallies import sort_tokens
-from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, LO, OWN_DEPTH, RAW_1, RAW_2
+from corpus_index._kernels.target_arrays import (
+    HI,
+    LEFT_1,
+    LEFT_2,
+    LEFT_TOTAL,
+    LO,
+    NO_PARENT,
+    OWN_DEPTH,
+    RAW_1,
+    RAW_2,
+)
 from corpus_index._kernels.walk import step_range
 
 _AHEAD = 8
@@ -45,7 +55,6 @@ def tally_gone(
     count_runs,  # bool, whether left extensions are wanted
     ranks,  # (·,) uint32 or int64, of documents, ascending in each
     following,  # (·,) as next_tokens or int64, the token after each
-    lost_from,  # (·,) uint8, see `fill_lost_from`; of size 0: runs are looked at
     a,  # int64, the document's ranks in the node are ranks[a:e]
     e,  # int64
     scratch,  # Scratch
@@ -55,24 +64,36 @@ def tally_gone(
     following: the token after each rank. Of each token, scratch.gone_counts and gone_lefts hold how much; the caller
     sets them back to 0. A token loses a left extension where all its occurrences in a run are the document's.
     """
-    tokens, counts, lefts = scratch.gone_tokens, scratch.gone_counts, scratch.gone_lefts
+    tokens, counts = scratch.gone_tokens, scratch.gone_counts
     n = 0
-    told = count_runs and lost_from.size > 0 and depth < CAP
-    if told:
-        for i in range(a, e):
-            c = symbol_of(following, i, counts)
-            tokens[n] = c
-            n += counts[c] == 0
-            counts[c] += 1
-            lefts[c] += np.int64(lost_from[i]) <= depth
-    else:
-        for i in range(a, e):
-            c = symbol_of(following, i, counts)
-            tokens[n] = c
-            n += counts[c] == 0
-            counts[c] += 1
-    if count_runs and not told:
+    for i in range(a, e):
+        c = symbol_of(following, i, counts)
+        tokens[n] = c
+        n += counts[c] == 0
+        counts[c] += 1
+    if count_runs:
         _look_at_runs(index, next_tokens, endings, heavy, depth, ranks, following, a, e, scratch)
+    sort_tokens(tokens, n, scratch.words, scratch.summary)
+    return n
+
+
+@kernel(**COUNTED, forceinline=True)
+def _tally_both(
+    depth,  # int64, symbols of the node, below 255
+    following,  # (·,) as next_tokens, the token after each rank
+    lost_from,  # (·,) uint8, see `fill_lost_from`
+    a,  # int64, the document's ranks in the node are entries a .. e − 1
+    e,  # int64
+    scratch,  # Scratch
+):
+    """`tally_gone` where left extensions are told; scratch.gone_counts holds counts + 2^32 · left extensions."""
+    tokens, counts = scratch.gone_tokens, scratch.gone_counts
+    n = 0
+    for i in range(a, e):
+        c = symbol_of(following, i, counts)
+        tokens[n] = c
+        n += counts[c] == 0
+        counts[c] += 1 + (np.int64(np.int64(lost_from[i]) <= depth) << 32)
     sort_tokens(tokens, n, scratch.words, scratch.summary)
     return n
 
@@ -126,7 +147,6 @@ def lost_by_documents(
     lasts,  # (D,) int64
     ranks,  # (·,) uint32 or int64, ascending in each
     following,  # (·,) as next_tokens or int64, the token after each
-    lost_from,  # (·,) uint8, as in `tally_gone`
     scratch,  # Scratch
     token_offsets,  # (D + 1,) int64, out: each document's tokens
     tokens,  # (·,) int64, out, ascending in each
@@ -144,7 +164,6 @@ def lost_by_documents(
             by_left,
             ranks,
             following,
-            lost_from,
             firsts[d],
             lasts[d],
             scratch,
@@ -234,22 +253,65 @@ def label_losses(
             lost[tokens[i]] = 0
 
 
-@kernel(**COUNTED, inline="always")
-def _place_of_key(keys, key):
+@kernel(**UNCOUNTED, inline="always")
+def _first_slot(slots, key):
+    """Where the search for a key in a hash table of 2^k keys begins."""
+    return ((key * 0x9E3779B1) >> 15) & (slots.shape[0] - 1)  # a product's low bits are those of a key's low bits
+
+
+@kernel(**UNCOUNTED, inline="always")
+def _slot_of(slots, key):
     """Where a key (not 0) stands in a hash table of 2^k keys, or the place that it would have."""
-    at = ((key * 0x9E3779B1) >> 15) & (keys.size - 1)  # a product's low bits are those of a key's low bits
-    while keys[at] != 0 and keys[at] != key:
-        at = (at + 1) & (keys.size - 1)
+    at = _first_slot(slots, key)
+    while slots[at, 0] != 0 and slots[at, 0] != key:
+        at = (at + 1) & (slots.shape[0] - 1)
     return at
 
 
-@kernel(**COUNTED)
-def rehash(keys, numbers, new_keys, new_numbers):
+@kernel(**UNCOUNTED)
+def rehash(slots, new_slots):
     """Copy a hash table into a larger one."""
-    for i in range(keys.size):
-        if keys[i] != 0:
-            at = _place_of_key(new_keys, keys[i])
-            new_keys[at], new_numbers[at] = keys[i], numbers[i]
+    for i in range(slots.shape[0]):
+        if slots[i, 0] != 0:
+            at = _slot_of(new_slots, slots[i, 0])
+            new_slots[at, 0], new_slots[at, 1] = slots[i, 0], slots[i, 1]
+
+
+@kernel(**UNCOUNTED)
+def prefetch_slots(heavy, documents, gone, rows, begin, end):
+    """Ask for the slots of the rows (·, levels) of positions begin .. end − 1 without their documents."""
+    flat = gone.slots.reshape(-1)
+    for i in range(end - begin):
+        document = documents.of[begin + i]
+        level = 0
+        while document >= 0 and level < rows.shape[1] and rows[i, level] != NO_PARENT:
+            key = documents.numbers[document] * (heavy.offsets.size - 1) + rows[i, level] + 1
+            prefetch(flat, 2 * _first_slot(gone.slots, key))
+            level += 1
+
+
+@kernel(**UNCOUNTED, forceinline=True)
+def known_gone(heavy, documents, gone, document, row):
+    """The number of a stored row without a document; −1 if it isn't there yet: see `gone_row`."""
+    slots = gone.slots
+    key = documents.numbers[document] * (heavy.offsets.size - 1) + row + 1
+    at = _slot_of(slots, key)
+    return slots[at, 1] if slots[at, 0] == key else np.int64(-1)
+
+
+@kernel(**UNCOUNTED, forceinline=True)
+def prefetch_gone(heavy, documents, gone, rows, document):
+    """Ask for what is known of rows (levels,) without a document."""
+    totals = gone.totals.reshape(-1)
+    level = 0
+    while document >= 0 and level < rows.size and rows[level] != NO_PARENT:
+        key = documents.numbers[document] * (heavy.offsets.size - 1) + rows[level] + 1
+        at = _first_slot(gone.slots, key)
+        if gone.slots[at, 0] == key:
+            number = gone.slots[at, 1]
+            prefetch(totals, 8 * number)
+            prefetch(gone.tokens, (gone.offsets[number] + gone.offsets[number + 1]) >> 1)
+        level += 1
 
 
 @kernel(**COUNTED)
@@ -265,35 +327,30 @@ def gone_row(
     scratch,  # Scratch
     gone,  # GoneRows
 ):
-    """The number of a stored row without a document, made now if it isn't there; −1 if there is no room for it."""
+    """The number of a stored row without a document, made now; −1 if there is no room for it."""
     key = documents.numbers[document] * (heavy.offsets.size - 1) + row + 1
-    at = _place_of_key(gone.keys, key)
-    if gone.keys[at] == key:
-        return gone.numbers[at]
+    at = _slot_of(gone.slots, key)
     table, ranks = heavy.table, documents.ranks
     first, last = documents.first[document], documents.last[document]
     a = first_at_least(ranks, first, last, np.int64(table[row, LO]))
-    e = first_at_least(ranks, first, last, np.int64(table[row, HI]))
+    e = first_at_least(ranks, a, last, np.int64(table[row, HI]))
     number = gone.used[0]
     entry = gone.offsets[number]
-    if 2 * (number + 1) > gone.keys.size or number == gone.totals.shape[0] or entry + (e - a) > gone.tokens.size:
-        gone.used[1] = e - a + 1
+    gone.used[1] = max(np.int64(0), entry + (e - a) - gone.tokens.size)
+    gone.used[2] = np.int64(number == gone.totals.shape[0])
+    if gone.used[1] > 0 or gone.used[2] > 0:
         return np.int64(-1)
     depth = np.int64(table[row, OWN_DEPTH])
-    n = tally_gone(
-        index,
-        next_tokens,
-        endings,
-        heavy,
-        depth,
-        by_left,
-        ranks,
-        documents.following,
-        documents.lost_from,
-        a,
-        e,
-        scratch,
-    )
+    counts, lefts = scratch.gone_counts, scratch.gone_lefts
+    following, lost_from = documents.following, documents.lost_from
+    if by_left and depth < CAP:
+        n = _tally_both(depth, following, lost_from, a, e, scratch)
+    else:
+        n = tally_gone(index, next_tokens, endings, heavy, depth, by_left, ranks, following, a, e, scratch)
+        for i in range(n):
+            c = scratch.gone_tokens[i]
+            counts[c] += lefts[c] << 32
+            lefts[c] = 0
     place, stop = heavy.offsets[row], heavy.offsets[row + 1]
     n1, n2 = np.int64(table[row, RAW_1]), np.int64(table[row, RAW_2])
     n3 = stop - place - n1 - n2
@@ -302,27 +359,28 @@ def gone_row(
     m3 = stop - place - m1 - m2
     for i in range(n):
         c = scratch.gone_tokens[i]
-        place = place_of(heavy, row, c)
+        both = counts[c]
+        counts[c] = 0
+        place = place_of_held(heavy, row, c)
         x = np.int64(heavy.counts[place])
-        y = x - scratch.gone_counts[c]
+        y = x - (both & 0xFFFFFFFF)
         n1 += np.int64(y == 1) - np.int64(x == 1)
         n2 += np.int64(y == 2) - np.int64(x == 2)
         n3 += np.int64(y > 2) - np.int64(x > 2)
         gone.tokens[entry + i], gone.before[entry + i], gone.after[entry + i] = c, x, y
         if by_left:
             x = np.int64(heavy.lefts[place])
-            y = x - scratch.gone_lefts[c]
-            left_total -= scratch.gone_lefts[c]
+            y = x - (both >> 32)
+            left_total -= both >> 32
             m1 += np.int64(y == 1) - np.int64(x == 1)
             m2 += np.int64(y == 2) - np.int64(x == 2)
             m3 += np.int64(y > 2) - np.int64(x > 2)
             gone.left_before[entry + i], gone.left_after[entry + i] = x, y
-        scratch.gone_counts[c] = scratch.gone_lefts[c] = 0
     total = np.int64(table[row, HI]) - np.int64(table[row, LO]) - (e - a)
     totals = gone.totals
     totals[number, 0], totals[number, 1], totals[number, 2], totals[number, 3] = total, n1, n2, n3
     totals[number, 4], totals[number, 5], totals[number, 6], totals[number, 7] = left_total, m1, m2, m3
     gone.offsets[number + 1] = entry + n
-    gone.keys[at], gone.numbers[at] = key, number
+    gone.slots[at, 0], gone.slots[at, 1] = key, number
     gone.used[0] += 1
     return number

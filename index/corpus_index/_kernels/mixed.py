@@ -19,7 +19,7 @@ import numpy as np
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import look_up
-from corpus_index._kernels.left_out import gone_row
+from corpus_index._kernels.left_out import gone_row, known_gone, prefetch_gone, prefetch_slots
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
@@ -42,6 +42,8 @@ from corpus_index._kernels.target_arrays import (
     START,
     WHOLE,
 )
+
+_SOON = 4  # positions between asking for what rows are without a document and reading it
 
 
 @kernel(**UNCOUNTED, forceinline=True)
@@ -268,6 +270,7 @@ def mixed_targets(
             if documents is not None:
                 prefetch(text.order, lo[q + 2 * ahead])
                 prefetch(text.order, lo[q + 2 * ahead] + 16)
+                prefetch(text.order, lo[q + 2 * ahead] + 32)
         soon = labels[q + ahead] if q + ahead < lo.size else np.int64(-1)
         if 0 <= soon < num_symbols:
             prefetch(base.probs, soon)
@@ -278,6 +281,11 @@ def mixed_targets(
         if at == 0:
             stop = min(q + rows.shape[0], lo.size)
             look_up(heavy, lo, hi, labels, num_symbols, q, stop, levels, by_left, rows, places, scratch.active)
+            if documents is not None:
+                prefetch_slots(heavy, documents, gone, rows, q, stop)
+        if documents is not None:
+            if q + _SOON < min(lo.size, q - at + rows.shape[0]):
+                prefetch_gone(heavy, documents, gone, rows[at + _SOON], documents.of[q + _SOON])
         # room
         most = heavy.light if depths[q] < heavy.deepest else num_symbols  # pairs
         if keep and (pairs + most + 1 > out.pair_tokens.size or refs + heavy.deepest_chain > out.ref_rows.size):
@@ -360,9 +368,12 @@ def mixed_targets(
                 own_left = np.int64(heavy.lefts[place]) if by_left and place >= 0 else np.int64(0)
                 if documents is not None:
                     if document >= 0:
-                        number = gone_row(
-                            index, next_tokens, endings, heavy, by_left, documents, document, row, scratch, gone
-                        )
+                        # only what isn't there is a call: that hands some hundred numbers over on the stack
+                        number = known_gone(heavy, documents, gone, document, row)
+                        if number < 0:
+                            number = gone_row(
+                                index, next_tokens, endings, heavy, by_left, documents, document, row, scratch, gone
+                            )
                         if number < 0:
                             full = True
                             break

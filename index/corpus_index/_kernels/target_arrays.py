@@ -120,14 +120,13 @@ class Documents(NamedTuple):
 class GoneRows(NamedTuple):
     """What stored rows are without a document: totals, and the tokens whose counts change, for all positions in it.
 
-    keys, numbers: a hash table from document · rows + row + 1 to the number. totals (M, 8): sum of the counts, and how
-    many are 1, 2, 3 and more; the same of the left extensions. Row m's changed tokens, ascending, are entries
-    offsets[m] : offsets[m + 1] of tokens, with counts and left extensions before and after. used (2): rows, and room
-    for entries that was missing, if any.
+    slots (·, 2): a hash table from document · rows + row + 1 (0: free) to the number. totals (M, 8): sum of the counts,
+    and how many are 1, 2, 3 and more; the same of the left extensions. Row m's changed tokens, ascending, are entries
+    offsets[m] : offsets[m + 1] of tokens, with counts and left extensions before and after. used (3): rows, and room
+    that was missing, if any, for entries and for rows.
     """
 
-    keys: np.ndarray
-    numbers: np.ndarray
+    slots: np.ndarray
     totals: np.ndarray
     offsets: np.ndarray
     tokens: np.ndarray
@@ -138,12 +137,10 @@ class GoneRows(NamedTuple):
     used: np.ndarray
 
     @classmethod
-    def empty(cls, entries: int, left: bool) -> GoneRows:
-        """Room for rows with so many changed tokens; left: and for their left extensions."""
-        rows = entries // 8
+    def empty(cls, rows: int, entries: int, left: bool) -> GoneRows:
+        """Room for so many rows, a power of two, and changed tokens; left: and for their left extensions."""
         return cls(
-            keys=np.zeros(max(1, 2 * rows), np.int64),
-            numbers=np.zeros(max(1, 2 * rows), np.int64),
+            slots=np.zeros((2 * rows, 2), np.int64),
             totals=np.zeros((rows, 8), np.int64),
             offsets=np.zeros(rows + 1, np.int64),
             tokens=np.zeros(entries, np.int32),
@@ -151,7 +148,7 @@ class GoneRows(NamedTuple):
             after=np.zeros(entries, np.uint32),
             left_before=np.zeros(entries if left else 0, np.uint32),
             left_after=np.zeros(entries if left else 0, np.uint32),
-            used=np.zeros(2, np.int64),
+            used=np.zeros(3, np.int64),
         )
 
 

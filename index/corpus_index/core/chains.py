@@ -566,7 +566,7 @@ def _without_documents(
     offsets, ranks = index.document_ranks(numbers)
     following = index.array("next_tokens")
     scratch, heavy = index.thread_memory.scratch_of(index.num_symbols), index.heavy_nodes(left)
-    arrays, endings, lost_from = index.kernel_arrays(), index.array("endings"), np.zeros(0, np.uint8)
+    arrays, endings = index.kernel_arrays(), index.array("endings")
     for begin, end in pairwise(offsets.tolist()):
         ranks[begin:end].sort()
     tokens_of = np.minimum(following[ranks], index.num_symbols - 1).astype(np.int64)  # whatever an unchecked file says
@@ -577,9 +577,7 @@ def _without_documents(
     for document, node in zip(unique[:, 0].tolist(), asked[first].tolist(), strict=True):
         begin, end = offsets[document], offsets[document + 1]
         a, e = begin + np.searchsorted(ranks[begin:end], [lo[node], hi[node]])
-        n = left_out.tally_gone(
-            arrays, following, endings, heavy, depths[node], left, ranks, tokens_of, lost_from, a, e, scratch
-        )
+        n = left_out.tally_gone(arrays, following, endings, heavy, depths[node], left, ranks, tokens_of, a, e, scratch)
         tokens = scratch.gone_tokens[:n].copy()
         parts.append(
             (tokens, scratch.gone_counts[tokens].astype(np.int64), scratch.gone_lefts[tokens].astype(np.int64))

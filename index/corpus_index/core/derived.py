@@ -115,18 +115,6 @@ class Derived(OpenedIndex):
             self._base_losses.pop(next(iter(self._base_losses), (document, by_left)), None)
         return found
 
-    def stretch_ranks(self, begin: int, end: int) -> np.ndarray:
-        """The ranks of positions begin .. end − 1, ascending: int64; O(tokens of their documents)."""
-        if begin >= end:
-            return np.zeros(0, np.int64)
-        first, last = self.document_of(np.array([begin, end - 1])).tolist()
-        lo, hi = int(self.doc_starts[first]), int(self.doc_starts[last + 1])
-        ranks = self.sorted_ranks()[0][lo:hi].astype(np.int64)
-        if (lo, hi) != (begin, end):
-            positions = self.array("order")[ranks]
-            ranks = ranks[(positions >= begin) & (positions < end)]
-        return ranks if first == last else np.sort(ranks)
-
     def _fill_ranks(self, ranks: np.ndarray, following: np.ndarray) -> None:
         ends = np.array(self.doc_starts[:-1])
         text, next_tokens = self.kernel_arrays().text, self.array("next_tokens")

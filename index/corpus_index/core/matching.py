@@ -60,6 +60,18 @@ class Matcher(Derived):
         )
         return np.sort(places)
 
+    def stretch_ranks(self, begin: int, end: int) -> np.ndarray:
+        """The ranks of positions begin .. end − 1, ascending: int64; O(tokens of their documents)."""
+        if begin >= end:
+            return np.zeros(0, np.int64)
+        first, last = self.document_of(np.array([begin, end - 1])).tolist()
+        lo, hi = int(self.doc_starts[first]), int(self.doc_starts[last + 1])
+        ranks = self.sorted_ranks()[0][lo:hi].astype(np.int64)
+        if (lo, hi) != (begin, end):
+            positions = self.array("order")[ranks]
+            ranks = ranks[(positions >= begin) & (positions < end)]
+        return ranks if first == last else np.sort(ranks)
+
     def document_of(self, positions: ArrayLike) -> np.ndarray:
         """The number of the document that holds each corpus position: int64, the shape of positions."""
         places = as_array(positions, "positions")

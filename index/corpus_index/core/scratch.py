@@ -13,6 +13,7 @@ from corpus_index._kernels.target_arrays import GoneRows, HeavyNodes, Mixed, Scr
 from corpus_index._kernels.walk import Walkers
 
 MOST_LEVELS = 12  # of a shortlist; what shallower contexts add to its tokens counts as cut
+_GONE_ROWS, _GONE_ROOM = 1 << 11, 1 << 14  # rows without documents at first, and their entries
 _GONE_ENTRIES = 1 << 20  # of rows without documents, some 30 bytes each, that a thread keeps
 _LIST_BYTES = 256 << 20  # of one thread's shortlists at most
 
@@ -90,9 +91,9 @@ class ThreadMemory(threading.local):
         asked = set(documents.tolist())
         rows, known = self.gone.pop(left, (None, asked))
         if rows is None or rows.tokens.size > 2 * _GONE_ENTRIES:
-            return GoneRows.empty(1 << 14, left), asked
+            return GoneRows.empty(_GONE_ROWS, _GONE_ROOM, left), asked
         if known.isdisjoint(asked) or rows.offsets[rows.used[0]] > _GONE_ENTRIES:
-            rows.keys[:] = 0
+            rows.slots[:] = 0
             rows.used[:] = 0
             return rows, asked
         return rows, known | asked

@@ -192,7 +192,6 @@ def _nodes(
                 unit_offsets,
                 ranks,
                 following,
-                np.zeros(0, np.uint8),  # units may be parts of documents
                 begin,
                 offsets,
                 out,
@@ -224,7 +223,6 @@ def _roots(
         offsets[1:],
         ranks,
         following,
-        np.zeros(0, np.uint8),  # units may be parts of documents
         scratch,
         token_offsets,
         tokens,

@@ -213,7 +213,7 @@ def losses_in(
     """
     found: list[tuple[np.ndarray, ...]] = []
     for unit, (first, stop) in enumerate(pairwise(bounds.tolist())):
-        ranks = np.sort(np.asarray(shard.position_ranks()[int(begins[unit]) : int(ends[unit])], np.int64))
+        ranks = shard.stretch_ranks(int(begins[unit]), int(ends[unit]))
         mine = slice(first, stop)
         of, places = ranges(np.searchsorted(ranks, lo[mine]), np.searchsorted(ranks, hi[mine]))
         codes = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64) * (shard.vocab_size + 1)

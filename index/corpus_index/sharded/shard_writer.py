@@ -49,7 +49,7 @@ class ShardWriter:
         target = self.folder / name
         target.mkdir()
         for entry in os.scandir(index.path):
-            if entry.name not in DERIVED_FILES[1:] and entry.is_file(follow_symlinks=False):
+            if entry.name not in DERIVED_FILES[2:] and entry.is_file(follow_symlinks=False):
                 try:
                     os.link(entry.path, target / entry.name)
                 except OSError:

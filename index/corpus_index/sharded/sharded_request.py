@@ -208,7 +208,7 @@ def base_without(
 
 def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows:
     """What documents take from kept rows, as `flatten` reads it: by list of losses."""
-    nothing, none = np.zeros(0, np.int64), np.zeros(0, np.uint32)
+    none = np.zeros(0, np.uint32)
     lists = np.full(chains.gone_offsets.size - 1, -1)
     lists[chains.gone] = chains.stored[chains.rows]
     of = np.repeat(lists, np.diff(chains.gone_offsets))
@@ -217,8 +217,7 @@ def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows
     places = np.searchsorted(rows.keys, of[there] * (index.num_symbols + 2) + chains.gone_tokens[there])
     before[0, there], before[1, there] = rows.counts[places], rows.lefts[places]
     return GoneRows(
-        keys=nothing,
-        numbers=nothing,
+        slots=np.zeros((2, 2), np.int64),
         totals=np.zeros((0, 8), np.int64),
         offsets=chains.gone_offsets,
         tokens=chains.gone_tokens.astype(np.int32),
@@ -226,7 +225,7 @@ def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows
         after=(before[0] - np.where(there, chains.gone_counts, 0)).astype(np.uint32),
         left_before=before[1] if left else none,
         left_after=(before[1] - np.where(there, chains.gone_lefts, 0)).astype(np.uint32) if left else none,
-        used=np.array([chains.gone_offsets.size - 1, 0]),
+        used=np.array([chains.gone_offsets.size - 1, 0, 0]),
     )
 
 

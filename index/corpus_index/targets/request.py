@@ -129,8 +129,8 @@ class Request:
             if done > 0:
                 yield _head(out, done), begin, begin + done
             begin += done
-            if self.gone is not None and self.gone.used[1] > 0:
-                self.gone = _more_room(self.gone, int(self.gone.used[1]))
+            if self.gone is not None and self.gone.used[1:].any():
+                self.gone = _more_room(self.gone)
         if self.gone is not None:
             index.thread_memory.keep_gone(self.estimator.uses_left_counts, self.gone, self.gone_documents)
 
@@ -158,18 +158,20 @@ def request_of(index: Matcher, input_ids: ArrayLike, next_ids: ArrayLike | None 
     return Request(index, input_ids, next_ids, **options)
 
 
-def _more_room(old: GoneRows, missing: int) -> GoneRows:
-    """A copy with at least twice the room."""
-    entries = 2 * old.tokens.size
-    while entries < old.tokens.size + missing:
+def _more_room(old: GoneRows) -> GoneRows:
+    """A copy with at least twice the room of what there was too little of."""
+    rows, entries, needed = old.totals.shape[0], old.tokens.size, old.tokens.size + int(old.used[1])
+    rows *= 1 + (old.used[2] > 0)
+    while entries < needed:
         entries *= 2
-    new = GoneRows.empty(entries, old.left_before.size > 0)
+    new = GoneRows.empty(int(rows), entries, old.left_before.size > 0)
     used = int(old.used[0])
     new.totals[:used], new.offsets[: used + 1] = old.totals[:used], old.offsets[: used + 1]
+    held = int(old.offsets[used])
     for name in ("tokens", "before", "after", "left_before", "left_after"):
-        getattr(new, name)[: getattr(old, name).size] = getattr(old, name)
+        getattr(new, name)[:held] = getattr(old, name)[:held]
     new.used[0] = used
-    gone.rehash(old.keys, old.numbers, new.keys, new.numbers)
+    gone.rehash(old.slots, new.slots)
     return new
 
 
@@ -344,7 +346,6 @@ def _losses(
             documents.last,
             documents.ranks,
             documents.following,
-            documents.lost_from,
             scratch,
             token_offsets,
             tokens,

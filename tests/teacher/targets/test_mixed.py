@@ -13,6 +13,7 @@ from corpus_index import CorpusIndex, build_index
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+import corpus_teacher.losses.rows as rows_module
 from corpus_teacher.blend import apply_policy, make_policy
 from corpus_teacher.data import TokenWindows
 from corpus_teacher.errors import ConfigError, TargetError
@@ -53,6 +54,28 @@ def taught(index: CorpusIndex, estimator: str, leave_out: str | None) -> tuple[M
     whole = index.smoothed_targets(rows, following, top_k=VOCAB, shortlist=None, **options)
     flat = SoftTargets.from_arrays(whole.offsets, whole.token_ids, whole.probs, whole.rest, whole.base)
     return mixed, flat.dense()
+
+
+@pytest.mark.parametrize("least", [1, 12, 10**6])
+@pytest.mark.parametrize("leave_out", ["self", "document"])
+@pytest.mark.parametrize("estimator", ["witten-bell", "modified-kneser-ney"])
+def test_long_rows_are_read_where_they_lie(
+    index: CorpusIndex, estimator: str, leave_out: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "_LONG", least)
+    mixed, dense = taught(index, estimator, leave_out)
+    generator = torch.Generator().manual_seed(7)
+    values = torch.randn(mixed.num_positions, VOCAB + 3, generator=generator, dtype=torch.float64)
+    scale = torch.rand(mixed.num_positions, generator=generator, dtype=torch.float64)
+    rows = rows_module.rows_of(mixed, torch.float64)
+    lo, hi = 11, mixed.num_positions - 5
+    chunk = values[lo:hi].clone()
+    expected = (dense.double()[lo:hi] * chunk[:, :VOCAB]).sum(1)
+    assert rows.expectation(chunk, lo, hi).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    rows.subtract_(chunk, scale[lo:hi], lo, hi)
+    expected = values[lo:hi].clone()
+    expected[:, :VOCAB] -= scale[lo:hi, None] * dense.double()[lo:hi]
+    assert torch.allclose(chunk, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("leave_out", [None, "self", "document"])
