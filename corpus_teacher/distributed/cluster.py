@@ -87,6 +87,4 @@ def _check_reachable(address: str) -> None:
 
 
 def _unreachable(address: str, reason: str) -> RemoteError:
-    return RemoteError(
-        f"no Ray cluster answers at {address} ({reason}): start one there, or give 'local'"
-    )
+    return RemoteError(f"no Ray cluster answers at {address} ({reason}): start one there, or give 'local'")
