@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from corpus_teacher.study.report.analysis import BETTER, Analysis
 from corpus_teacher.study.report.contrasts import Contrast
 from corpus_teacher.study.report.fits import FAR, Law
-from corpus_teacher.study.report.matching import Matched, loss_metric
+from corpus_teacher.study.report.matching import Matched, curve, loss_metric
 from corpus_teacher.study.report.numbers import NOTHING, interval, number, p_text, plural, ratio, signed
 from corpus_teacher.study.report.results import Place, Results, Row, metric_of
 from corpus_teacher.study.report.statistics import difference
@@ -111,6 +111,21 @@ def speed_ups(results: Results, analysis: Analysis) -> Table:
     return Table(
         (*_heads(columns), "tokens read", "speed-up [95 %]", "tokens saved", "interpolation", "read"), tuple(rows)
     )
+
+
+def stopped_early(results: Results, size: str, budget: str) -> Table:
+    """The end of each arm's learning curve beside its lowest evaluation, means over the seeds."""
+    rows = []
+    for place in _arms_at(results, size, budget):
+        curves = [curve(row) for row in results.runs.get(place, {}).values()]
+        if not curves or any(not len(tokens) for tokens, _ in curves):
+            continue
+        ends = [float(nats[-1]) for _, nats in curves]
+        lowest = [float(nats.min()) for _, nats in curves]
+        at = [float(tokens[nats.argmin()] / tokens[-1]) for tokens, nats in curves]
+        shares = f"{sum(at) / len(at):.0%}"
+        rows.append((place[0], number(sum(ends) / len(ends)), number(sum(lowest) / len(lowest)), shares))
+    return Table(("arm", "at the end", "lowest", "after"), tuple(rows))
 
 
 def laws(found: Sequence[Law]) -> Table:

@@ -183,9 +183,10 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
         text = (
             f"Along the runs{where}. Left: mean of the seeds, and the range from the lowest to the highest one. Right: "
             f"paired differences from {results.baseline} with 95 % intervals over the seeds. Compare finished runs "
-            "only: before the end of a run its learning rate has not come down yet."
+            "only: before the end of a run its learning rate has not come down yet. “Lowest” is what stopping early "
+            "would have given, a little too low: it is chosen on the very tokens that it is of."
         )
-        yield Part("Learning curves", (text,), figure=curves, file="learning-curves")
+        yield Part("Learning curves", (text,), tables.stopped_early(results, size, budget), curves, "learning-curves")
     others = [place for size_ in results.sizes for other in results.budgets if analysis.at(*(place := (size_, other)))]
     others = [place for place in others if place != (size, budget)]
     if others:

@@ -456,3 +456,20 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (folder / "figures").write_text("a file in the way", encoding="utf-8")
     with pytest.raises(OutputError, match="can't be written"):
         write_study_report(folder)
+
+
+def test_the_lowest_evaluation_stands_beside_the_end() -> None:
+    """What stopping early would have given: here an arm that is best at half of its run."""
+    rows = small_rows(tuning=False)
+    for row in rows:
+        if row["arm"] == "corpus":
+            row["history"] = [{"tokens": at * 100, "nats": 4.0 + abs(at - 5) / 10} for at in range(1, 11)]
+    settings = make_settings(arms={arm: {} for arm in TWO}, sizes=SMALL, budgets=ONCE)
+    found = {row[0]: row[1:] for row in tables.stopped_early(sort_rows(settings, rows), "small", "once").rows}
+    assert found["corpus"] == ("4.500", "4.000", "50%")
+    assert found["hard"][0] == found["hard"][1]
+    assert found["hard"][2] == "100%"
+    bare = small_rows(tuning=False)
+    for row in bare:
+        row["history"] = []
+    assert tables.stopped_early(sort_rows(settings, bare), "small", "once").rows == ()
