@@ -1,7 +1,7 @@
 """`python -m bench.trust`: faults on purpose, and what became of them; an hour, or with --quick some minutes.
 
 Sections: flips of bits in indexes that are opened unchecked; kills of every command that writes; readers and writers at
-once; a server among bad clients, beside all the others; hostile input to every reader. Each runs in a process of its
+once; a server among bad clients, beside all the others. Each runs in a process of its
 own. Prints tables for people, and last one line of JSON for programs; --out merges what was found into a file. Ends
 with 1 where something crashed, hung, was lost or was wrong.
 """
@@ -22,15 +22,17 @@ from bench.machine import describe
 
 
 class Amounts(NamedTuple):
-    """How much of each: flips, kills of each command and seconds for them at most."""
+    """How much of each: flips, kills of each command and seconds for them at most, seconds of load and of soak."""
 
     flips: int
     kills: int
     kill_s: float
+    load_s: float
+    soak_s: float
 
 
-LONG = Amounts(flips=100_000, kills=200, kill_s=600)
-QUICK = Amounts(flips=1_000, kills=6, kill_s=60)
+LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600)
+QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60)
 
 _ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 """Forks want a process in which no library has started threads."""
@@ -51,15 +53,47 @@ def flips(amounts: Amounts, given: argparse.Namespace) -> Section:
 
 def kills(amounts: Amounts, given: argparse.Namespace) -> Section:
     """Commands killed, whatever they write."""
-    from bench.trust.kill_cases import CASES
-    from bench.trust.kills import COUNTED, campaign
+    from bench.trust.kills import COUNTED, all_cases, campaign
 
-    cases = [case for case in CASES if not given.command or case.name in given.command]
+    cases = [case for case in all_cases() if not given.command or case.name in given.command]
     print(f"{'command':28s}" + "".join(f"{name:>11s}" for name in COUNTED), flush=True)
     return campaign(cases, amounts.kills, given.seed, seconds=amounts.kill_s, say=lambda line: print(line, flush=True))
 
 
-SECTIONS: dict[str, Callable[[Amounts, argparse.Namespace], Section]] = {"flips": flips, "kills": kills}
+def load(amounts: Amounts, given: argparse.Namespace) -> Section:
+    """Readers and writers at once."""
+    from bench.trust.load import campaign
+
+    found = campaign(amounts.load_s)
+    print("readers and writers: " + _told(found), flush=True)
+    return found
+
+
+def soak(amounts: Amounts, given: argparse.Namespace) -> Section:
+    """A server among bad clients."""
+    from bench.trust.soak import campaign
+
+    found = campaign(amounts.soak_s, given.seed)
+    print("server: " + _told(found), flush=True)
+    return found
+
+
+def _told(found: Section) -> str:
+    """Counts in one line."""
+    return ", ".join(f"{name} {value}" for name, value in found.items() if not isinstance(value, dict))
+
+
+SECTIONS: dict[str, Callable[[Amounts, argparse.Namespace], Section]] = {
+    "soak": soak, "flips": flips, "kills": kills, "load": load
+}  # fmt: skip
+"""The first runs beside the others."""
+
+_BAD = {
+    "flips": ("crash", "hang", "exception"),
+    "load": ("wrong", "refused", "exceptions", "died", "descriptors_left", "maps_left"),
+    "soak": ("wrong", "errors", "died", "exit_code", "tracebacks", "memory_grew", "descriptors_grew"),
+}
+"""What must be 0."""
 
 
 def failures(name: str, found: Mapping[str, Any]) -> int:
@@ -68,7 +102,7 @@ def failures(name: str, found: Mapping[str, Any]) -> int:
         return sum(
             counts["lost"] + counts["wrong"] + counts["resumed"] - counts["bit_equal"] for counts in found.values()
         )
-    return sum(found[kind] for kind in ("crash", "hang", "exception"))
+    return sum(found[kind] for kind in _BAD[name])
 
 
 def merge(path: Path, found: Mapping[str, Any]) -> None:
@@ -87,7 +121,10 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--only", metavar="SECTION,…", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--flips", type=int, help="how many bits to flip")
     parser.add_argument("--kills", type=int, help="how many kills of each command")
+    parser.add_argument("--kill-s", type=float, help="seconds for the kills of each command, at most")
     parser.add_argument("--command", action="append", help="a command to kill, by its name; repeat it; default: all")
+    parser.add_argument("--load", type=float, help="seconds of readers and writers at once")
+    parser.add_argument("--soak", type=float, help="seconds of the server among bad clients")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deep", action="store_true", help="flips: fits, recall and ARPA besides: ten times as long")
     parser.add_argument("--out", type=Path, help="a file of results, such as bench/results/trust.json")
@@ -108,7 +145,14 @@ def main() -> int:
     given = _parsed()
     os.environ.update(_ALONE)
     amounts = QUICK if given.quick else LONG
-    said = {name: getattr(given, name) for name in ("flips", "kills") if getattr(given, name) is not None}
+    said = {
+        "flips": given.flips,
+        "kills": given.kills,
+        "kill_s": given.kill_s,
+        "load_s": given.load,
+        "soak_s": given.soak,
+    }
+    said = {name: value for name, value in said.items() if value is not None}
     amounts = amounts._replace(**said)
     names = given.only.split(",") if given.only else list(SECTIONS)
     found: dict[str, Any] = {"machine": describe()}
@@ -116,10 +160,12 @@ def main() -> int:
         found[names[0]] = SECTIONS[names[0]](amounts, given)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            for name in names:
-                part = Path(folder) / f"{name}.json"
-                _in_a_process(name, part).wait()
-                found[name] = json.loads(part.read_text())[name]
+            parts = {name: Path(folder) / f"{name}.json" for name in names}
+            beside = _in_a_process(names[0], parts[names[0]])
+            for name in names[1:]:
+                _in_a_process(name, parts[name]).wait()
+            beside.wait()
+            found |= {name: json.loads(part.read_text())[name] for name, part in parts.items()}
     if given.out is not None:
         merge(given.out, found)
     bad = {name: failures(name, found[name]) for name in names}

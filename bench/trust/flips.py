@@ -171,7 +171,7 @@ def ask(
         with CorpusIndex.open(path, check="never") as index:
             for name, question in questions(index, ids, places, kept, deep):
                 try:
-                    answers[name] = hashlib.sha256(pickle.dumps(_plain(question()))).hexdigest()
+                    answers[name] = hashlib.sha256(pickle.dumps(plain(question()))).hexdigest()
                 except CorpusIndexError as error:
                     worst, more = ("refused", type(error).__name__) if worst == "right" else (worst, more)
                 except Exception as error:
@@ -183,14 +183,14 @@ def ask(
     return worst, more, answers
 
 
-def _plain(answer: Any) -> Any:
+def plain(answer: Any) -> Any:
     """An answer as plain bytes and numbers."""
     if isinstance(answer, np.ndarray):
         return answer.dtype.str, answer.shape, answer.tobytes()
     if isinstance(answer, (list, tuple)):
-        return [_plain(part) for part in answer]
+        return [plain(part) for part in answer]
     if hasattr(answer, "__dict__"):
-        return _plain(list(vars(answer).values()))
+        return plain(list(vars(answer).values()))
     return repr(answer)
 
 

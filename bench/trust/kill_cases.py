@@ -20,12 +20,6 @@ UNFINISHED = "unfinished"
 """States of a place: nothing of ours is there; a work that says itself that it isn't done."""
 
 _WORDS = ["to be", " or not", " that is", " the", " question", " whether", " it", " is nobler", " in", " mind"]
-_STUDENT = {
-    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 32,
-}  # fmt: skip
-_TIMES = ("started", "seconds", "cpu_s", "total_s", "teacher_s", "loader_s", "written_s", "peak_memory_bytes", "logs")
-
 Place = Callable[[Path], object]
 
 
@@ -224,6 +218,3 @@ INDEXES = (
         again=False,
     ),
 )
-
-
-CASES = INDEXES

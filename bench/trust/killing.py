@@ -61,10 +61,12 @@ class Ended(NamedTuple):
 
 
 def at_calls(seen: Callable[[int], None]) -> None:
-    """Call seen(n) before the n-th call of this process that changes files, from now on."""
-    number, fsync = [0], os.fsync
+    """Call seen(n) before the n-th call of this process, not of its children, that changes files, from now on."""
+    number, fsync, own = [0], os.fsync, os.getpid()
 
     def hook(event: str, details: tuple[object, ...]) -> None:
+        if os.getpid() != own:
+            return
         if event == "open":
             flags = details[2]
             if not isinstance(flags, int) or not flags & _WRITING:

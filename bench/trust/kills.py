@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.trust.kill_cases import NOTHING, UNFINISHED, Case
+from bench.trust.kill_cases import INDEXES, NOTHING, UNFINISHED, Case
 from bench.trust.killing import Plan, at_calls, run_killed
 
 COUNTED = ("killed", "lost", "wrong", "resumed", "bit_equal", "left")
@@ -108,9 +108,10 @@ class Campaign:
         times = [self.random.uniform(0, self.seconds) for _ in range(kills - half)]
         return [Plan(call=call) for call in calls] + [Plan(after_s=after) for after in times]
 
-    def run(self, kills: int, until: float = float("inf")) -> dict[str, Any]:
-        """Kill that many times, or until the clock (`time.monotonic`) says so; what was counted."""
+    def run(self, kills: int, seconds: float = float("inf")) -> dict[str, Any]:
+        """Kill that many times, or as often as it goes in some seconds; what was counted."""
         self.prepare()
+        until = time.monotonic() + seconds
         plans = self.plans(kills)
         self.random.shuffle(plans)
         while plans and self.counts["killed"] < kills and time.monotonic() < until:
@@ -170,6 +171,13 @@ class Campaign:
         self.faults.append(f"{kind}: {sentence}")
 
 
+def all_cases() -> tuple[Case, ...]:
+    """Every command that is killed."""
+    from bench.trust.kill_trainings import TRAININGS
+
+    return (*INDEXES, *TRAININGS)
+
+
 def campaign(
     cases: Sequence[Case],
     kills: int,
@@ -183,6 +191,6 @@ def campaign(
     for case in cases:
         case.warm()
         with tempfile.TemporaryDirectory(prefix="kills-") as place:
-            found[case.name] = counts = Campaign(case, Path(place), seed).run(kills, time.monotonic() + seconds)
+            found[case.name] = counts = Campaign(case, Path(place), seed).run(kills, seconds)
         say(f"{case.name:28s}" + "".join(f"{counts[name]:>11,d}" for name in COUNTED))
     return found

@@ -7,6 +7,7 @@ import logging
 import time
 from urllib.parse import urlsplit
 
+from h11 import LocalProtocolError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,7 +92,12 @@ class AccessLog:
                 status = message["status"]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
-            await send(message)
+            try:
+                await send(message)
+            except (
+                LocalProtocolError
+            ):  # the client broke HTTP within its body: its line is closed, and nobody hears this
+                status = 499
 
         try:
             await self.app(scope, receive, heard)

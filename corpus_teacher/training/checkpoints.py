@@ -22,6 +22,7 @@ MANIFEST = "whole.json"
 """In a checkpoint: its files with sizes and checksums, written last."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_REMOVED = re.compile(r"\.checkpoint-\d+\.removed")
 _BLOCK = 1 << 20
 
 
@@ -102,6 +103,7 @@ def newest_whole(out: Path, notices: Callable[[str], None]) -> Path | None:
     ConfigError
         No whole one, and one that was whole and is damaged: to begin anew would throw away what can be mended.
     """
+    _clear_removed(out)
     faults: list[tuple[Path, str]] = []
     for folder in reversed(checkpoints_in(out)):
         fault = fault_of(folder)
@@ -122,7 +124,7 @@ def newest_whole(out: Path, notices: Callable[[str], None]) -> Path | None:
 def remove_oldest(out: Path, keep: int | None, best: str | None) -> None:
     """Remove whole checkpoints until there are `keep`; the newest and the best one stay.
 
-    The manifest goes first, so that what a kill leaves of a folder isn't taken for a checkpoint.
+    A folder first gets another name, so that what a kill leaves of it isn't taken for a checkpoint, and goes later.
     """
     if keep is None or keep < 1:
         return
@@ -131,7 +133,15 @@ def remove_oldest(out: Path, keep: int | None, best: str | None) -> None:
     others = [folder for folder in whole if folder.name not in spared]
     for folder in others[: max(0, len(whole) - keep)]:
         unseal(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.rename(folder.with_name(f".{folder.name}.removed"))
+    _clear_removed(out)
+
+
+def _clear_removed(out: Path) -> None:
+    """Remove what bears the name of a removed checkpoint."""
+    for path in out.glob(".checkpoint-*.removed"):
+        if _REMOVED.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from corpus_index import build_index
+from corpus_index import build_index, open_index
 
-from bench.trust import flips
+from bench.trust import flips, load, soak
 from bench.trust.__main__ import failures
 from bench.trust.kill_cases import NOTHING, Case
 from bench.trust.killing import Plan, run_killed
@@ -136,15 +139,63 @@ def test_a_kill_at_a_time_and_at_a_call_hits(tmp_path: Path) -> None:
     assert run_killed(lambda: sys.exit(2), Plan(), log=tmp_path / "log").code == 2
 
 
+def _run(*options: str) -> list[str]:
+    """The lines of a call of the command, which found nothing bad."""
+    return _python("-m", "bench.trust", "--quick", *options)
+
+
+def _python(*arguments: str) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "trust.json"
     out.write_text('{"kills": {"other": 1}, "fuzz": 2}')
-    command = [sys.executable, "-m", "bench.trust", "--quick", "--only", "kills", "--command", "index append"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([*command, "--kills", "3", "--out", out], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(out.read_text())
-    assert found["kills"]["index append"] == json.loads(done.stdout.splitlines()[-1])["kills"]["index append"]
-    assert found["kills"]["index append"]["killed"] == 3
-    assert (found["kills"]["other"], found["fuzz"]) == (1, 2)
+    lines = _run("--only", "kills", "--command", "index append", "--kills", "3", "--out", str(out))
+    found, told = json.loads(out.read_text())["kills"], json.loads(lines[-1])["kills"]
+    assert told["index append"]["killed"] > 0
+    assert found == {"other": 1, **told}
+    assert json.loads(out.read_text())["fuzz"] == 2
+
+
+# load and soak
+
+
+@pytest.mark.slow
+def test_readers_beside_a_writer_are_told_what_one_thread_is() -> None:
+    code = "import json; from bench.trust.load import campaign; print(json.dumps(campaign(4, readers=2, threads=4)))"
+    found = json.loads(_python("-c", code)[-1])
+    assert failures("load", found) == 0, found
+    assert found["changes"] > 0
+    assert found["answers"] > 0
+
+
+def test_an_answer_of_another_state_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    load.changes()[0][1](path).close()
+    with open_index(path) as index:
+        right = {load.key_of(index): {**load.answers(index), "match": "other"}}
+    for expected, wrong in ((right, 2), ({}, 1)):
+        counts: Counter[str] = Counter()
+        with open_index(path) as index, ThreadPoolExecutor(2) as pool:
+            load._ask(index, expected, random.Random(0), pool, 2, counts)
+        assert counts["wrong"] == wrong
+
+
+@pytest.mark.slow
+def test_a_server_among_bad_clients_stays_right() -> None:
+    pytest.importorskip("starlette", reason="the server needs the extra serve")
+    found = json.loads(_run("--only", "soak", "--soak", "6")[-1])["soak"]
+    grew = ("memory_grew", "descriptors_grew")  # of a server that has just begun
+    assert failures("soak", {**found, **dict.fromkeys(grew, 0)}) == 0, found
+    assert min(found[name] for name in ("asked", "rubbish", "lies", "hung up")) > 0, found
+
+
+def test_what_is_not_flat_and_not_right_is_counted() -> None:
+    assert soak.quarters([1.0, 1, 2, 2, 3, 3, 4, 4]) == [1, 2, 3, 4]
+    found = {**dict.fromkeys(("wrong", "errors", "died", "exit_code", "tracebacks"), 0), "descriptors_grew": 1}
+    assert failures("soak", {**found, "memory_grew": 0}) == 1

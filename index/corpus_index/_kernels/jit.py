@@ -110,8 +110,9 @@ if CPUDispatcher is not None:
 
         def holds(self, sig: Any, target: Any) -> bool:
             """Whether `load_overload` would find something."""
-            target.refresh()
-            return self._index_key(sig, target.codegen()) in self._cache_file._load_index()
+            with global_compiler_lock:  # refreshed by two threads at once, the compiler's registries break
+                target.refresh()
+                return self._index_key(sig, target.codegen()) in self._cache_file._load_index()
 
         def holds_any(self) -> bool:
             """Whether there is some specialisation of it."""
@@ -257,8 +258,7 @@ if CPUDispatcher is not None:
             known = self.overloads.get(tuple(sig))
             if known is not None and not isinstance(known.entry_point, _Inner):
                 return True
-            with global_compiler_lock:
-                return self._cache.holds(tuple(sig), self.targetctx)
+            return bool(self._cache.holds(tuple(sig), self.targetctx))
 
         def _compile_for_args(self, *args: Any, **kws: Any) -> Any:
             """What a call from Python runs where no specialisation fits: one compiled now, or the plain form."""

@@ -501,9 +501,10 @@ class ShardedIndex(CorpusIndex):
 
     def row_store(self, left: bool) -> RowStore:
         """The rows of wide contexts that were asked for so far, with left extensions or without."""
-        if left not in self._stores:
-            self._stores[left] = RowStore(self.num_symbols, left)
-        return self._stores[left]
+        found = self._stores.get(left)
+        if found is None:  # of threads that ask at once, all get the one that is set first: its rows are numbered
+            found = self._stores.setdefault(left, RowStore(self.num_symbols, left))
+        return found
 
 
 @gather.register

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import corpus_index._kernels.jit as jit
 import corpus_index._kernels.rows as rows_module
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from corpus_index import build_index, compiling_s, working_s
 from corpus_index._kernels import walk
+from numba.core.compiler_lock import global_compiler_lock
 
 pytestmark = pytest.mark.slow
 
@@ -206,3 +208,17 @@ def test_the_clock_of_summaries_stands_still_while_kernels_are_compiled(monkeypa
     monkeypatch.setattr(jit, "_compiling_s", jit._compiling_s + 1_000.0)
     assert compiling_s() >= 1_000.0
     assert -1_001.0 < working_s() - begin < -900.0
+
+
+def test_one_thread_at_a_time_looks_at_the_compilers_state() -> None:
+    locked = []
+
+    class Target:
+        def refresh(self) -> None:
+            locked.append(global_compiler_lock.is_locked())
+
+        def codegen(self) -> Any:
+            return walk.match_rows.targetctx.codegen()
+
+    walk.match_rows._cache.holds((), Target())
+    assert locked == [True]

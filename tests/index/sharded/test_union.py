@@ -5,12 +5,17 @@ Where the two may differ in the last digits, the test says why.
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from corpus_index import ESTIMATORS, CorpusIndex, QueryError, ShardedIndex, open_index
+from corpus_index import ESTIMATORS, CorpusIndex, QueryError, ShardedIndex, build_index, open_index
 from corpus_index.core.chains import counts_of_chains
+from corpus_index.sharded import sharded_index
+from corpus_index.sharded.row_store import RowStore
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -176,3 +181,19 @@ def test_open_index_opens_either_kind(make_sharded: Both) -> None:
         opened.document(2)
     with pytest.raises(QueryError, match="each shard's own"):
         opened.array("next_tokens")
+
+
+def test_threads_that_ask_first_share_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are numbered by what keeps them: two threads with one each would take rows of the other's numbers."""
+    build_index(np.array([1, 2, 3, 1, 2]), tmp_path / "index", doc_starts=[0, 3, 5], shard_tokens=3).close()
+    both = threading.Barrier(2)
+
+    class Slow(RowStore):
+        def __init__(self, *arguments: Any) -> None:
+            both.wait(60)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(sharded_index, "RowStore", Slow)
+    with ShardedIndex.open(tmp_path / "index") as index, ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(index.row_store, [False, False])
+    assert one is other

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,10 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
+from h11 import LocalProtocolError
+from prometheus_client import generate_latest
+
+from corpus_teacher.serve.access import AccessLog
 from corpus_teacher.serve.counters import Counters
 from corpus_teacher.serve.joining import Joiner
 from corpus_teacher.serve.limits import Limits, RefusedRequest
@@ -239,3 +244,17 @@ def test_it_stops_gracefully_and_logs(indexes: dict[str, Path]) -> None:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "GET /v1/models 200" in errors
+
+
+def test_a_client_that_breaks_http_within_its_body_leaves_no_traceback() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async def closed(message: Any) -> None:
+        raise LocalProtocolError("can't handle event type Response when role=SERVER and state=MUST_CLOSE")
+
+    counters = Counters()
+    scope = {"type": "http", "method": "POST", "path": "/"}
+    asyncio.run(AccessLog(app, counters, logs=False)(scope, closed, closed))
+    assert 'status="499"' in generate_latest(counters.registry).decode()
