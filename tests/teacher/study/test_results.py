@@ -24,6 +24,7 @@ RESULTS = ROOT / "studies" / "results"
 FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
 README, OVERVIEW, PAGE = "README.md", "docs/findings.md", "docs/findings/first-studies.md"
 LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/early-only.md"
+FEW_PAGE = "docs/findings/few-words.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None, "held_out_characters": None}
@@ -42,9 +43,9 @@ ONE, TWO, THREE, FOUR, FIVE, SIX = (
     "1-pretraining-is-distillation", "2-label-smoothing", "3-larger-index", "4-student-sizes", "5-logits-or-text",
     "6-blend",
 )  # fmt: skip
-SELF, INT4, INT2, CHELBA, PILOT, LENGTH, EARLY = (
+SELF, INT4, INT2, CHELBA, PILOT, LENGTH, EARLY, FEW = (
     "7-self-distillation", "7-quantization", "7-quantization-int2", "8-chelba-2017", "0-pilot",
-    "prose-2-training-length", "prose-3-early-only",
+    "prose-2-training-length", "prose-3-early-only", "prose-5-few-words",
 )  # fmt: skip
 
 
@@ -179,6 +180,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
     yield from claims_of_early_only()
+    yield from claims_of_few_words()
     yield from claims_of_overview()
 
 
@@ -297,6 +299,42 @@ def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield EARLY_PAGE, words, (runs(*hard)[0]["tokens"] / 1e6,)
     yield EARLY_PAGE, "students of {} M parameters", (parameters(hard),)
     yield notes(EARLY), "student ({} M parameters), {} M tokens", (parameters(hard), runs(*hard)[0]["tokens"] / 1e6)
+
+
+def claims_of_few_words() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """The same words many times; one seed."""
+    hard, decay, half = ((FEW, arm, "base", "0.05M-16") for arm in ("hard", "decay-1", "half"))
+    for run, words in ((hard, "| hard labels |"), (decay, "| weight decay 1.0 |"), (half, "| half corpus |")):
+        end = float(derived.np.mean([row["history"][-1]["nats"] for row in runs(*run)]))
+        curve = (mean(run, domain="authors+counts"), end, lowest(run))
+        yield FEW_PAGE, words + " {} |", (mean(run, domain="authors"),)
+        yield FEW_PAGE, words + " {...} |{...}| {} | {} | {} |", curve
+        if run != hard:
+            yield FEW_PAGE, words + " {...} | {} [{}, {}] |", difference(run, hard, "authors")
+    yield FEW_PAGE, "with weight decay {}; with weight decay {}; half", (0.1, 1.0)
+    yield FEW_PAGE, "(modified Kneser–Ney with four tokens of context) with weight decay {}.", (0.1,)
+    yield FEW_PAGE, "| weight decay {} |", (1.0,)
+    yield FEW_PAGE, "students of {} M parameters", (parameters(hard),)
+    nats, tokens = derived.sums(hard, "authors")
+    gains = sorted(((nats - derived.sums(half, "authors")[0]).mean(axis=0) / tokens).tolist())
+    yield FEW_PAGE, "hard labels are at {} nats there", (float((nats.mean(axis=0) / tokens).max()),)
+    yield FEW_PAGE, "half corpus gains {}; on the others it gains {} to {}.", (gains[-1], gains[0], gains[-2])
+    yield FEW_PAGE, "lowest evaluation hard labels are at {} there", (lowest(hard),)
+    left = (lowest(hard) - lowest(half),)
+    yield FEW_PAGE, "early stopping prevents; {} is left", left
+    yield OVERVIEW, "one seed: {} is left against", left
+    teacher = runs(*half)[0]["references"]["authors"]["the teacher"]
+    yield (
+        FEW_PAGE,
+        "counts alone have {} on the nine\nbooks: half corpus, at {},",
+        (teacher, mean(half, domain="authors")),
+    )
+    beside = (mean(half, domain="authors+counts"), mean(hard, domain="authors+counts"))
+    yield FEW_PAGE, "left of the gain here either: {} against {}.", beside
+    yield FEW_PAGE, "tokens once end at {} (", (mean((LENGTH, "hard", "base", "0.4M"), domain="authors"),)
+    yield FEW_PAGE, "They end {} [{}, {}] higher.", difference(decay, half, "authors")
+    yield OVERVIEW, "labels overfit, at {}, half", (mean(hard, domain="authors"),)
+    yield OVERVIEW, "does not, at {}.", (mean(half, domain="authors"),)
 
 
 def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -479,7 +517,7 @@ def test_every_figure_in_words_is_derived_from_the_rows() -> None:
 
 def test_no_figure_is_left_unread() -> None:
     """Every number with decimals is in a claim, or, on the page of findings, in the findings that its line links to."""
-    pages = [README, OVERVIEW, PAGE, LENGTH_PAGE, EARLY_PAGE, *(notes(folder.name) for folder in FOLDERS)]
+    pages = [README, OVERVIEW, PAGE, LENGTH_PAGE, EARLY_PAGE, FEW_PAGE, *(notes(folder.name) for folder in FOLDERS)]
     unread = []
     for page in pages:
         text = findings_of(page)
