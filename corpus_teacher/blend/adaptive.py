@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpus_teacher.blend.components import Components
+from corpus_teacher.blend.components import Components, CorpusTargets
 from corpus_teacher.blend.evidence import label_probability
 from corpus_teacher.blend.interpolation import EDGES, Buckets, MixtureWeights
 from corpus_teacher.errors import ConfigError
@@ -133,18 +133,7 @@ class AdaptiveWeights:
         corpus = components.corpus
         if corpus is None:
             raise ConfigError("the policy is adaptive and needs 'corpus', which isn't given: give corpus")
-        device = components.labels.device
-        measures = {
-            "match_len": lambda: corpus.match_len,
-            "entropy": corpus.entropy,
-            "count": lambda: corpus.context_count,
-        }
-        number = torch.zeros(components.labels.shape, dtype=torch.int64, device=device)
-        for name, edges in self.buckets.edges.items():
-            values = measures[name]().double()
-            begins = torch.tensor(edges, dtype=torch.float64, device=device)
-            number = number * (len(edges) + 1) + torch.bucketize(values, begins, right=True)
-        return number
+        return bucket_numbers(self.buckets, corpus)
 
     def factor(self, components: Components) -> Tensor:
         """What the corpus' weight is multiplied by at each position, (Q,) float64."""
@@ -226,3 +215,18 @@ class AdaptiveWeights:
 
     def _move(self, device: torch.device) -> None:
         self.sums, self.pending = self.sums.to(device), self.pending.to(device)
+
+
+def bucket_numbers(buckets: Buckets, corpus: CorpusTargets) -> Tensor:
+    """The bucket of each of the corpus' targets, (Q,) int64, where they are."""
+    measures = {
+        "match_len": lambda: corpus.match_len,
+        "entropy": corpus.entropy,
+        "count": lambda: corpus.context_count,
+    }
+    number = torch.zeros_like(corpus.match_len, dtype=torch.int64)
+    for name, edges in buckets.edges.items():
+        values = measures[name]().double()
+        begins = torch.tensor(edges, dtype=torch.float64, device=values.device)
+        number = number * (len(edges) + 1) + torch.bucketize(values, begins, right=True)
+    return number

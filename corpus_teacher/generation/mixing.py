@@ -19,12 +19,11 @@ from torch import Tensor
 
 from corpus_teacher.blend import MixtureWeights
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.students.inside import context_tokens, corpus_targets, mix_in
 from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
 
 Ints = npt.NDArray[np.int64]
-
-_UNBOUNDED_CONTEXT = 64  # tokens of a context that are looked at where the estimator has no bound
 
 
 class CorpusMixer:
@@ -78,8 +77,7 @@ class CorpusMixer:
     @property
     def context_tokens(self) -> int:
         """Tokens of a context that count."""
-        order = self.teacher.max_order
-        return _UNBOUNDED_CONTEXT if order is None else max(1, order)
+        return context_tokens(self.teacher)
 
     def targets(self, rows: Ints, *, only_last: bool = False) -> SoftTargets:
         """What the corpus says after every token of some rows, or after each row's last one.
@@ -94,25 +92,7 @@ class CorpusMixer:
         SoftTargets
             Of B · T positions, or of B. That a token follows isn't looked at.
         """
-        teacher = self.teacher
-        if only_last and (rows < self.vocab_size).all():
-            answer = teacher.index.smoothed_targets(
-                rows, estimator=teacher.estimator, top_k=teacher.top_k, only_last=True
-            )
-            return SoftTargets.from_arrays(
-                answer.offsets,
-                answer.token_ids,
-                answer.probs,
-                answer.rest,
-                answer.base,
-                answer.match_len,
-                answer.context_count,
-                answer.cut_mass,
-            )
-        said = teacher(rows, np.full(rows.shape, -1))
-        if not only_last:
-            return said
-        return said.take(torch.arange(1, rows.shape[0] + 1) * rows.shape[1] - 1)
+        return corpus_targets(self.teacher, rows, only_last=only_last)
 
     def model_share(self, targets: SoftTargets) -> Tensor:
         """λ of every position, (Q,) float32."""
@@ -132,18 +112,12 @@ class CorpusMixer:
         Tensor of shape (Q, V'), float32
             On the logits' device. Where a position isn't valid (no context is known) the model's own.
         """
-        own = torch.log_softmax(logits.float(), -1)
-        if self.vocab_size > own.shape[-1]:
+        if self.vocab_size > logits.shape[-1]:
             raise ConfigError(
-                f"the model has {own.shape[-1]:,} outputs and the index {self.vocab_size:,} tokens: "
+                f"the model has {logits.shape[-1]:,} outputs and the index {self.vocab_size:,} tokens: "
                 "index the corpus with the model's tokenizer"
             )
-        share = torch.where(targets.valid, self.model_share(targets), 1.0).to(own.device)[:, None]
-        corpus = targets.dense().clamp_min(0).to(own.device)
-        mixed = own + share.log()
-        known = mixed[:, : corpus.shape[1]]
-        mixed[:, : corpus.shape[1]] = torch.logaddexp(known, corpus.log() + (1 - share).log())
-        return mixed
+        return mix_in(logits, targets, self.model_share(targets))
 
 
 def evidence_of(targets: SoftTargets) -> dict[str, npt.NDArray[Any]]:

@@ -16,7 +16,7 @@ import transformers
 
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
-from corpus_teacher.errors import ConfigError, InputError, TokenizerError
+from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError, TokenizerError
 from corpus_teacher.students import register
 
 register()  # so that a folder of a student of ours is loaded as any other
@@ -47,7 +47,9 @@ def find_smollm2() -> Path:
     return files[0]
 
 
-def load_model(spec: str | Path, *, dtype: torch.dtype | None = None) -> transformers.PreTrainedModel:
+def load_model(
+    spec: str | Path, *, dtype: torch.dtype | None = None, index: Any = None
+) -> transformers.PreTrainedModel:
     """A causal language model by its folder, GGUF file, name, or "smollm2".
 
     Parameters
@@ -55,16 +57,22 @@ def load_model(spec: str | Path, *, dtype: torch.dtype | None = None) -> transfo
     spec : str or Path
     dtype : torch.dtype, optional
         Of the weights; by default that of the file (float32 for GGUF, which is dequantised).
+    index : CorpusIndex or path, optional
+        Of a student with the corpus inside, where the index isn't where it was.
 
     Raises
     ------
     InputError
-        If there is none, with the reason that transformers gives.
+        If there is none, with the reason that transformers gives; a student whose index can't be used.
     """
     where, options = _arguments(spec)
+    if index is not None:
+        options["index"] = index
     try:
         with quiet():
             return transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype or "auto", **options)
+    except CorpusIndexError:
+        raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, ImportError, and those of the hub
         raise InputError(f"no causal language model can be loaded from {str(spec)!r}: {_reason(error)}") from error
 

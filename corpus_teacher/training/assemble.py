@@ -28,7 +28,7 @@ from corpus_teacher.errors import ConfigError, CorpusIndexError, InputError
 from corpus_teacher.neural import CachedTeacher, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.neural.pretrained import check_model
 from corpus_teacher.quantization import check_torchao
-from corpus_teacher.students import CorpusStudent, make_ngram_table, with_ngram_table
+from corpus_teacher.students import CorpusStudent, Residual, make_ngram_table, with_corpus, with_ngram_table
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teacher, Teachers
 from corpus_teacher.training.settings import CorpusSettings, DataSettings, NeuralSettings, RunSettings, SelfSettings
@@ -131,7 +131,14 @@ class Opened:
             None if self.neural is None else self.neural(),
             None if self.self_teacher is None else self.self_teacher(student),
         )
+        if teachers.corpus is not None and self.way is not None:
+            student = with_corpus(student, teachers.corpus, self.way)
         return Parts(student, train, held_out, num_bytes, teachers, self.data.tokenizer, self.data.index)
+
+    @property
+    def way(self) -> Any:
+        """How the corpus is inside of the student; None where it isn't."""
+        return None if self.settings.corpus is None else self.settings.corpus.inside
 
     def plan_steps(self) -> int | None:
         """Steps of the whole training; None where a text has yet to be read for it."""
@@ -145,7 +152,8 @@ class Opened:
         if tokens is not None:
             read = self.student.parameters - self.student.table_parameters
             seconds = 6 * read * tokens / (_USED * _flops(self.settings.config(windows).device))
-        return Plan(self.student.parameters, self.student.table_parameters, windows, steps, tokens, seconds)
+        gates = isinstance(self.way, Residual)
+        return Plan(self.student.parameters + gates, self.student.table_parameters, windows, steps, tokens, seconds)
 
 
 @contextmanager

@@ -165,12 +165,20 @@ def _copy_chat_template(source: Path, folder: Path) -> None:
 
 def _loading(settings: Mapping[str, Any]) -> list[str]:
     """How a student is loaded that transformers alone doesn't know."""
-    if not settings["student"].get("ngram_table"):
+    corpus = settings.get("corpus") or {}
+    told = [
+        "It has a hashed table of n-grams beside its token embedding."
+        if settings["student"].get("ngram_table")
+        else "",
+        "The log-probabilities of the index below are added to its logits." if corpus.get("residual") else "",
+        "What it says is a mixture with the index below." if corpus.get("mixture") is not None else "",
+    ]
+    if not any(told):
         return []
+    index = ", which opens the index where it was; `index=…` says where it is now" if any(told[1:]) else ""
     return [
-        "It has a hashed table of n-grams beside its token embedding, which transformers alone doesn't know: load it",
-        'with `corpus_teacher.load_student("FOLDER")`, or with `AutoModelForCausalLM` after',
-        "`import corpus_teacher.students`.", "",
+        *filter(None, told),
+        f'transformers alone doesn\'t know it: load it with `corpus_teacher.load_student("FOLDER")`{index}.', "",
     ]  # fmt: skip
 
 

@@ -24,15 +24,16 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
-from corpus_teacher.blend import in_steps, make_policy
+from corpus_teacher.blend import Adaptive, in_steps, make_policy
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.files import read_toml
 from corpus_teacher.neural.formats import KINDS
 from corpus_teacher.on_policy import OnPolicy
 from corpus_teacher.quantization import ACTIVATIONS, WEIGHTS
-from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, nearest
-from corpus_teacher.students import make_ngram_table
+from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, nearest, within
+from corpus_teacher.students import Residual, make_mixture, make_ngram_table, make_residual
 from corpus_teacher.training.config import DistillationConfig
+from corpus_teacher.training.inside import Beside
 from corpus_teacher.training.objective import Objective
 from corpus_teacher.training.student import DEFAULT_STUDENT, complete_student
 
@@ -117,6 +118,12 @@ class CorpusSettings:
         A name, a file that `teacher fit` wrote, or a table of name and parameters.
     recall : bool
         Mix in what followed the same last tokens earlier in the row; of flat targets.
+    residual : bool or dict
+        The corpus inside of the student: ``softmax(logits + gate · log p)``, in training and afterwards. true, or a
+        table of `corpus_teacher.students.Residual`: gate (1 at first) and trained (true).
+    mixture : float, str or dict, optional
+        The corpus inside of the student: ``λ · student + (1 − λ) · p``, in training and afterwards. λ is this number,
+        or follows the evidence: "evidence", or a table of `corpus_teacher.blend.Adaptive`.
     """
 
     index: str | None = None
@@ -127,8 +134,12 @@ class CorpusSettings:
     top_p: float = 1.0
     form: str = "flat"
     recall: bool = False
+    residual: Any = False
+    mixture: Any = None
 
     def __post_init__(self) -> None:
+        if self.inside is not None and self.recall:
+            raise ConfigError("recall looks at the row alone, and the corpus is inside of the student: leave one out")
         if self.recall and self.form == "mixed":
             raise ConfigError("recall has no mixed form: set form to 'flat', or leave recall out")
         if self.leave_out is not None:
@@ -138,6 +149,20 @@ class CorpusSettings:
             check_whole(self.max_order, "max_order", 0)
         check_whole(self.top_k, "top_k", 1)
         _check_mass(self.top_p, "top_p")
+
+    @property
+    def inside(self) -> Residual | Adaptive | float | None:
+        """How the corpus is inside of the student: a residual, a mixture of one weight or by evidence, or not at all.
+
+        Raises
+        ------
+        ConfigError
+            Both, or settings that make neither.
+        """
+        residual, mixture = make_residual(self.residual), make_mixture(self.mixture)
+        if residual is not None and mixture is not None:
+            raise ConfigError("residual and mixture both put the corpus inside of the student: leave one of them out")
+        return mixture if residual is None else residual
 
 
 @dataclass(frozen=True)
@@ -261,6 +286,9 @@ class RunSettings:
         made = {"self" if name == "self_" else name: value for name, value in asdict(self).items()}
         if self.corpus is not None and not self.corpus.recall:
             del made["corpus"]["recall"]  # so that trainings of before are known by their settings
+        for name, default in (("residual", False), ("mixture", None)):  # for the same reason
+            if self.corpus is not None and getattr(self.corpus, name) == default:
+                del made["corpus"][name]
         return {name: value for name, value in made.items() if value is not None}
 
     def num_steps(self, num_windows: int | None = None) -> int | None:
@@ -550,7 +578,11 @@ def _check_together(settings: RunSettings) -> None:
     """What no table can know alone."""
     soft = [name for name in ("corpus", "neural", "self_") if getattr(settings, name) is not None]
     told = None if settings.corpus is None else torch.ones(1)  # the unigrams, which the corpus teacher tells
-    Objective(settings.config(), {"self" if name == "self_" else name for name in soft}, told)
+    config = settings.config()
+    Objective(config, {"self" if name == "self_" else name for name in soft}, told)
+    if settings.corpus is not None and settings.corpus.inside is not None:
+        with within("corpus"):
+            Beside(True, "self_" in soft, settings.on_policy is not None, settings.corpus.form, config).check()
     if settings.corpus is not None and settings.data.train and settings.corpus.leave_out is None:
         raise ConfigError(
             "corpus.leave_out isn't given and data.train names a text of its own: say 'self' if that text is in the "

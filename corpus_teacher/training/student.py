@@ -179,7 +179,7 @@ def make_student(
     return student if table is None else with_ngram_table(student, table, end_token)
 
 
-def load_student(path: str | Path, *, vocab_size: int | None = None) -> transformers.PreTrainedModel:
+def load_student(path: str | Path, *, vocab_size: int | None = None, index: Any = None) -> transformers.PreTrainedModel:
     """A student to go on with or to ask: a folder that `save_pretrained` or a training wrote, in float32.
 
     Parameters
@@ -187,6 +187,8 @@ def load_student(path: str | Path, *, vocab_size: int | None = None) -> transfor
     path : str or Path
     vocab_size : int, optional
         V of the index; refused where the student has fewer tokens.
+    index : CorpusIndex or path, optional
+        Of a student with the corpus inside: where the index is now; by default where it was.
 
     Returns
     -------
@@ -203,7 +205,7 @@ def load_student(path: str | Path, *, vocab_size: int | None = None) -> transfor
 
     if not Path(path).is_dir():
         raise InputError(f"there is no folder {str(path)!r} to load a student from")
-    student = load_model(path, dtype=torch.float32)
+    student = load_model(path, dtype=torch.float32, index=index)
     if vocab_size is not None and student.config.vocab_size < vocab_size:
         raise ConfigError(
             f"the student in {path} has {student.config.vocab_size} tokens and the index {vocab_size}: "

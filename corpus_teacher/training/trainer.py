@@ -19,11 +19,12 @@ import transformers
 from torch import Tensor
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from corpus_teacher.blend import BlendReport, Components
+from corpus_teacher.blend import AdaptiveWeights, BlendReport, Components
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.losses import IGNORE_INDEX, label_smoothing_cross_entropy, shift_labels
 from corpus_teacher.neural import CachedTeacher, EmaCallback, EmaTeacher, NeuralTeacher, TargetFormat
 from corpus_teacher.on_policy import OnPolicy, continue_rows
+from corpus_teacher.students import CorpusStudent
 from corpus_teacher.targets import MixedTargets, SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
 from corpus_teacher.teaching import Teacher, Teachers
@@ -31,6 +32,7 @@ from corpus_teacher.training import checkpoints
 from corpus_teacher.training.callbacks import AdaptiveCallback, ClockCallback, StepClock
 from corpus_teacher.training.collator import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
+from corpus_teacher.training.inside import Beside, MixtureCallback, note_alone
 from corpus_teacher.training.objective import Head, Objective, Taught
 
 AskedTeacher = Teacher | Callable[[Any], Any]
@@ -41,7 +43,7 @@ _PACKED = frozenset({
 })  # fmt: skip
 """Columns of packed batches that models of transformers take without naming them."""
 
-_EMA_FILE, _ADAPTIVE_FILE = "self_teacher.pt", "adaptive.pt"
+_EMA_FILE, _ADAPTIVE_FILE, _MIXTURE_FILE = "self_teacher.pt", "adaptive.pt", "mixture.pt"
 
 
 class DistillationTrainer(transformers.Trainer):
@@ -113,7 +115,13 @@ class DistillationTrainer(transformers.Trainer):
         if given.corpus is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
             unigram = given.corpus.base_distribution().float()
         self.objective = Objective(args, given.names, unigram)
-        self.teachers = given.only(self.objective.soft)
+        self._has_corpus = isinstance(model, CorpusStudent) and model.has_corpus
+        if self._has_corpus:
+            Beside(given.corpus is not None, given.self_teacher is not None, on_policy is not None, form, args).check()
+        self.teachers = given.only(self.objective.soft | ({"corpus"} if self._has_corpus else set()))
+        self._mixture = None
+        if self._has_corpus and model.follows is not None:
+            self._mixture = AdaptiveWeights(model.follows)
         for name, one in self.teachers:
             _check_vocabulary(name, one, model)
         if on_policy is not None and not self.teachers.names & {"corpus", "neural"}:
@@ -159,6 +167,8 @@ class DistillationTrainer(transformers.Trainer):
             self.add_callback(EmaCallback(self._average))
         if self.objective.adaptive is not None:
             self.add_callback(AdaptiveCallback(self.objective.adaptive, self.accelerator))
+        if self._mixture is not None:
+            self.add_callback(MixtureCallback(self._mixture, self.accelerator, model))
 
     @property
     def teacher(self) -> Any:
@@ -327,8 +337,10 @@ class DistillationTrainer(transformers.Trainer):
         if neural is None and self.teachers.neural is not None:
             neural = self._ask(self.teachers.neural, batch)
         own = None if self.teachers.self_teacher is None else self._ask(self.teachers.self_teacher, batch)
-        outputs, student = self._run(model, batch)
+        outputs, student = self._run(model, batch, corpus if self._has_corpus else None)
         known = Components(labels, corpus, neural, own, evidence=evidence)
+        if self._mixture is not None:
+            note_alone(self._mixture, outputs, known)
         taught = self.objective(self.state.global_step, student, known, on_policy=on_policy)
         self._notes.add(taught)
         if corpus is not None and self._logs_after_this_step():
@@ -345,10 +357,13 @@ class DistillationTrainer(transformers.Trainer):
         known = _PACKED.union(self._signature_columns or ())
         return {name: value for name, value in batch.items() if name in known}
 
-    def _run(self, model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Any, Tensor | Head]:
-        """The student's outputs, and its logits or what they are made of."""
+    def _run(
+        self, model: torch.nn.Module, batch: dict[str, Any], corpus: SoftTargets | None
+    ) -> tuple[Any, Tensor | Head]:
+        """The student's outputs, and its logits or what they are made of; with the corpus inside, if it is there."""
         if not self.args.fused:
-            outputs = model(**self._for_model(batch))
+            inside = {} if corpus is None else {"corpus": corpus}
+            outputs = model(**self._for_model(batch), **inside)
             return outputs, outputs.logits
         # The head of one position only: through the wrapped model, so that DDP and FSDP see their forward pass.
         outputs = model(**self._for_model(batch), output_hidden_states=True, logits_to_keep=1)
@@ -418,6 +433,10 @@ class DistillationTrainer(transformers.Trainer):
             logs = {**logs, **self._notes.told(self.accelerator, self.clock)}
             if self.objective.adaptive is not None:
                 logs |= self.objective.adaptive.logs()
+            if self._mixture is not None:
+                logs |= {f"mixture_{name}": value for name, value in self._mixture.logs().items()}
+            if self._has_corpus and self.model.gate is not None:
+                logs["corpus_gate"] = float(self.model.gate.detach())
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -447,8 +466,9 @@ class DistillationTrainer(transformers.Trainer):
             self.args.save_total_limit = limit
         if self._average is not None and self.args.should_save:
             torch.save(self._average.state_dict(), folder / _EMA_FILE)
-        if self.objective.adaptive is not None and self.args.should_save:
-            torch.save(self.objective.adaptive.state_dict(), folder / _ADAPTIVE_FILE)
+        for weights, name, _ in self._followed():
+            if self.args.should_save:
+                torch.save(weights.state_dict(), folder / name)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoints.seal(folder)
@@ -465,15 +485,28 @@ class DistillationTrainer(transformers.Trainer):
                     "resume a run that had one"
                 ) from error
             self._average.load_state_dict(state)
-        if self.objective.adaptive is not None:
+        for weights, name, what in self._followed():
             try:
-                state = torch.load(Path(resume_from_checkpoint, _ADAPTIVE_FILE), map_location="cpu", weights_only=True)
+                state = torch.load(Path(resume_from_checkpoint, name), map_location="cpu", weights_only=True)
             except OSError as error:
                 raise ConfigError(
-                    f"{resume_from_checkpoint} holds no weights of an adaptive policy ({_ADAPTIVE_FILE}): "
-                    "resume a run that had one"
+                    f"{resume_from_checkpoint} holds no weights of {what} ({name}): resume a run that had one"
                 ) from error
-            self.objective.adaptive.load_state_dict(state)
+            weights.load_state_dict(state)
+        if self._mixture is not None:
+            self.model.mixture = self._mixture.mixture()
+
+    def _followed(self) -> list[tuple[AdaptiveWeights, str, str]]:
+        """Weights by evidence that checkpoints hold, the file of each, and what it is of."""
+        every = (
+            (self.objective.adaptive, _ADAPTIVE_FILE, "an adaptive policy"),
+            (self._mixture, _MIXTURE_FILE, "a mixture by evidence"),
+        )
+        return [(weights, name, what) for weights, name, what in every if weights is not None]
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """The Trainer's, without the gates of n-grams and of the corpus, which aren't drawn to 0."""
+        return [name for name in super().get_decay_parameter_names(model) if name.rpartition(".")[2] != "gate"]
 
 
 class _Notes:
