@@ -199,7 +199,7 @@ class CorpusStudent(transformers.PreTrainedModel, transformers.GenerationMixin):
     def _described(self) -> dict[str, Any] | None:
         """What the configuration says of the corpus inside, as it is now."""
         if self.corpus is None:
-            return self.config.corpus  # type: ignore[no-any-return]
+            return self.config.corpus
         index = self.corpus.index
         told = {"index": str(index.path.absolute()), "fingerprint": index.fingerprint, "top_k": self.corpus.top_k}
         if self.mixture is not None:
@@ -351,7 +351,7 @@ class CorpusStudent(transformers.PreTrainedModel, transformers.GenerationMixin):
         made["context_ids"] = known[:, -(self.reach + made["input_ids"].shape[1]) :]
         return made
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
         """As of any model; with the corpus inside also its fitted estimator, and the path and fingerprint of the index.
 
         Raises
@@ -360,25 +360,26 @@ class CorpusStudent(transformers.PreTrainedModel, transformers.GenerationMixin):
             If the estimator can't be written.
         """
         self.config.corpus = self._described()
-        super().save_pretrained(save_directory, **options)
+        super().save_pretrained(save_directory, *arguments, **options)
         if self.corpus is not None:
             self.corpus.estimator.save(Path(save_directory) / ESTIMATOR_FILE)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *arguments: Any, index: Any = None, **options: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
         """As of any model; with the corpus inside its index is opened.
 
         Parameters
         ----------
-        folder : path
-        index : CorpusIndex or path, optional
-            Where the index is now; by default where it was.
+        pretrained_model_name_or_path : path
+        *arguments, **options
+            As of any model, and index, a CorpusIndex or its path: where it is now; by default where it was.
 
         Raises
         ------
         InputError
             No index there, or another one than the student was trained with.
         """
+        folder, index = pretrained_model_name_or_path, options.pop("index", None)
         loaded = super().from_pretrained(folder, *arguments, **options)
         student = loaded[0] if isinstance(loaded, tuple) else loaded
         if student.config.corpus:

@@ -115,13 +115,14 @@ class DistillationTrainer(transformers.Trainer):
         if given.corpus is not None and args.label_smoothing_factor and args.smooth_with == "unigram":
             unigram = given.corpus.base_distribution().float()
         self.objective = Objective(args, given.names, unigram)
-        self._has_corpus = isinstance(model, CorpusStudent) and model.has_corpus
-        if self._has_corpus:
-            Beside(given.corpus is not None, given.self_teacher is not None, on_policy is not None, form, args).check()
-        self.teachers = given.only(self.objective.soft | ({"corpus"} if self._has_corpus else set()))
-        self._mixture = None
-        if self._has_corpus and model.follows is not None:
-            self._mixture = AdaptiveWeights(model.follows)
+        self._inside = model if isinstance(model, CorpusStudent) and model.has_corpus else None
+        self._mixture: AdaptiveWeights | None = None
+        if self._inside is not None:
+            beside = (given.corpus is not None, given.self_teacher is not None, on_policy is not None)
+            Beside(*beside, form, args).check()
+            if self._inside.follows is not None:
+                self._mixture = AdaptiveWeights(self._inside.follows)
+        self.teachers = given.only(self.objective.soft | (frozenset() if self._inside is None else {"corpus"}))
         for name, one in self.teachers:
             _check_vocabulary(name, one, model)
         if on_policy is not None and not self.teachers.names & {"corpus", "neural"}:
@@ -167,8 +168,8 @@ class DistillationTrainer(transformers.Trainer):
             self.add_callback(EmaCallback(self._average))
         if self.objective.adaptive is not None:
             self.add_callback(AdaptiveCallback(self.objective.adaptive, self.accelerator))
-        if self._mixture is not None:
-            self.add_callback(MixtureCallback(self._mixture, self.accelerator, model))
+        if self._mixture is not None and self._inside is not None:
+            self.add_callback(MixtureCallback(self._mixture, self.accelerator, self._inside))
 
     @property
     def teacher(self) -> Any:
@@ -337,7 +338,7 @@ class DistillationTrainer(transformers.Trainer):
         if neural is None and self.teachers.neural is not None:
             neural = self._ask(self.teachers.neural, batch)
         own = None if self.teachers.self_teacher is None else self._ask(self.teachers.self_teacher, batch)
-        outputs, student = self._run(model, batch, corpus if self._has_corpus else None)
+        outputs, student = self._run(model, batch, None if self._inside is None else corpus)
         known = Components(labels, corpus, neural, own, evidence=evidence)
         if self._mixture is not None:
             note_alone(self._mixture, outputs, known)
@@ -435,8 +436,8 @@ class DistillationTrainer(transformers.Trainer):
                 logs |= self.objective.adaptive.logs()
             if self._mixture is not None:
                 logs |= {f"mixture_{name}": value for name, value in self._mixture.logs().items()}
-            if self._has_corpus and self.model.gate is not None:
-                logs["corpus_gate"] = float(self.model.gate.detach())
+            if self._inside is not None and self._inside.gate is not None:
+                logs["corpus_gate"] = float(self._inside.gate.detach())
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -493,8 +494,8 @@ class DistillationTrainer(transformers.Trainer):
                     f"{resume_from_checkpoint} holds no weights of {what} ({name}): resume a run that had one"
                 ) from error
             weights.load_state_dict(state)
-        if self._mixture is not None:
-            self.model.mixture = self._mixture.mixture()
+        if self._mixture is not None and self._inside is not None:
+            self._inside.mixture = self._mixture.mixture()
 
     def _followed(self) -> list[tuple[AdaptiveWeights, str, str]]:
         """Weights by evidence that checkpoints hold, the file of each, and what it is of."""
