@@ -116,9 +116,10 @@ def build_index_on_ray(
         As `build_index_from_sources`; nothing is left behind.
     """
     ray = connect(address)
-    options, out = options or BuildOptions(), Path(os.path.abspath(out))
+    options = options or BuildOptions()
     clock, log, notes = StageClock(), ReadLog(), list[str]()
-    prepare_target(out, force=options.force)
+    prepare_target(Path(out), force=options.force)
+    out = Path(os.path.abspath(out))  # tasks have folders of their own
     inventory = find_sources(specs, kind=options.kind)
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")

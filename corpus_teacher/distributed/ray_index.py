@@ -22,6 +22,7 @@ from corpus_index.sharded.shard_elsewhere import ShardElsewhere, facts_of
 
 from corpus_teacher.distributed.ray_host import RayHost, ShardPlace
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.storage import url_of
 
 
 class RayIndex(ShardedIndex):
@@ -82,6 +83,12 @@ class RayIndex(ShardedIndex):
             raise ConfigError(
                 f"num_cpus {num_cpus} and concurrency {concurrency}: an actor has at least 0 processors, and answers "
                 "at least 1 question at once"
+            )
+        url = url_of(path)
+        if url is not None:
+            raise ConfigError(
+                f"{url} is a URL, and actors open files: copy the index to a folder that the machines of the cluster "
+                "see, and name that"
             )
         self.path = Path(os.path.abspath(path))
         manifest, places = _places_of(self.path)

@@ -31,7 +31,7 @@ from corpus_teacher.data.build import BuildOptions, build_index_from_sources  # 
 from corpus_teacher.data.readers import ReadOptions  # noqa: E402
 from corpus_teacher.distributed import RayIndex, build_index_on_ray  # noqa: E402
 from corpus_teacher.distributed.cluster import connect  # noqa: E402
-from corpus_teacher.errors import ConfigError, CorpusError, IndexFormatError, InputError, RemoteError  # noqa: E402
+from corpus_teacher.errors import ConfigError, CorpusError, IndexFormatError, InputError, OutputError, RemoteError  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -221,6 +221,8 @@ def test_what_cannot_be_asked_is_said(local: ShardedIndex, remote: RayIndex, mon
         RayIndex(local.path, concurrency=0)
     with pytest.raises(IndexFormatError, match="there is no index at"):
         RayIndex(local.path.parent / "nothing")
+    with pytest.raises(ConfigError, match="s3://books/shards is a URL, and actors open files"):
+        RayIndex("s3://books/shards")
     moved = local.shards[1].path
     os.rename(moved, moved.parent.parent / "away")
     try:
@@ -363,6 +365,8 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(cluster: Any, tmp_path:
         build_index_on_ray([str(broken)], tmp_path / "out" / "index", options)
     with pytest.raises(CorpusError, match="the corpus is empty"):
         build_index_on_ray([str(tmp_path / "empty.txt")], tmp_path / "out" / "index", options)
+    with pytest.raises(OutputError, match="s3://books/index is a URL"):
+        build_index_on_ray([str(broken)], "s3://books/index", options)
     assert os.listdir(tmp_path / "out") == []
 
 
