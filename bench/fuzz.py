@@ -47,7 +47,10 @@ def main() -> int:
             READERS[name], cases=given.cases, seconds=given.seconds, seed=given.seed, guided=given.guided, corpus=corpus
         )
         made[name] = outcome
-        print(f"{name:20s}{outcome.cases:11,d}{outcome.refused:11,d}{len(outcome.finds):7d}{outcome.seconds:8.1f}")
+        print(
+            f"{name:20s}{outcome.cases:11,d}{outcome.refused:11,d}{len(outcome.finds):7d}{outcome.seconds:8.1f}",
+            flush=True,
+        )
         for find in outcome.finds.values():
             print(f"    {find.kind}: {find.what}", flush=True)
             if given.keep is not None:

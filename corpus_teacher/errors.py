@@ -42,6 +42,11 @@ __all__ = [
 ]
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up: what it raises then is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
 class CorpusTeacherError(CorpusIndexError):
     """Base of everything that `corpus_teacher` raises on purpose."""
 

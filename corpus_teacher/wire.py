@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus_teacher.errors import InputError
+from corpus_teacher.errors import InputError, is_panic
 
 Array = npt.NDArray[Any]
 
@@ -212,7 +212,9 @@ def _reading(what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise InputError(f"the bytes are no {what}, or not one of ours: {_line(error)}") from error
 
 

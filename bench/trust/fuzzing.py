@@ -216,7 +216,7 @@ class _Child:
             kind = "refused"
             if not str(error).strip() or len(str(error)) > 4_000:
                 kind, what = "exception", f"{type(error).__name__} with {len(str(error)):,} characters"
-        except Exception as error:
+        except BaseException as error:  # what a library in Rust raises when it gives up is no Exception
             kind, what = "exception", _place(error)
         finally:
             _arm(0, 0)

@@ -24,6 +24,7 @@ from corpus_index.names import DocumentNames, numbered_names, pack_names
 from bench.trust.flips import small_corpus
 from bench.trust.fuzzing import Input, Reader
 from bench.trust.requests import REQUESTS
+from bench.trust.shard_readers import SHARDS
 from corpus_teacher.blend import make_policy
 from corpus_teacher.data.benchmarks import read_benchmark
 from corpus_teacher.data.documents import ReadLog
@@ -561,10 +562,9 @@ def _study_folder(file: str) -> Callable[[Path], Input]:
 
 
 def _synthesis(folder: Path) -> Input:
-    from corpus_teacher.synthesis.folder import read_record
+    from corpus_teacher.synthesis.folder import read_record, write_record
 
     path = folder / "synthesis.json"
-    from corpus_teacher.synthesis.folder import write_record
 
     write_record(folder, {"complete": False, "settings": {"k": 1}, "versions": {"numpy": "1"}})
     sample = path.read_bytes()
@@ -649,6 +649,7 @@ READERS: dict[str, Reader] = {
         "synthesis-record": _synthesis,
         "synthesis-part": _synthesis_part,
         "mixture": _mixture,
+        **SHARDS,
         **REQUESTS,
     }.items()
 }

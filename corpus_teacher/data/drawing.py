@@ -15,9 +15,11 @@ import numpy.typing as npt
 from corpus_index import SparseTargets, draw_from, sorted_base
 
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.settings import check_whole, is_number
 
 Ints = npt.NDArray[np.int64]
 
+_GREEDY = 1e-7  # a temperature below which what float32 tells apart is told apart for sure: as 0
 _COLD = 0.2  # a temperature below which probabilities are scaled before they are raised to its inverse
 
 
@@ -50,11 +52,11 @@ class DrawOptions:
         return self.temperature == 1.0 and self.top_k is None and self.top_p in (None, 1.0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < np.inf:
+        if not is_number(self.temperature) or not 0 <= self.temperature < np.inf:
             raise ConfigError(f"temperature {self.temperature} must be 0 (the most probable token) or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top-k {self.top_k} must be at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
+        if self.top_k is not None:
+            check_whole(self.top_k, "top-k", 1)
+        if self.top_p is not None and not (is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"top-p {self.top_p} must be above 0 and at most 1")
 
 
@@ -72,10 +74,10 @@ class Drawer:
 
     def __init__(self, base: npt.NDArray[Any], options: DrawOptions, generator: np.random.Generator) -> None:
         self.generator, self.options = generator, options
-        greedy = options.temperature == 0
+        greedy = options.temperature < _GREEDY
         self.top_k = 1 if greedy else options.top_k
         # near 0 the powers of all probabilities are 0 as numbers, unless the largest is 1 before
-        self.scale = float(np.max(base)) if 0 < options.temperature < _COLD else None
+        self.scale = float(np.max(base)) if _GREEDY <= options.temperature < _COLD else None
         scaled = base if self.scale is None else base / self.scale
         self.base = sorted_base(scaled, 1.0 if greedy else 1.0 / options.temperature)
 

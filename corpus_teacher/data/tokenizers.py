@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from corpus_teacher.errors import TokenizerError
+from corpus_teacher.errors import TokenizerError, is_panic
 
 END_OF_DOCUMENT = "<|endoftext|>"
 """The special token that our own tokenizers append to a document."""
@@ -154,7 +154,9 @@ class Tokenizer:
         """
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise TokenizerError(f"the tokenizer {self.spec!r} could not encode a document: {error}") from error
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
 
@@ -174,7 +176,9 @@ class Tokenizer:
         """
         try:
             encodings = self.backend.encode_batch(texts, add_special_tokens=False)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise TokenizerError(f"the tokenizer {self.spec!r} could not encode a document: {error}") from error
         found = []
         for encoding in encodings:
@@ -251,7 +255,9 @@ class Tokenizer:
         """
         try:
             backend = tokenizers.Tokenizer.from_str(data.decode())
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise TokenizerError(f"{spec!r} is not a tokenizer.json: {error}") from error
         if backend.get_vocab(with_added_tokens=False) == _byte_vocab():
             return ByteTokenizer(spec=spec, special_tokens=special_tokens)

@@ -111,7 +111,8 @@ class ColumnFormat:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give a list")
             object.__setattr__(self, name, tuple(getattr(self, name) or ()))
         for term in self.polynomial_terms:
-            if term not in ("sqrt", "exp") and (isinstance(term, bool) or not isinstance(term, int)):
+            is_power = isinstance(term, int) and not isinstance(term, bool) and abs(term) < 2**31
+            if not is_power and term not in ("sqrt", "exp"):
                 raise ConfigError(f"polynomial_terms has {term!r}: give whole numbers, 'sqrt' or 'exp'")
         in_bins = sum(one.num_elements for one in self.residual_bins)
         if exact > self.k or in_bins > self.num_fitted:

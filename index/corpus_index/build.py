@@ -8,10 +8,11 @@ in the background. Peak memory is about 19 bytes a token with 16-bit tokens, the
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -23,7 +24,7 @@ import numpy as np
 from corpus_index._kernels import companions, rows, suffix_sort
 from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.mapped import BLOCK
-from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus
+from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus, check_integer
 from corpus_index.errors import CorpusError
 from corpus_index.index import CorpusIndex
 from corpus_index.names import NAMES_FILE, DocumentNames, names_between, pack_names
@@ -115,7 +116,13 @@ def build_index(
     2
     """
     path = Path(os.path.abspath(path))  # the working folder itself may be replaced
+    if not isinstance(metadata, (Mapping, type(None))):
+        raise CorpusError(f"metadata is {metadata!r}: give a mapping of what JSON can hold")
     metadata = dict(metadata or {})
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CorpusError(f"the metadata isn't what JSON can hold: {error}") from error
     if end_of_document is None:
         end_of_document = metadata.get("end_of_document")
     elif metadata.setdefault("end_of_document", end_of_document) != end_of_document:
@@ -123,6 +130,8 @@ def build_index(
             f"end_of_document is {end_of_document} but the metadata says {metadata['end_of_document']}: give one"
         )
     check_target(path, overwrite=overwrite)
+    for name, value in (("shard_tokens", shard_tokens), ("workers", workers)):
+        check_integer(value, name, none=True)
     if shard_tokens is not None and not 1 <= shard_tokens <= MAX_TOKENS:
         raise CorpusError(f"shard_tokens {shard_tokens} must be in 1 .. {MAX_TOKENS:,}")
     most = MAX_TOKENS if shard_tokens is None else None
@@ -200,6 +209,8 @@ def packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents:
     """The content of the file of names, of as many as there are documents."""
     if names is None:
         return None
+    if not isinstance(names, (bytes, mmap.mmap)) and (not isinstance(names, Iterable) or isinstance(names, str)):
+        raise CorpusError(f"document_names is {names!r}: give a list of names")
     packed = names if isinstance(names, (bytes, mmap.mmap)) else pack_names(names)
     count = len(DocumentNames(packed))
     if count != num_documents:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from corpus_index.errors import CorpusError
 
@@ -60,7 +61,12 @@ def check_corpus(
     CorpusError
         With the offending value, its place and the bound.
     """
-    tokens = np.asarray(tokens)
+    try:
+        tokens = np.asarray(tokens)
+    except (ValueError, OverflowError) as error:  # lists of different lengths
+        raise CorpusError(
+            "tokens must be a 1-D array of integers: concatenate the documents and pass doc_starts"
+        ) from error
     if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
         raise CorpusError(
             f"tokens must be a 1-D array of integers, not {tokens.ndim}-D of {tokens.dtype}: "
@@ -70,6 +76,8 @@ def check_corpus(
         raise CorpusError("the corpus holds no token: give at least one document with text")
     if most is not None and tokens.size > most:
         raise CorpusError(f"{tokens.size:,} tokens are more than one index holds ({most:,}): cut it into shards")
+    for name, value in (("vocab_size", vocab_size), ("end_of_document", end_of_document)):
+        check_integer(value, name, none=True)
     largest = _check_range(tokens, vocab_size)
     if vocab_size is None:
         vocab_size = max(largest, -1 if end_of_document is None else end_of_document) + 1
@@ -82,7 +90,7 @@ def check_corpus(
         inner = np.empty(0, np.int64) if ends is None else ends + 1
         starts = np.unique(np.concatenate([[0], inner, [tokens.size]])).astype(np.int64)
     else:
-        starts = _check_starts(np.asarray(doc_starts), tokens.size)
+        starts = _check_starts(doc_starts, tokens.size)
         if ends is not None:
             stray = ends[~np.isin(ends + 1, starts)]
             if stray.size:
@@ -117,7 +125,22 @@ def _places_of(tokens: np.ndarray, token: int) -> np.ndarray:
     return np.concatenate(places).astype(np.int64)
 
 
-def _check_starts(doc_starts: np.ndarray, num_tokens: int) -> np.ndarray:
+def check_integer(value: object, name: str, *, none: bool = False) -> None:
+    """Refuse what isn't a whole number; none: None is one as well.
+
+    Raises
+    ------
+    CorpusError
+    """
+    if not (none and value is None) and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
+        raise CorpusError(f"{name} {value!r} must be a whole number")
+
+
+def _check_starts(given: ArrayLike, num_tokens: int) -> np.ndarray:
+    try:
+        doc_starts = np.asarray(given)
+    except (ValueError, OverflowError) as error:  # lists of different lengths
+        raise CorpusError("doc_starts must be a 1-D integer array of D + 1 offsets") from error
     if doc_starts.ndim != 1 or doc_starts.dtype.kind not in "ui" or doc_starts.size < 2:
         raise CorpusError(
             f"doc_starts must be a 1-D integer array of D + 1 offsets, not {doc_starts.dtype} {doc_starts.shape}"

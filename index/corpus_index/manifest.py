@@ -99,6 +99,23 @@ def is_plain_name(name: Any) -> bool:
     )
 
 
+def as_folder(path: object) -> Path:
+    """A path of an index, absolute.
+
+    Raises
+    ------
+    IndexFormatError
+        It can't be a path: a number, or a text that no file system can hold.
+    """
+    try:
+        whole = os.path.abspath(path)  # type: ignore[call-overload]
+        if b"\0" not in os.fsencode(whole):
+            return Path(os.fsdecode(whole))
+    except (TypeError, ValueError):
+        pass
+    raise IndexFormatError(f"{path!r} can't be the path of an index: give the folder that `index build` wrote")
+
+
 def open_regular(path: str | os.PathLike[str], folder: int | None = None) -> int:
     """A descriptor of a file to read; a pipe, a device or a folder is refused without waiting for it.
 

@@ -16,7 +16,7 @@ from corpus_index._kernels import checks, companions, rows
 from corpus_index.addresses import contradiction
 from corpus_index.errors import CorpusIndexError, IndexFormatError
 from corpus_index.index import CorpusIndex
-from corpus_index.manifest import BLOCK
+from corpus_index.manifest import BLOCK, as_folder
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
 from corpus_index.store import check_files
 
@@ -73,7 +73,7 @@ def verify_index(path: str | os.PathLike[str], *, full: bool = False, seed: int 
     -----
     Reads every file once, and takes O(N) time; with full some 20 bytes of memory a token besides.
     """
-    path = Path(os.path.abspath(path))
+    path = as_folder(path)
     if format_of(path) == SHARDS_FORMAT:
         return _verify_shards(path, full, seed)
     fingerprint = check_files(path)

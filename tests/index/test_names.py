@@ -136,5 +136,8 @@ def test_documents_of_a_target_equal_a_plain_count(case: Any, tmp_path_factory: 
 
 
 def test_wrong_limits(path: Path) -> None:
-    with build_index(TOKENS, path, doc_starts=STARTS) as index, pytest.raises(QueryError, match="limit -1 is negative"):
+    with (
+        build_index(TOKENS, path, doc_starts=STARTS) as index,
+        pytest.raises(QueryError, match="limit -1 must be 0 or more"),
+    ):
         CorpusIndex.documents_of(index, [1], limit=-1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import corpus_index
 import numpy as np
 import pytest
-from corpus_index import ESTIMATORS, CorpusIndex, QueryError
+from corpus_index import ESTIMATORS, CorpusError, CorpusIndex, QueryError
 from corpus_index.reference import ReferenceIndex
 
 Make = Callable[..., CorpusIndex]
@@ -46,6 +47,7 @@ ROWS, LABELS = [[1, 2], [2, 3]], [[2, 3], [3, 1]]
         (lambda i: i.fitted({"name": "mle", "max_order": 1.5}), "max_order 1.5 must be a whole number"),
         (lambda i: corpus_index.make_estimator("mle", beta=1), "an estimator has no 'beta'"),
         (lambda i: corpus_index.near_duplicates(i, [2.5]), "length 2.5 must be a whole number"),
+        (lambda i: corpus_index.near_duplicates(i, 5), "lengths 5 must be a list of whole numbers"),
         (lambda i: corpus_index.near_duplicates(i, top=1.5), "top 1.5 must be a whole number"),
         (lambda i: corpus_index.measure(i, [[1], [1, 2]]), "input_ids must be an array"),
         (lambda i: corpus_index.measure(i, ROWS, starts_document=[1.0, 0.0]), "starts_document must be True or False"),
@@ -103,3 +105,72 @@ def test_the_end_token_starts_a_context_anew_in_every_layout(make_index: Make, v
     started = index.smoothed_targets([[7, 5]], estimator="witten-bell", starts_document=True)
     assert targets.match_len[2:].tolist() == started.match_len.tolist()
     assert targets.rest[2:].tolist() == started.rest.tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: corpus_index.make_estimator(["mle"]), "there is no estimator"),
+        (lambda: corpus_index.make_estimator("stupid-backoff", alpha="x"), "alpha 'x' must be a number"),
+        (lambda: corpus_index.make_estimator("stupid-backoff", alpha=float("nan")), "alpha nan must be a number"),
+        (lambda: corpus_index.make_estimator("add-k", k=None), "k None must be a number"),
+        (lambda: corpus_index.make_estimator("jelinek-mercer", strengths=3), "strengths 3 must be rows of numbers"),
+        (lambda: corpus_index.make_estimator("jelinek-mercer", strengths="x"), "strengths 'x' must be rows of numbers"),
+        (lambda: corpus_index.make_estimator("jelinek-mercer", strengths=((0.1,), (0.1, 0.2))), "of one length"),
+        (lambda: corpus_index.make_estimator("kneser-ney", discounts=(("a", "b", "c"),)), "must be a number"),
+        (lambda: corpus_index.make_estimator("auto", discounts=((0.5, 0.5, 0.5),)), "without the other"),
+    ],
+)
+def test_a_slip_in_a_parameter_is_one_sentence(make: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(QueryError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tokens": [[1], [2, 3]]}, "tokens must be a 1-D array of integers"),
+        ({"tokens": [1.5]}, "tokens must be a 1-D array of integers"),
+        ({"vocab_size": 1.5}, "vocab_size 1.5 must be a whole number"),
+        ({"vocab_size": "x"}, "vocab_size 'x' must be a whole number"),
+        ({"end_of_document": 0.0}, "end_of_document 0.0 must be a whole number"),
+        ({"doc_starts": [[0], [1, 2]]}, "doc_starts must be a 1-D integer array"),
+        ({"doc_starts": [0.0, 3.0]}, "doc_starts must be a 1-D integer array"),
+        ({"workers": 1.5}, "workers 1.5 must be a whole number"),
+        ({"shard_tokens": True}, "shard_tokens True must be a whole number"),
+        ({"metadata": 5}, "metadata is 5: give a mapping"),
+        ({"metadata": {"a": object()}}, "the metadata isn't what JSON can hold"),
+        ({"document_names": 5}, "document_names is 5: give a list of names"),
+    ],
+)
+def test_a_slip_in_a_build_is_one_sentence(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
+    given = {"tokens": [1, 2, 3], **options}
+    with pytest.raises(CorpusError, match=sentence):
+        corpus_index.build_index(given.pop("tokens"), tmp_path / "index", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_documents_and_shares_are_checked(make_index: Make) -> None:
+    index = make_index(DOCUMENTS, 4)
+    for ask, sentence in (
+        (lambda: index.document(1.5), "document 1.5 must be a whole number"),
+        (lambda: index.documents_of([1], limit=1.5), "limit 1.5 must be a whole number"),
+        (lambda: index.smoothed_targets(ROWS, top_p="x"), "top_p 'x' must be a number"),
+        (lambda: index.smoothed_targets(ROWS, top_p=1.5), "top_p 1.5 must be above 0 and at most 1"),
+    ):
+        with pytest.raises(QueryError, match=sentence):
+            ask()
+
+
+def test_a_message_never_holds_a_whole_input() -> None:
+    with pytest.raises(QueryError) as caught:
+        corpus_index.make_estimator("x" * 100_000)
+    assert len(str(caught.value)) < 3_100
+    assert " … " in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [5, None, "a\0b", "\ud800", ["x"]])
+def test_what_is_no_path_is_one_sentence(path: Any) -> None:
+    for use in (corpus_index.open_index, CorpusIndex.open, corpus_index.ShardedIndex.open, corpus_index.verify_index):
+        with pytest.raises(corpus_index.IndexFormatError, match="can't be the path of an index"):
+            use(path)

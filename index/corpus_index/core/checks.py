@@ -25,6 +25,25 @@ def check_whole(value: object, name: str, least: int, *, most: int = MOST, none:
         raise QueryError(f"{name} {value} is too large: it must be at most {most}{otherwise}")
 
 
+def check_integer(value: object, name: str) -> None:
+    """Refuse what isn't a whole number, whatever its size."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise QueryError(f"{name} {value!r} must be a whole number")
+
+
+def check_number(value: object, name: str) -> None:
+    """Refuse what isn't a number: a text, None, NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or value != value:
+        raise QueryError(f"{name} {value!r} must be a number")
+
+
+def check_share(value: object, name: str) -> None:
+    """Refuse what isn't a number above 0 and at most 1."""
+    check_number(value, name)
+    if not 0 < value <= 1:  # type: ignore[operator]
+        raise QueryError(f"{name} {value} must be above 0 and at most 1")
+
+
 def check_match_options(min_count: object, max_order: object) -> None:
     """Refuse bounds that no match can keep."""
     check_whole(min_count, "min_count", 1, most=2**62)

@@ -13,7 +13,7 @@ document is the document's own style and is what leave_out="document" takes away
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -169,6 +169,8 @@ def near_duplicates(
 
 def check_lengths(lengths: Sequence[int], top: int, top_length: int) -> np.ndarray:
     """The lengths, ascending; wrong ones are refused, and so is a wrong top."""
+    if not isinstance(lengths, Iterable) or isinstance(lengths, (str, bytes)):
+        raise QueryError(f"lengths {lengths!r} must be a list of whole numbers")
     for length in (*lengths, top_length):
         check_whole(length, "length", -MOST)
     wanted = np.array(sorted(set(lengths)), np.int64)

@@ -6,7 +6,6 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, TextArrays
 from corpus_index.addresses import check_addresses, check_row_tokens, contradiction
 from corpus_index.core.answers import DocumentInfo
+from corpus_index.core.checks import check_integer
 from corpus_index.errors import CorpusIndexError, IndexFormatError, QueryError
-from corpus_index.manifest import BLOCK, DEEPEST, levels_of
+from corpus_index.manifest import BLOCK, DEEPEST, as_folder, levels_of
 from corpus_index.names import DocumentNames
 from corpus_index.store import check_files, open_files
 
@@ -27,7 +27,7 @@ class OpenedIndex:
     """What an index says of itself, its arrays, and its tokens' ids; `CorpusIndex` asks the questions."""
 
     def __init__(self, path: str | os.PathLike[str], check: str = "first") -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = as_folder(path)
         opened = open_files(self.path, check)
         self._checked = opened.checked
         self._row_tokens_checked = False
@@ -213,6 +213,7 @@ class OpenedIndex:
         IndexFormatError
             If the file of names is damaged.
         """
+        check_integer(number, "document")
         if not 0 <= number < self.num_documents:
             raise QueryError(f"there is no document {number:,}: documents are 0 .. {self.num_documents - 1:,}")
         names = self.document_names

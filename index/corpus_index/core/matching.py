@@ -169,8 +169,7 @@ class Matcher(Derived):
         >>> votes.documents.tolist(), votes.counts.tolist()
         ([0, 1, 2], [1, 1, 1])
         """
-        if limit is not None and limit < 0:
-            raise QueryError(f"limit {limit} is negative")
+        check_whole(limit, "limit", 0, most=2**62, none="all")
         ids = as_context(context, self.vocab_size)
         lo, hi, match_len = 0, self.num_tokens, 0
         if ids.size:

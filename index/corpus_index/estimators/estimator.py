@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from corpus_index._kernels.exclusion_sums import CLASSES
-from corpus_index.core.checks import check_whole
+from corpus_index.core.checks import check_number, check_share, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import kept
@@ -192,7 +192,7 @@ def make_estimator(name: str, max_order: int | None = None, **parameters: Any) -
     QueryError
         If there is no such estimator, or a parameter doesn't fit it.
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise QueryError(f"there is no estimator {name!r}: {nearest(name, ESTIMATORS)}")
     check_whole(max_order, "max_order", 0, none="no bound")
     for key in parameters:
@@ -217,8 +217,10 @@ def nearest(word: object, known: Collection[str]) -> str:
 
 def _check_ranges(estimator: Estimator) -> None:
     """Refuse parameters that give no probabilities."""
-    if not 0 < estimator.alpha <= 1:
-        raise QueryError(f"alpha {estimator.alpha} must be above 0 and at most 1")
+    check_share(estimator.alpha, "alpha")
+    check_number(estimator.k, "k")
+    for key in ("discounts", "strengths", "ratios"):
+        _check_rows(getattr(estimator, key), key)
     if not 0 < estimator.k < float("inf"):
         raise QueryError(f"k {estimator.k} must be above 0")
     for row in estimator.ratios:
@@ -230,6 +232,15 @@ def _check_ranges(estimator: Estimator) -> None:
     if len({len(row) for row in estimator.strengths} or {1}) != 1 or () in estimator.strengths:
         raise QueryError("strengths must be rows of numbers of one length, one for each order")
     estimator.row.check(estimator)
+
+
+def _check_rows(rows: object, name: str) -> None:
+    """Refuse what isn't rows of numbers."""
+    if not isinstance(rows, (tuple, list)) or not all(isinstance(row, (tuple, list)) for row in rows):
+        raise QueryError(f"{name} {rows!r} must be rows of numbers, one for each order")
+    for row in rows:
+        for value in row:
+            check_number(value, f"a number of {name},")
 
 
 def load_estimator(path: str | os.PathLike[str], index: Matcher) -> Estimator:

@@ -21,13 +21,13 @@ from corpus_index import files
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.chains import Gathered, gather
-from corpus_index.core.checks import check_match_options, check_whole
+from corpus_index.core.checks import check_integer, check_match_options, check_whole
 from corpus_index.core.matching import Matcher, as_context
 from corpus_index.core.scratch import ThreadMemory
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.index import CorpusIndex
 from corpus_index.integrity import Check, believe
-from corpus_index.manifest import MANIFEST
+from corpus_index.manifest import MANIFEST, as_folder
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
 from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.pieces import NamesInPieces, Pieces, TokenPieces
@@ -70,7 +70,7 @@ def open_index(path: str | os.PathLike[str], *, check: Check = "first") -> Corpu
     ...     len(index.shards), index.count([1, 2])
     (2, 2)
     """
-    path = Path(os.path.abspath(path))
+    path = as_folder(path)
     for _ in range(_TRIES):
         if format_of(path) == SHARDS_FORMAT:
             return ShardedIndex(path, check)
@@ -100,7 +100,7 @@ class ShardedIndex(CorpusIndex):
     """
 
     def __init__(self, path: str | os.PathLike[str], check: str = "first") -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = as_folder(path)
         manifest, shards = _open_shards(self.path, check)
         self.take_over(manifest, shards)
 
@@ -251,6 +251,7 @@ class ShardedIndex(CorpusIndex):
 
     def document(self, number: int) -> DocumentInfo:
         """What is known of a document by its number; as `CorpusIndex.document`."""
+        check_integer(number, "document")
         if not 0 <= number < self.num_documents:
             raise QueryError(f"there is no document {number:,}: documents are 0 .. {self.num_documents - 1:,}")
         shard = int(np.searchsorted(self.first_documents, number, side="right")) - 1
@@ -354,8 +355,7 @@ class ShardedIndex(CorpusIndex):
         limit: int | None = None,
     ) -> DocumentVotes:
         """Which documents taught what follows a context; as `CorpusIndex.documents_of`."""
-        if limit is not None and limit < 0:
-            raise QueryError(f"limit {limit} is negative")
+        check_whole(limit, "limit", 0, most=2**62, none="all")
         ids = as_context(context, self.vocab_size)
         length, order = 0, 0
         if ids.size:

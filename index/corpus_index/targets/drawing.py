@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import drawing
-from corpus_index.core.checks import check_whole
+from corpus_index.core.checks import check_share, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike
@@ -139,8 +139,8 @@ def draw_from(
     O(K log K + how far the cut reaches into the base) time a position.
     """
     check_whole(top_k, "top_k", 1, none="all")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise QueryError(f"top_p {top_p} must be above 0 and at most 1 (None: all)")
+    if top_p is not None:
+        check_share(top_p, "top_p")
     vocab_size, size = base.order.size, targets.rest.size
     tokens = np.empty(size, np.int64)
     room = int(np.diff(targets.offsets).max(initial=0))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import flatten, own_rows
 from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import GoneRows, Mixed
-from corpus_index.core.checks import check_seed, check_whole
+from corpus_index.core.checks import check_seed, check_share, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.core.scratch import MOST_LEVELS
 from corpus_index.errors import QueryError
@@ -114,8 +114,7 @@ def smoothed_targets(
     O(rows of the chain) time a position.
     """
     check_whole(top_k, "top_k", 1)
-    if not 0 < top_p <= 1:
-        raise QueryError(f"top_p {top_p} must be above 0 and at most 1")
+    check_share(top_p, "top_p")
     check_whole(shortlist, "shortlist", 1, most=2**62, none="whole rows")
     group = "documents" if leave_out == "document" else "targets"
     compile_beside(group, [flatten.flat_targets], wide=index.num_symbols > 2**16)

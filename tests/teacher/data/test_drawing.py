@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from corpus_index import SparseTargets
@@ -104,11 +106,33 @@ def test_a_seed_repeats_the_draws() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}]
+    "option",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"temperature": "x"},
+        {"temperature": None},
+        {"top_k": 0},
+        {"top_k": 1.5},
+        {"top_k": 2.0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": "x"},
+    ],
+    ids=str,
 )
-def test_wrong_options(option: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="must be"):
+def test_wrong_options(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"must be|give a whole number"):
         DrawOptions(**option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-9, 1e-300, 5e-324])
+def test_near_temperature_0_the_likeliest_token_is_drawn(temperature: float) -> None:
+    base = np.random.default_rng(0).dirichlet(np.ones(50)).astype(np.float32)
+    rows = [{}, {3: 0.3, 7: 0.2}, {5: 1e-3}, {int(base.argmin()): 0.9}]
+    expected = [int(dense(row, 1 - sum(row.values()), base, DrawOptions()).argmax()) for row in rows]
+    drawn = Drawer(base, DrawOptions(temperature=temperature), np.random.default_rng(1)).draw(targets_of(rows, base))
+    assert drawn.tolist() == expected
 
 
 @pytest.mark.parametrize("option", OPTIONS)
