@@ -275,7 +275,7 @@ class CorpusStudent(transformers.PreTrainedModel, transformers.GenerationMixin):
         return self._with_corpus(outputs, corpus, input_ids.shape[1], logits_to_keep, labels)
 
     def _asked(self, input_ids: Tensor, context_ids: Tensor | None, columns: dict[str, Any]) -> SoftTargets:
-        """What the corpus says of the positions: of B · T, or, where more is known than they are, of B · T as well."""
+        """What the corpus inside says of the B · T positions of input_ids."""
         if self.corpus is None:
             raise InputError("the student's index isn't open: load the student with load_student(folder, index=…)")
         if self.training:
