@@ -326,13 +326,22 @@ def plain(function: Any) -> Callable[..., Any]:
     if not hasattr(function, "py_func"):
         return function
     if function not in _plain:
+        made: dict[Any, Callable[..., Any]] = {}
+        _add_plain(function, made)
+        _plain.update(made)  # only now: another thread must not run one that lacks what it calls
+    return _plain[function]
+
+
+def _add_plain(function: Any, made: dict[Any, Callable[..., Any]]) -> Callable[..., Any]:
+    """Add a kernel as Python runs it, and all that it calls."""
+    if function not in made:
         code, names = function.py_func.__code__, function.py_func.__globals__
         scope = {name: value for name, value in names.items() if not hasattr(value, "py_func")}
-        _plain[function] = FunctionType(code, scope, code.co_name, function.py_func.__defaults__)
+        made[function] = FunctionType(code, scope, code.co_name, function.py_func.__defaults__)
         for name in code.co_names:
             if hasattr(names.get(name), "py_func"):
-                scope[name] = plain(names[name])
-    return _plain[function]
+                scope[name] = _add_plain(names[name], made)
+    return made[function]
 
 
 _calls: list[tuple[str, str, Any]] | None = None

@@ -222,3 +222,20 @@ def test_one_thread_at_a_time_looks_at_the_compilers_state() -> None:
 
     walk.match_rows._cache.holds((), Target())
     assert locked == [True]
+
+
+def test_what_is_interpreted_is_known_only_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread would call it without the helpers that it still lacks."""
+    function_type, known_too_early = jit.FunctionType, []
+
+    def making(*arguments: Any) -> Any:
+        known_too_early.append(walk.match_rows in jit._plain)
+        return function_type(*arguments)
+
+    monkeypatch.setattr(jit, "_plain", {})
+    monkeypatch.setattr(jit, "FunctionType", making)
+    interpreted = jit.plain(walk.match_rows)
+    assert len(known_too_early) > 1  # it has helpers
+    assert not any(known_too_early)
+    assert jit.plain(walk.match_rows) is interpreted
+    assert not hasattr(interpreted.__globals__["_broken_match"], "py_func")
