@@ -10,7 +10,6 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from bench.machine import describe
 
@@ -36,52 +35,21 @@ def main() -> int:
             from bench.trust.readers import READERS
     else:
         from bench.trust.readers import READERS
-    from bench.trust.fuzzing import Outcome, fuzz
+    from bench.trust.fuzzing import Find, campaign
 
-    names = given.readers.split(",") if given.readers else list(READERS)
-    made: dict[str, Outcome] = {}
-    print(f"{'reader':20s}{'cases':>11s}{'refused':>11s}{'finds':>7s}{'s':>8s}")
-    for name in names:
-        corpus = None if given.corpus is None else given.corpus / name
-        outcome = fuzz(
-            READERS[name], cases=given.cases, seconds=given.seconds, seed=given.seed, guided=given.guided, corpus=corpus
-        )
-        made[name] = outcome
-        print(
-            f"{name:20s}{outcome.cases:11,d}{outcome.refused:11,d}{len(outcome.finds):7d}{outcome.seconds:8.1f}",
-            flush=True,
-        )
-        for find in outcome.finds.values():
-            print(f"    {find.kind}: {find.what}", flush=True)
-            if given.keep is not None:
-                given.keep.mkdir(parents=True, exist_ok=True)
-                digest = hashlib.sha256(find.case).hexdigest()[:8]
-                (given.keep / f"{name}.{digest}").write_bytes(find.case)
-    line = json.dumps({"machine": describe(), "fuzzing": report(made, given)})
+    def keep(name: str, find: Find) -> None:
+        if given.keep is not None:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            (given.keep / f"{name}.{hashlib.sha256(find.case).hexdigest()[:8]}").write_bytes(find.case)
+
+    readers = [READERS[name] for name in given.readers.split(",")] if given.readers else list(READERS.values())
+    options = {"cases": given.cases, "seconds": given.seconds, "seed": given.seed}
+    found = campaign(readers, keep=keep, guided=given.guided, corpus=given.corpus, **options)
+    line = json.dumps({"machine": describe(), "fuzzing": found})
     if given.out is not None:
         given.out.write_text(line + "\n", encoding="utf-8")
     print(line)
-    return int(any(outcome.finds for outcome in made.values()))
-
-
-def report(made: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
-    """Counts in all and by reader, and what was found."""
-    return {
-        "seed": given.seed,
-        "guided": given.guided,
-        "cases": sum(one.cases for one in made.values()),
-        "refused": sum(one.refused for one in made.values()),
-        "finds": sum(len(one.finds) for one in made.values()),
-        "seconds": round(sum(one.seconds for one in made.values()), 1),
-        "readers": {
-            name: {
-                "cases": one.cases,
-                "refused": one.refused,
-                "finds": [f"{find.kind}: {find.what}" for find in one.finds.values()],
-            }
-            for name, one in made.items()
-        },
-    }
+    return int(found["finds"] > 0)
 
 
 if __name__ == "__main__":

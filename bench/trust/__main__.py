@@ -22,17 +22,20 @@ from bench.machine import describe
 
 
 class Amounts(NamedTuple):
-    """How much of each: flips, kills of each command and seconds for them at most, seconds of load and of soak."""
+    """How much of each: flips, kills of each command and seconds for them at most, seconds of load and of soak, hostile
+    cases to each reader.
+    """
 
     flips: int
     kills: int
     kill_s: float
     load_s: float
     soak_s: float
+    cases: int
 
 
-LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600)
-QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60)
+LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600, cases=20_000)
+QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60, cases=200)
 
 _ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 """Forks want a process in which no library has started threads."""
@@ -78,18 +81,27 @@ def soak(amounts: Amounts, given: argparse.Namespace) -> Section:
     return found
 
 
+def fuzz(amounts: Amounts, given: argparse.Namespace) -> Section:
+    """Hostile input to every reader."""
+    from bench.trust.fuzzing import campaign
+    from bench.trust.readers import READERS
+
+    return campaign(list(READERS.values()), cases=amounts.cases, seed=given.seed)
+
+
 def _told(found: Section) -> str:
     """Counts in one line."""
     return ", ".join(f"{name} {value}" for name, value in found.items() if not isinstance(value, dict))
 
 
 SECTIONS: dict[str, Callable[[Amounts, argparse.Namespace], Section]] = {
-    "soak": soak, "flips": flips, "kills": kills, "load": load
+    "soak": soak, "flips": flips, "kills": kills, "load": load, "fuzz": fuzz
 }  # fmt: skip
 """The first runs beside the others."""
 
 _BAD = {
     "flips": ("crash", "hang", "exception"),
+    "fuzz": ("finds",),
     "load": ("wrong", "refused", "exceptions", "died", "descriptors_left", "maps_left"),
     "soak": ("wrong", "errors", "died", "exit_code", "tracebacks", "memory_grew", "descriptors_grew"),
 }

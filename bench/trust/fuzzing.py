@@ -118,8 +118,9 @@ def fuzz(
     guided : bool
         Follow the coverage; the caller has imported the project under `atheris.instrument_imports`.
     corpus : Path, optional
-        Where the cases that reached something new are kept, of guided runs.
+        Where the cases that reached something new are kept, of guided runs: a folder for each reader.
     """
+    corpus = None if corpus is None else corpus / reader.name
     outcome, started = Outcome(reader.name), time.monotonic()
     with _prepared(reader) as (folder, given):
         while outcome.cases < len(known):
@@ -141,6 +142,39 @@ def fuzz(
             _in_child(outcome, folder, given, work)
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def campaign(
+    readers: Sequence[Reader], *, keep: Callable[[str, Find], object] | None = None, **options: Any
+) -> dict[str, Any]:
+    """`fuzz` of several readers with these options, printed as a table: counts, in all and by reader.
+
+    Parameters
+    ----------
+    keep : callable, optional
+        Takes each find, with its reader's name.
+    """
+    by_reader: dict[str, dict[str, Any]] = {}
+    print(f"{'reader':20s}{'cases':>11s}{'refused':>11s}{'finds':>7s}{'s':>8s}", flush=True)
+    for reader in readers:
+        made = fuzz(reader, **options)
+        print(
+            f"{reader.name:20s}{made.cases:11,d}{made.refused:11,d}{len(made.finds):7d}{made.seconds:8.1f}", flush=True
+        )
+        for find in made.finds.values():
+            print(f"    {find.kind}: {find.what}", flush=True)
+            if keep is not None:
+                keep(reader.name, find)
+        told = [f"{find.kind}: {find.what}" for find in made.finds.values()]
+        by_reader[reader.name] = {"cases": made.cases, "refused": made.refused, "finds": told}
+    return {
+        "cases": sum(one["cases"] for one in by_reader.values()),
+        "refused": sum(one["refused"] for one in by_reader.values()),
+        "finds": sum(len(one["finds"]) for one in by_reader.values()),
+        "seed": options.get("seed", 0),
+        "guided": options.get("guided", False),
+        "by_reader": by_reader,
+    }
 
 
 @contextmanager

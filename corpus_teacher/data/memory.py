@@ -49,11 +49,12 @@ def tokens_within(memory_bytes: int, vocab_size: int) -> int:
 
 
 def free_memory_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """What this process may still take: the machine's available memory, or its control group's where that is less.
+    """What this process may still take: the machine's available memory, or what its control group or its own limit
+    (RLIMIT_AS) leaves where that is less.
 
     Where the system doesn't tell, a quarter of the machine's memory; page cache counts as free.
     """
-    found = [_available(proc), *_groups(proc, cgroups)]
+    found = [_available(proc), *_groups(proc, cgroups), *_address_space(proc)]
     return max(0, min(found))
 
 
@@ -65,6 +66,18 @@ def _available(proc: Path) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.M)
     return int(found[1]) * 1024 if found else _UNLIMITED
+
+
+def _address_space(proc: Path) -> list[int]:
+    """What is left of the addresses that the process may use, where they are limited."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        used = int((proc / "self" / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError, IndexError):
+        return []
+    return [] if limit == resource.RLIM_INFINITY else [limit - used]
 
 
 def _groups(proc: Path, cgroups: Path) -> list[int]:

@@ -51,8 +51,8 @@ def _read_tables(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
     below = table.pop("extends", None)
     if below is None:
         return table
-    if not isinstance(below, str):
-        raise ConfigError(f"extends is {below!r}: name one file, beside {path}")
+    if not isinstance(below, str) or not below.endswith(".toml"):
+        raise ConfigError(f"extends is {below!r}: name one .toml file, beside {path}")
     return merged(_read_tables(path.parent / below, (*over, path.resolve())), table)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +111,30 @@ def test_a_reader_that_refuses_its_sample_tests_nothing() -> None:
 
     with pytest.raises(InputError):
         fuzz(Reader("planted", lambda folder: Input([b"x"], refuse)), cases=1)
+
+
+def test_a_campaign_counts_and_hands_its_finds_on(capsys: pytest.CaptureFixture[str]) -> None:
+    kept: list[str] = []
+    reader = _reader(lambda content: {}["x"])
+    found = fuzzing.campaign([reader], cases=20, seed=1, keep=lambda name, find: kept.append(f"{name} {find.kind}"))
+    assert (found["cases"], found["finds"], kept) == (20, 1, ["planted exception"])
+    assert found["by_reader"]["planted"]["finds"][0].startswith("exception: KeyError")
+    assert "planted" in capsys.readouterr().out
+
+
+def test_the_page_says_what_the_run_gave() -> None:
+    root = Path(__file__).parents[2]
+    found = json.loads((root / "bench" / "results" / "fuzz.json").read_text(encoding="utf-8"))["fuzzing"]
+    page = (root / "docs" / "explanation" / "hostile-input.md").read_text(encoding="utf-8")
+    rows = {**found["by_reader"], "all": {**found, "finds": [None] * found["finds"]}}
+    expected = [
+        f"| {name} | {one['cases']:,} | {one['refused']:,} | {len(one['finds'])} |" for name, one in rows.items()
+    ]
+    assert [
+        line for line in page.splitlines() if re.fullmatch(r"\| [a-z-]+ \| [\d,]+ \| [\d,]+ \| \d+ \|", line)
+    ] == expected
+    assert found["cases"] == sum(one["cases"] for one in found["by_reader"].values())
+    assert found["by_reader"].keys() <= READERS.keys()
 
 
 def test_cases_are_a_function_of_seed_and_number() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,14 @@ def test_memory(tmp_path: Path) -> None:
     (groups / "memory" / "a" / "memory.limit_in_bytes").write_text("2000")
     (groups / "memory" / "a" / "memory.usage_in_bytes").write_text("500")
     assert free_memory_bytes(proc, groups) == 1500
+
+
+def test_memory_that_addresses_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "meminfo").write_text("MemAvailable:    8000 kB\n")
+    (tmp_path / "self" / "statm").write_text("100 50 3 4 5 6 7\n")
+    page = os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (150 * page, resource.RLIM_INFINITY))
+    assert free_memory_bytes(tmp_path, tmp_path / "none") == 50 * page
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert free_memory_bytes(tmp_path, tmp_path / "none") == 8000 * 1024
