@@ -83,6 +83,15 @@ class Derived(OpenedIndex):
             self._ranks = self._shared(RANKS_FILE, types, self._fill_ranks)
         return self._ranks[0], self._ranks[1]
 
+    def position_ranks(self) -> np.ndarray:
+        """The rank of every corpus position: shape (N,), uint32; made anew by each call, O(N)."""
+        ranks = np.empty(self.num_tokens, np.uint32)
+        try:
+            ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
+        except IndexError as error:
+            raise contradiction(self.path, "order holds a position outside of the corpus") from error
+        return ranks
+
     def lost_from(self) -> np.ndarray:
         """From which depth on a node loses a left extension with each of `sorted_ranks`: shape (N,), uint8.
 

@@ -49,7 +49,7 @@ def _is_mapped(array: np.ndarray) -> bool:
 
 def _is_right(index: CorpusIndex) -> bool:
     ranks, following = index.sorted_ranks()
-    by_position = np.argsort(index.array("order"))
+    by_position = index.position_ranks()
     parts = [np.sort(by_position[lo:hi]) for lo, hi in pairwise(STARTS)]
     return bool(
         np.array_equal(ranks, np.concatenate(parts)) and np.array_equal(following, index.array("next_tokens")[ranks])
