@@ -37,6 +37,8 @@ from corpus_index import (
 from corpus_index.core.chains import counts_of_chains
 
 HANG_S = 10
+"""CPU seconds of a flip; one that waits takes none, and ends after ten times as many by the clock."""
+
 FITTED = ("witten-bell", "kneser-ney", "modified-kneser-ney", "pitman-yor", "katz", "absolute-discounting", "ppm-c")
 """Estimators that are fitted before bits are flipped."""
 
@@ -249,7 +251,7 @@ def run_flips(
         if os.WIFSIGNALED(status):
             flip, number = flips[len(outcomes)], os.WTERMSIG(status)
             do_flip(path, flip)
-            kind = "hang" if number == signal.SIGALRM else "crash"
+            kind = "hang" if number in (signal.SIGALRM, signal.SIGPROF) else "crash"
             outcomes.append(Outcome(flip, kind, signal.Signals(number).name))
     return outcomes
 
@@ -267,14 +269,17 @@ def _in_child(
 ) -> None:
     """Flip, ask, flip back; a line for each; never returns."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     faulthandler.disable()
     with open(os.devnull, "wb") as silence:
         os.dup2(silence.fileno(), 2)  # what a dying heap says
     np.seterr(all="ignore")
     for flip in flips:
         do_flip(path, flip)
-        signal.setitimer(signal.ITIMER_REAL, hang_s)
+        signal.setitimer(signal.ITIMER_PROF, hang_s)
+        signal.setitimer(signal.ITIMER_REAL, 10 * hang_s)
         kind, more, answers = ask(path, ids, places, kept, deep)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         do_flip(path, flip)
         wrong = [name for name in answers if answers[name] != good[name]]

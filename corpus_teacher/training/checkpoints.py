@@ -128,11 +128,11 @@ def remove_oldest(out: Path, keep: int | None, best: str | None) -> None:
     """
     if keep is None or keep < 1:
         return
+    _clear_removed(out)
     whole = [folder for folder in checkpoints_in(out) if is_sealed(folder)]
     spared = {whole[-1].name, Path(best).name if best else ""} if whole else set()
     others = [folder for folder in whole if folder.name not in spared]
     for folder in others[: max(0, len(whole) - keep)]:
-        unseal(folder)
         folder.rename(folder.with_name(f".{folder.name}.removed"))
     _clear_removed(out)
 

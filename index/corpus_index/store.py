@@ -342,7 +342,7 @@ def open_files(path: Path, check: str = "first") -> OpenFiles:
     The folder is opened once and every file by way of it, so no file of a successor can be among them; the manifest's
     seal binds names, sizes and checksums. Where the folder is being removed, the one that has its name now is opened.
     """
-    integrity.check_option(check)
+    check = integrity.check_option(check)
 
     def use(path: Path, folder: int | None, manifest: dict[str, Any]) -> OpenFiles:
         return _map_all(path, folder, manifest, check)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from corpus_index import build_index, open_index
 
-from bench.trust import flips, load, soak
+from bench.trust import flips, load, page, soak
 from bench.trust.__main__ import failures
 from bench.trust.kill_cases import NOTHING, Case
 from bench.trust.killing import Plan, run_killed
@@ -66,7 +66,7 @@ def test_a_crash_and_a_hang_are_counted_and_the_files_are_mended(
     assert [(outcome.kind, outcome.more) for outcome in outcomes[:3]] == [
         ("right", ""),
         ("crash", "SIGSEGV"),
-        ("hang", "SIGALRM"),
+        ("hang", "SIGPROF"),
     ]
     assert [outcome.kind for outcome in outcomes[3:]] == ["right"] * 3
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
@@ -199,3 +199,16 @@ def test_what_is_not_flat_and_not_right_is_counted() -> None:
     assert soak.quarters([1.0, 1, 2, 2, 3, 3, 4, 4]) == [1, 2, 3, 4]
     found = {**dict.fromkeys(("wrong", "errors", "died", "exit_code", "tracebacks"), 0), "descriptors_grew": 1}
     assert failures("soak", {**found, "memory_grew": 0}) == 1
+
+
+# the page
+
+
+def test_the_page_says_what_was_found() -> None:
+    found = page.results()
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.filled(text, found) == text, "python -m bench.trust.page"
+    for name in ("flips", "kills", "load", "soak"):
+        assert failures(name, found[name]) == 0
+    changed = {**found, "load": {**found["load"], "wrong": 1}}
+    assert page.filled(text, changed) != text

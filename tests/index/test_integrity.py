@@ -203,3 +203,24 @@ def test_small_indexes_are_checked_every_time(
     for _ in range(2):
         CorpusIndex.open(path).close()
     assert comparisons == [path, path]
+
+
+def test_the_environment_says_what_is_done_in_place_of_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch, comparisons: list[Path]
+) -> None:
+    CorpusIndex.open(path).close()
+    comparisons.clear()
+    for word, count in (("always", 2), ("never", 2), ("first", 2), ("", 2)):  # its stamp is there
+        monkeypatch.setenv("CORPUS_TEACHER_CHECK", word)
+        forget()
+        for _ in range(2):
+            CorpusIndex.open(path).close()
+        assert len(comparisons) == count
+    flip(path / "near.bin")
+    monkeypatch.setenv("CORPUS_TEACHER_CHECK", "never")
+    CorpusIndex.open(path).close()
+    with pytest.raises(IndexFormatError, match=r"near\.bin was changed"):
+        CorpusIndex.open(path, check="always")
+    monkeypatch.setenv("CORPUS_TEACHER_CHECK", "often")
+    with pytest.raises(QueryError, match="CORPUS_TEACHER_CHECK is 'often': give 'always', 'first'"):
+        CorpusIndex.open(path)

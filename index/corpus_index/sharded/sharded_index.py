@@ -72,12 +72,11 @@ def open_index(path: str | os.PathLike[str], *, check: Check = "first") -> Corpu
     """
     path = as_folder(path)
     for _ in range(_TRIES):
-        if format_of(path) == SHARDS_FORMAT:
-            return ShardedIndex(path, check)
+        kind = format_of(path)
         try:
-            return CorpusIndex(path, check)
+            return ShardedIndex(path, check) if kind == SHARDS_FORMAT else CorpusIndex(path, check)
         except IndexFormatError:
-            if format_of(path) != SHARDS_FORMAT:  # else shards have taken the place of an index
+            if format_of(path) in (kind, None):  # else an index of the other kind has taken its place
                 raise
     raise IndexFormatError(f"{path} is being replaced again and again: open it later")
 

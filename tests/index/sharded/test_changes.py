@@ -26,6 +26,7 @@ from corpus_index import (
     remove_documents,
     verify_index,
 )
+from corpus_index.sharded import sharded_index
 from corpus_index.sharded.shard_writer import cut_documents
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -280,3 +281,19 @@ def test_shards_and_single_indexes_replace_each_other_and_nothing_else(tmp_path:
         damaged.write_bytes(content)
     open_index(path).close()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["index"]
+
+
+def test_shards_that_an_index_of_one_piece_replaces_while_they_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "index", [[1, 2, 3], [1, 2]], 4, shard_tokens=3).close()
+    entries_of = sharded_index.entries_of
+
+    def replaced(manifest: dict[str, Any]) -> Any:
+        monkeypatch.setattr(sharded_index, "entries_of", entries_of)
+        build(tmp_path / "index", [[1, 2]], 4).close()
+        return entries_of(manifest)
+
+    monkeypatch.setattr(sharded_index, "entries_of", replaced)
+    with open_index(tmp_path / "index") as index:
+        assert type(index) is CorpusIndex

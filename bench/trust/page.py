@@ -1,0 +1,93 @@
+"""The tables of docs/explanation/reliability.md, from bench/results/trust.json.
+
+`python -m bench.trust.page` puts them there. A test compares the page with them: no figure of it is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "results" / "trust.json"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
+
+_HEAD = "| promise | how it is tested | tried | failed | command |\n|---|---|---|---|---|"
+_KILLS_HEAD = (
+    "| command | killed | lost | wrong | resumed | of these bit-equal | something left |\n"
+    "|---|---:|---:|---:|---:|---:|---:|"
+)
+
+
+def promises(found: Mapping[str, Any]) -> str:
+    """A row for each promise."""
+    flips, kills, load, soak = found["flips"], found["kills"].values(), found["load"], found["soak"]
+    killed, resumed = (sum(one[name] for one in kills) for name in ("killed", "resumed"))
+    lost, wrong, equal = (sum(one[name] for one in kills) for name in ("lost", "wrong", "bit_equal"))
+    rows = [
+        (
+            "Whatever the arrays of an index hold, questions end, and in an answer or an exception of ours",
+            'bits and bytes of each array changed; opened with `check="never"`; asked by all kinds of '
+            "questions, with seven estimators that were fitted before",
+            f"{flips['tried']:,} changes",
+            f"{flips['crash']} crashes, {flips['hang']} hangs, {flips['exception']} other exceptions",
+            "flips",
+        ),
+        (
+            "After a kill there is the old or the new, whole; the command, called again, ends as if unkilled",
+            "SIGKILL before calls that change files and at random times; opened, asked, and called again",
+            f"{killed:,} kills, {resumed:,} reruns",
+            f"{lost} lost, {wrong} wrong, {resumed - equal} reruns with other bytes",
+            "kills",
+        ),
+        (
+            "Who has an index open reads that version, while others replace, append to, cut and merge it",
+            f"{load['readers']} processes (forked, spawned) of {load['threads']} threads beside a writer, for "
+            f"{load['seconds'] / 60:.0f} minutes; each answer compared with that of one thread",
+            f"{load['answers']:,} answers, {load['opened']:,} openings, {load['changes']:,} changes",
+            f"{load['wrong']} wrong, {load['refused'] + load['exceptions']} refused, "
+            f"{load['descriptors_left'] + load['maps_left']} descriptors and maps left",
+            "load",
+        ),
+        (
+            "A server answers right, and grows in nothing, whatever its clients do",
+            f"{soak['clients']} clients that ask, send rubbish, lie about lengths and hang up, for "
+            f"{soak['seconds'] / 60:.0f} minutes",
+            f"{soak['asked']:,} good requests, {soak['rubbish'] + soak['lies']:,} bad ones, "
+            f"{soak['hung up']:,} left in the middle",
+            f"{soak['wrong']} wrong, {soak['errors']} errors, {soak['tracebacks']} tracebacks; memory "
+            f"{soak['memory_mib'][1]:.0f} → {soak['memory_mib'][3]:.0f} MiB, descriptors "
+            f"{soak['descriptors'][1]:.0f} → {soak['descriptors'][3]:.0f}",
+            "soak",
+        ),
+    ]
+    return "\n".join([_HEAD, *(f"| {' | '.join(row[:4])} | `python -m bench.trust --only {row[4]}` |" for row in rows)])
+
+
+def kills(found: Mapping[str, Any]) -> str:
+    """A row for each command."""
+    names = ("killed", "lost", "wrong", "resumed", "bit_equal", "left")
+    rows = [
+        f"| `{command}` | {' | '.join(f'{counts[name]:,}' for name in names)} |"
+        for command, counts in found["kills"].items()
+    ]
+    return "\n".join([_KILLS_HEAD, *rows])
+
+
+def filled(page: str, found: Mapping[str, Any]) -> str:
+    """A page with its tables in place, between their marks."""
+    for mark, table in (("promises", promises(found)), ("kills", kills(found))):
+        before, _, rest = page.partition(f"<!-- {mark} -->")
+        _, _, after = rest.partition("<!-- end -->")
+        page = f"{before}<!-- {mark} -->\n\n{table}\n\n<!-- end -->{after}"
+    return page
+
+
+def results() -> dict[str, Any]:
+    """What was found last."""
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results()), encoding="utf-8")
