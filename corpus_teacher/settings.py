@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
@@ -54,8 +55,8 @@ def check_keys(table: object, known: Collection[str], where: str) -> Mapping[str
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite int or float, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    """Whether it is a finite float, or an int that a float can hold, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_share(value: object, name: str) -> None:
