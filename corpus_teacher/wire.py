@@ -224,5 +224,5 @@ def _check_numbers(arrays: Mapping[str, Array]) -> None:
             raise InputError(f"{name!r} holds {array.dtype}, not numbers")
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -189,7 +189,7 @@ def test_a_file_may_extend_another(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="extends, through others, itself"):
         read_study(tmp_path / "mine.toml")
     (tmp_path / "mine.toml").write_text("extends = 3\n")
-    with pytest.raises(ConfigError, match="extends is 3: name one .toml file"):
+    with pytest.raises(ConfigError, match=r"extends is 3: name one \.toml file"):
         read_study(tmp_path / "mine.toml")
     (tmp_path / "mine.toml").write_text('extends = "absent.toml"\n')
     with pytest.raises(InputError, match=r"absent.toml can't be read"):
