@@ -84,7 +84,7 @@ def _abort(content: bytes) -> None:
         ("outside", "to write", lambda content: Path(fuzzing.__file__).open("ab").close()),
         ("outside", "subprocess", lambda content: subprocess.run([sys.executable, "-c", ""])),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "read",
 )
 def test_a_planted_fault_is_found(
     monkeypatch: pytest.MonkeyPatch, kind: str, what: str, read: Callable[[bytes], object]
