@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 from corpus_index import CorpusIndexError
@@ -284,7 +285,7 @@ class _Child:
                 allowed = self._ours if writes and "__pycache__" not in path else self._inside
                 if not path.startswith(allowed):
                     self._strange = f"{event} {'to write' if writes else 'to read'} {path[:120]}"
-        elif event in _FORBIDDEN:
+        elif event in _FORBIDDEN and not (event == "pickle.find_class" and _asked_by_numba()):
             self._strange = f"{event} {str(details)[:120]}"
 
 
@@ -308,6 +309,16 @@ _FORBIDDEN = (
     "socket.connect",
     "ctypes.dlopen",
 )
+
+
+def _asked_by_numba() -> bool:
+    """Whether numba asks, which keeps compiled kernels in pickles of its own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("numba."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _readable() -> tuple[str, ...]:
