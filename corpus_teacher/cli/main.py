@@ -73,6 +73,22 @@ def _stop(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def _stop_again(otherwise: Callable[[Any], None], ignored: Any) -> None:
+    """A stop that came where Python ignores exceptions, in a weak reference's callback say, comes once more."""
+    if not isinstance(ignored.exc_value, SystemExit) or not hasattr(signal, "setitimer"):
+        otherwise(ignored)
+        return
+    code = ignored.exc_value.code
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(code))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
+def listen() -> None:
+    """End at SIGTERM as at the end of a command, wherever it comes."""
+    signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = partial(_stop_again, sys.unraisablehook)
+
+
 def _is_not(noise: str, record: logging.LogRecord) -> bool:
     """Whether a record of a log doesn't hold the noise."""
     return noise not in record.getMessage()
@@ -90,7 +106,7 @@ def _show_warning(
 
 def main() -> None:
     """The entry point of the `corpus-teacher` script."""
-    signal.signal(signal.SIGTERM, _stop)
+    listen()
     for name, noise in _NOISE.items():
         logging.getLogger(name).addFilter(partial(_is_not, noise))
     warnings.showwarning = partial(_show_warning, warnings.showwarning)

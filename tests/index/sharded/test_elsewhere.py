@@ -27,7 +27,7 @@ from corpus_index.estimators.counts_of_counts import counts_of_counts, kenlm_shi
 from corpus_index.estimators.held_out_evidence import leave_documents_out
 from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.shard_elsewhere import ArrayElsewhere, ShardElsewhere, facts_of
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ..conftest import corpora, draw_rows
@@ -78,6 +78,7 @@ def same(actual: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("leave_out", [None, "self", "document"])
 @pytest.mark.parametrize("name", ESTIMATORS)
+@settings(max_examples=max(4, settings().max_examples // 8))
 @given(data=st.data(), corpus=corpora(), cuts=cut_places, order=ORDERS, starts=st.booleans())
 def test_every_estimator(
     make_sharded: Both,
@@ -95,14 +96,14 @@ def test_every_estimator(
     documents = sum(map(bool, corpus["documents"]))
     assume(name != "mle" or leave_out != "document" or documents > 1)  # without its one document a corpus says nothing
     fitted = index.fitted(name, order)
-    settings = {key: getattr(fitted, key) for key in ("name", "max_order", *fitted.row.parameters)}
+    parameters = {key: getattr(fitted, key) for key in ("name", "max_order", *fitted.row.parameters)}
     options: dict[str, Any] = {"leave_out": leave_out, "starts_document": starts}
     if leave_out == "document":
         options["positions"] = [data.draw(st.integers(0, index.num_tokens - rows.shape[1] - 1)), 0]
     following = following_of(rows)
     answers = []
     for one in (shards, Elsewhere(shards)):
-        given_options = options | {"estimator": one.fitted(settings)}
+        given_options = options | {"estimator": one.fitted(parameters)}
         targets = one.smoothed_targets(rows, following, top_k=max(1, index.vocab_size - 1), **given_options)
         mixed = one.mixed_targets(rows, following, **given_options)
         answers.append((one.next_probabilities(rows, following, **given_options), *targets, *mixed))

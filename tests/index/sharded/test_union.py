@@ -104,7 +104,7 @@ def test_chains(
 
 @pytest.mark.parametrize("leave_out", [None, "self", "document"])
 @pytest.mark.parametrize("name", ESTIMATORS)
-@settings(max_examples=max(4, settings().max_examples // 3))
+@settings(max_examples=max(4, settings().max_examples // 5))
 @given(data=st.data(), corpus=corpora(), cuts=cut_places, order=ORDERS, starts=st.booleans())
 def test_every_estimator(
     make_sharded: Both,

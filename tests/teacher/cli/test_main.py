@@ -472,6 +472,17 @@ def test_a_build_that_is_stopped_leaves_nothing_and_a_rerun_works(tmp_path: Path
     fine("index", "build", text, "-o", out, "-t", "bytes")
 
 
+def test_a_stop_in_a_callback_whose_exceptions_are_ignored_is_not_lost() -> None:
+    code = (
+        "import signal, time, weakref; from corpus_teacher.cli.main import listen; listen()\n"
+        "class Thing: pass\n"
+        "thing = Thing(); kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM)); del thing\n"
+        "time.sleep(300)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_the_installed_script_runs() -> None:
     script = Path(sysconfig.get_path("scripts")) / "corpus-teacher"
     if not script.exists():
