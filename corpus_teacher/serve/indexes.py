@@ -65,6 +65,11 @@ class ServedIndex:
         self._lock = threading.Lock()
         self._texts: dict[int, str] = {}
 
+    @property
+    def neural_name(self) -> str | None:
+        """What the neural teacher is called, without the folders that it lies in."""
+        return None if self.neural is None else Path(self.neural.name).name
+
     def teacher(self, settings: Mapping[str, Any] | None = None) -> CorpusTeacher:
         """The teacher of some settings, made at its first use; may take the seconds of a fit.
 
@@ -172,7 +177,7 @@ class ServedIndex:
             "end_of_document": self.index.end_of_document,
             "tokenizer": None if self.tokenizer is None else described.get("spec", self.tokenizer.spec),
             "fingerprint": self.index.fingerprint,
-            "neural": None if self.neural is None else self.neural.name,
+            "neural": self.neural_name,
         }
 
     def warm(self) -> None:

@@ -180,7 +180,7 @@ def teach_text(served: ServedIndex, fields: Fields) -> dict[str, Any]:
         "policy": policy.to_dict(),
         "policies": list(policies),
         "teacher": teacher.describe(),
-        "neural": None if neural is None else {"name": neural.name, "nats": _mean(beside, "neural_nats")},
+        "neural": None if neural is None else {"name": served.neural_name, "nats": _mean(beside, "neural_nats")},
     }
 
 

@@ -224,3 +224,10 @@ def test_a_token_is_asked_for(browser: Any, server: Client) -> None:
         page.get_by_role("button", name="Go on").click()
         sync_api.expect(page.get_by_label("Continuations")).to_contain_text("after")
         context.close()
+
+
+def test_no_view_shows_an_element_as_words(page: Any, server: Client) -> None:
+    for view in ("continue", "trace", "teach", "corpus", "compare"):
+        page.goto(f"{server.url}/#/{view}?index=animals&text=the%20cat%20sat%20on%20the")
+        page.wait_for_load_state("networkidle")
+        sync_api.expect(page.locator("main")).not_to_contain_text("[object")

@@ -182,5 +182,6 @@ def test_a_neural_teacher_beside_the_corpus(tmp_path: Path) -> None:
     assert tokens[0]["corpus"] == pytest.approx(tokens[0]["neural_share"])
     assert tokens[0]["corpus"] + tokens[0]["neural_share"] + tokens[0]["hard"] == pytest.approx(1)
     assert "half neural" in said["policies"]
+    assert said["neural"]["name"] == "model"
     assert said["neural"]["nats"] == pytest.approx(-logs.gather(1, ids[1:, None]).mean().item(), rel=1e-4)
     assert (none.status, "a student" in none.sentence) == (400, True)
