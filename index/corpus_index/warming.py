@@ -194,6 +194,7 @@ def _documents(index: CorpusIndex) -> None:
         options |= {"leave_out": "document", "positions": positions}
         index.smoothed_targets(ids, following, top_k=4, **options)
         index.next_probabilities(ids, following, **options)
+        index.mixed_targets(ids, following, **options)
 
 
 def _whole(index: CorpusIndex) -> None:

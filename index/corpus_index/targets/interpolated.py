@@ -341,7 +341,7 @@ class _OwnRows:
 
     def arrays(self, index: Matcher, gone: GoneRows | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Offsets, tokens and counts."""
-        if gone is None or self.used == 0:
+        if gone is None:
             return np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
         chosen = np.empty((self.used, 2), np.int64)
         number, kind = np.nonzero(self.numbering >= 0)
