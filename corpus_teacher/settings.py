@@ -92,6 +92,16 @@ def make_from(kind: type[_Made], table: Mapping[str, Any], where: str) -> _Made:
         return kind(**table)
 
 
+def make_switched(kind: type[_Made], said: Any, where: str, settings: str = "its settings") -> _Made | None:
+    """A dataclass of a table of its fields, or of true for all defaults; of false none."""
+    if isinstance(said, bool):
+        return kind() if said else None
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{where} is {said!r}: give true, or a table of {settings}")
+    with within(where):
+        return make_from(kind, said, where)
+
+
 def to_toml(table: Mapping[str, Any]) -> str:
     """Tables as the text of a TOML file that reads back as the same; what is None is left out.
 

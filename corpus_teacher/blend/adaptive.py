@@ -30,7 +30,7 @@ from corpus_teacher.blend.components import Components, CorpusTargets
 from corpus_teacher.blend.evidence import label_probability
 from corpus_teacher.blend.interpolation import EDGES, Buckets, MixtureWeights
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.settings import check_share, is_number, make_from, within
+from corpus_teacher.settings import check_share, is_number, make_switched
 
 _LEAST = 0.01  # a weight of 0 would never rise again
 
@@ -86,12 +86,7 @@ def make_adaptive(said: Any, where: str = "policy.adaptive") -> Adaptive | None:
     ConfigError
         Anything else, an unknown key or a value out of range.
     """
-    if isinstance(said, bool):
-        return Adaptive() if said else None
-    if not isinstance(said, Mapping):
-        raise ConfigError(f"{where} is {said!r}: give true, or a table of its settings")
-    with within(where):
-        return make_from(Adaptive, said, where)
+    return make_switched(Adaptive, said, where)
 
 
 class AdaptiveWeights:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from corpus_teacher.blend.adaptive import Adaptive, make_adaptive
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.settings import check_share, is_number, make_from, within
+from corpus_teacher.settings import check_share, is_number, make_switched
 from corpus_teacher.targets.soft import SoftTargets
 from corpus_teacher.teacher import CorpusTeacher
 
@@ -69,12 +69,7 @@ def make_residual(said: Any, where: str = "residual") -> Residual | None:
     ConfigError
         Anything else, an unknown key or a value out of range.
     """
-    if isinstance(said, bool):
-        return Residual() if said else None
-    if not isinstance(said, Mapping):
-        raise ConfigError(f"{where} is {said!r}: give true, or a table of gate and trained")
-    with within(where):
-        return make_from(Residual, said, where)
+    return make_switched(Residual, said, where, "gate and trained")
 
 
 def make_mixture(said: Any, where: str = "mixture") -> float | Adaptive | None:
