@@ -190,8 +190,7 @@ def test_an_answer_of_another_state_is_counted(tmp_path: Path) -> None:
 def test_a_server_among_bad_clients_stays_right() -> None:
     pytest.importorskip("starlette", reason="the server needs the extra serve")
     found = json.loads(_run("--only", "soak", "--soak", "6")[-1])["soak"]
-    grew = ("memory_grew", "descriptors_grew")  # of a server that has just begun
-    assert failures("soak", {**found, **dict.fromkeys(grew, 0)}) == 0, found
+    assert failures("soak", found) == 0, found
     assert min(found[name] for name in ("asked", "rubbish", "lies", "hung up")) > 0, found
 
 
