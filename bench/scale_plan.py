@@ -14,25 +14,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from corpus_index.manifest import HOT_ARRAYS
+
 RESULTS = Path(__file__).parent / "results"
 
 SIZES = {"10 B": 10e9, "100 B": 100e9, "1 T": 1e12}
-
-HOT = (
-    "next_tokens.bin",
-    "common.bin",
-    "minima.bin",
-    "near.bin",
-    "far.bin",
-    "occurrence_directory.bin",
-    "symbols.bin",
-    "row_bounds.bin",
-    "row_counts.bin",
-    "row_directory.bin",
-    "row_offsets.bin",
-    "row_tokens.bin",
-)
-"""Files that targets read all the time; the others are read where a match breaks, and for provenance."""
 
 
 class Assumed(NamedTuple):
@@ -155,7 +141,7 @@ def measured(estimator: str = "witten-bell", leave_out: str | None = None) -> Me
         build_s=curve(value(small, "build")["value"], value(large, "build")["value"]),
         build_bytes=value(large, "memory")["value"],
         disk_bytes=value(large, "disk")["value"],
-        hot_bytes=sum(files[name] for name in HOT) / 1e8,
+        hot_bytes=sum(files[f"{name}.bin"] for name in HOT_ARRAYS) / 1e8,
         match_us=curve(*match),
         sharded_tokens=shards["num_tokens"],
         tokenize_s_per_byte=shards["tokenize_s"] / shards["num_bytes"],

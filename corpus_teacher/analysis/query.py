@@ -66,6 +66,10 @@ class IndexInfo:
         Of each file.
     metadata : dict
         All that was stored.
+    shards, history : list
+        Of an index in shards, and of one that was changed.
+    hot_bytes : int
+        Of the files that targets read at every position; the others are read where a match breaks, and for places.
     """
 
     path: str
@@ -80,6 +84,7 @@ class IndexInfo:
     metadata: dict[str, Any]
     shards: list[ShardInfo] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    hot_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -208,6 +213,7 @@ def index_info(path: str | Path) -> IndexInfo:
             tokenizer=described.get("spec"),
             num_bytes=index.metadata.get("num_bytes", 0),
             size_bytes=dict(index.size_bytes),
+            hot_bytes=index.hot_bytes,
             metadata={key: value for key, value in index.metadata.items() if key != "history"},
             shards=_shards(index),
             history=history_of(index),

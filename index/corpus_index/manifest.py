@@ -38,6 +38,23 @@ DERIVED_FILES = (
 )
 """What is in a folder beside the files that the manifest names, and is made again where it is missing."""
 
+HOT_ARRAYS = (
+    "next_tokens",
+    "common",
+    "minima",
+    "near",
+    "far",
+    "occurrence_directory",
+    "symbols",
+    "row_bounds",
+    "row_counts",
+    "row_directory",
+    "row_offsets",
+    "row_tokens",
+)
+"""What targets read at every position, each in a file of its own. The other arrays are read where a match breaks, at
+the ends of documents, and for places and texts."""
+
 SUMMED_BYTES = 1 << 26
 """Bytes of a file to a CRC-32 in the manifest."""
 

@@ -16,7 +16,7 @@ from corpus_index.addresses import check_addresses, check_row_tokens, contradict
 from corpus_index.core.answers import DocumentInfo
 from corpus_index.core.checks import check_integer
 from corpus_index.errors import CorpusIndexError, IndexFormatError, QueryError
-from corpus_index.manifest import BLOCK, DEEPEST, as_folder, levels_of
+from corpus_index.manifest import BLOCK, DEEPEST, HOT_ARRAYS, as_folder, levels_of
 from corpus_index.names import DocumentNames
 from corpus_index.store import check_files, open_files
 
@@ -112,6 +112,11 @@ class OpenedIndex:
         """Bytes on disk by file."""
         sizes = {f"{name}.bin": entry["bytes"] for name, entry in self._manifest["arrays"].items()}
         return sizes | {name: entry["bytes"] for name, entry in self._manifest["attachments"].items()}
+
+    @property
+    def hot_bytes(self) -> int:
+        """Bytes of the files that targets read at every position: what should fit in memory, `manifest.HOT_ARRAYS`."""
+        return sum(self.size_bytes.get(f"{name}.bin", 0) for name in HOT_ARRAYS)
 
     @property
     def num_starts(self) -> int:

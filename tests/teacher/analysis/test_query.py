@@ -48,6 +48,8 @@ def follows(context: str) -> Counter[int]:
 
 def test_info(index: Path) -> None:
     info = lookup.index_info(index)
+    cold = sum(info.size_bytes[f"{name}.bin"] for name in ("order", "tokens", "doc_starts"))
+    assert 0 < info.hot_bytes <= info.total_bytes - cold
     num_bytes = sum(len(document.encode()) for document in DOCUMENTS)
     assert (info.num_tokens, info.num_documents, info.vocab_size) == (num_bytes + 4, 4, 257)
     assert (info.end_of_document, info.tokenizer, info.num_bytes) == (END, "bytes", num_bytes)
