@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from corpus_teacher.cli.index import FileFormat, OnErrors, RawType, index_app
-from corpus_teacher.cli.options import AsJson, IndexPath, OwnTokenizer, TextField, print_json
+from corpus_teacher.cli.index import index_app
+from corpus_teacher.cli.options import AsJson, IndexPath, OwnTokenizer, print_json
+from corpus_teacher.cli.source_options import (
+    DocOffsets,
+    Errors,
+    FileFormat,
+    Format,
+    KeepField,
+    NameField,
+    OnErrors,
+    RawTokens,
+    RawType,
+    Split,
+    TextField,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from corpus_teacher.data.file_kinds import Kind
     from corpus_teacher.data.growing import IndexChange
 
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Threads; the index is the same for any number.", show_default="all cores")
-]
 ShardTokens = Annotated[
     int | None,
     typer.Option(
@@ -37,46 +47,14 @@ def index_append(
         list[str],
         typer.Argument(metavar="SOURCE", show_default=False, help="Texts or ready tokens, as of `index build`."),
     ],
-    errors: Annotated[
-        OnErrors,
-        typer.Option(help="A broken document: stop; put U+FFFD where bytes are no UTF-8; or leave the document out."),
-    ] = OnErrors.fail,
+    errors: Errors = OnErrors.fail,
     text_field: TextField = "text",
-    split: Annotated[
-        str | None, typer.Option(help="The split of a data set that has several.", show_default="train")
-    ] = None,
-    name_field: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", show_default="file and line", help="The key or column that names a document: an id, a url."
-        ),
-    ] = None,
-    keep_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY", show_default="none", help="A key or column that is kept with each document; repeat it."
-        ),
-    ] = None,
-    file_format: Annotated[
-        FileFormat, typer.Option("--format", help="What a file holds whose suffix doesn't say it.")
-    ] = FileFormat.auto,
-    dtype: Annotated[
-        RawType,
-        typer.Option(
-            "--token-dtype",
-            help="The integers of a raw .bin file of tokens; auto looks.",
-            rich_help_panel="Ready tokens",
-        ),
-    ] = RawType.auto,
-    doc_offsets: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel="Ready tokens",
-            help="Where documents begin, counted in tokens: a .npy, or raw int64.",
-        ),
-    ] = None,
+    split: Split = None,
+    name_field: NameField = None,
+    keep_field: KeepField = None,
+    file_format: Format = FileFormat.auto,
+    dtype: RawTokens = RawType.auto,
+    doc_offsets: DocOffsets = None,
     tokenizer: OwnTokenizer = None,
     shard_tokens: ShardTokens = None,
     memory: Memory = None,

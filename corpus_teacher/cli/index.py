@@ -16,7 +16,6 @@ from corpus_teacher.cli.options import (
     OutPage,
     Overwrite,
     OwnTokenizer,
-    TextField,
     check_page,
     estimator_option,
     max_order_option,
@@ -25,6 +24,20 @@ from corpus_teacher.cli.options import (
     print_json,
     write_page,
 )
+from corpus_teacher.cli.source_options import (
+    DocOffsets,
+    Errors,
+    FileFormat,
+    Format,
+    KeepField,
+    NameField,
+    OnErrors,
+    RawTokens,
+    RawType,
+    Split,
+    TextField,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from corpus_teacher.data.file_kinds import Kind
@@ -32,37 +45,11 @@ if TYPE_CHECKING:
 index_app = App(help="Build an index of a corpus, look into it, check it.")
 
 
-class OnErrors(enum.Enum):
-    """What to do with a broken document."""
-
-    fail = "fail"
-    replace = "replace"
-    skip = "skip"
-
-
-class RawType(enum.Enum):
-    """The integers of a raw .bin file."""
-
-    auto = "auto"
-    uint16 = "uint16"
-    uint32 = "uint32"
-
-
 class Specials(enum.Enum):
     """What the name of a special token in a text is."""
 
     text = "text"
     ids = "ids"
-
-
-class FileFormat(enum.Enum):
-    """What a file of an unknown suffix holds."""
-
-    auto = "auto"
-    text = "text"
-    jsonl = "jsonl"
-    parquet = "parquet"
-    tokens = "tokens"
 
 
 @index_app.command("build")
@@ -94,29 +81,12 @@ def index_build(
         ),
     ] = None,
     overwrite: Overwrite = False,
-    errors: Annotated[
-        OnErrors,
-        typer.Option(help="A broken document: stop; put U+FFFD where bytes are no UTF-8; or leave the document out."),
-    ] = OnErrors.fail,
+    errors: Errors = OnErrors.fail,
     text_field: TextField = "text",
-    split: Annotated[
-        str | None, typer.Option(help="The split of a data set that has several.", show_default="train")
-    ] = None,
-    name_field: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", show_default="file and line", help="The key or column that names a document: an id, a url."
-        ),
-    ] = None,
-    keep_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY", show_default="none", help="A key or column that is kept with each document; repeat it."
-        ),
-    ] = None,
-    file_format: Annotated[
-        FileFormat, typer.Option("--format", help="What a file holds whose suffix doesn't say it.")
-    ] = FileFormat.auto,
+    split: Split = None,
+    name_field: NameField = None,
+    keep_field: KeepField = None,
+    file_format: Format = FileFormat.auto,
     end_of_document: Annotated[
         str | None,
         typer.Option(
@@ -136,24 +106,8 @@ def index_build(
         bool,
         typer.Option("--chat", help='Make text of {"messages": …} with the tokenizer\'s chat template.'),
     ] = False,
-    dtype: Annotated[
-        RawType,
-        typer.Option(
-            "--token-dtype",
-            "--dtype",
-            help="The integers of a raw .bin file of tokens; auto looks.",
-            rich_help_panel="Ready tokens",
-        ),
-    ] = RawType.auto,
-    doc_offsets: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel="Ready tokens",
-            help="Where documents begin, counted in tokens: a .npy, or raw int64.",
-        ),
-    ] = None,
+    dtype: RawTokens = RawType.auto,
+    doc_offsets: DocOffsets = None,
     vocab_size: Annotated[
         int | None,
         typer.Option(
@@ -164,10 +118,7 @@ def index_build(
             help="The vocabulary of tokens without a tokenizer.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads; the index is the same for any number.", show_default="all cores"),
-    ] = None,
+    workers: Workers = None,
     shard_tokens: Annotated[
         int | None,
         typer.Option(

@@ -264,7 +264,6 @@ OutPage = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE.html", show_default=False, help="Write a page with tables and plots."),
 ]
-TextField = Annotated[str, typer.Option(help="The key or column that holds the text.")]
 TokenDtype = Annotated[
     str, typer.Option("--token-dtype", help="The integers of a raw .bin file of tokens: uint16 or uint32; auto looks.")
 ]

@@ -11,7 +11,6 @@ from corpus_teacher.cli.options import (
     AsJson,
     Device,
     Overwrite,
-    TextField,
     TokenDtype,
     estimator_option,
     going_on,
@@ -19,6 +18,7 @@ from corpus_teacher.cli.options import (
     order_of,
     print_json,
 )
+from corpus_teacher.cli.source_options import TextField
 
 _FILTERS = "Filters"
 _DRAW = "Drawing"

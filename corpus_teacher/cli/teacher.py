@@ -15,7 +15,6 @@ from corpus_teacher.cli.options import (
     OutPage,
     Overwrite,
     OwnTokenizer,
-    TextField,
     TokenDtype,
     WithRecall,
     check_page,
@@ -26,6 +25,7 @@ from corpus_teacher.cli.options import (
     print_json,
     write_page,
 )
+from corpus_teacher.cli.source_options import TextField
 from corpus_teacher.names import CACHE_KINDS, EXPORTS, PRECISIONS
 
 teacher_app = App(help="The corpus as a teacher, and language models.")

@@ -27,8 +27,8 @@ from corpus_teacher.data.file_kinds import (
 from corpus_teacher.data.hf_datasets import load_hub, load_saved, read_rows
 from corpus_teacher.data.readers import ReadOptions, read_json_lines, read_parquet, read_text
 from corpus_teacher.data.records import document_of
+from corpus_teacher.data.shard_readers import SHARD_READERS
 from corpus_teacher.data.shards import INDEX_FILE, shard_folder
-from corpus_teacher.data.token_rows import SHARD_READERS
 from corpus_teacher.errors import InputError
 from corpus_teacher.storage import Place, UrlPath, place_of, url_of
 

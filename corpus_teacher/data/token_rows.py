@@ -7,41 +7,28 @@ tar archives) are looked for. Each row is a document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.hf_datasets import load_hub, load_saved
-from corpus_teacher.data.litdata import read_litdata
-from corpus_teacher.data.mds import read_mds
 from corpus_teacher.data.readers import json_records
 from corpus_teacher.data.records import ReadOptions, one_line, value_of
-from corpus_teacher.data.shards import Record
+from corpus_teacher.data.shard_readers import SHARD_READERS
+from corpus_teacher.data.sources import Source
 from corpus_teacher.data.token_streams import Piece, TokenRows, gathered
-from corpus_teacher.data.webdataset import read_webdataset
 from corpus_teacher.errors import InputError
 from corpus_teacher.storage import Place, place_of
-
-if TYPE_CHECKING:
-    from corpus_teacher.data.sources import Source
 
 TOKEN_FIELDS = ("input_ids", "tokens", "token_ids", "npy", "json")
 """Where ids are looked for in rows without text."""
 
 _ARROW_ROWS = 256
 _Records = Iterator[tuple[str, Mapping[str, Any]]]
-
-
-SHARD_READERS: dict[str, Callable[[Place, Sequence[str] | None, ReadLog], Iterator[tuple[str, Record]]]] = {
-    "mds": read_mds,
-    "litdata": read_litdata,
-    "webdataset": read_webdataset,
-}
-"""Formats of samples in shards; each may hold text or tokens."""
 
 
 def token_field(source: Source, options: ReadOptions) -> str | None:
