@@ -33,7 +33,7 @@ from corpus_index import CorpusIndex, working_s
 from corpus_teacher.analysis.matching import Ints, TextMatches, longest_matches, tokens_known
 from corpus_teacher.analysis.reader import Source
 from corpus_teacher.data.benchmarks import BenchmarkItem, read_benchmark
-from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.documents import UNPACK_RATIO, Progress, silent
 from corpus_teacher.data.opening import index_tokenizer, open_index
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError
@@ -162,6 +162,7 @@ def index_contamination(
     ngrams: Sequence[int] = NGRAM_LENGTHS,
     documents: int = 3,
     tokenizer: str | None = None,
+    unpack_ratio: float = UNPACK_RATIO,
     progress: Progress = silent,
 ) -> Contamination:
     """Look for the items of benchmarks in a corpus.
@@ -182,6 +183,8 @@ def index_contamination(
         How many documents to name for an item.
     tokenizer : str, optional
         For an index of ready tokens.
+    unpack_ratio : float
+        Of packed files; see `ReadOptions`.
 
     Raises
     ------
@@ -200,7 +203,7 @@ def index_contamination(
     items: list[ItemContamination] = []
     with open_index(path) as index:
         words = index_tokenizer(index, tokenizer)
-        for batch in _batched(read_benchmark(sources, fields, name_field=name_field)):
+        for batch in _batched(read_benchmark(sources, fields, name_field=name_field, unpack_ratio=unpack_ratio)):
             texts = [text for item in batch for text in item.texts]
             encoded = words.encode_batch_with_offsets(texts)
             ids = [one[0].astype(np.int64) for one in encoded]

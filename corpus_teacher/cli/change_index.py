@@ -21,6 +21,7 @@ from corpus_teacher.cli.source_options import (
     RawType,
     Split,
     TextField,
+    UnpackRatio,
     Workers,
 )
 
@@ -49,6 +50,7 @@ def index_append(
     ],
     errors: Errors = OnErrors.fail,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     split: Split = None,
     name_field: NameField = None,
     keep_field: KeepField = None,
@@ -78,6 +80,7 @@ def index_append(
             split=split,
             name_field=name_field,
             keep_fields=tuple(keep_field or ()),
+            unpack_ratio=unpack_ratio,
         ),
         kind=None if file_format is FileFormat.auto else cast("Kind", file_format.value),
         dtype=dtype.value,

@@ -36,6 +36,7 @@ from corpus_teacher.cli.source_options import (
     RawType,
     Split,
     TextField,
+    UnpackRatio,
     Workers,
 )
 
@@ -83,6 +84,7 @@ def index_build(
     overwrite: Overwrite = False,
     errors: Errors = OnErrors.fail,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     split: Split = None,
     name_field: NameField = None,
     keep_field: KeepField = None,
@@ -169,6 +171,7 @@ def index_build(
             split=split,
             name_field=name_field,
             keep_fields=tuple(keep_field or ()),
+            unpack_ratio=unpack_ratio,
         ),
         kind=None if file_format is FileFormat.auto else cast("Kind", file_format.value),
         dtype=dtype.value,
@@ -327,6 +330,7 @@ def contamination(
     ngrams: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of n-grams, in tokens.")] = "8,13",
     documents: Annotated[int, typer.Option(min=0, help="How many documents to name for an item.")] = 3,
     tokenizer: OwnTokenizer = None,
+    unpack_ratio: UnpackRatio = 200,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", show_default=False, help="Write a line for each item.")
     ] = None,
@@ -349,6 +353,7 @@ def contamination(
             ngrams=numbers_of(ngrams, "ngrams"),
             documents=documents,
             tokenizer=tokenizer,
+            unpack_ratio=unpack_ratio,
             progress=progress,
         )
     if csv is not None:

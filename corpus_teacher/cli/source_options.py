@@ -40,6 +40,14 @@ Errors = Annotated[
     typer.Option(help="A broken document: stop; put U+FFFD where bytes are no UTF-8; or leave the document out."),
 ]
 TextField = Annotated[str, typer.Option(help="The key or column that holds the text.")]
+UnpackRatio = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        metavar="R",
+        help="A packed file that gives more than 256 MiB and R times its size is refused; inf: none is.",
+    ),
+]
 Split = Annotated[str | None, typer.Option(help="The split of a data set that has several.", show_default="train")]
 NameField = Annotated[
     str | None,

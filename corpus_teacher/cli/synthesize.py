@@ -18,7 +18,7 @@ from corpus_teacher.cli.options import (
     order_of,
     print_json,
 )
-from corpus_teacher.cli.source_options import TextField
+from corpus_teacher.cli.source_options import TextField, UnpackRatio
 
 _FILTERS = "Filters"
 _DRAW = "Drawing"
@@ -158,6 +158,7 @@ def synthesize(
         typer.Option("--tokenizer", "-t", metavar="T", help="The teacher's.", show_default="its own"),
     ] = None,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     token_dtype: TokenDtype = "auto",
     dtype: Annotated[
         str | None, typer.Option(help="Of MODEL: float32, bfloat16 or float16.", show_default="its own")
@@ -214,6 +215,7 @@ def synthesize(
         against=against,
         tokenizer=tokenizer,
         text_field=text_field,
+        unpack_ratio=unpack_ratio,
         token_dtype=token_dtype,
         dtype=dtype,
         device=device,

@@ -25,7 +25,7 @@ from corpus_teacher.cli.options import (
     print_json,
     write_page,
 )
-from corpus_teacher.cli.source_options import TextField
+from corpus_teacher.cli.source_options import TextField, UnpackRatio
 from corpus_teacher.names import CACHE_KINDS, EXPORTS, PRECISIONS
 
 teacher_app = App(help="The corpus as a teacher, and language models.")
@@ -78,6 +78,7 @@ def teacher_eval(
         int | None, typer.Option(min=2, help="Only the first tokens of the text.", show_default="all")
     ] = None,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     dtype: Annotated[
         str,
         typer.Option(
@@ -110,7 +111,7 @@ def teacher_eval(
             recall=recall,
             limit=limit,
             sample=sample,
-            read=ReadOptions(text_field=text_field),
+            read=ReadOptions(text_field=text_field, unpack_ratio=unpack_ratio),
             dtype=dtype,
             tokenizer=tokenizer,
             progress=progress,
@@ -268,6 +269,7 @@ def teacher_export_targets(
     ] = "auto",
     tokenizer: OwnTokenizer = None,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     token_dtype: TokenDtype = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -295,6 +297,7 @@ def teacher_export_targets(
             rows=rows,
             limit=limit,
             text_field=text_field,
+            unpack_ratio=unpack_ratio,
             token_dtype=token_dtype,
             tokenizer=tokenizer,
             overwrite=overwrite,
@@ -359,6 +362,7 @@ def teacher_cache(
         ),
     ] = None,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     token_dtype: TokenDtype = "auto",
     dtype: Annotated[
         str | None, typer.Option(help="Of the model: float32, bfloat16 or float16.", show_default="its own")
@@ -393,6 +397,7 @@ def teacher_cache(
             limit=limit,
             tokenizer=tokenizer,
             text_field=text_field,
+            unpack_ratio=unpack_ratio,
             token_dtype=token_dtype,
             dtype=dtype,
             device=device,
@@ -440,6 +445,7 @@ def teacher_score(
         ),
     ] = None,
     text_field: TextField = "text",
+    unpack_ratio: UnpackRatio = 200,
     name_field: Annotated[
         str | None, typer.Option(metavar="KEY", show_default="file and line", help="The key that names a document.")
     ] = None,
@@ -472,7 +478,7 @@ def teacher_score(
             estimator=estimator,
             max_order=order_of(max_order),
             thresholds=bounds,
-            read=ReadOptions(text_field=text_field, name_field=name_field),
+            read=ReadOptions(text_field=text_field, name_field=name_field, unpack_ratio=unpack_ratio),
             dtype=dtype,
             tokenizer=tokenizer,
             workers=workers,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus_teacher.data.documents import ReadLog
-from corpus_teacher.data.readers import opened
+from corpus_teacher.data.documents import UNPACK_RATIO, ReadLog, check_unpack_ratio
 from corpus_teacher.data.records import one_line, value_of
 from corpus_teacher.data.sources import find_sources
+from corpus_teacher.data.unpacking import lines_of, most_line_bytes, opened, too_long
 from corpus_teacher.errors import InputError
 
 
@@ -24,7 +24,11 @@ class BenchmarkItem:
 
 
 def read_benchmark(
-    specs: Sequence[str], fields: Sequence[str] = (), *, name_field: str | None = None
+    specs: Sequence[str],
+    fields: Sequence[str] = (),
+    *,
+    name_field: str | None = None,
+    unpack_ratio: float = UNPACK_RATIO,
 ) -> Iterator[BenchmarkItem]:
     """Items of benchmarks, in order.
 
@@ -37,16 +41,20 @@ def read_benchmark(
         default all texts of a record.
     name_field : str, optional
         The field that names an item; by default its file and line do.
+    unpack_ratio : float
+        Of packed files; see `ReadOptions`.
 
     Raises
     ------
     InputError
         A file of another kind, a record that is not an object, a field that there isn't, an item without text.
     """
+    check_unpack_ratio(unpack_ratio)
     for source in find_sources(list(specs)).sources:
         if source.kind not in ("jsonl", "parquet"):
             raise InputError(f"{source.name} is not JSON lines or Parquet: give a benchmark as one of these")
-        rows = _json_rows(Path(source.name)) if source.kind == "jsonl" else _parquet_rows(Path(source.name))
+        path = Path(source.name)
+        rows = _json_rows(path, unpack_ratio) if source.kind == "jsonl" else _parquet_rows(path)
         for origin, record in rows:
             name = origin if name_field is None else str(value_of(record, name_field, origin))
             values = [value_of(record, field, origin) for field in fields] if fields else list(record.values())
@@ -68,12 +76,15 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with opened(path, ReadLog()) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+def _json_rows(path: Path, unpack_ratio: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    most = most_line_bytes()
+    with opened(path, ReadLog(unpack_ratio=unpack_ratio)) as file:
+        for number, line in enumerate(lines_of(file, most), start=1):
             origin = f"{path}, line {number}"
+            if line is None:
+                raise InputError(f"{too_long(origin, most)}; cut the item, or use a machine with more")
+            if line.isspace():
+                continue
             try:
                 record = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:

@@ -13,8 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from corpus_teacher.errors import ConfigError
+
 PART_CHARS = 1 << 20
 """Characters of a part, about; long enough that the cuts cost nothing."""
+
+UNPACK_RATIO = 200.0
+"""What a packed file of more than 256 MiB may unpack to, in multiples of its size: text packs to a third or a tenth."""
 
 _EXAMPLES = 5  # of broken documents that are named
 _SEARCH_CHARS = 1 << 12  # how far before the end of a part a good place for the cut is looked for
@@ -23,6 +28,18 @@ _PLACES = (
     re.compile(r"(?<=\n)(?=\S)"),  # after a line that ends in something else
     re.compile(r"(?<=\S)(?=\s)"),  # before a white space, which most tokenizers keep with the word after it
 )
+
+
+def check_unpack_ratio(ratio: object) -> None:
+    """Refuse what bounds nothing.
+
+    Raises
+    ------
+    ConfigError
+        Unless it is a number, 1 or more.
+    """
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not ratio >= 1:
+        raise ConfigError(f"unpack_ratio {ratio!r} must be a number, 1 or more (inf: no limit)")
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,8 @@ class ReadLog:
         What the user should know besides, as sentences, each once.
     specials : Counter of str
         How often the text of a special token occurred in documents that were tokenized as plain text.
+    unpack_ratio : float
+        What a packed file may unpack to at most, in multiples of its size; see `ReadOptions`.
     """
 
     done: float = 0.0
@@ -85,6 +104,7 @@ class ReadLog:
     examples: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     specials: Counter[str] = field(default_factory=Counter)
+    unpack_ratio: float = UNPACK_RATIO
 
     def note(self, sentence: str, *, skipped: bool) -> None:
         """Count a broken document and keep its reason, without the way out, if it is among the first five."""

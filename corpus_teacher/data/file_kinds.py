@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from corpus_teacher.data.documents import ReadLog
-from corpus_teacher.data.readers import opened
+from corpus_teacher.data.unpacking import opened
 from corpus_teacher.storage import Place, UrlPath
 
 Kind = Literal["text", "jsonl", "parquet", "dataset", "hub", "tokens", "mds", "litdata", "webdataset"]
@@ -28,6 +28,7 @@ TEXT_SUFFIXES = frozenset([
 JSON_LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
 TOKEN_SUFFIXES = frozenset([".npy", ".bin", ".idx", ".u16", ".u32", ".ds"])
 PACKED_SUFFIXES = frozenset([".gz", ".zst", ".zstd"])
+_MOST_LOOK_BYTES = 1 << 26  # of a first line that is looked into
 
 
 def kind_of_file(path: Place) -> Kind | None:
@@ -74,7 +75,7 @@ def holds_lines(file: Place) -> bool:
         return True
     try:
         with opened(file, ReadLog()) as stream:
-            return isinstance(json.loads(stream.readline()), dict)
+            return isinstance(json.loads(stream.readline(_MOST_LOOK_BYTES)), dict)
     except ValueError:  # among them: not JSON, not UTF-8, a damaged archive
         return False
 

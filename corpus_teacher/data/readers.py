@@ -8,15 +8,9 @@ for the sentence that a user needs when it is broken: the file, the line or row,
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO
-
-import zstandard
+from typing import Any
 
 from corpus_teacher.data.documents import PART_CHARS, Document, ReadLog, best_cut
 from corpus_teacher.data.records import (
@@ -27,6 +21,7 @@ from corpus_teacher.data.records import (
     missing_field,
     one_line,
 )
+from corpus_teacher.data.unpacking import lines_of, most_line_bytes, opened, too_long
 from corpus_teacher.errors import EncodingError, InputError
 from corpus_teacher.storage import Place
 
@@ -68,8 +63,12 @@ def read_json_lines(path: Place, options: ReadOptions, log: ReadLog) -> Iterator
 
 def json_records(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[tuple[str, dict[str, Any]]]:
     """The object of each line, with its place; see `read_json_lines`."""
+    most = most_line_bytes()
     with opened(path, log) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines_of(file, most), start=1):
+            if line is None:
+                _too_long(f"{path}, line {number}", most, options, log)
+                continue
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
                 wide = _wide_encoding(line)
@@ -78,7 +77,7 @@ def json_records(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[tu
                 if wide:
                     log.note(str(wide_text(path, wide)), skipped=True)
                     return
-            if not line.strip():
+            if line.isspace():
                 continue
             origin = f"{path}, line {number}"
             record = _record(line, origin, options, log)
@@ -142,86 +141,6 @@ def _column_type(schema: Any, field: str, path: Place) -> Any:
     return kind
 
 
-@contextmanager
-def opened(path: Place, log: ReadLog, *, packed: str | None = None) -> Iterator[BinaryIO]:
-    """A file, unpacked where its name ends in .gz, .zst or .zstd, as a buffered stream of bytes.
-
-    `packed` is the suffix that counts, where the name doesn't end in it.
-
-    Raises
-    ------
-    InputError
-        If it can't be read, or is not what its name says, or is cut short (also later, while it is read).
-    """
-    try:
-        with path.open("rb") as raw:
-            counted = io.BufferedReader(_CountedFile(raw, log), _BLOCK_BYTES)
-            suffix = packed or path.suffix
-            if suffix == ".gz":
-                with gzip.GzipFile(fileobj=counted) as file:
-                    yield io.BufferedReader(file, _BLOCK_BYTES)
-            elif suffix in (".zst", ".zstd"):
-                yield io.BufferedReader(_ZstdFile(counted), _BLOCK_BYTES)
-            else:
-                yield counted
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise InputError(f"{path} can't be unpacked, it is damaged or cut short: {one_line(error)}") from error
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-
-
-class _CountedFile(io.RawIOBase):
-    """A raw file that adds what was read to the log."""
-
-    def __init__(self, file: BinaryIO, log: ReadLog) -> None:
-        self._file = file
-        self._log = log
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        self._log.done += len(data)
-        return len(data)
-
-
-class _ZstdFile(io.RawIOBase):
-    """All frames of a zstd file. Unlike the library's reader it notices a file that ends inside a frame."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._started = False
-        self._packed = b""
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            if not self._packed:
-                self._packed = self._file.read(1 << 17)
-                if not self._packed:
-                    if self._started:
-                        raise EOFError("it ends inside a frame")
-                    return 0
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            self._started = True
-            self._ready = memoryview(self._frame.decompress(self._packed))
-            self._packed = b""
-            if self._frame.eof:
-                self._packed = self._frame.unused_data
-                self._started = False
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        return size
-
-
 def _decoded(path: Place, errors: str, log: ReadLog) -> Iterator[str]:
     """The text of a file, block by block; invalid UTF-8 is named with its line, or replaced and counted."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
@@ -271,6 +190,17 @@ def _incomplete_tail(data: bytes) -> int:
         if lead < 0x80:
             return 0
     return 0
+
+
+def _too_long(origin: str, most: int, options: ReadOptions, log: ReadLog) -> None:
+    """Refuse a line that the free memory can't hold, or leave it out."""
+    problem = InputError(
+        f"{too_long(origin, most)}; cut the document, set errors to skip to leave such lines out, or use a machine "
+        "with more"
+    )
+    if options.errors == "fail":
+        raise problem
+    log.note(str(problem), skipped=True)
 
 
 def _record(line: bytes, origin: str, options: ReadOptions, log: ReadLog) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from corpus_teacher.data.documents import Document, ReadLog
+from corpus_teacher.data.documents import UNPACK_RATIO, Document, ReadLog, check_unpack_ratio
 from corpus_teacher.errors import CorpusIndexError, EncodingError, InputError
 
 OnErrors = Literal["fail", "replace", "skip"]
@@ -31,6 +31,9 @@ class ReadOptions:
         Keys or columns that the index keeps with each document.
     render : callable, optional
         Makes text of what the text field holds, where that is a list of chat messages.
+    unpack_ratio : float
+        A packed file that unpacks to more than 256 MiB and to more than this many times its size is refused, wherever
+        it is noticed; inf: no limit.
     """
 
     errors: OnErrors = "fail"
@@ -39,6 +42,10 @@ class ReadOptions:
     name_field: str | None = None
     keep_fields: tuple[str, ...] = ()
     render: Callable[[list[dict[str, Any]]], str] | None = None
+    unpack_ratio: float = UNPACK_RATIO
+
+    def __post_init__(self) -> None:
+        check_unpack_ratio(self.unpack_ratio)
 
     @property
     def fields(self) -> list[str]:

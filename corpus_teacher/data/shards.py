@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus_teacher.data.documents import ReadLog
-from corpus_teacher.data.readers import opened
 from corpus_teacher.data.records import one_line
+from corpus_teacher.data.unpacking import opened
 from corpus_teacher.errors import InputError
 from corpus_teacher.storage import Place
 

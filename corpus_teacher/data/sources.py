@@ -67,6 +67,7 @@ class Source:
         InputError
             At the first thing that is broken, unless `options.errors` lets it pass.
         """
+        log.unpack_ratio = options.unpack_ratio
         if self.kind in _READERS:
             yield from _READERS[self.kind](place_of(self.name), options, log)
         elif self.kind in SHARD_READERS:

@@ -87,7 +87,7 @@ def open_token_rows(source: Source, field: str, options: ReadOptions, *, dtype: 
 
 def _records(source: Source, options: ReadOptions, fields: Sequence[str] | None) -> _Records:
     """The rows of any source, each with its place."""
-    path, log = place_of(source.name), ReadLog()
+    path, log = place_of(source.name), ReadLog(unpack_ratio=options.unpack_ratio)
     if source.kind in SHARD_READERS:
         yield from SHARD_READERS[source.kind](path, fields, log)
     elif source.kind == "jsonl":

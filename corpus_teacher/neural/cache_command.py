@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.documents import UNPACK_RATIO, Progress, silent
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
@@ -32,6 +32,7 @@ def cache_teacher(
     limit: int | None = None,
     tokenizer: str | None = None,
     text_field: str = "text",
+    unpack_ratio: float = UNPACK_RATIO,
     token_dtype: str = "auto",
     dtype: str | None = None,
     device: str | None = None,
@@ -54,8 +55,9 @@ def cache_teacher(
         Only the first tokens.
     tokenizer : str, optional
         The teacher's, where it has none beside it; for ready tokens, the one they were made with.
-    text_field, token_dtype
-        As in `BuildOptions`: the key of the text, the integers of a raw .bin.
+    text_field, unpack_ratio, token_dtype
+        As in `ReadOptions` and `BuildOptions`: the key of the text, the bound of what files unpack to, the integers of
+        a raw .bin.
     dtype, device : str, optional
         Of the model; see `find_dtype` and `find_device`.
     kept, rows, shard_tokens, overwrite, progress
@@ -96,7 +98,7 @@ def cache_teacher(
                 own,
                 vocab_size=teacher.vocab_size,
                 end_of_document=None,
-                read=ReadOptions(text_field=text_field),
+                read=ReadOptions(text_field=text_field, unpack_ratio=unpack_ratio),
                 dtype=token_dtype,
                 without_tokenizer="the teacher has no tokenizer to read text with: name it (`tokenizer`), or give an "
                 "index or ready tokens",

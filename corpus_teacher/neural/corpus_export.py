@@ -31,7 +31,7 @@ import torch
 import zstandard
 from torch import Tensor
 
-from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.documents import UNPACK_RATIO, Progress, silent
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
@@ -88,6 +88,7 @@ def export_targets(
     rows: int = 16,
     limit: int | None = None,
     text_field: str = "text",
+    unpack_ratio: float = UNPACK_RATIO,
     token_dtype: str = "auto",
     tokenizer: str | None = None,
     overwrite: bool = False,
@@ -112,7 +113,7 @@ def export_targets(
         Windows at once; of Megatron's files, of an iteration.
     limit : int, optional
         Only the first tokens.
-    text_field, token_dtype, tokenizer
+    text_field, unpack_ratio, token_dtype, tokenizer
         Of text and raw tokens, as `index build` reads them.
     overwrite : bool
         Replace what stands there.
@@ -135,7 +136,8 @@ def export_targets(
     k, out = min(k, teacher.vocab_size), Path(out)
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists: ask to overwrite it, or name another place")
-    with _tokens(teacher, data, limit, text_field, token_dtype, tokenizer, progress) as (tokens, starts, own):
+    read = ReadOptions(text_field=text_field, unpack_ratio=unpack_ratio)
+    with _tokens(teacher, data, limit, read, token_dtype, tokenizer, progress) as (tokens, starts, own):
         count = len(tokens) // length
         if not count:
             raise ConfigError(f"{len(tokens)} tokens don't fill one window of {length}: shorten the window")
@@ -158,7 +160,7 @@ def _tokens(
     teacher: CorpusTeacher,
     data: list[str],
     limit: int | None,
-    text_field: str,
+    read: ReadOptions,
     token_dtype: str,
     tokenizer: str | None,
     progress: Progress,
@@ -182,7 +184,7 @@ def _tokens(
                 words,
                 vocab_size=teacher.vocab_size,
                 end_of_document=teacher.index.end_of_document,
-                read=ReadOptions(text_field=text_field),
+                read=read,
                 dtype=token_dtype,
                 without_tokenizer="the index has no tokenizer to read text with: name it (`tokenizer`), or give tokens",
                 progress=progress,

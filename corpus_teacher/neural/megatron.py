@@ -36,7 +36,9 @@ import torch
 import zstandard
 from torch import Tensor
 
+from corpus_teacher.data.documents import UNPACK_RATIO
 from corpus_teacher.data.records import one_line
+from corpus_teacher.data.unpacking import FREE_BYTES
 from corpus_teacher.errors import InputError
 from corpus_teacher.files import parse_json
 from corpus_teacher.neural.distillkit import rows_from_logs
@@ -184,7 +186,10 @@ def _joined(parts: list[Array], name: str) -> Array:
 def _batches(content: bytes, name: str) -> list[tuple[Array, Array]]:
     """Log-probabilities and ids, (T, B, k) each, of the microbatches of one compressed dictionary."""
     try:
-        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)).read()
+        most = max(FREE_BYTES, int(UNPACK_RATIO * len(content)))
+        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)).read(most + 1)
+        if len(raw) > most:
+            raise InputError(f"it unpacks to more than {most:,} bytes, {UNPACK_RATIO:g} times its size")
         saved = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # zstd, pickle and zip all have errors of their own
         raise InputError(f"{name} can't be read: {one_line(error)}") from error

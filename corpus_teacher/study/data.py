@@ -225,7 +225,7 @@ def _write_domain(
 def _read(specs: tuple[str, ...], plan: DataPlan, progress: Progress) -> Iterator[Document]:
     """Whole documents of all sources, at most about `max_bytes`."""
     size = 0
-    for document in _documents(specs, plan.text_field):
+    for document in _documents(specs, ReadOptions(text_field=plan.text_field, unpack_ratio=plan.unpack_ratio)):
         size += len(document.text.encode())
         progress("read the documents", size, plan.max_bytes)
         yield document
@@ -233,7 +233,7 @@ def _read(specs: tuple[str, ...], plan: DataPlan, progress: Progress) -> Iterato
             return
 
 
-def _documents(specs: tuple[str, ...], text_field: str) -> Iterator[Document]:
+def _documents(specs: tuple[str, ...], read: ReadOptions) -> Iterator[Document]:
     others = [_with_folders(spec) for spec in specs if spec.partition(":")[0] != "stdlib"]
     for spec in specs:
         if spec.partition(":")[0] != "stdlib":
@@ -248,7 +248,7 @@ def _documents(specs: tuple[str, ...], text_field: str) -> Iterator[Document]:
                 yield document
     if others:
         parts: list[str] = []
-        for document in find_sources(others).documents(ReadOptions(text_field=text_field), ReadLog()):
+        for document in find_sources(others).documents(read, ReadLog()):
             parts.append(document.text)
             if document.ends:
                 yield Document("".join(parts), document.origin)
@@ -312,7 +312,8 @@ def _cut(whole: TokenFile, size: int | str, name: str) -> int:
 
 def _fingerprint(plan: DataPlan, domains: dict[str, tuple[str, ...]], texts: str) -> str:
     """What the data depend on: settings, and the texts themselves."""
-    said = json.dumps([_FORMAT, asdict(plan), domains, texts], sort_keys=True)
+    settings = {name: value for name, value in asdict(plan).items() if name != "unpack_ratio"}  # changes no text
+    said = json.dumps([_FORMAT, settings, domains, texts], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 
 

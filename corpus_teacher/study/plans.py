@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from corpus_teacher.data.documents import UNPACK_RATIO, check_unpack_ratio
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.settings import check_keys, check_share, check_whole
 from corpus_teacher.training.settings import CorpusSettings
@@ -39,6 +40,8 @@ class DataPlan:
         Read no more than about so many bytes.
     text_field : str
         Of .jsonl and .parquet files.
+    unpack_ratio : float
+        Of packed files; see `ReadOptions`.
     piece_characters : int, optional
         Cut the documents to train on into pieces of about that many characters, each a document of the indexes: what
         leaving a document out then leaves out. They are read in an order that only their texts decide, so that an
@@ -58,6 +61,7 @@ class DataPlan:
     max_overlap: float = 0.3
     max_bytes: int | None = None
     text_field: str = "text"
+    unpack_ratio: float = UNPACK_RATIO
     piece_characters: int | None = None
     held_out_characters: int | None = None
 
@@ -67,6 +71,7 @@ class DataPlan:
             check_share(getattr(self, name), name)
         for name in ("held_out_tokens", "tune_tokens"):
             check_whole(getattr(self, name), name, 1)
+        check_unpack_ratio(self.unpack_ratio)
         for name in ("piece_characters", "held_out_characters"):
             if getattr(self, name) is not None:
                 check_whole(getattr(self, name), name, 1)

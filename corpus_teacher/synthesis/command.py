@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.documents import UNPACK_RATIO, Progress, silent
 from corpus_teacher.data.opening import index_tokenizer, open_index
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -39,7 +39,7 @@ class SynthesisOptions:
         Of the corpus teacher; see `CorpusSampler`.
     prompt_texts : tuple of str
         Texts that the documents begin with, in turn.
-    prompt_sources, prompt_tokens, text_field, token_dtype
+    prompt_sources, prompt_tokens, text_field, unpack_ratio, token_dtype
         Or the beginnings of documents; see `document_prompts`.
     start_token : str, optional
         What a model's texts begin after, by its id or name; the end of a document by default.
@@ -70,6 +70,7 @@ class SynthesisOptions:
     against: str | Path | None = None
     tokenizer: str | None = None
     text_field: str = "text"
+    unpack_ratio: float = UNPACK_RATIO
     token_dtype: str = "auto"
     dtype: str | None = None
     device: str | None = None
@@ -154,6 +155,7 @@ def synthesize(
                 vocab_size=sampler.vocab_size,
                 seed=asked.writing.seed,
                 text_field=asked.text_field,
+                unpack_ratio=asked.unpack_ratio,
                 token_dtype=asked.token_dtype,
                 progress=progress,
             )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus_teacher.data.documents import Progress, silent
+from corpus_teacher.data.documents import UNPACK_RATIO, Progress, silent
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.tokenizer_loading import load_tokenizer
@@ -92,6 +92,7 @@ def document_prompts(
     vocab_size: int,
     seed: int = 0,
     text_field: str = "text",
+    unpack_ratio: float = UNPACK_RATIO,
     token_dtype: str = "auto",
     progress: Progress = silent,
 ) -> Prompts:
@@ -110,7 +111,7 @@ def document_prompts(
         V of the teacher.
     seed : int
         Of their order.
-    text_field, token_dtype, progress
+    text_field, unpack_ratio, token_dtype, progress
         As in `corpus_teacher.neural.cache_teacher`.
 
     Raises
@@ -142,7 +143,7 @@ def document_prompts(
         tokenizer,
         vocab_size=vocab_size,
         end_of_document=end,
-        read=ReadOptions(text_field=text_field),
+        read=ReadOptions(text_field=text_field, unpack_ratio=unpack_ratio),
         dtype=token_dtype,
         without_tokenizer="the teacher has no tokenizer to read prompts with: name it (`tokenizer`)",
         progress=progress,

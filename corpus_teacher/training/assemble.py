@@ -223,7 +223,7 @@ class OpenData:
         """Windows to train on and to evaluate on, and the bytes that the latter predict, where they are known."""
         said, index = self.settings, self.index
         options: dict[str, Any] = {
-            "read": ReadOptions(text_field=said.text_field),
+            "read": ReadOptions(text_field=said.text_field, unpack_ratio=said.unpack_ratio),
             "dtype": said.token_dtype,
             "progress": reading,
         }

@@ -25,6 +25,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from corpus_teacher.blend import Adaptive, in_steps, make_policy
+from corpus_teacher.data.documents import UNPACK_RATIO, check_unpack_ratio
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.files import read_toml
 from corpus_teacher.neural.formats import KINDS
@@ -77,6 +78,8 @@ class DataSettings:
         Read at most so many: of the shuffled windows, and of the beginning of the held-out text.
     text_field, token_dtype : str
         Of .jsonl and .parquet files, and of raw .bin files.
+    unpack_ratio : float
+        Of packed files; see `ReadOptions`.
     """
 
     index: str
@@ -87,6 +90,7 @@ class DataSettings:
     held_out_tokens: int | None = None
     text_field: str = "text"
     token_dtype: str = "auto"
+    unpack_ratio: float = UNPACK_RATIO
 
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):
@@ -101,6 +105,7 @@ class DataSettings:
         for name in ("train_tokens", "held_out_tokens"):
             if getattr(self, name) is not None:
                 check_whole(getattr(self, name), name, self.length)
+        check_unpack_ratio(self.unpack_ratio)
 
 
 @dataclass(frozen=True)
@@ -284,9 +289,11 @@ class RunSettings:
     def to_dict(self) -> dict[str, Any]:
         """The tables that these settings are made of, defaults included."""
         made = {"self" if name == "self_" else name: value for name, value in asdict(self).items()}
+        if self.data.unpack_ratio == UNPACK_RATIO:
+            del made["data"]["unpack_ratio"]  # so that trainings of before are known by their settings
         if self.corpus is not None and not self.corpus.recall:
-            del made["corpus"]["recall"]  # so that trainings of before are known by their settings
-        for name, default in (("residual", False), ("mixture", None)):  # for the same reason
+            del made["corpus"]["recall"]  # for the same reason
+        for name, default in (("residual", False), ("mixture", None)):
             if self.corpus is not None and getattr(self.corpus, name) == default:
                 del made["corpus"][name]
         return {name: value for name, value in made.items() if value is not None}
