@@ -1,4 +1,4 @@
-"""Two more figures of a study's report: the difference on each held-out document, and the laws of loss by tokens."""
+"""More figures of a report: the difference on each document, the laws of loss by tokens, the map of arm by rate."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from corpus_teacher.pages.page import INK, plot
 from corpus_teacher.study.report.fits import Law, predicted
 from corpus_teacher.study.report.matching import loss_metric
 from corpus_teacher.study.report.plots import arm_style, errors, legend_above, short, sideways, whisker
-from corpus_teacher.study.report.results import Place, Results
+from corpus_teacher.study.report.results import Place, Results, lower_is_better, tuning_losses
 from corpus_teacher.study.report.statistics import Estimate, difference, draw_values
 
-_GREY = "#b8c0ca"
+_GREY, _BLUE = "#b8c0ca", "#2563eb"
+_PALEST = 0.2  # nats per token above an arm's best rate: from there on a cell is white
 
 
 @dataclass(frozen=True)
@@ -105,4 +107,32 @@ def laws_figure(results: Results, laws: Sequence[Law]) -> Figure | None:
         one.grid(color="#e3e7ec")
         one.spines[["top", "right"]].set_visible(False)
     legend_above(figure)
+    return figure
+
+
+def rate_map(results: Results, size: str, budget: str) -> Figure | None:
+    """A row an arm, a column a learning rate: what each was judged by, the darker the nearer to the arm's best.
+
+    None where no arm was tuned at this size and budget.
+    """
+    found = {arm: tuning_losses(results, (arm, size, budget)) for arm in results.arms}
+    found = {arm: losses for arm, losses in reversed(found.items()) if len(losses) > 1}
+    if not found:
+        return None
+    rates = sorted({rate for losses in found.values() for rate in losses})
+    figure, axes = plot(height=1.2 + 0.42 * max(len(found), 2))
+    sideways(axes, list(found))
+    axes.grid(visible=False)
+    best_of = min if lower_is_better(results.primary) else max
+    for row, losses in enumerate(found.values()):
+        best = best_of(losses.values())
+        for rate, loss in losses.items():
+            place, off = rates.index(rate), abs(loss - best) if np.isfinite(loss) else np.inf
+            deep = 0.6 * max(0.0, 1 - off / _PALEST)
+            axes.add_patch(Rectangle((place - 0.5, row - 0.5), 1, 1, facecolor=_BLUE, alpha=deep, linewidth=0))
+            said = f"{loss:.3f}" if np.isfinite(loss) else "diverged"
+            axes.text(place, row, said, ha="center", va="center", color=INK, weight="bold" if off == 0 else "normal")
+    axes.set_xlim(-0.5, len(rates) - 0.5)
+    axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+    axes.set_xlabel(f"learning rate; {results.primary.rpartition('.')[2]} on the tuning documents", color=INK)
     return figure

@@ -25,6 +25,7 @@ Row = Mapping[str, Any]
 Place = tuple[str, str, str]
 """Arm, size, budget."""
 
+_TUNE = "tune"
 _BY_DOCUMENT = ("nats", "bits_per_byte")
 _LOWER_IS_WORSE = ("top1", "accuracy")
 
@@ -231,6 +232,20 @@ def metric_of(row: Row, metric: str) -> float | None:
     domain, _, name = metric.rpartition(".")
     value = _entry(row, domain).get(name)
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def tuning_losses(results: Results, place: Place) -> dict[float, float]:
+    """The primary metric on the tuning documents by learning rate: the mean over the tuning seeds, of the best values
+    of what else is tuned; infinite where every training of a rate diverged."""
+    metric = f"{_TUNE}.{results.primary.rpartition('.')[2]}"
+    tried: dict[float, dict[str, list[float]]] = {}
+    for row in results.tuning.get(place, ()):
+        value, others = metric_of(row, metric), json.dumps(row.get("tuned") or {}, sort_keys=True)
+        if "learning_rate" in row:
+            losses = tried.setdefault(float(row["learning_rate"]), {}).setdefault(others, [])
+            losses.append(math.inf if value is None else value)
+    best = min if lower_is_better(metric) else max
+    return {rate: best(sum(losses) / len(losses) for losses in some.values()) for rate, some in sorted(tried.items())}
 
 
 def domains_of(row: Row) -> list[str]:

@@ -7,19 +7,19 @@ bootstrap*, Annals of Applied Statistics 1), and every number of a study is a fu
 draw: all arms share the draws and stay paired.
 
 Five seeds are few: a percentile interval of five values covers about 83 % where it says 95 %. So the bootstrap gives
-the standard error only, with seeds' deviations stretched by √(S/(S−1)), and Student's t gives the width. Its degrees of
-freedom are Satterthwaite's, of the seeds' and the documents' shares of the variance: near S − 1 where seeds rule, near
-D − 1 where documents do. A draw of seeds *and* documents counts what is neither's own (the interaction) about three
-times. Documents' deviations are not stretched, so where documents rule, and they are few or of very different lengths,
-an interval is a little narrow: with 16 documents of 262 to 27,524 tokens (as many as 7 equal ones) it covers 90 to 91 %
-where it says 95 % (simulated).
+the standard error only, with seeds' deviations stretched by √(S/(S−1)), and Student's t gives the width. Documents are
+few too, and of unequal lengths: the variance that they bring is that of D_eff equal ones, D_eff = (Σ n)² / Σ n² of
+their numbers of tokens n, and it is stretched by D_eff/(D_eff−1). Degrees of freedom are Satterthwaite's, of the seeds'
+and the documents' shares of the variance: near S − 1 where seeds rule, near D_eff − 1 where documents do. A draw of
+seeds *and* documents counts what is neither's own (the interaction) about three times. Simulated with the documents of
+the studies, what says 95 % covers 94 to 96 %.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -74,6 +74,8 @@ class Draws:
     joint, by_seed, by_document : ndarray of shape (DRAWS, K), float64
         Seeds and documents drawn; seeds alone; documents alone.
     seeds, documents : int
+    effective_documents : float
+        As many documents of equal length would bring the same variance.
     """
 
     point: Floats
@@ -82,11 +84,12 @@ class Draws:
     by_document: Floats
     seeds: int
     documents: int
+    effective_documents: float
 
     def mapped(self, function: Callable[[Floats], Floats]) -> Draws:
         """The draws of other numbers, made of the losses: the function takes shape (…, K) and returns (…, J)."""
         point, joint, by_seed, by_document = map(function, (self.point, self.joint, self.by_seed, self.by_document))
-        return Draws(point, joint, by_seed, by_document, self.seeds, self.documents)
+        return replace(self, point=point, joint=joint, by_seed=by_seed, by_document=by_document)
 
 
 def draw_losses(sums: npt.ArrayLike, tokens: npt.ArrayLike) -> Draws:
@@ -137,6 +140,7 @@ def draw_losses(sums: npt.ArrayLike, tokens: npt.ArrayLike) -> Draws:
         by_document=drawn.mean(axis=2),
         seeds=num_seeds,
         documents=num_documents,
+        effective_documents=float(tokens.sum() ** 2 / (tokens**2).sum()),
     )
 
 
@@ -157,8 +161,12 @@ def estimate(draws: Draws, function: Callable[[Floats], Any], *, ratio: bool = F
         Build the interval on the logarithm and give back the ratio.
     """
     value = float(function(draws.point))
-    variances = [float(np.var(function(one), ddof=1)) for one in (draws.joint, draws.by_seed, draws.by_document)]
-    error, freedom = math.sqrt(variances[0]), _freedom(variances[1], variances[2], draws)
+    joint, of_seeds, of_documents = (
+        float(np.var(function(one), ddof=1)) for one in (draws.joint, draws.by_seed, draws.by_document)
+    )
+    others = draws.effective_documents - 1
+    stretch = of_documents / others if others > 0 else 0.0  # documents' variance: D_eff / (D_eff − 1) times the drawn
+    error, freedom = math.sqrt(joint + stretch), _freedom(of_seeds, of_documents + stretch, draws)
     if freedom == 0:
         low = high = p = math.nan
     elif error == 0:
@@ -232,7 +240,7 @@ def _multiplicities(num_seeds: int, num_documents: int) -> tuple[Floats, Floats]
 
 def _freedom(of_seeds: float, of_documents: float, draws: Draws) -> float:
     """Satterthwaite's degrees of freedom; 0 where nothing was drawn."""
-    parts = [(of_seeds, draws.seeds - 1), (of_documents, draws.documents - 1)]
+    parts = [(of_seeds, draws.seeds - 1), (of_documents, draws.effective_documents - 1)]
     parts = [(variance, freedom) for variance, freedom in parts if freedom > 0]
     total = sum(variance for variance, _ in parts)
     if not parts or total <= 0:

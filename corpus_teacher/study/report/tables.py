@@ -11,7 +11,7 @@ from corpus_teacher.study.report.contrasts import Contrast
 from corpus_teacher.study.report.fits import FAR, Law
 from corpus_teacher.study.report.matching import Matched, curve, loss_metric
 from corpus_teacher.study.report.numbers import NOTHING, interval, number, p_text, plural, ratio, signed
-from corpus_teacher.study.report.results import Place, Results, Row, metric_of
+from corpus_teacher.study.report.results import Place, Results, Row, tuning_losses
 from corpus_teacher.study.report.statistics import difference
 
 _HEADS = ("arm", "size", "budget")
@@ -135,11 +135,17 @@ def laws(found: Sequence[Law]) -> Table:
         terms = (number(law.floor, 2), number(law.scale, 2), number(law.exponent, 2), number(law.misfit))
         far = NOTHING if law.far_saving is None else ratio(law.far_saving)
         far = "not read: the law misses its points" if law.savings and law.far_saving is None else far
-        savings = [ratio(one) for one in law.savings] or [NOTHING] * len(law.tokens)
-        rows.append((law.arm, *terms, *savings, far))
-    tokens = [f"× at {tokens / 1e6:.2g} M [95 %]" for tokens in found[0].tokens]
+        pairs = zip(law.savings, law.lack_of_fit, strict=True)
+        savings = [f"{ratio(one)} ({_bound(low)} to {_bound(high)})" for one, (low, high) in pairs]
+        rows.append((law.arm, *terms, *(savings or [NOTHING] * len(law.tokens)), far))
+    tokens = [f"× at {tokens / 1e6:.2g} M [95 %] (lack of fit)" for tokens in found[0].tokens]
     far = f"× at {FAR:g} times the last [95 %]"
     return Table(("arm", "E", "A", "b", "misfit", *tokens, far), tuple(rows))
+
+
+def _bound(value: float) -> str:
+    """An end of a range of ratios."""
+    return "> 100" if value > 100 else f"{value:.2f}"
 
 
 def compute(results: Results, analysis: Analysis) -> Table:
@@ -194,13 +200,14 @@ def learning_rates(results: Results) -> Table:
     for place in _places(results):
         runs = results.runs[place].values()
         chosen = sorted({float(row["learning_rate"]) for row in runs if "learning_rate" in row})
-        tried = sorted({float(row["learning_rate"]) for row in results.tuning.get(place, ()) if "learning_rate" in row})
+        losses = tuning_losses(results, place)
         declared = [float(rate) for rate in results.settings.get("learning_rates") or ()]
-        ends = set(chosen) & {min(tried), max(tried)} if len(tried) > 1 else set()
-        where = "at the end of the grid" if ends else "inside of the grid" if len(tried) > 1 else "not tuned"
+        ends = set(chosen) & {min(losses), max(losses)} if len(losses) > 1 else set()
+        where = "at the end of the grid" if ends else "inside of the grid" if len(losses) > 1 else "not tuned"
         if len(chosen) > 1:
             where = "differs between seeds"
-        grid = ", ".join(f"{rate:g}{_tuned(results, place, rate)}" for rate in tried or declared)
+        tried = [f"{rate:g} ({number(loss)})" for rate, loss in losses.items()]
+        grid = ", ".join(tried or [f"{rate:g}" for rate in declared])
         names = tuple(place[column] for column in columns)
         rows.append((*names, ", ".join(f"{rate:g}" for rate in chosen) or NOTHING, where, grid or NOTHING))
     head = (*_heads(columns), "learning rate", "where", "grid (metric on the tuning documents)")
@@ -299,15 +306,6 @@ def _places(results: Results) -> list[Place]:
     """In the order of sizes, budgets, arms."""
     grid = [(arm, size, budget) for size in results.sizes for budget in results.budgets for arm in results.arms]
     return [place for place in grid if place in results.runs]
-
-
-def _tuned(results: Results, place: Place, rate: float) -> str:
-    """The loss that a rate was judged by, where the rows of the tuning have it."""
-    for row in results.tuning.get(place, ()):
-        if float(row.get("learning_rate", 0)) == rate:
-            value = metric_of(row, f"tune.{results.primary.rpartition('.')[2]}")
-            return "" if value is None else f" ({number(value, 3)})"
-    return ""
 
 
 def _distinct(rows: Sequence[Row], key: str) -> str:

@@ -29,10 +29,11 @@ from corpus_teacher.study.report.analysis import (
     passed,
 )
 from corpus_teacher.study.report.contrasts import contrasts, sentence
-from corpus_teacher.study.report.fits import MISSES, laws
-from corpus_teacher.study.report.more_plots import forest, laws_figure
+from corpus_teacher.study.report.fits import LACK_LEVEL, MISSES, laws
+from corpus_teacher.study.report.more_plots import forest, laws_figure, rate_map
 from corpus_teacher.study.report.numbers import plural
 from corpus_teacher.study.report.results import Results, domains_of, read_results
+from corpus_teacher.study.report.shared import Shared, shared_runs
 
 FIGURES, NOTES = "figures", "notes.md"
 
@@ -115,7 +116,7 @@ def write_study_report(folder: str | Path) -> StudySummary:
     folder = Path(folder)
     results = read_results(folder)
     analysis = analyse(results)
-    parts = list(study_parts(results, analysis))
+    parts = list(study_parts(results, analysis, shared_runs(folder, results)))
     figures = {part.file: svg(part.figure, transparent=False) for part in parts if part.figure is not None}
     texts = {f"{FIGURES}/{name}.svg": text for name, text in figures.items()}
     notes = _notes(folder)
@@ -138,7 +139,7 @@ def write_study_report(folder: str | Path) -> StudySummary:
     )
 
 
-def study_parts(results: Results, analysis: Analysis) -> Iterator[Part]:
+def study_parts(results: Results, analysis: Analysis, shared: Sequence[Shared] = ()) -> Iterator[Part]:
     """The sections of a report, in their order; those for which there are no rows are left out."""
     if results.missing or results.remarks:
         yield Part("What is missing", (*_unfinished(results), *results.remarks))
@@ -148,9 +149,12 @@ def study_parts(results: Results, analysis: Analysis) -> Iterator[Part]:
         yield from _of_gains(results, analysis)
     if results.rows:
         yield _checks(results, analysis)
-        yield _rates(results)
+        yield _rates(results, analysis)
         note = "Means over the seeds. A training’s time includes its evaluations, and not the measures that follow it."
         yield Part("What the runs took", (note,), tables.costs(results))
+    if shared:
+        text = "These runs are of other studies too: one measurement, not one more confirmation."
+        yield Part("Shared with other studies", (text, *(f"{one}." for one in shared)))
     yield Part("How it was made", entries=tuple(tables.environment(results)))
 
 
@@ -213,8 +217,10 @@ def _of_cost(results: Results, analysis: Analysis) -> Iterator[Part]:
         text = (
             "The law E + A · (tokens / 1 M)^−b, by least squares through the finished runs of each arm; “misfit” is "
             f"its largest distance from them, nats per token. Savings: the tokens that {base} needs by its law for the "
-            "loss that the arm ends with, over the arm’s; every draw of seeds and documents is fitted anew. A law that "
-            f"misses its points by more than {MISSES:g} is not read beyond the last budget."
+            "loss that the arm ends with, over the arm’s; every draw of seeds and documents is fitted anew. In round "
+            f"brackets the saving where the law of {base} lies too high or too low by its lack of fit "
+            f"({LACK_LEVEL:.0%}, Student’s t with as many degrees of freedom as points less three). A law that misses "
+            f"its points by more than {MISSES:g} is not read beyond the last budget."
         )
         yield Part("Laws of loss by tokens read", (text,), tables.laws(found), figure, "laws")
     bars = plots.speed_up_bars(results, analysis, size)
@@ -307,18 +313,23 @@ def _checks(results: Results, analysis: Analysis) -> Part:
     return Part("Leak checks", analysis.checks_failed, entries=tuple(entries))
 
 
-def _rates(results: Results) -> Part:
+def _rates(results: Results, analysis: Analysis) -> Part:
     table_ = tables.learning_rates(results)
     at_end = sum("at the end of the grid" in row for row in table_.rows)
     text = (
-        "Chosen for each arm, size and budget on a seed of its own, by the primary metric on tuning documents that "
+        "Chosen for each arm, size and budget on seeds of their own, by the primary metric on tuning documents that "
         "are not among the reported ones."
     )
     if at_end:
         text += (
             f" {at_end} of {len(table_.rows)} lie at the end of the grid: a wider grid may change those arms’ numbers."
         )
-    return Part("Learning rates", (text,), table_)
+    figure = rate_map(results, *(analysis.headline or ("", "")))
+    if figure is not None:
+        text += (
+            f" The map is of the arms{_where(results, *(analysis.headline or ('', '')))}: dark is near an arm’s best."
+        )
+    return Part("Learning rates", (text,), table_, figure, "rates")
 
 
 def _unfinished(results: Results) -> tuple[str, ...]:

@@ -75,7 +75,10 @@ def interval(function: Callable[..., Any], *some: Run, domain: str = "in") -> tu
             by_document.mean(axis=2),
         )
     )
-    parts = [(seeds, num_seeds - 1), (documents, num_documents - 1)]
+    as_many = tokens.sum() ** 2 / (tokens**2).sum()  # documents of equal length
+    if num_documents > 1:
+        joint, documents = joint + documents / (as_many - 1), documents * as_many / (as_many - 1)
+    parts = [(seeds, num_seeds - 1), (documents, as_many - 1 if num_documents > 1 else 0)]
     freedom = sum(v for v, f in parts if f) ** 2 / sum(v**2 / f for v, f in parts if f)
     error = math.sqrt(joint)
     width = _quantile(freedom) * error

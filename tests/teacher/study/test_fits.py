@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpus_teacher.errors import ConfigError
 from corpus_teacher.study.report import fits
 from corpus_teacher.study.report.fits import fit_law, laws
 from corpus_teacher.study.report.more_plots import differences_by_document
@@ -87,6 +88,31 @@ def test_savings_of_a_known_law() -> None:
     assert corpus.far_saving.value == pytest.approx(1.25, abs=0.05)
     assert corpus.far_gain is not None
     assert corpus.far_gain.value < 0
+
+
+def test_lack_of_fit_by_hand() -> None:
+    """Four points on no law of three terms: one degree of freedom, of which t at 90 % is 6.3138."""
+    tokens, law = [1e6, 2e6, 4e6, 8e6], (3.0, 2.0, 0.3)
+    losses = [3 + 2 * (at / 1e6) ** -0.3 + off for at, off in zip(tokens, (0.01, -0.02, 0.02, -0.01), strict=True)]
+    assert fits.lack_of_fit(law, tokens, losses) == pytest.approx(6.3138 * math.sqrt(0.001), rel=1e-4)
+    with pytest.raises(ConfigError, match="3 points"):
+        fits.lack_of_fit(law, tokens[:3], losses[:3])
+
+
+def test_a_law_of_the_baseline_that_misses_its_points_widens_the_range() -> None:
+    ranges = []
+    for bend in (0.0, 0.02):
+        rows = rows_of_laws()
+        for row in rows:
+            if (row["arm"], row["budget"]) == ("hard", "4"):
+                documents = row["metrics"]["in"]["documents"]
+                row["metrics"]["in"]["documents"] = [[nats + bend * n, n] for nats, n in documents]
+        _, corpus = laws(study(rows), "small")
+        assert all(
+            low <= one.value <= high for one, (low, high) in zip(corpus.savings, corpus.lack_of_fit, strict=True)
+        )
+        ranges.append(math.log(corpus.lack_of_fit[1][1] / corpus.lack_of_fit[1][0]))
+    assert ranges[0] < 0.05 < ranges[1]
 
 
 def test_a_law_that_misses_its_points_is_not_read_beyond_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -19,8 +20,10 @@ from corpus_teacher.pages.page import PALETTE
 from corpus_teacher.study.report import tables
 from corpus_teacher.study.report.analysis import BETTER, UNDECIDED, WORSE, analyse
 from corpus_teacher.study.report.contrasts import contrasts
+from corpus_teacher.study.report.more_plots import rate_map
 from corpus_teacher.study.report.plots import gain_by_bucket
-from corpus_teacher.study.report.results import Place, Results, read_results, sort_rows
+from corpus_teacher.study.report.results import Place, Results, read_results, sort_rows, tuning_losses
+from corpus_teacher.study.report.shared import Shared, shared_runs
 from corpus_teacher.study.report.write import StudySummary, write_study_report
 from corpus_teacher.study.row_file import pack_rows, read_rows
 
@@ -53,9 +56,12 @@ def small_rows(gains: dict[str, float] = TWO, **changes: Any) -> list[dict[str, 
     return make_rows(gains, SMALL, ONCE, **changes)
 
 
+def small_settings(gains: dict[str, float] = TWO) -> dict[str, Any]:
+    return make_settings(arms={arm: {} for arm in gains}, sizes={"small": {}}, budgets={"once": {}})
+
+
 def small_study(folder: Path, rows: list[dict[str, Any]], gains: dict[str, float] = TWO, **changes: Any) -> Path:
-    declared = {"arms": {arm: {} for arm in gains}, "sizes": {"small": {}}, "budgets": {"once": {}}}
-    return write_study(folder, rows, **{**declared, **changes})
+    return write_study(folder, rows, **{**small_settings(gains), **changes})
 
 
 def bare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,7 +133,7 @@ def test_every_figure_is_a_file_of_its_own(whole: tuple[Path, StudySummary]) -> 
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert names == {
         "differences", "by-document", "learning-curves", "speed-up", "gain-by-bucket", "gain-by-size", "gain-by-passes",
-        "reliability",
+        "reliability", "rates",
     }  # fmt: skip
     findings = (folder / "findings.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\(figures/(.*?)\.svg\)", findings)) == names
@@ -473,3 +479,44 @@ def test_the_lowest_evaluation_stands_beside_the_end() -> None:
     for row in bare:
         row["history"] = []
     assert tables.stopped_early(sort_rows(settings, bare), "small", "once").rows == ()
+
+
+def test_rates_are_judged_over_tuning_seeds_and_by_the_best_of_what_else_is_tuned() -> None:
+    rows = small_rows()
+    first = next(row for row in rows if row["role"] == "tune" and row["arm"] == "hard")
+    rows = [row for row in rows if row["role"] == "run" or row["arm"] != "hard"]
+    tries = [(1e-3, 0, 2, 5.0), (1e-3, 1, 2, 5.2), (1e-3, 0, 4, 4.0), (1e-3, 1, 4, 4.4), (2e-3, 0, 2, 4.1)]
+    for rate, seed, batch, loss in [*tries, (2e-3, 1, 2, None)]:
+        tried = {"learning_rate": rate, "seed": seed, "tuned": {"batch": batch}, "metrics": {"tune": {"nats": loss}}}
+        rows.append(first | tried)
+    results = sort_rows(small_settings(), rows)
+    assert tuning_losses(results, ("hard", "small", "once")) == {1e-3: pytest.approx(4.2), 2e-3: math.inf}
+    figure = rate_map(results, "small", "once")
+    assert figure is not None
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert {"4.200", "diverged"} <= texts
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["corpus", "hard"]
+    assert rate_map(sort_rows(small_settings(), small_rows(tuning=False)), "small", "once") is None
+
+
+def test_a_report_names_the_trainings_that_other_studies_have_too(tmp_path: Path) -> None:
+    """The studies in the folders beside it, and those that its rows were taken from; each training counts once."""
+    rows, other = small_rows(), small_rows()
+    for row in rows:
+        if row["role"] == "run" and row["arm"] == "corpus" and row["seed"] < 2:
+            row["taken_from"] = "elsewhere"
+    for row in other:
+        if row["role"] == "run":
+            row["fingerprint"] = row["fingerprint"] if row["arm"] == "hard" and row["seed"] else "own"
+    folder = small_study(tmp_path / "mine", rows)
+    small_study(tmp_path / "other", other, name="other")
+    small_study(tmp_path / "nothing", [one | {"fingerprint": "x"} for one in other], name="nothing")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "rows.jsonl").write_text("{}", encoding="utf-8")
+    found = shared_runs(folder, read_results(folder))
+    assert found == [Shared("elsewhere", ("corpus",), 2), Shared("other", ("hard",), 4)]
+    text = write_study_report(folder).findings.read_text(encoding="utf-8")
+    assert "other: 4 runs of hard." in text
+    assert "elsewhere: 2 runs of corpus." in text
+    alone = small_study(tmp_path / "deeper" / "alone", small_rows())
+    assert "Shared with" not in write_study_report(alone).findings.read_text(encoding="utf-8")

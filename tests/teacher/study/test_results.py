@@ -35,7 +35,7 @@ DEFAULTS = {one.name: one.default for one in dataclasses.fields(Study)}
 
 IN_ALL = (
     "for students of at most 2 M parameters in their first million tokens, still worse than trigram counts, half "
-    "corpus is worth 1.30 [1.23, 1.38] times the tokens; on prose the gain shrinks between 1.6 and 3.1 M tokens."
+    "corpus is worth 1.30 [1.23, 1.39] times the tokens; on prose the gain shrinks between 1.6 and 3.1 M tokens."
 )
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
@@ -468,6 +468,7 @@ def test_there_are_some() -> None:
 def test_rows_are_of_the_study_as_it_stands(folder: Path) -> None:
     ran = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     asked = json.loads(json.dumps(read_study(ROOT / "studies" / f"{folder.name}.toml", ran.get("form")).describe()))
+    asked.pop("core_hours")  # what it was expected to take decides nothing
     for key, value in asked.items():
         known = ran.get(key, SINCE.get(key, DEFAULTS.get(key)))
         since = {"data": SINCE_DATA, "metrics": SINCE_METRICS}.get(key)
