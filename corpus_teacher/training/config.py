@@ -62,6 +62,9 @@ class DistillationConfig(transformers.TrainingArguments):
     fused : bool
         Take the loss from the last hidden states, so that the logits of a batch never exist: a quarter of the memory or
         less where V is large.
+    muon : bool
+        The matrices of the student's layers are trained by Muon, all else by AdamW
+        (`corpus_teacher.training.muon.MuonWithAdamW`), with one learning rate.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class DistillationConfig(transformers.TrainingArguments):
     control: str | None = field(default=None, metadata={"help": "Stands in for the corpus' targets."})
     smooth_with: str = field(default="uniform", metadata={"help": "What label_smoothing_factor spreads over."})
     fused: bool = field(default=False, metadata={"help": "Take the loss without the logits of the batch."})
+    muon: bool = field(default=False, metadata={"help": "Muon for the matrices of the layers, AdamW for all else."})
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
@@ -142,6 +146,10 @@ class DistillationConfig(transformers.TrainingArguments):
                 )
             if self.fused:
                 raise ConfigError("fsdp shards the lm_head that fused reads: set fused to false")
+        if self.muon and (self.fsdp or self.deepspeed):
+            raise ConfigError("muon is set and parameters are sharded, while it reads whole matrices: leave one out")
+        if self.muon and not str(getattr(self.optim, "value", self.optim)).startswith("adamw_torch"):
+            raise ConfigError(f"muon is set and optim is {self.optim!r}: Muon goes with adamw_torch, leave optim out")
         given = self.report_to if isinstance(self.report_to, (list, tuple)) else [self.report_to]
         missing = [name for name in given if name in _LOGGERS and name not in get_available_reporting_integrations()]
         if missing:

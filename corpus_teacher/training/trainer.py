@@ -33,6 +33,7 @@ from corpus_teacher.training.callbacks import AdaptiveCallback, ClockCallback, S
 from corpus_teacher.training.collator import TAUGHT, DistillationCollator, finish
 from corpus_teacher.training.config import DistillationConfig
 from corpus_teacher.training.inside import Beside, MixtureCallback, note_alone
+from corpus_teacher.training.muon import MuonWithAdamW
 from corpus_teacher.training.objective import Head, Objective, Taught
 
 AskedTeacher = Teacher | Callable[[Any], Any]
@@ -504,6 +505,23 @@ class DistillationTrainer(transformers.Trainer):
             (self._mixture, _MIXTURE_FILE, "a mixture by evidence"),
         )
         return [(weights, name, what) for weights, name, what in every if weights is not None]
+
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        """The Trainer's, or Muon with AdamW."""
+        if not self.args.muon or self.optimizer is not None:
+            return super().create_optimizer(*args)
+        student: Any = self.model
+        head = student.get_output_embeddings()
+        self.optimizer = MuonWithAdamW(
+            student,
+            outside=[name for name, one in student.named_modules() if one is head],
+            decayed=self.get_decay_parameter_names(student),
+            lr=self.args.learning_rate,
+            weight_decay=self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+        )
+        return self.optimizer
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """The Trainer's, without the gates of n-grams and of the corpus, which aren't drawn to 0."""
