@@ -101,7 +101,7 @@ def nats_of_books(student: Any, held_out: HeldOut, length: int, rows: int) -> li
     return [float(one) for one in np.add.reduceat(np.concatenate(each), held_out.corpus.doc_starts[:-1])]
 
 
-def next_sentence_task(books: list[str], folder: Path, items: int = 500) -> None:
+def next_sentence_task(books: list[str], folder: Path, items: int) -> None:
     """A task of lm-evaluation-harness: which of four sentences of a held-out book comes next; chance is a quarter."""
     draw, made = np.random.default_rng(0), []
     for number in range(items):
@@ -122,7 +122,7 @@ def next_sentence_task(books: list[str], folder: Path, items: int = 500) -> None
     )
 
 
-def harness(student: Path, books: list[str], tasks: list[str], device: str) -> dict[str, Any]:
+def harness(student: Path, books: list[str], items: int, tasks: list[str], device: str) -> dict[str, Any]:
     """What lm-evaluation-harness says of a student, where it is installed."""
     try:
         import lm_eval
@@ -130,7 +130,7 @@ def harness(student: Path, books: list[str], tasks: list[str], device: str) -> d
     except ImportError:
         return {"left out": "lm-eval is not installed"}
     with tempfile.TemporaryDirectory() as folder:
-        next_sentence_task(books, Path(folder))
+        next_sentence_task(books, Path(folder), items)
         found = lm_eval.simple_evaluate(
             model="hf",
             model_args=f"pretrained={student},dtype=float32",
@@ -204,7 +204,7 @@ def main() -> None:
             "nats": sum(sums[-1]) / float(tokens.sum()),
             "train_s": trained.seconds,
             "teacher_share": trained.teacher_share,
-            "harness": harness(asked.out / arm / "student", text, asked.tasks, device),
+            "harness": harness(asked.out / arm / "student", text, 20 if asked.quick else 500, asked.tasks, device),
         }
         del student
     lower = difference(draw_losses(np.asarray(sums)[:, None, :], tokens))

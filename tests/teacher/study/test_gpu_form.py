@@ -21,7 +21,7 @@ def test_the_pair_is_trained_and_compared(tmp_path: Path) -> None:
         (texts / f"{number}.txt").write_text(f"Book {number}. " + SENTENCES * (20 + number), encoding="utf-8")
     out = tmp_path / "out"
     command = [sys.executable, str(SCRIPT), str(texts), "--out", str(out), "--quick", "--tokens", "8000"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
     assert told == json.loads((out / "result.json").read_text())
