@@ -123,6 +123,8 @@ def sets(index: CorpusIndex, tokens: np.ndarray, starts: np.ndarray) -> Iterator
         ),
     )
     yield "near-duplicates", lambda: corpus_index.near_duplicates(index, (4, 16, 64), top_length=16)
+    for order in (1, 4):
+        yield f"scorer {order}", lambda order=order: index.scorer("kneser-ney", order).probabilities(new)
     yield "arpa", lambda: _arpa(index)
     yield "recall", lambda: corpus_index.fit_recall(index, "witten-bell", 3).weights
     yield "row table", lambda: tuple(np.asarray(part) for part in index.row_table("kneser-ney"))

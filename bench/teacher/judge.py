@@ -110,7 +110,7 @@ class Judge:
         return np.arange(*self.naive.doc_starts[document : document + 2])
 
     def _wrong(self, asking: Asking, one: Questions, t: int, label: int, truth: np.ndarray) -> str | None:
-        if asking.section == "score":
+        if asking.section in ("score", "texts"):
             score = float(self.ours.ask(self.index, asking, one)[t])
             right = abs(score - truth[label]) <= ABSOLUTE + RELATIVE * truth[label]
             return None if right else f"the next token has {score:.3g}, not {truth[label]:.3g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ ESTIMATORS = {
         ("modified-kneser-ney", 8),
         ("mle", None),
     ),
+    "texts": (("modified-kneser-ney", 4),),
     "infinity": (("mle", None),),
 }
 THREADED = tuple(product(("flat", "mixed"), (("witten-bell", 8), ("modified-kneser-ney", 4))))
@@ -58,6 +59,7 @@ def askings(sections: Sequence[str]) -> list[Asking]:
         for section in sections
         for name, max_order in ESTIMATORS.get(section, ())
         for text, leave_out in TEXTS
+        if leave_out is None or section != "texts"
     ]
 
 
@@ -68,6 +70,12 @@ def tail_askings(text: str, estimators: int) -> list[Asking]:
     return [
         Asking(form, *one, text, out) for form, one, out in product(forms, TAIL_ESTIMATORS[:estimators], leave_outs)
     ]
+
+
+@cache
+def _scorer(index: Any, estimator: str, max_order: int) -> Any:
+    """A scorer's tables, made once."""
+    return index.scorer(estimator, max_order)
 
 
 class Ours(ours.Ours):
@@ -112,6 +120,8 @@ class Ours(ours.Ours):
     @staticmethod
     def ask(index: Any, asking: Asking, questions: Questions, **options: Any) -> Any:
         """The one call that a user makes."""
+        if asking.section == "texts":
+            return _scorer(index, asking.estimator, asking.max_order).probabilities(questions.tokens)[:, 1:].reshape(-1)
         options |= {
             "estimator": index.fitted(asking.estimator, asking.max_order),
             "leave_out": asking.leave_out,
@@ -154,7 +164,7 @@ class Ours(ours.Ours):
         work = partial(self.one_pass, index, asking, questions)
         rates = pass_rates(work, positions, runs=runs, least_s=least_s)
         facts: dict[str, float] = {}
-        if asking.section != "score":
+        if asking.section not in ("score", "texts"):
             answers = list(self.batches(index, asking, questions))
             facts["pairs"] = sum(answer.token_ids.size for answer in answers) / positions
             if asking.section == "mixed":

@@ -24,6 +24,8 @@ from bench.teacher.questions import Asking, Questions
 
 INFINITY = "infinity"
 KENLM_ORDER = 5
+KENLM_SECTIONS = {"score", "texts"}
+"""Where its log10 is compared with ours."""
 PROVEN_ROWS = 32
 """Rows of held-out text whose tokens are all scored by KenLM and by us."""
 
@@ -113,9 +115,10 @@ class KenLM(TeacherPeer):
     """KenLM: modified Kneser–Ney of order 5, probing; tokens are words of digits, a document a line."""
 
     name = distribution = module = "kenlm"
-    sections = ("score",)
+    sections = ("score", "texts")
     notes: ClassVar[dict[str, str]] = {
         "score": "its program `query` over the rows, less its time for none",
+        "texts": "its program `query` over the rows, less its time for none",
         "flat": "BaseScore from Python for each of V",
     }
 
@@ -152,7 +155,7 @@ class KenLM(TeacherPeer):
     def offers(self, asking: Asking) -> bool:
         """See TeacherPeer."""
         python = importlib.util.find_spec("kenlm") is not None
-        sections = ("score", "flat") if python else ("score",)
+        sections = ("score", "texts", "flat") if python else ("score", "texts")
         same = (asking.estimator, asking.max_order) == ("modified-kneser-ney", KENLM_ORDER - 1)
         return same and asking.section in sections and asking.leave_out is None
 

@@ -19,7 +19,7 @@ from bench.index.process import WorkerFailed, run_job
 from bench.index.rows import Row
 from bench.index.run import say
 from bench.teacher.ours import Ours
-from bench.teacher.peers import INFINITY, TeacherPeer
+from bench.teacher.peers import INFINITY, KENLM_SECTIONS, TeacherPeer
 from bench.teacher.questions import TAILS, Questions
 
 TITLES = {
@@ -27,6 +27,7 @@ TITLES = {
     "mixed": "smoothed targets in mixed form, exact, positions/s, one thread",
     "whole": "smoothed targets from whole rows (no shortlists), positions/s, one thread",
     "score": "probability of the next token, positions/s, one thread",
+    "texts": "probability of every token of texts, tokens/s, one thread",
     INFINITY: "∞-gram targets, positions/s, one thread",
     "threads": "two Python threads on two cores over half the rows each, positions/s",
     "tails": "the slowest position's cost over the median's",
@@ -169,12 +170,13 @@ class TeacherRun:
         ours = self._load(Ours())
         for peer in peers:
             theirs = self._load(peer)
-            if "log10" in ours and "log10" in theirs:
-                apart = np.abs(ours["log10"] - theirs["log10"])
-                found = Comparison(compared=apart.size)
-                if apart.max() > LOG10:
-                    found.differs(f"log10 of token {int(apart.argmax())} is {apart.max():.3g} apart")
-                self._verdict("score", "modified-kneser-ney 4", peer, found)
+            for section in KENLM_SECTIONS:
+                if f"log10/{section}" in ours and "log10" in theirs:
+                    apart = np.abs(ours[f"log10/{section}"] - theirs["log10"])
+                    found = Comparison(compared=apart.size)
+                    if apart.max() > LOG10:
+                        found.differs(f"log10 of token {int(apart.argmax())} is {apart.max():.3g} apart")
+                    self._verdict(section, "modified-kneser-ney 4", peer, found)
             if "infinity/match_len" in ours and "infinity/match_len" in theirs:
                 mine, other = (
                     Answers(**{part: x[f"infinity/{part}"] for part in Answers._fields}) for x in (ours, theirs)

@@ -16,7 +16,7 @@ from bench.index.worker import build, pin
 from bench.teacher.judge import Judge
 from bench.teacher.oracle import NaiveTeacher
 from bench.teacher.ours import THREADED, Ours, askings, tail_askings
-from bench.teacher.peers import INFINITY, PEERS, PROVEN_ROWS, KenLM, TeacherPeer, with_ends
+from bench.teacher.peers import INFINITY, KENLM_SECTIONS, PEERS, PROVEN_ROWS, KenLM, TeacherPeer, with_ends
 from bench.teacher.questions import TAILS, Asking, Questions, tail_corpus, windows
 
 WITNESSED = Asking(INFINITY, "mle", None, "held-out")
@@ -83,13 +83,16 @@ class Job:
         from corpus_index import make_estimator
 
         held_out = self.texts["held-out"]
-        if "score" in self.sections:
+        for section in KENLM_SECTIONS & set(self.sections):
             kenlm = make_estimator("modified-kneser-ney", 4, convention="kenlm").fit(index)
             part = held_out.part(0, PROVEN_ROWS)
-            scores = index.next_probabilities(part.input_ids, part.next_ids, estimator=kenlm)
+            if section == "score":
+                scores = index.next_probabilities(part.input_ids, part.next_ids, estimator=kenlm)
+            else:
+                scores = index.scorer(kenlm).probabilities(part.tokens)[:, 1:].reshape(-1)
             lacking = index.symbol_counts == 0  # for KenLM all of these are one word
             scores[lacking[part.next_ids.reshape(-1)]] *= lacking.sum()
-            self.answers["log10"] = np.log10(scores)
+            self.answers[f"log10/{section}"] = np.log10(scores)
         if INFINITY in self.sections:
             entries = []
             for row, t in sample_positions(held_out.input_ids.shape, "continuations").tolist():
@@ -132,7 +135,7 @@ class Job:
         index, self.result["build_s"] = built(peer, self.corpus, self.folder, self.job["cores"])
         held_out = self.texts["held-out"]
         if isinstance(peer, KenLM):
-            if "score" in self.sections:
+            if KENLM_SECTIONS & set(self.sections):
                 self.answers["log10"] = peer.log10(index, held_out.tokens[:PROVEN_ROWS])
         elif INFINITY in self.sections:
             sample = sample_positions(held_out.input_ids.shape, "continuations")

@@ -26,6 +26,7 @@ from corpus_index.targets.explain import Explanation, OrderShare
 from corpus_index.targets.interpolated import next_probabilities, smoothed_targets
 from corpus_index.targets.measures import Measures, measure
 from corpus_index.targets.recall import Recall, fit_recall
+from corpus_index.targets.scorer import Scorer
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 from corpus_index.verify import verify_index
 from corpus_index.warming import Warmed, warm_up
@@ -55,6 +56,7 @@ __all__ = [
     "QueryError",
     "Recall",
     "RowTable",
+    "Scorer",
     "ShardedIndex",
     "SortedBase",
     "SparseTargets",

@@ -20,6 +20,7 @@ from corpus_index.integrity import Check, believe
 from corpus_index.targets import exclusion, interpolated, request
 from corpus_index.targets import explain as explaining
 from corpus_index.targets.explain import Explanation
+from corpus_index.targets.scorer import Scorer
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 
@@ -191,6 +192,10 @@ class CorpusIndex(Matcher):
             starts_document=starts_document,
             positions=positions,
         )
+
+    def scorer(self, estimator: EstimatorLike = "modified-kneser-ney", max_order: int = 4) -> Scorer:
+        """Tables of every n-gram's probability, for Kneser–Ney and whole texts; see `targets.scorer.Scorer`."""
+        return Scorer(self, estimator, max_order)
 
     def backoff_scores(
         self,

@@ -250,6 +250,10 @@ def _files(index: CorpusIndex) -> None:
         write_arpa(index, make_estimator("modified-kneser-ney", 3), f"{folder}/model.arpa")
 
 
+def _texts(index: CorpusIndex) -> None:
+    index.scorer("modified-kneser-ney", 3).probabilities(_batch(index)[0])
+
+
 def _shards(index: CorpusIndex) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {
@@ -274,6 +278,7 @@ GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
     "recall": _recall,
     "near-duplicates": _near_duplicates,
     "files": _files,
+    "texts": _texts,
     "shards": _shards,
 }
 """What an index is asked for, by name."""

@@ -139,6 +139,42 @@ def _overload_equal_bits(array, start, value):
     return None
 
 
+LANE = 32
+
+
+def below_bits(array: Any, start: int, value: int) -> np.uint64:
+    """Bit k: whether array[start + k] is below value, for k < LANE; as many entries have to be there."""
+    return np.uint64(sum(1 << k for k in range(LANE) if int(array[start + k]) < value))
+
+
+@intrinsic
+def _below_bits(typing_context, array_type, start_type, value_type):
+    def generate(context, builder, signature, arguments):
+        array_value, start, value = arguments
+        item = context.get_data_type(array_type.dtype)
+        vector, places = ir.VectorType(item, LANE), ir.VectorType(ir.IntType(32), LANE)
+        data = context.make_array(array_type)(context, builder, array_value).data
+        entries = builder.bitcast(builder.gep(data, [start]), vector.as_pointer())
+        one = context.cast(builder, value, types.int64, array_type.dtype)
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
+        same = builder.shuffle_vector(first, first, ir.Constant(places, [0] * LANE))
+        found = builder.icmp_unsigned("<", builder.load(entries, align=item.width // 8), same)
+        return builder.zext(builder.bitcast(found, ir.IntType(LANE)), ir.IntType(64))
+
+    return types.uint64(array_type, types.int64, types.int64), generate
+
+
+@overload(below_bits, inline="never")
+def _overload_below_bits(array, start, value):
+    if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
+
+        def implementation(array, start, value):
+            return _below_bits(array, np.int64(start), np.int64(value))
+
+        return implementation
+    return None
+
+
 def range_bits(array: Any, start: int, first: int, length: int) -> np.uint64:
     """Bit k: whether array[start + k], of uint32, is in first … first + length − 1, for k < WORD."""
     return np.uint64(sum(1 << k for k in range(WORD) if first <= int(array[start + k]) < first + length))
