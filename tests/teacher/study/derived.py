@@ -53,9 +53,15 @@ def gap(first: Run, second: Run, metric: str = "nats", domain: str = "in") -> fl
     return mean(first, metric, domain) - mean(second, metric, domain)
 
 
-def interval(function: Callable[..., Any], *some: Run, domain: str = "in") -> tuple[float, float, float, float]:
-    """Value, low, high and p of a number made of the mean losses of some runs, paired over seeds and documents."""
-    loaded = [sums(run, domain) for run in some]
+def interval(
+    function: Callable[..., Any], *some: Run, domain: str | Sequence[str] = "in"
+) -> tuple[float, float, float, float]:
+    """Value, low, high and p of a number made of the mean losses of some runs, paired over seeds and documents.
+
+    The losses are of one domain, or each run's of its own: the same documents without the counts and with them.
+    """
+    domains = [domain] * len(some) if isinstance(domain, str) else domain
+    loaded = [sums(run, one) for run, one in zip(some, domains, strict=True)]
     tokens = loaded[0][1]
     assert all(np.array_equal(tokens, other) for _, other in loaded)
     nats = np.stack([one for one, _ in loaded])  # (K, S, D)
@@ -85,7 +91,7 @@ def interval(function: Callable[..., Any], *some: Run, domain: str = "in") -> tu
     return value, value - width, value + width, 2 * _tail(abs(value) / error, freedom)
 
 
-def difference(first: Run, second: Run, domain: str = "in") -> tuple[float, float, float]:
+def difference(first: Run, second: Run, domain: str | Sequence[str] = "in") -> tuple[float, float, float]:
     """First minus second, with its interval."""
     return interval(lambda a, b: a - b, first, second, domain=domain)[:3]
 
@@ -144,17 +150,19 @@ def lowest(run: Run) -> float:
     return float(np.mean([min(one["nats"] for one in row["history"]) for row in runs(*run)]))
 
 
-def bucket(run: Run, baseline: Run, kind: str, labels: Sequence[str]) -> tuple[float, float]:
-    """Gain on some buckets taken together, and their share of all tokens."""
+def bucket(
+    run: Run, baseline: Run, kind: str, labels: Sequence[str], domains: tuple[str, str] = ("in", "in")
+) -> tuple[float, float]:
+    """Gain on some buckets taken together, and their share of all tokens; domains: of the run and the baseline."""
     kept, total = [0.0, 0.0, 0.0], 0
-    for place, each in enumerate((baseline, run)):
+    for place, each in enumerate((run, baseline)):
         for row in runs(*each):
-            for one in row["metrics"]["in"]["buckets"][kind]:
+            for one in row["metrics"][domains[place]]["buckets"][kind]:
                 kept[place] += one["tokens"] * one["nats"] if one["label"] in labels else 0.0
                 if not place:
                     kept[2] += one["tokens"] * (one["label"] in labels)
                     total += one["tokens"]
-    return (kept[0] - kept[1]) / kept[2], kept[2] / total
+    return (kept[1] - kept[0]) / kept[2], kept[2] / total
 
 
 def at_end_of_grid() -> tuple[int, int]:

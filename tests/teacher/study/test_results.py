@@ -6,11 +6,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from corpus_teacher.study import Study, read_study
+from corpus_teacher.study.plans import DataPlan
 from corpus_teacher.study.report.analysis import analyse
 from corpus_teacher.study.report.contrasts import contrasts, sentence
 from corpus_teacher.study.report.results import read_results
@@ -24,10 +26,12 @@ RESULTS = ROOT / "studies" / "results"
 FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
 README, OVERVIEW, PAGE = "README.md", "docs/findings.md", "docs/findings/first-studies.md"
 LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/early-only.md"
-FEW_PAGE = "docs/findings/few-words.md"
+FEW_PAGE, INSIDE_PAGE = "docs/findings/few-words.md", "docs/findings/in-the-model.md"
+HOW_INSIDE = "docs/how-to/inside-the-student.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
-SINCE, SINCE_DATA = {"grow_rates": 0, "tune": {}}, {"piece_characters": None, "held_out_characters": None}
+SINCE = {"grow_rates": 0, "tune": {}}
+SINCE_DATA = {"piece_characters": None, "held_out_characters": None, "unpack_ratio": DataPlan().unpack_ratio}
 SINCE_METRICS = {"counts": {}}
 """Settings that were added after studies had been run, as they were then; others have their defaults."""
 
@@ -38,6 +42,8 @@ IN_ALL = (
     "corpus is worth 1.30 [1.23, 1.39] times the tokens; on prose the gain shrinks between 1.6 and 3.1 M tokens."
 )
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
+INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
+REPEATED = ["continues a repeat", "was seen before"]
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
 ONE, TWO, THREE, FOUR, FIVE, SIX = (
     "1-pretraining-is-distillation", "2-label-smoothing", "3-larger-index", "4-student-sizes", "5-logits-or-text",
@@ -73,7 +79,6 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         "unfair to text": ((FIVE, "logits"), (FIVE, "text")),
         "adds nothing to the corpus": ((SIX, "both"), (SIX, "neural")),
         "its first generation not counted": ((SELF, "born-again"), (SELF, "hard")),
-        "two teachers still beat text": ((INT4, "both"), (INT4, "text")),
         "plain text, for one": ((INT2, "text"), (INT2, "rounded")),
         "not a reproduction": ((CHELBA, "order-2-half"), (CHELBA, "hard")),
     }
@@ -181,7 +186,13 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield from claims_of_length()
     yield from claims_of_early_only()
     yield from claims_of_few_words()
+    yield from claims_of_inside()
     yield from claims_of_overview()
+
+
+@cache
+def every_claim() -> tuple[tuple[str, str, tuple[float, ...]], ...]:
+    return tuple(claims())
 
 
 def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -335,6 +346,53 @@ def claims_of_few_words() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield FEW_PAGE, "They end {} [{}, {}] higher.", difference(decay, half, "authors")
     yield OVERVIEW, "labels overfit, at {}, half", (mean(hard, domain="authors"),)
     yield OVERVIEW, "does not, at {}.", (mean(half, domain="authors"),)
+
+
+def claims_of_inside() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """N-grams in the target, in the model, or beside it."""
+
+    def run(arm: str) -> derived.Run:
+        return INSIDE, arm, "base", "0.8M"
+
+    domain, mixed = "authors", "authors+counts"
+    hard, page = run("hard"), INSIDE_PAGE
+    rows = {
+        "half": "half corpus", "table": "table", "table-half": "table, half corpus", "residual": "residual",
+        "residual-half": "residual, half corpus", "mixture": "mixture", "mixture-half": "mixture, half corpus",
+    }  # fmt: skip
+    yield page, "| hard labels | {} | | {} | |", (mean(hard, domain=domain), mean(hard, domain=mixed))
+    for arm, words in rows.items():
+        own = run(arm)
+        yield page, f"| {words} | {{}} |", (mean(own, domain=domain),)
+        yield page, f"| {words} | {{...}} | {{}} [{{}}, {{}}] |", difference(own, hard, domain)
+        yield page, f"| {words} | {{...}} | {{...}} | {{}} |", (mean(own, domain=mixed),)
+        yield page, f"| {words} | {{...}} | {{...}} | {{...}} | {{}} [{{}}, {{}}] |", difference(own, hard, mixed)
+    yield page, "The counts alone have {};", (mean(hard, "counts_nats", mixed),)
+    beside = [difference(run(arm), hard, (domain, mixed)) for arm in ("residual", "mixture-half")]
+    yield page, "a residual ends {} [{}, {}] above", beside[0]
+    yield page, "the counts at inference ({}) a residual", (mean(hard, domain=mixed),)
+    yield page, "the better of the two mixtures {} [{}, {}].", beside[1]
+    yield page, "half corpus on a table gains {} [{}, {}]", difference(run("table-half"), run("table"), domain)
+    yield page, "on a residual it loses {} [{}, {}]", difference(run("residual-half"), run("residual"), domain)
+    yield page, "in a mixture it is {} [{}, {}]", difference(run("mixture-half"), run("mixture"), domain)
+    parts = [bucket(run("residual"), hard, "copied", labels, (domain, mixed)) for labels in (["is new"], REPEATED)]
+    yield page, "% of all), by {}. On the others it is better than hard labels with the counts, by {}:", (
+        -parts[0][0], parts[1][0],
+    )  # fmt: skip
+    gates = [row["logs"][-1]["corpus_gate"] for row in runs(*run("residual"))]
+    yield page, "begins at 1 and ends at {}", (float(derived.np.mean(gates)),)
+    tokens = (million(hard),)
+    for words in ("of five, {} million", "that read {} million", "At {} million"):
+        yield page, words, tokens
+    yield page, "students of {} M parameters", (parameters(hard),)
+    yield page, "a table of {} M more", (parameters(run("table")) - parameters(hard),)
+    yield notes(INSIDE), "student ({} M parameters), {} M tokens", (parameters(hard), *tokens)
+    yield notes(INSIDE), "have {} M more", (parameters(run("table")) - parameters(hard),)
+    shown = difference(run("table"), hard, mixed)
+    yield README, "in the target, in the model, or beside it{...} | {...} | {} [{}, {}] |", beside[0]
+    yield OVERVIEW, "a residual ends {} [{}, {}] above", beside[0]
+    yield OVERVIEW, "that shows to hard labels with the counts, {} [{}, {}].", shown
+    yield HOW_INSIDE, "a residual ends {} [{}, {}] above", beside[0]
 
 
 def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -500,7 +558,7 @@ def test_the_findings_are_those_of_the_rows(folder: Path) -> None:
 def test_every_figure_in_words_is_derived_from_the_rows() -> None:
     """The figures that sentences name, again, by code that shares nothing with the report's."""
     wrong, found = [], 0
-    for page, words, expected in claims():
+    for page, words, expected in every_claim():
         matches = places(page, words)
         if not matches:
             wrong.append(f"{page}: {words!r} is not there")
@@ -518,11 +576,20 @@ def test_every_figure_in_words_is_derived_from_the_rows() -> None:
 
 def test_no_figure_is_left_unread() -> None:
     """Every number with decimals is in a claim, or, on the page of findings, in the findings that its line links to."""
-    pages = [README, OVERVIEW, PAGE, LENGTH_PAGE, EARLY_PAGE, FEW_PAGE, *(notes(folder.name) for folder in FOLDERS)]
+    pages = [
+        README,
+        OVERVIEW,
+        PAGE,
+        LENGTH_PAGE,
+        EARLY_PAGE,
+        FEW_PAGE,
+        INSIDE_PAGE,
+        *(notes(folder.name) for folder in FOLDERS),
+    ]
     unread = []
     for page in pages:
         text = findings_of(page)
-        covered = [match.span() for where, words, _ in claims() if where == page for match in places(page, words)]
+        covered = [match.span() for where, words, _ in every_claim() if where == page for match in places(page, words)]
         for match in re.finditer(rf"(?<![\w.,]){_NUMBER}", text):
             if any(low <= match.start() < high for low, high in covered):
                 continue
@@ -544,6 +611,7 @@ TOKENS = ("0.4", "0.8", "1.6", "3.1", "12.6")
 
 KNOWN = {
     PAGE: ("4.151", "4.170", "0.13"),  # a run by hand, said to be one
+    INSIDE_PAGE: ("0.05", "0.15"),  # what was expected, in the study's file
     notes("2-label-smoothing"): ("0.098",),  # a p-value: the test below
     notes("4-student-sizes"): ("1.83",),  # what was taken out, and why
     notes("7-quantization-int2"): ("4.72",),
@@ -559,6 +627,9 @@ def test_whole_numbers_in_words() -> None:
     for label, share in (("is new", "(45 % of all)"), ("continues a repeat", "(29 %)")):
         assert share in text_of(PAGE)
         assert share.startswith(f"({100 * bucket(corpus, hard, 'copied', [label])[1]:.0f} %")
+    residual, hard_prose = ((INSIDE, arm, "base", "0.8M") for arm in ("residual", "hard"))
+    share = bucket(residual, hard_prose, "copied", ["is new"], ("authors", "authors+counts"))[1]
+    assert f"new to the student's window ({100 * share:.0f} % of all)" in text_of(INSIDE_PAGE)
     value, low, _, p = derived.interval(lambda a, b: a - b, (TWO, "unigram"), hard)
     assert value > low
     assert 2 * p == pytest.approx(0.098, abs=0.004)  # Holm's, with the other of the two that are not shown
