@@ -7,6 +7,7 @@ Each token can carry its evidence: how long a context the corpus knew, and how o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from corpus_index import (
     CorpusIndex,
     Drawn,
+    Estimator,
     EstimatorLike,
     Recall,
     SparseTargets,
@@ -57,6 +59,25 @@ class Sequences:
     def num_tokens(self) -> int:
         """Of all sequences."""
         return int((self.tokens >= 0).sum())
+
+
+@dataclass(frozen=True)
+class DrawnStep:
+    """One token of each sequence that hasn't ended, with its evidence as in `Sequences`.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (r,), int64
+        Which sequences.
+    tokens : ndarray of shape (r,), int64
+    match_len : ndarray of shape (r,), int32
+    context_count : ndarray of shape (r,), int64
+    """
+
+    rows: Ints
+    tokens: Ints
+    match_len: npt.NDArray[np.int32]
+    context_count: Ints
 
 
 @dataclass(frozen=True)
@@ -174,24 +195,87 @@ def sample_sequences(
     ConfigError, QueryError
         If an option is out of range, or a token of the prompt.
     """
+    steps = draw_steps(
+        index,
+        prompt=prompt,
+        num=num,
+        length=length,
+        estimator=estimator,
+        max_order=max_order,
+        draw=draw,
+        explicit=explicit,
+        recall=recall,
+        seed=seed,
+    )
+    answer = Sequences(
+        np.full((num, length), -1, np.int64), np.zeros((num, length), np.int32), np.zeros((num, length), np.int64)
+    )
+    for number, step in enumerate(steps):
+        answer.tokens[step.rows, number] = step.tokens
+        answer.match_len[step.rows, number] = step.match_len
+        answer.context_count[step.rows, number] = step.context_count
+    return answer
+
+
+def draw_steps(
+    index: CorpusIndex,
+    *,
+    prompt: npt.ArrayLike = (),
+    num: int = 1,
+    length: int = 100,
+    estimator: EstimatorLike = "witten-bell",
+    max_order: int | None = 5,
+    draw: DrawOptions | None = None,
+    explicit: int | None = None,
+    recall: bool | Recall = False,
+    seed: int = 0,
+) -> Iterator[DrawnStep]:
+    """Draw sequences as `sample_sequences` does, and give one token of each as soon as it is drawn.
+
+    Parameters
+    ----------
+    index, prompt, num, length, estimator, max_order, draw, explicit, recall, seed
+        As in `sample_sequences`; options are checked before the first token.
+
+    Returns
+    -------
+    iterator of DrawnStep
+        At most `length`; it ends early where all documents have ended.
+
+    Raises
+    ------
+    ConfigError, QueryError
+        If an option is out of range, or a token of the prompt.
+    """
     for name, value in (("num", num), ("length", length), ("explicit", explicit)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} {value} is too small: it must be at least 1")
     fitted = index.fitted(estimator, max_order)
     mixture = fit_recall(index, fitted) if recall is True else recall or None
     given = np.asarray(prompt, np.int64).reshape(-1)
+    return _steps(index, given, num, length, fitted, draw or DrawOptions(), explicit, mixture, seed)
+
+
+def _steps(
+    index: CorpusIndex,
+    given: Ints,
+    num: int,
+    length: int,
+    fitted: Estimator,
+    draw: DrawOptions,
+    explicit: int | None,
+    mixture: Recall | None,
+    seed: int,
+) -> Iterator[DrawnStep]:
+    """One token of each sequence that goes on, `length` times."""
     starts = given.size == 0
     if starts and index.end_of_document is not None:
         given = np.array([index.end_of_document], np.int64)  # a context starts anew after it
     generator = np.random.default_rng(seed)
-    draw = draw or DrawOptions()
     drawer: Drawer | None = None
     exactly = explicit is None and draw.is_plain and not fitted.excludes and mixture is None
     text = np.empty((num, given.size + length), np.int64)
     text[:, : given.size] = given
-    answer = Sequences(
-        np.full((num, length), -1, np.int64), np.zeros((num, length), np.int32), np.zeros((num, length), np.int64)
-    )
     window = None if fitted.max_order is None or mixture is not None else max(1, fitted.max_order)
     active = np.arange(num)
     for step in range(length):
@@ -200,7 +284,8 @@ def sample_sequences(
             first = index.next_tokens([], starts_document=True)
             shares = np.cumsum(first.counts, dtype=np.float64)
             drawn = first.token_ids[np.searchsorted(shares, generator.random(num) * shares[-1], side="right")]
-            answer.context_count[:, 0] = first.context_count
+            match_len = np.zeros(num, np.int32)
+            context_count = np.full(num, first.context_count, np.int64)
         else:
             begin = 0 if window is None else max(0, known - window)
             context, at_start = text[active, begin:known], starts and begin == 0
@@ -222,15 +307,13 @@ def sample_sequences(
                 if drawer is None:
                     drawer = Drawer(found.base, draw, generator)
                 drawn = drawer.draw(found)
-            answer.match_len[active, step] = found.match_len
-            answer.context_count[active, step] = found.context_count
+            match_len, context_count = found.match_len, found.context_count
         text[active, known] = drawn
-        answer.tokens[active, step] = drawn
+        yield DrawnStep(active, drawn, match_len, context_count)
         if index.end_of_document is not None:
             active = active[drawn != index.end_of_document]
             if active.size == 0:
                 break
-    return answer
 
 
 def sample_index(

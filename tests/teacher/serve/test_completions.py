@@ -121,8 +121,13 @@ def test_the_openai_client(server: Client, indexes: dict[str, Path]) -> None:
         echoed = client.completions.create(model="tales", prompt="once", max_tokens=0, echo=True, logprobs=0)
         assert echoed.choices[0].text == "once"
         assert echoed.choices[0].logprobs.token_logprobs[0] is None
-        parts = list(client.completions.create(**how, stream=True))
-        assert "".join(part.choices[0].text for part in parts) == one.choices[0].text
+        parts = list(client.completions.create(**how, stream=True, stream_options={"include_usage": True}))
+        assert len(parts) == 13  # a token each, and what it took
+        assert "".join(part.choices[0].text for part in parts[:-1]) == one.choices[0].text
+        told = [token for part in parts[:-1] for token in part.choices[0].logprobs.tokens]
+        assert told == logs.tokens
+        assert [part.choices[0].finish_reason for part in parts[:-1]] == [None] * 11 + ["length"]
+        assert parts[-1].usage == one.usage
         with pytest.raises(openai.NotFoundError, match="nothing"):
             client.completions.create(model="nothing", prompt="a")
 
