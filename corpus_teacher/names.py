@@ -6,5 +6,5 @@ CACHE_KINDS = ("top-k", "top-p", "sample", "systematic", "hidden")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """How a cache can store a number (`corpus_teacher.neural.coding`)."""
 
-EXPORTS = ("megatron", "verl", "distillkit")
+EXPORTS = ("megatron", "verl", "tinker", "distillkit")
 """Whose files of top-k targets can be written (`corpus_teacher.neural.corpus_export`)."""

@@ -262,6 +262,14 @@ def teacher_export_targets(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first tokens of the data.", show_default="all")
     ] = None,
+    dataset_hash: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH",
+            show_default=False,
+            help="Of Megatron's files: the hash of the student's data, which its refusal of another one names.",
+        ),
+    ] = None,
     estimator: Annotated[str, estimator_option()] = "witten-bell",
     max_order: Annotated[str, max_order_option()] = "5",
     leave_out: Annotated[
@@ -296,6 +304,7 @@ def teacher_export_targets(
             length=length,
             rows=rows,
             limit=limit,
+            dataset_hash=dataset_hash,
             text_field=text_field,
             unpack_ratio=unpack_ratio,
             token_dtype=token_dtype,

@@ -1,10 +1,12 @@
 """The corpus teacher's top-k in the files that other trainers read: for those whose trainer is not to be touched.
 
-- `megatron`: a folder with Megatron-LM's offline logits (version 2, one process), a member for each iteration of
-  `rows` windows in their order; what `read_megatron` describes.
-- `verl`: a Parquet file of windows with `teacher_ids` and `teacher_logprobs`, (T, k) each. Row t is of token t after
-  those before it, as in vLLM's `prompt_logprobs`, which verl and tinker hand on; row 0, of which nothing is known,
-  holds tinker's fillers: id 0, log-probability −99,999.
+- `megatron`: a folder with Megatron-LM's offline logits as its own reader takes them (version 1 of what `read_megatron`
+  describes, one process): a member for each iteration, counted from 0, with one microbatch of `rows` windows in their
+  order. That reader wants the hash of the student's data, which Megatron computes from its arguments.
+- `verl`: a Parquet file of windows with `teacher_ids` and `teacher_logprobs`, (T, k) each, as verl's losses take them:
+  row t is of the token after t, beside the student's logits of position t.
+- `tinker`: the same columns a token later, as tinker gives `topk_prompt_logprobs`: row t is of token t after those
+  before it; row 0, of which nothing is known, holds its fillers: id 0, log-probability −99,999.
 - `distillkit`: a Parquet file with DistillKit's columns, row t of which is of the token after t, as Megatron's.
 
 The k likeliest tokens are those of the flat targets that the teacher gives in a training, with what they have of the
@@ -87,6 +89,7 @@ def export_targets(
     length: int = 1024,
     rows: int = 16,
     limit: int | None = None,
+    dataset_hash: str | None = None,
     text_field: str = "text",
     unpack_ratio: float = UNPACK_RATIO,
     token_dtype: str = "auto",
@@ -104,15 +107,18 @@ def export_targets(
         `find_sources` takes them.
     out : path
         A new folder (megatron) or file.
-    format : {"megatron", "verl", "distillkit"}
+    format : {"megatron", "verl", "tinker", "distillkit"}
     k : int
         Tokens a position, at most V.
     length : int
         T: windows are cut as training cuts them, and what is left at the end is dropped.
     rows : int
-        Windows at once; of Megatron's files, of an iteration.
+        Windows at once; of Megatron's files, of an iteration, which has one microbatch.
     limit : int, optional
         Only the first tokens.
+    dataset_hash : str, optional
+        Of Megatron's files: what its `compute_dataset_hash()` gives for the student's run, which refuses files of any
+        other. None: the index's fingerprint, which every run refuses, naming its own.
     text_field, unpack_ratio, token_dtype, tokenizer
         Of text and raw tokens, as `index build` reads them.
     overwrite : bool
@@ -131,6 +137,8 @@ def export_targets(
     for name, value in (("k", k), ("length", length), ("rows", rows)):
         if value < 1:
             raise ConfigError(f"{name} is {value}: give at least 1")
+    if dataset_hash is not None and format != "megatron":
+        raise ConfigError(f"dataset_hash is {dataset_hash!r}, and only Megatron's files have one: leave it out")
     if format == "megatron" and teacher.vocab_size > MAX_VOCAB:
         raise ConfigError(f"Megatron's logits hold ids of 17 bits, and the index has {teacher.vocab_size:,} tokens")
     k, out = min(k, teacher.vocab_size), Path(out)
@@ -142,8 +150,11 @@ def export_targets(
         if not count:
             raise ConfigError(f"{len(tokens)} tokens don't fill one window of {length}: shorten the window")
         batches = _batches(teacher, tokens, starts, own, length, rows, k, progress)
-        write = {"megatron": _write_megatron, "verl": _write_verl, "distillkit": _write_distillkit}[format]
-        mass = write(batches, out, teacher, k, overwrite)
+        if format == "megatron":
+            mass = _write_megatron(batches, out, teacher, k, dataset_hash or teacher.index.fingerprint, overwrite)
+        else:
+            write = {"verl": _write_verl, "tinker": _write_tinker, "distillkit": _write_distillkit}[format]
+            mass = write(batches, out, teacher, k)
     files = [out] if out.is_file() else list(out.iterdir())
     size = sum(file.stat().st_size for file in files)
     return ExportedTargets(
@@ -224,23 +235,25 @@ def _batches(
         progress("targets", int(number[-1]) + 1, count, int((number[-1] + 1) * length))
 
 
-def _write_megatron(batches: Batches, out: Path, teacher: CorpusTeacher, k: int, overwrite: bool) -> float:
-    """One tar file: `_meta.json`, then for each iteration what torch saved, compressed."""
+def _write_megatron(
+    batches: Batches, out: Path, teacher: CorpusTeacher, k: int, dataset_hash: str, overwrite: bool
+) -> float:
+    """One tar file: `_meta.json`, then for each iteration what torch saved, compressed: a list for each column."""
     mass, number = 0.0, 0
     with new_folder(out, ".exporting-", replace=overwrite) as folder:
         scratch = folder / "logits.tar"
         with tarfile.open(scratch, "w") as archive:
-            saver = {"k": k, "p": None, "min_k": k, "save_dtype": "fp16", "format_version": 2}
-            meta = {"hash": teacher.index.fingerprint, "identifiers": teacher.describe(), "saver": saver}
+            saver = {"k": k, "p": None, "min_k": k, "save_dtype": "fp16"}
+            meta = {"hash": dataset_hash, "identifiers": teacher.describe(), "saver": saver}
             _put(archive, "_meta.json", json.dumps(meta).encode())
-            for number, (windows, ids, probs) in enumerate(batches, 1):
+            for number, (windows, ids, probs) in enumerate(batches):
                 shape = (*windows.shape, k)
                 mass += float(probs.sum())
                 logs, tokens = (part.reshape(shape).transpose(0, 1).contiguous() for part in (_logs(probs), ids))
                 saved = {
-                    "values": logs.half(),
-                    "indices_low": (tokens & 0xFFFF).to(torch.int32).to(torch.uint16),
-                    "bit_17": (tokens >> 16).to(torch.bool),
+                    "values": [logs.half()],
+                    "indices_low": [(tokens & 0xFFFF).to(torch.int32).to(torch.uint16)],
+                    "bit_17": [(tokens >> 16).to(torch.bool)],
                 }
                 buffer = io.BytesIO()
                 torch.save(saved, buffer)
@@ -255,8 +268,16 @@ def _put(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _write_verl(batches: Batches, out: Path, teacher: CorpusTeacher, k: int, overwrite: bool) -> float:
-    del overwrite
+def _write_verl(batches: Batches, out: Path, teacher: CorpusTeacher, k: int) -> float:
+    return _write_rows(batches, out, teacher, k, later=False)
+
+
+def _write_tinker(batches: Batches, out: Path, teacher: CorpusTeacher, k: int) -> float:
+    return _write_rows(batches, out, teacher, k, later=True)
+
+
+def _write_rows(batches: Batches, out: Path, teacher: CorpusTeacher, k: int, later: bool) -> float:
+    """Ids and log-probabilities of each position as nested lists; `later`: at the token that they are of."""
     schema = pa.schema(
         [
             ("input_ids", pa.list_(pa.int32())),
@@ -271,15 +292,15 @@ def _write_verl(batches: Batches, out: Path, teacher: CorpusTeacher, k: int, ove
             mass += float(probs.sum())
             shape = (*windows.shape, k)
             tokens, logs = ids.reshape(shape).numpy(), _logs(probs).reshape(shape).numpy()
-            tokens = np.concatenate([np.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1)
-            logs = np.concatenate([np.full_like(logs[:, :1], NOTHING), logs[:, :-1]], 1)
+            if later:
+                tokens = np.concatenate([np.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1)
+                logs = np.concatenate([np.full_like(logs[:, :1], NOTHING), logs[:, :-1]], 1)
             columns = [list(windows), [list(one) for one in tokens], [list(one) for one in logs]]
             writer.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema))
     return mass
 
 
-def _write_distillkit(batches: Batches, out: Path, teacher: CorpusTeacher, k: int, overwrite: bool) -> float:
-    del overwrite
+def _write_distillkit(batches: Batches, out: Path, teacher: CorpusTeacher, k: int) -> float:
     form = ColumnFormat(teacher.vocab_size, k=k)
     packed = pa.list_(pa.list_(pa.uint8()))
     described = {"corpus_teacher": json.dumps({**teacher.describe(), "columns": asdict(form)})}
