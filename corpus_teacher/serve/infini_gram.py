@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ Cnf = list[list[Ints]]
 
 _MOST_OCCURRENCES = 10_000_000  # of a clause of a CNF, whose places are all looked at
 _MOST_LISTED = 100_000
+_MOST_JOINED = 1_000
 _FIELDS = {
     "index", "corpus", "query_type", "query", "query_ids", "max_support", "max_clause_freq", "max_diff_tokens", "s",
     "rank", "ptr", "list_of_s_and_rank", "max_disp_len", "maxnum", "seed",
@@ -50,7 +51,24 @@ async def infini_gram(request: Request) -> Response:
     kind = fields.get("query_type")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise RefusedRequest(f"query_type is {kind!r}: {nearest(kind, _KINDS)}")
-    return Json(await state.joiner.run(_answer, served, fields, state.options.limits, positions=_cost(fields)))
+    key = ("infini-gram", served.name) if _is_small(kind, fields) else None
+    asked = (served, fields, state.options.limits)
+    return Json(await state.joiner.ask(key, _answer_all, asked, _cost(fields)))
+
+
+def _is_small(kind: str, fields: Mapping[str, Any]) -> bool:
+    """Whether the answer takes microseconds, so that a thread may as well answer all of those that wait."""
+    if kind not in ("count", "prob", "infgram_prob") or _cost(fields) > _MOST_JOINED:
+        return False
+    if "query_ids" in fields:
+        return _depth(fields["query_ids"]) == 1
+    query = fields.get("query", "")
+    return isinstance(query, str) and " AND " not in query and " OR " not in query
+
+
+def _answer_all(asked: Sequence[tuple[ServedIndex, Mapping[str, Any], Limits]]) -> list[Any]:
+    """In a worker thread: the answers to the requests of several clients, or of one."""
+    return [_answer(*one) for one in asked]
 
 
 def _cost(fields: Mapping[str, Any]) -> int:

@@ -1,13 +1,14 @@
 // Lines over n on a logarithmic axis: hover or arrow keys read them, the keys below switch them on and off.
 import { h } from "./shared.js";
 
-const WIDTH = 520, HEIGHT = 250, LEFT = 46, RIGHT = 12, TOP = 12, BOTTOM = 40;
+const HEIGHT = 250, LEFT = 46, RIGHT = 12, TOP = 12, BOTTOM = 40;
 
 /**
  * @param {{name: string, colour: string, points: {x: number, y: number}[]}[]} lines
  * @param {{label: string, x: string, y: string}} words
  */
 export function lineChart(lines, words) {
+  const WIDTH = Math.max(280, Math.min(520, innerWidth - 60)); // drawn as wide as it is shown, so that a phone can read it
   const all = lines.flatMap((line) => line.points);
   if (!all.length) return h("p", { class: "empty" }, "Too short for a curve.");
   const most = Math.max(2, ...all.map((point) => point.x));

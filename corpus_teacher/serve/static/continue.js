@@ -45,19 +45,19 @@ export function make({ update, go }) {
       said.tokens.length ? h("div", { class: "card" },
         h("h2", {}, "As the index reads it"),
         tokenList(said.tokens.map(([, text]) => text), said.tokens.length - said.match_len),
-        h("p", { class: "note" }, `${many(said.whole, "token")}${said.cut ? `, the last ${said.tokens.length} are looked up` : ""}; the coloured end stands in the corpus.`)) : "",
+        h("p", { class: "note" }, `${many(said.whole, "token")}${said.cut ? `, the last ${said.tokens.length} are looked up` : ""}; the coloured ones occur in the corpus, in this order.`)) : "",
       why(said) ?? "",
       h("div", { class: "columns" },
         h("div", {},
           h("section", { class: "card", "aria-label": "Continuations" },
             h("h2", {}, found ? ["after ", h("span", { class: "piece" }, "‹", visible(said.match.length > 40 ? `…${said.match.slice(-40)}` : said.match), "›")] : "most frequent tokens"),
-            h("p", { class: "note" }, `${many(said.distinct, "continuation")} of ${number(said.context_count)} in all`),
-            continuations(said)),
-          found ? h("section", { class: "card", "aria-label": "Places" }, h("h2", {}, `Where it stands: ${times(said.num_occurrences)}`),
-            said.sources.length ? h("p", { class: "note" }, "Most in ", said.sources.slice(0, 3).map((one, at) => `${at ? ", " : ""}${one.name ?? `document ${one.document}`} (${number(one.count)})`)) : "",
+            h("p", { class: "note" }, `${many(said.distinct, "different continuation")}, ${number(said.context_count)} in all`),
+            continuations(said))),
+        h("div", {}, chain(said.backoff, said.explained), said.explained ? estimate(said.explained) : "",
+          found ? h("section", { class: "card", "aria-label": "Places" }, h("h2", {}, `Where it occurs: ${times(said.num_occurrences)}`),
+            said.sources.length ? h("p", { class: "note" }, "Most often in ", said.sources.slice(0, 3).map((one, at) => `${at ? ", " : ""}${one.name ?? `document ${one.document}`} (${number(one.count)})`)) : "",
             h("ul", { class: "places" }, said.occurrences.map((one) => place(one, () => openDocument(reader, fields.index, one, said.match_len)))),
-            said.occurrences.length < said.num_occurrences && places < 100 ? h("button", { type: "button", onclick: () => { places += MORE; request(true); } }, "more places") : "") : ""),
-        h("div", {}, chain(said.backoff, said.explained), said.explained ? estimate(said.explained) : "")),
+            said.occurrences.length < said.num_occurrences && places < 100 ? h("button", { type: "button", onclick: () => { places += MORE; request(true); } }, "more places") : "") : "")),
       reader,
     );
     say(found ? `${many(said.distinct, "continuation")} after ${said.match_len} tokens` : "not in the corpus: the most frequent tokens are shown");
@@ -65,7 +65,7 @@ export function make({ update, go }) {
 
   function continuations(said) {
     const most = said.continuations[0]?.share || 1;
-    const list = h("ol", { class: "bars" }, said.continuations.map((one) =>
+    const list = h("ol", { class: "bars aligned" }, said.continuations.map((one) =>
       h("li", {}, h("button", { type: "button", onclick: () => append(one.text), "aria-label": `append ${one.text}: ${times(one.count)}, ${share(one.share)}` },
         bar(one.text, one.share / most, [h("b", {}, share(one.share)), ` × ${number(one.count)}`])))));
     list.addEventListener("keydown", (event) => {
@@ -81,7 +81,7 @@ export function make({ update, go }) {
   function estimate(explained) {
     const most = explained.tokens[0]?.probability || 1;
     return h("section", { class: "card", "aria-label": "Probabilities" }, h("h2", {}, `${explained.estimator}: the likeliest`),
-      h("ol", { class: "bars" }, explained.tokens.map((one) => h("li", {}, h("button", { type: "button", onclick: () => append(one.text) },
+      h("ol", { class: "bars aligned" }, explained.tokens.map((one) => h("li", {}, h("button", { type: "button", onclick: () => append(one.text) },
         bar(one.text, one.probability / most, h("b", {}, share(one.probability)), "warm"))))));
   }
 
@@ -101,7 +101,7 @@ export function make({ update, go }) {
           h("td", {}, number(step.count)), h("td", {}, number(step.distinct)),
           explained ? h("td", {}, passed.has(step.order) ? share(1 - passed.get(step.order)) : "") : null,
           h("td", {}, h("span", { class: "piece" }, visible(step.best.text)), ` ${share(step.best.share)}`)))))),
-      h("p", { class: "note" }, explained ? "“keeps”: how much of the mass that reaches an order stays there." : "The longest context first; an estimator backs off downwards."));
+      h("p", { class: "note" }, explained ? "“keeps”: how much of the mass that reaches an order stays there." : "The longest context comes first; an estimator backs off downwards."));
   }
 
   function take(text) {
@@ -119,14 +119,14 @@ export function make({ update, go }) {
     const all = missing === 0 || !said.tokens.length;
     const text = fields.text ?? "";
     if (text.trim() && /\s$/.test(text) && !said.nearby.some((form) => form.text === text.trimEnd())) {
-      forms.push(h("button", { type: "button", onclick: () => take(text.trimEnd()) }, "without the blank at its end: most tokens bring the blank before them"));
+      forms.push(h("button", { type: "button", onclick: () => take(text.trimEnd()) }, "without the blank at its end: most tokens begin with one"));
     }
     if (all && !forms.length) return null;
     const parts = [];
-    if (!all && said.match_len === 0) parts.push(h("p", {}, h("b", {}, "Never followed by anything. "), "The last token ", h("span", { class: "piece" }, "‹", visible(said.tokens.at(-1)[1]), "›"), " isn't continued anywhere in the corpus. A text that ends inside a word, or with a blank, often becomes such a token: boundaries are shown above."));
-    else if (!all) parts.push(h("p", {}, h("b", {}, `Only the last ${said.match_len === 1 ? "token stands" : `${said.match_len} tokens stand`} in the corpus${fields.max_order ? " (or are asked for)" : ""}. `), "With ", h("span", { class: "piece" }, "‹", visible(said.tokens[missing - 1][1]), "›"), " before that, it occurs nowhere: the answer is that of the shorter context."));
+    if (!all && said.match_len === 0) parts.push(h("p", {}, h("b", {}, "Nothing follows it anywhere. "), "The last token ", h("span", { class: "piece" }, "‹", visible(said.tokens.at(-1)[1]), "›"), " has no continuation in the corpus. A text that ends inside a word, or with a blank, often ends in such a token; the boundaries are shown above."));
+    else if (!all) parts.push(h("p", {}, h("b", {}, `Only the last ${said.match_len === 1 ? "token occurs" : `${said.match_len} tokens occur`} in the corpus${fields.max_order ? ", or was asked for" : ""}. `), "With ", h("span", { class: "piece" }, "‹", visible(said.tokens[missing - 1][1]), "›"), " before that, the text occurs nowhere: the answer is for the shorter context."));
     if (forms.length) parts.push(h("p", {}, "Try instead:"), h("div", {}, forms));
-    else if (said.whole <= 12) parts.push(h("p", { class: "note" }, "Neither another case nor other blanks are found more often."));
+    else if (said.whole <= 12) parts.push(h("p", { class: "note" }, "No form with another case or other blanks is more frequent."));
     return h("div", { class: "notice", role: "note" }, parts);
   }
 

@@ -5,7 +5,7 @@ export function make({ go }) {
   let fields = {};
   const out = h("div", {});
   const asked = asker(out);
-  const element = h("div", {}, h("h1", {}, "The corpus"), h("p", { class: "lead" }, "What stands behind every answer."), out);
+  const element = h("div", {}, h("h1", {}, "The corpus"), h("p", { class: "lead" }, "The text behind every answer."), out);
 
   function draw(said) {
     const most = Math.max(...said.lengths.map((one) => one.documents));
@@ -14,10 +14,10 @@ export function make({ go }) {
         [[number(said.num_tokens), "tokens"], [number(said.num_documents), said.num_documents === 1 ? "document" : "documents"], [number(said.vocab_size), "vocabulary"], [`${(said.size_bytes / 1e6).toFixed(1)} MB`, "on disk"], said.num_bytes ? [`${(said.num_bytes / 1e6).toFixed(1)} MB`, "of text"] : null]
           .filter(Boolean).map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       h("div", { class: "columns even" },
-        h("section", { class: "card", "aria-label": "Lengths" }, h("h2", {}, "Documents by their tokens"),
-          said.lengths.map((one) => h("div", { class: "rows" }, bar({ words: `${number(one.least)}–${number(one.below - 1)}` }, one.documents / most, number(one.documents), "blue")))),
+        h("section", { class: "card", "aria-label": "Lengths" }, h("h2", {}, "Documents by length in tokens"),
+          h("div", { class: "aligned" }, said.lengths.map((one) => h("div", { class: "rows" }, bar({ words: one.below - 1 === one.least ? number(one.least) : `${number(one.least)}–${number(one.below - 1)}` }, one.documents / most, number(one.documents), "blue"))))),
         promise(said)),
-      h("section", { class: "card", "aria-label": "Repeated passages" }, h("h2", {}, "Passages that it repeats most"),
+      h("section", { class: "card", "aria-label": "Repeated passages" }, h("h2", {}, "Most repeated passages"),
         said.passages.length ? h("ul", { class: "places" }, said.passages.map((one) => h("li", {},
           h("div", { class: "where" }, h("b", {}, times(one.count)), h("button", { type: "button", class: "quiet", onclick: () => go("continue", { index: fields.index, text: one.text }) }, "what follows?")),
           h("div", { class: "snippet" }, tight(one.text).trim()), h("p", { class: "note" }, `first in ${one.name ?? `document ${one.document}`}`))))
@@ -32,8 +32,8 @@ export function make({ go }) {
     const rows = [["nothing", "as it stands"], ["self", "without itself"], ["document", "without its document"]].filter(([name]) => said.promise[name] !== undefined);
     const most = Math.max(...rows.map(([name]) => said.promise[name]), 1e-9);
     return h("section", { class: "card", "aria-label": "Leaving out" }, h("h2", {}, "What leaving out costs"),
-      rows.map(([name, words]) => h("div", { class: "rows" }, bar({ words }, said.promise[name] / most, h("b", {}, `${said.promise[name].toFixed(2)} nats`), "warm"))),
-      h("p", { class: "note" }, `Cross-entropy of the corpus's own text, ${number(said.promise.tokens ?? 0)} tokens of it, witten-bell up to 5 tokens. What a teacher promises for new text is the last: a text that stands in the index would else be taught its own label.`));
+      h("div", { class: "aligned" }, rows.map(([name, words]) => h("div", { class: "rows" }, bar({ words }, said.promise[name] / most, h("b", {}, `${said.promise[name].toFixed(2)} nats`), "warm")))),
+      h("p", { class: "note" }, `Cross-entropy of the corpus's own text, ${number(said.promise.tokens ?? 0)} tokens of it, predicted by witten-bell from at most 5 tokens. The last bar is what to expect on new text; in the others the text helps to predict itself.`));
   }
 
   function shared() {
@@ -54,7 +54,7 @@ export function make({ go }) {
         box.replaceChildren(h("p", { role: "alert" }, error.message));
       }
     });
-    box.append(h("p", { class: "note" }, "A pass over the whole index: seconds for each hundred million tokens."), button);
+    box.append(h("p", { class: "note" }, "This reads the whole index: seconds per hundred million tokens."), button);
     return box;
   }
 

@@ -28,7 +28,7 @@ export function make({ update }) {
   const out = h("div", {});
   const asked = asker(out);
   const element = h("div", {}, h("h1", {}, "Who would teach what?"),
-    h("p", { class: "lead" }, "For each token: what the corpus expected, on which evidence, and how much of the target a policy gives it."),
+    h("p", { class: "lead" }, "For each token: what the corpus expected, on which evidence, and how much of the target the policy takes from it."),
     area, h("div", { class: "controls" }, control("Policy", policy), control("Estimator", estimator), control("Left out of the corpus", leave)), out);
 
   function request(now = false) {
@@ -57,7 +57,7 @@ export function make({ update }) {
       });
       return button;
     });
-    const text = h("div", { class: "taught", "aria-label": "The text, token by token" }, buttons);
+    const text = h("div", { class: "taught", "aria-label": "The text, token by token" }, words(buttons, said.tokens));
     text.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
@@ -71,13 +71,29 @@ export function make({ update }) {
       h("dl", { class: "figures" }, [[said.nats.toFixed(3), "nats per token, the corpus alone"], [share(said.corpus_share), "of the target from the corpus"], ...(said.neural ? [[said.neural.nats.toFixed(3), `nats per token, ${said.neural.name} alone`]] : []), [number(said.tokens.length - 1), "tokens predicted"]]
         .map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       h("div", { class: "columns" },
-        h("div", { class: "card" }, text, h("p", { class: "note" }, "Filled: the corpus's share of the target. Underlined: how surprised the corpus is. Arrow keys walk.")),
+        h("div", { class: "card" }, text, h("p", { class: "note" }, "Filled: the corpus's share of the target. Underlined: how surprised the corpus is. Arrow keys move.")),
         detail),
       h("details", {}, h("summary", {}, "all tokens as a table"), h("div", { class: "card scroll" }, table(said))),
     );
     const first = buttons[Number(fields.at)] ?? buttons.slice(1).reduce((best, one, at) => (said.tokens[at + 1].corpus > said.tokens[Number(best.dataset.at)].corpus ? one : best), buttons[1]);
     first?.click?.();
     say(`${said.nats.toFixed(2)} nats per token`);
+  }
+
+  /** Tokens of one word stay on one line, if the word isn't long. */
+  function words(buttons, tokens) {
+    const made = [];
+    let size = Infinity;
+    buttons.forEach((button, at) => {
+      const text = tokens[at].text;
+      size += text.length;
+      if (/^\s/.test(text) || size > 24) {
+        made.push(h("span", { class: "word" }));
+        size = text.length;
+      }
+      made.at(-1).append(button);
+    });
+    return made;
   }
 
   function about(token, said) {

@@ -17,9 +17,9 @@ export function make({ update }) {
   const asked = asker(out);
   least.addEventListener("input", () => { fields.min_length = least.value; told(); later({ min_length: least.value, span: null }); request(); });
   most.addEventListener("input", () => { fields.max_count = COUNTS[most.value]; told(); later({ max_count: COUNTS[most.value], span: null }); request(); });
-  const element = h("div", {}, h("h1", {}, "What of it stands in the corpus?"),
-    h("p", { class: "lead" }, "The longest spans that occur word for word, inside one document. Click one to see where."),
-    area, h("div", { class: "controls" }, control("Least length", least, leastSaid), control("Highest count", most, mostSaid)), out, tip);
+  const element = h("div", {}, h("h1", {}, "What is copied from the corpus?"),
+    h("p", { class: "lead" }, "The longest spans that occur word for word inside one document. Click a span to see where."),
+    area, h("div", { class: "controls" }, control("Shortest span", least, leastSaid), control("Most occurrences", most, mostSaid)), out, tip);
 
   function told() {
     leastSaid.textContent = many(Number(least.value), "token");
@@ -43,11 +43,11 @@ export function make({ update }) {
       h("dl", { class: "figures" },
         [[share(said.copied_share), `of ${many(said.tokens.length, "token")} copied`], [many(said.longest, "token"), "the longest match"], [number(said.num_spans), "spans"]]
           .map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-      h("div", { class: "card" }, text, h("div", { class: "legend" }, h("span", {}, "stronger: longer"),
+      h("div", { class: "card" }, text, h("div", { class: "legend" }, h("span", {}, "stronger colour: longer span"),
         [["rare0", "occurs once"], ["rare1", "2 to 10 times"], ["rare2", "11 to 1,000"], ["rare3", "more"]].map(([kind, words]) => h("span", { class: kind }, h("i", { "aria-hidden": "true" }), words)))),
       places, reader,
       h("section", { class: "card", "aria-label": "Novelty" }, h("h2", {}, "Novelty"),
-        h("p", { class: "note" }, `The share of n-grams that the corpus lacks${said.baseline_of ? `, beside ${said.baseline_of}` : ""}.`),
+        h("p", { class: "note" }, `The share of n-grams that the corpus lacks${said.baseline_of ? `, compared with ${said.baseline_of}` : ""}.`),
         lineChart([
           { name: "this text", colour: "var(--accent)", points: said.novelty.map((one) => ({ x: one.n, y: one.novel })) },
           { name: said.baseline_of ? "the corpus's own" : "", colour: "var(--warm)", points: said.baseline.map((one) => ({ x: one.n, y: one.novel })) },
@@ -110,7 +110,7 @@ export function make({ update }) {
   /** The documents that contain a span, side by side. */
   function beside(span, size, reader) {
     const shown = span.occurrences.length;
-    return h("section", { class: "card", "aria-label": "Where the span stands" },
+    return h("section", { class: "card", "aria-label": "Where the span occurs" },
       h("h2", {}, `${many(size, "token")}, ${times(span.count)}${shown < span.count ? `; ${many(shown, "place")} shown` : ""}`),
       h("div", { class: "side" }, span.occurrences.map((one) => h("div", { class: "card" },
         h("div", { class: "where" }, h("b", {}, called(one)), h("button", { type: "button", class: "quiet", onclick: () => openDocument(reader, fields.index, one, size), "aria-label": `Read on in ${called(one)}` }, "read on")),

@@ -120,5 +120,5 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def server(indexes: dict[str, Path]) -> Iterator[Client]:
     """A server of both."""
-    with running(indexes=indexes) as client:
+    with running("--max-seconds", "170", indexes=indexes) as client:  # kernels may be compiled on a busy machine
         yield client

@@ -102,12 +102,12 @@ def test_trace_shows_spans_and_where_they_stand(page: Any, server: Client) -> No
     sync_api.expect(page.locator("#tip")).to_contain_text("20 tokens, once, in ")
     spans.filter(has_text="the cat sat on the ").focus()
     page.keyboard.press("Enter")
-    places = page.get_by_label("Where the span stands")
+    places = page.get_by_label("Where the span occurs")
     sync_api.expect(places.locator("mark").first).to_have_text("the cat sat on the ")
     places.get_by_role("button").first.click()
     sync_api.expect(page.locator(".document mark")).to_have_text("the cat sat on the ")
     count = spans.count()
-    page.get_by_label("Least length").evaluate("one => { one.value = 18; one.dispatchEvent(new Event('input')) }")
+    page.get_by_label("Shortest span").evaluate("one => { one.value = 18; one.dispatchEvent(new Event('input')) }")
     sync_api.expect(spans).not_to_have_count(count)
     page.wait_for_url("**min_length=18**")
     page.reload()
@@ -119,7 +119,7 @@ def test_trace_shows_spans_and_where_they_stand(page: Any, server: Client) -> No
 def test_a_span_is_part_of_the_address(page: Any, server: Client) -> None:
     page.goto(f"{server.url}/#/trace?index=animals&min_length=8&text=xx%20the%20cat%20sat%20zz&span=0")
     sync_api.expect(page.locator(".span[aria-pressed=true]")).to_have_count(1)
-    sync_api.expect(page.get_by_label("Where the span stands")).to_be_visible()
+    sync_api.expect(page.get_by_label("Where the span occurs")).to_be_visible()
 
 
 def test_novelty_is_read_by_keyboard(page: Any, server: Client) -> None:
