@@ -19,7 +19,7 @@ DOCS_INSTALLED := $(VENV)/.installed-docs
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 TEST_NUMBA_CACHE_DIR ?=
 TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PYTEST_ARGS ?=
 
 .PHONY: help install check test nightly boundscheck lint format demo bench trust trust-quick docs wheel clean

@@ -48,7 +48,7 @@ _COMMON = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("same", derandomize=True, max_examples=60, **_COMMON)
+settings.register_profile("same", derandomize=True, max_examples=30, **_COMMON)
 settings.register_profile("quick", derandomize=True, max_examples=8, **_COMMON)
 settings.register_profile("nightly", max_examples=2000, print_blob=True, **_COMMON)
 settings.register_profile("explore", max_examples=60, **_COMMON)

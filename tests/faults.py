@@ -65,8 +65,11 @@ def inject(
     """
     folder, count = Path(place), 0
     os.fsync = lambda descriptor: None  # the power stays on
+    made = folder.with_name(f"{folder.name}.made")
+    made.mkdir()
+    assert _forked(lambda: None, lambda: prepare(made)) == 0, "the preparation failed"
     for number in itertools.count(0, step) if kills else ():
-        _fresh(folder, prepare)
+        _fresh(folder, made)
         code = _forked(lambda number=number: _kill_at(number), lambda: operate(folder))  # type: ignore[misc]
         assert code in (0, _KILLED), f"before call {number}: exit {code}"
         _checked(folder, check, code == 0, f"after a kill before call {number}")
@@ -74,18 +77,19 @@ def inject(
             break
         count += 1
     for size, kill in itertools.product(sizes, (True, False)):
-        _fresh(folder, prepare)
+        _fresh(folder, made)
         code = _forked(lambda size=size, kill=kill: _limit(size, kill), lambda: operate(folder))  # type: ignore[misc]
         _checked(folder, check, code == 0, f"after {'a kill' if kill else 'a full disk'} at byte {size}")
         count += 1
     shutil.rmtree(folder)
+    shutil.rmtree(made)
     return count
 
 
-def _fresh(folder: Path, prepare: Prepare) -> None:
+def _fresh(folder: Path, made: Path) -> None:
+    """Put a copy of what was prepared in place of what a fault left."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    assert _forked(lambda: None, lambda: prepare(folder)) == 0, "the preparation failed"
+    shutil.copytree(made, folder, symlinks=True)
 
 
 def _checked(folder: Path, check: Check, finished: bool, when: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from corpus_index import ESTIMATORS, CorpusIndex
 from corpus_index.core.chains import ChainCounts, counts_of_chains
 from corpus_index.estimators.weighing import distributions, label_probabilities, root_of
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ..conftest import corpora, draw_rows
@@ -31,6 +31,7 @@ def over_vocabulary(index: CorpusIndex, by_symbol: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("leave_out", [None, "self", "document"])
 @pytest.mark.parametrize("name", ESTIMATORS)
+@settings(max_examples=max(4, settings().max_examples // 2))
 @given(data=st.data(), corpus=corpora(), order=st.sampled_from([None, 0, 1, 3]), starts=st.booleans())
 def test_equal_the_fused_kernels(
     make_index: Make,
