@@ -13,8 +13,7 @@ from corpus_index import CorpusIndex, build_index
 from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import strategies as st
 
-
-WIDE = 1 << 16  # added to a vocabulary, ids have 32 bits; kernels are then others, and dense answers long
+WIDE = 1 << 16  # added to a vocabulary: ids have 32 bits, which other kernels read, and dense answers are long
 
 
 @st.composite
