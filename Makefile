@@ -14,10 +14,10 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
-# One worker a core. Tests never run on machine code of earlier days: tests/conftest.py makes a fresh cache a run, unless
-# TEST_NUMBA_CACHE_DIR names one to share (.ci/run shares a fresh one over its lanes).
+# One worker a core. Compiled kernels are kept between runs: the cache sees an edit in any kernel's source. .ci/run shares
+# a fresh one over its lanes. Bounds checks have one of their own, since either kind of code replaces the other.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
-TEST_NUMBA_CACHE_DIR ?=
+TEST_NUMBA_CACHE_DIR ?= $(CURDIR)/.numba_cache
 TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PYTEST_ARGS ?=
@@ -51,7 +51,7 @@ install: $(INSTALLED)  ## .venv with the package (editable) and the tools, its k
 	@[ -n "$${CI:-}" ] || $(BIN)/corpus-teacher warm-up --narrow
 
 check: lint  ## while one works: lint, and the fast half of the tests on few examples, with a kernel cache that is kept
-	HF_HUB_OFFLINE=1 HYPOTHESIS_PROFILE=quick NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache $(PYTEST) -m "not slow" tests $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=quick $(TEST_ENV) $(PYTEST) -m "not slow" tests $(PYTEST_ARGS)
 
 test: $(INSTALLED)  ## every test; PYTEST_ARGS='-k name' picks some
 	$(TEST_ENV) $(PYTEST) $(PYTEST_ARGS)
@@ -59,8 +59,14 @@ test: $(INSTALLED)  ## every test; PYTEST_ARGS='-k name' picks some
 nightly: $(INSTALLED)  ## the property tests with thousands of new examples each; hours
 	HYPOTHESIS_PROFILE=nightly $(TEST_ENV) $(PYTEST) $(PYTEST_ARGS) tests/index tests/teacher
 
+# Left out: what runs no kernel, or those that others run too: files, faults, processes, the oracle, shards elsewhere. By
+# default 16-bit tokens alone (tests/index/conftest.py): the kernels for 32 bits have the same indices.
+BOUNDS_ENV := NUMBA_BOUNDSCHECK=1 NUMBA_OPT=1 NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/bounds
+NO_BOUNDS := reference kernels/test_jit.py estimators/test_kept.py sharded/test_changes.py sharded/test_elsewhere.py \
+	test_brute_force.py test_files.py test_kenlm.py test_manifest.py test_names.py test_replacement.py test_warming.py
 boundscheck: $(INSTALLED)  ## the index's tests on few examples, with bounds checks in every kernel
-	NUMBA_BOUNDSCHECK=1 HYPOTHESIS_PROFILE=quick HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR= $(PYTEST) --ignore=tests/index/test_replacement.py --ignore=tests/index/test_files.py --ignore=tests/index/test_warming.py tests/index $(PYTEST_ARGS)
+	$(BOUNDS_ENV) $(BIN)/corpus-teacher warm-up --narrow
+	$(BOUNDS_ENV) HYPOTHESIS_PROFILE=quick HF_HUB_OFFLINE=1 $(PYTEST) $(NO_BOUNDS:%=--ignore=tests/index/%) tests/index $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## formatting, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -1,8 +1,8 @@
-"""What every test runs under: a fresh numba cache and no network.
+"""What every test runs under: a numba cache and no network.
 
-numba's cache doesn't know the options that code was compiled with, such as NUMBA_BOUNDSCHECK. So a run gets a cache
-directory of its own, made before anything imports numba, shared by xdist's workers and by the subprocesses of tests,
-and removed at the end. A caller who sets NUMBA_CACHE_DIR (not empty) keeps that one instead.
+A run gets a cache directory of its own, made before anything imports numba, shared by xdist's workers and by the
+subprocesses of tests, and removed at the end. A caller who sets NUMBA_CACHE_DIR (not empty), as the Makefile does,
+keeps that one instead: what is in it is compiled anew after an edit in any kernel's source, or under other checks.
 """
 
 from __future__ import annotations

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +38,7 @@ from corpus_index.verify import verify_index
 Job = tuple[str, str, Any]
 """A kernel's module and name, and the types of its arguments."""
 
-_NARROW, _WIDE = 300, 70_000  # vocabularies of 16 and of 32 bits
+_NARROW, _WIDE = 300, 65_600  # vocabularies of 16 and of 32 bits, the latter even of a corpus of 40 tokens
 
 
 class Warmed(NamedTuple):
@@ -78,46 +82,60 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
     first, and are compiled anew after an upgrade.
     """
     begin = time.perf_counter()
-    jobs = list(
-        dict.fromkeys(job for width in range(1 + wide) for group in GROUPS for job in jobs_of(group, bool(width)))
-    )
-    missing = [job for job in jobs if not _is_cached(job)]
-    workers = min(workers or jit.processors(), len(missing))
-    if workers > 1:
-        _in_processes(workers, wide)
+    workers = workers or jit.processors()
+    missing: list[Job] = []
+    cached, threads, queue = 0, [], SimpleQueue[Job | None]()
+    for width in range(1 + wide):
+        jobs = all_jobs(bool(width))
+        new = [job for job in jobs if not _is_cached(job) and job not in missing]
+        cached += len(jobs) - len(new)
+        new.sort(key=lambda job: job[1] not in _LARGEST)
+        missing += new
+        if workers > 1:
+            for job in new:
+                queue.put(job)
+            while len(threads) < min(workers, len(missing)):  # they compile while the next width is looked up
+                threads.append(Thread(target=_in_process, args=(queue,)))
+                threads[-1].start()
+    for _ in threads:
+        queue.put(None)
+    for thread in threads:
+        thread.join()
     for job in missing:  # what no other process did
         if not _is_cached(job):
             _compile(job)
-    return Warmed(len(missing), len(jobs) - len(missing), time.perf_counter() - begin, str(cache_folder()))
+    return Warmed(len(missing), cached, time.perf_counter() - begin, str(cache_folder()))
 
 
-def _in_processes(workers: int, wide: bool) -> None:
-    """Let other processes compile all jobs; each begins elsewhere, and whoever finds a kernel taken waits for it."""
-    code = "from corpus_index.warming import compile_all; import sys; compile_all(*map(int, sys.argv[1:]))"
+def _in_process(queue: SimpleQueue[Job | None]) -> None:
+    """Let another process compile jobs of a queue, one after the other, until None comes or the process ends."""
     path = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    environment = {**os.environ, jit.CHILD: "1", "PYTHONPATH": path}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(number), str(workers), str(int(wide))],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
-        for number in range(workers)
-    ]
-    for child in children:
-        child.wait()
+    with subprocess.Popen(
+        [sys.executable, "-c", "from corpus_index.warming import compile_given; compile_given()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, jit.CHILD: "1", "PYTHONPATH": path},
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with suppress(OSError):
+            while (job := queue.get()) is not None:
+                child.stdin.write(pickle.dumps(job))
+                child.stdin.flush()
+                if not child.stdout.readline():
+                    break
 
 
-def compile_all(number: int, workers: int, wide: int) -> None:
-    """A worker of `warm_up`: groups in turn, the largest kernels first."""
-    for width in range(1 + wide):
-        jobs = [job for group in GROUPS for job in jobs_of(group, bool(width))]
-        jobs.sort(key=lambda job: job[1] not in _LARGEST)
-        for job in jobs[number::workers] + jobs:
+def compile_given() -> None:
+    """A process of `warm_up`: compile what is read, and write a line after each."""
+    with suppress(EOFError):
+        while True:
+            job = pickle.load(sys.stdin.buffer)
             if not _is_cached(job):
                 _compile(job)
+            sys.stdout.write("\n")
+            sys.stdout.flush()
 
 
 _LARGEST = ("mixed_targets", "exclusion_targets", "evidence", "flat_targets", "match_rows")
@@ -144,16 +162,26 @@ def _compile(job: Job) -> None:
 
 def jobs_of(group: str, wide: bool) -> list[Job]:
     """The kernels that a group's work calls, in that order."""
+    return _recorded([group], wide)
+
+
+def all_jobs(wide: bool) -> list[Job]:
+    """The kernels that the work of any group calls."""
+    return _recorded(list(GROUPS), wide)
+
+
+def _recorded(groups: Sequence[str], wide: bool) -> list[Job]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # kernels count on integers that wrap
         with jit.recorded() as calls:
             path = Path(folder) / "index"
             rng = np.random.default_rng(0)
             vocab_size = _WIDE if wide else _NARROW
-            tokens = rng.integers(0, 20, 3_000 if wide else 600)
+            tokens = rng.integers(0, 20, 600)
             with build_index(tokens, path, doc_starts=_starts(tokens.size), vocab_size=vocab_size, workers=1) as index:
-                before = 0 if group == "build" else len(calls)
-                GROUPS[group](index)
+                before = 0 if "build" in groups else len(calls)
+                for group in groups:
+                    GROUPS[group](index)
         return list(dict.fromkeys(calls[before:]))
 
 
@@ -220,23 +248,27 @@ def _exclusion(index: CorpusIndex) -> None:
     index.backoff_scores(ids, following, max_order=4)
 
 
-def _fit(index: CorpusIndex) -> None:
-    """On a small part: fits go through their evidence hundreds of times."""
+@contextmanager
+def _part(index: CorpusIndex) -> Iterator[CorpusIndex]:
+    """A small part: fits go through their evidence hundreds of times."""
     with tempfile.TemporaryDirectory() as folder:
-        starts = np.array([0, 20, 40])
-        part = build_index(
-            index.tokens[:40], f"{folder}/part", doc_starts=starts, vocab_size=index.vocab_size, workers=1
-        )
-        with part:
-            for name in ("auto", "jelinek-mercer", "pitman-yor", "modified-kneser-ney", "katz"):
-                part.fitted(name, 3)
+        options: dict[str, Any] = {"doc_starts": np.array([0, 20, 40]), "vocab_size": index.vocab_size, "workers": 1}
+        with build_index(index.tokens[:40], f"{folder}/part", **options) as part:
+            yield part
+
+
+def _fit(index: CorpusIndex) -> None:
+    with _part(index) as part:
+        for name in ("auto", "jelinek-mercer", "pitman-yor", "modified-kneser-ney", "katz"):
+            part.fitted(name, 3)
 
 
 def _recall(index: CorpusIndex) -> None:
-    ids, following, _ = _batch(index)
-    recall = fit_recall(index, "witten-bell", 3)
-    recall.next_probabilities(index, ids, following)
-    recall.smoothed_targets(index, ids)
+    with _part(index) as part:
+        ids = np.asarray(part.tokens).astype(np.int64).reshape(2, 20)
+        recall = fit_recall(part, "witten-bell", 3)
+        recall.next_probabilities(part, ids, np.roll(ids, -1, axis=1))
+        recall.smoothed_targets(part, ids)
 
 
 def _near_duplicates(index: CorpusIndex) -> None:

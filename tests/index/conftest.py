@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import corpus_index.build as build_module
+import numba
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, build_index
 from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import strategies as st
 
-WIDE = 1 << 16  # added to a vocabulary: ids have 32 bits, which other kernels read, and dense answers are long
+WIDE = 1 << 16
+"""Added to a vocabulary: ids have 32 bits, which other kernels read, and dense answers are long.
+
+Under bounds checks it is small: the same kernels for 32 bits would be compiled for the same indices.
+"""
+if numba.config.BOUNDSCHECK:
+    WIDE = 2
 
 
 @st.composite

@@ -24,19 +24,19 @@ import tempfile
 import numpy as np
 from corpus_index import build_index
 from corpus_index._kernels.jit import recorded
-from corpus_index.warming import GROUPS, jobs_of
+from corpus_index.warming import all_jobs
 
-known = {job for group in GROUPS for job in jobs_of(group, WIDE)}
+known = set(all_jobs(WIDE))
 with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), recorded() as calls:
-    tokens = np.random.default_rng(1).integers(0, 9, 4_000).astype(np.uint32)
-    vocab_size = 70_000 if WIDE else 5_000
-    index = build_index(tokens, folder + "/index", doc_starts=[0, 1_500, 1_500, 4_000], vocab_size=vocab_size)
-    rows = tokens[:60].reshape(4, 15).astype(np.int64)
+    tokens = np.random.default_rng(1).integers(0, 9, 1_200).astype(np.uint32)
+    vocab_size = 67_000 if WIDE else 5_000
+    index = build_index(tokens, folder + "/index", doc_starts=[0, 500, 500, 1_200], vocab_size=vocab_size)
+    rows = tokens[:20].reshape(2, 10).astype(np.int64)
     following = np.roll(rows, -1, axis=1)
     index.next_tokens_batch(rows, starts_document=True)
     index.next_tokens([3])
     for estimator in ("absolute-discounting", "kneser-ney", "ppm-c"):
-        for options in ({}, {"leave_out": "self"}, {"leave_out": "document", "positions": np.arange(4) * 15}):
+        for options in ({}, {"leave_out": "self"}, {"leave_out": "document", "positions": np.array([0, 10])}):
             index.smoothed_targets(rows, following, estimator=estimator, max_order=3, **options)
             index.smoothed_targets(rows, following, estimator=estimator, only_last=True, top_p=0.5, **options)
             index.next_probabilities(rows, following, estimator=estimator, max_order=3, **options)
@@ -53,13 +53,16 @@ def test_what_others_call_is_what_is_compiled_ahead(tmp_path: Path, wide: bool) 
     assert int(_run(_ASKED.replace("WIDE", str(wide)), tmp_path)) > 30
 
 
-def test_a_second_time_all_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_time_all_is_there(tmp_path: Path, workers: int) -> None:
     code = """
-from corpus_index import warm_up, warming
-warming.GROUPS = {"near-duplicates": warming.GROUPS["near-duplicates"]}
-done = warm_up(workers=1, wide=False)
+from corpus_index import compiling_s, warm_up, warming
+group = "near-duplicates" if WORKERS == 1 else "files"
+warming.GROUPS = {group: warming.GROUPS[group]}
+done = warm_up(workers=WORKERS, wide=False)
+assert done.compiled == 0 or (compiling_s() > 0) == (WORKERS == 1)
 print(done.compiled, done.cached, done.folder)
-"""
+""".replace("WORKERS", str(workers))
     compiled, cached, folder = _run(code, tmp_path).split()
     assert int(compiled) > 4
     assert cached == "0"
