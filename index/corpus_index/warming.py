@@ -83,8 +83,8 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
     """
     begin = time.perf_counter()
     workers = workers or jit.processors()
-    missing: list[Job] = []
-    cached, threads, queue = 0, [], SimpleQueue[Job | None]()
+    cached, missing = 0, list[Job]()
+    threads, queue = list[Thread](), SimpleQueue[Job | None]()
     for width in range(1 + wide):
         jobs = all_jobs(bool(width))
         new = [job for job in jobs if not _is_cached(job) and job not in missing]
