@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """A shard: its folder, where its documents and its text begin in the whole, and its size."""
+    """A shard: its folder, where its documents and its text begin in the whole, its size, and what is removed of it."""
 
     name: str
     fingerprint: str
@@ -50,6 +50,8 @@ class ShardInfo:
     num_documents: int
     num_tokens: int
     size_bytes: int
+    removed_documents: int = 0
+    removed_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,11 @@ def _shards(index: CorpusIndex) -> list[ShardInfo]:
             num_documents=shard.num_documents,
             num_tokens=shard.num_tokens,
             size_bytes=sum(shard.size_bytes.values()),
+            removed_documents=0 if entry.mask is None else entry.mask.documents,
+            removed_tokens=0 if entry.mask is None else entry.mask.tokens,
         )
-        for shard, first_document, first_position in zip(
-            index.shards, index.first_documents, index.first_positions, strict=False
+        for shard, entry, first_document, first_position in zip(
+            index.shards, index.entries, index.first_documents, index.first_positions, strict=False
         )
     ]
 

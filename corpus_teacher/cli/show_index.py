@@ -110,11 +110,14 @@ def _shards_table(info: IndexInfo) -> Table:
     """The shards, one line each."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     table.add_column("shard")
-    for head in ("first document", "documents", "first position", "tokens", "size"):
+    removed = ["removed documents", "tokens of these"] if any(shard.removed_documents for shard in info.shards) else []
+    for head in ("first document", "documents", "first position", "tokens", "size", *removed):
         table.add_column(head, justify="right")
     for shard in info.shards:
         numbers = (shard.first_document, shard.num_documents, shard.first_position, shard.num_tokens)
-        table.add_row(shard.name, *(f"{number:,}" for number in numbers), size(shard.size_bytes))
+        masked = (shard.removed_documents, shard.removed_tokens) if removed else ()
+        counts = [f"{number:,}" for number in (*numbers, *masked)]
+        table.add_row(shard.name, *counts[:4], size(shard.size_bytes), *counts[4:])
     return table
 
 

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from corpus_index import CorpusIndex
 from corpus_index.integrity import Check
+from corpus_index.shard_manifest import ShardEntry
+from corpus_index.sharded.masked_shard import open_shard
 
 from corpus_teacher.distributed.cluster import NAMESPACE, connect, load_ray
 from corpus_teacher.errors import ConfigError, IndexFormatError, RemoteError
@@ -27,11 +29,15 @@ _PAUSE_S = 0.2  # before the second try; it doubles
 
 
 class ShardPlace(NamedTuple):
-    """A shard as its actor opens it: its folder, its fingerprint, and its tokens."""
+    """A shard as its actor opens it: its folder, its fingerprint, its tokens, and what the index's manifest says of it.
+
+    entry: None of an index of one piece. Masks of removed documents lie beside the folders of the shards.
+    """
 
     path: str
     fingerprint: str
     num_tokens: int
+    entry: ShardEntry | None = None
 
 
 class ShardActor:
@@ -49,9 +55,12 @@ class ShardActor:
     def _opened(self) -> CorpusIndex:
         with self._lock:  # questions come in several threads
             if self._shard is None:
-                shard = CorpusIndex.open(self.place.path, check=self.check)
-                if shard.fingerprint != self.place.fingerprint:
-                    raise IndexFormatError(f"{self.place.path} is not the shard that the index names: open it again")
+                if self.place.entry is not None:
+                    shard = open_shard(Path(self.place.path).parent, self.place.entry, self.check)
+                else:
+                    shard = CorpusIndex.open(self.place.path, check=self.check)
+                    if shard.fingerprint != self.place.fingerprint:
+                        raise IndexFormatError(f"{self.place.path} was replaced since it was named: open it again")
                 shard.prefer_large_pages()
                 self._shard = shard
             return self._shard

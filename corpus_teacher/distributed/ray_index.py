@@ -143,7 +143,8 @@ def _places_of(path: Path) -> tuple[dict[str, Any], list[ShardPlace]]:
     if format_of(path) == SHARDS_FORMAT:
         manifest = load_shards_manifest(path)
         return manifest, [
-            ShardPlace(str(path / entry.name), entry.fingerprint, entry.num_tokens) for entry in entries_of(manifest)
+            ShardPlace(str(path / entry.name), entry.fingerprint, entry.num_tokens, entry)
+            for entry in entries_of(manifest)
         ]
     with CorpusIndex.open(path, check="never") as single:
         entry = ShardEntry(

@@ -9,6 +9,7 @@ appended to needs its new shards alone.
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -23,7 +24,7 @@ from corpus_index import CorpusIndex
 from corpus_index.files import scratch_folder, sync_tree, try_lock
 from corpus_index.integrity import Check, compare
 from corpus_index.manifest import MANIFEST, file_names, load_manifest
-from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
+from corpus_index.shard_manifest import SHARDS_FORMAT, MaskEntry, entries_of, format_of, load_shards_manifest
 
 from corpus_teacher.errors import IndexFormatError, InputError, OutputError
 from corpus_teacher.storage.urls import UrlPath, place_of, url_of
@@ -112,6 +113,8 @@ def _fetched(url: UrlPath, root: Path) -> Path:
             if not target.is_dir():
                 for entry in entries:
                     shutil.copytree(root / entry.fingerprint[:32], whole / entry.name, copy_function=_link)
+                    if entry.mask is not None:
+                        _fetch_mask(url, entry.mask, whole / entry.mask.name)
                 shutil.copyfile(folder / MANIFEST, whole / MANIFEST)
                 sync_tree(whole)
                 whole.rename(target)
@@ -152,6 +155,18 @@ def _fetch_shard(url: UrlPath, manifest: dict[str, Any], said: Path, target: Pat
         shutil.copyfile(said, partial / MANIFEST)
         sync_tree(partial)
         partial.rename(target)
+
+
+def _fetch_mask(url: UrlPath, mask: MaskEntry, place: Path) -> None:
+    """Fetch what says which documents of a shard were removed."""
+    source = url / mask.name
+    size = source.stat().st_size
+    content = source.read_range(0, size) if size else b""
+    if hashlib.sha256(content).hexdigest() != mask.sha256:
+        raise IndexFormatError(
+            f"{source} doesn't have the checksum that its manifest tells: fetch it again, or copy the index there again"
+        )
+    place.write_bytes(content)
 
 
 def _fetch_file(url: UrlPath, place: Path, size: int) -> None:

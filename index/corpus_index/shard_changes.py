@@ -4,9 +4,8 @@ Each writes a new folder beside the old one, in which shards that stay are links
 two in one step: who has the index open keeps what he opened, a process that is killed leaves the old one, and of two
 that change it at once the second is refused. A single index becomes the first shard.
 
-
-Documents that are removed are gone at once, from every answer: the shards that hold them are built again without them,
-so an index after a removal is the index of what is left.
+Documents that are removed are gone at once, from every answer: a mask beside their shard says which they are, and the
+shard answers as one that was built without them (`sharded.masked_shard`). Merging drops them for good.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from corpus_index.corpus import MAX_TOKENS, check_corpus
 from corpus_index.errors import CorpusError, IndexWriteError, QueryError
 from corpus_index.index import CorpusIndex
 from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
+from corpus_index.sharded.masked_shard import MaskedShard
+from corpus_index.sharded.masks import Mask, no_mask
 from corpus_index.sharded.shard_writer import ShardWriter, cut_documents, event, shard_writer
 from corpus_index.sharded.sharded_index import ShardedIndex, open_index
 from corpus_index.store import placed_folder
@@ -48,8 +49,8 @@ class _Group(NamedTuple):
 
     @property
     def is_a_shard(self) -> bool:
-        """Whether it is one of the old ones, whole."""
-        return len(self.shards) == 1 and self.kept[0].size == self.shards[0].num_documents
+        """Whether it is one of the old ones, none of whose documents was removed."""
+        return len(self.shards) == 1 and not isinstance(self.shards[0], MaskedShard)
 
 
 def shards_of(index: CorpusIndex) -> list[CorpusIndex]:
@@ -170,8 +171,10 @@ def remove_documents(
 
     Notes
     -----
-    The shards that hold one of the documents are built again from their texts without them; the others are linked. The
-    history says which documents went, and when.
+    All shards are linked, and masks beside them say what is removed: a step a token of the removed documents. Answers
+    are those of an index that was built without them; they take somewhat longer until `merge_shards` drops the
+    documents for good. Where documents without tokens are all that is left of a shard, it is joined with its neighbour.
+    The history says which documents went, and when.
     """
     with _changed(path) as (old, writer_of):
         numbers = np.unique(np.asarray(documents, np.int64))
@@ -189,7 +192,11 @@ def remove_documents(
         lost = int(np.diff(old.doc_starts)[numbers].sum())
         facts = {"documents": numbers.size, "tokens": lost, "removed": named}
         with writer_of() as writer:
-            _write_groups(writer, _with_tokens(groups, path), old, workers, progress)
+            for group in _with_tokens(groups, path):
+                if len(group.shards) == 1:
+                    writer.link(group.shards[0], _mask_of(group))
+                else:
+                    writer.add(partial(_build_group, group, kept=_kept(old), workers=workers, progress=progress))
             _finish(writer, old, event("remove", **facts), None)
     return open_index(path)
 
@@ -214,8 +221,8 @@ def merge_shards(
     Returns
     -------
     CorpusIndex
-        The new one, opened; nothing is written where no two neighbours fit together. Where one shard is left, it is a
-        single index again, as fast as any, whose metadata hold the history.
+        The new one, opened; nothing is written where no two neighbours fit together and no document was removed. Where
+        one shard is left, it is a single index again, as fast as any, whose metadata hold the history.
 
     Raises
     ------
@@ -224,7 +231,8 @@ def merge_shards(
 
     Notes
     -----
-    Shards that are joined are built anew from their texts, one at a time, in the memory of one build.
+    Shards that are joined, or from which documents were removed, are built anew from their texts, one at a time, in the
+    memory of one build.
     """
     with _changed(path) as (old, writer_of):
         groups: list[_Group] = []
@@ -237,7 +245,7 @@ def merge_shards(
         if len(groups) == 1 and isinstance(old, ShardedIndex):
             what = event("merge", shards=1, before=len(old.shards))
             _write_single(Path(os.path.abspath(path)), groups[0], old, [*old.history, what], workers, progress)
-        elif len(groups) < len(shards_of(old)):
+        elif not all(group.is_a_shard for group in groups):
             facts = {"shards": len(groups), "before": len(shards_of(old))}
             with writer_of() as writer:
                 _write_groups(writer, groups, old, workers, progress)
@@ -355,6 +363,17 @@ def _with_tokens(groups: list[_Group], path: str | os.PathLike[str]) -> list[_Gr
     if waiting.shards:
         made[-1] = _Group([*made[-1].shards, *waiting.shards], [*made[-1].kept, *waiting.kept])
     return made
+
+
+def _mask_of(group: _Group) -> Mask | None:
+    """What is removed from a group's one shard, what was removed before included; None: nothing new."""
+    [shard], [kept] = group
+    gone = np.setdiff1d(np.arange(shard.num_documents), kept)
+    if gone.size == 0:
+        return None
+    if isinstance(shard, MaskedShard):
+        return shard.mask.and_documents(shard.whole, np.array(shard.among_all_documents(gone), np.int64))
+    return no_mask().and_documents(shard, gone)
 
 
 def _write_groups(

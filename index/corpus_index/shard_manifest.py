@@ -3,13 +3,14 @@
 A sharded index is a folder with this manifest and one folder for each shard, an ordinary index. It is never changed
 once it has its name: whoever adds, merges or removes writes a new folder, in which shards that stay are links to the
 same files, and exchanges it in one step. A shard's folder bears the beginning of its fingerprint, so a name never
-stands for two contents, and readers that open shard by shard can't mix versions. index/README.md has the format.
+stands for two contents, and readers that open shard by shard can't mix versions. Documents that were removed are in a
+mask, a file beside the shards, until shards are merged. index/README.md has the format.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,33 @@ from corpus_index.errors import IndexFormatError
 from corpus_index.manifest import FORMAT, MANIFEST, read_json, seal
 
 SHARDS_FORMAT = "corpus-index-shards"
-SHARDS_VERSION = 1
+SHARDS_VERSION = 2
+"""Of folders in which a shard has a mask; others are of version 1."""
 
 _AGAIN = "build the index again"
 _MOST = 2**62
 _SHARD_NAME = re.compile(r"shard-[0-9a-f]{16}(-[0-9]{1,6})?")
+_MASK_NAME = re.compile(r"mask-[0-9a-f]{16}\.bin")
+_HEX = re.compile("[0-9a-f]{64}")
+
+
+class MaskEntry(NamedTuple):
+    """The mask of a shard: which documents were removed from it, as the manifest names it.
+
+    Attributes
+    ----------
+    name : str
+        Its file, in the folder of the sharded index.
+    sha256 : str
+        Of that file, hex.
+    documents, tokens : int
+        That it takes out.
+    """
+
+    name: str
+    sha256: str
+    documents: int
+    tokens: int
 
 
 class ShardEntry(NamedTuple):
@@ -36,6 +59,9 @@ class ShardEntry(NamedTuple):
     first_document, first_position : int
         Documents and tokens of the shards before it.
     num_documents, num_tokens : int
+        Those that are left, where documents were removed.
+    mask : MaskEntry or None
+        What was removed.
     """
 
     name: str
@@ -44,6 +70,13 @@ class ShardEntry(NamedTuple):
     first_position: int
     num_documents: int
     num_tokens: int
+    mask: MaskEntry | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        known = self._asdict()
+        del known["mask"]
+        return known if self.mask is None else {**known, "mask": self.mask._asdict()}
 
 
 def shard_name(fingerprint: str, taken: Sequence[str] = ()) -> str:
@@ -57,6 +90,20 @@ def shard_name(fingerprint: str, taken: Sequence[str] = ()) -> str:
         number += 1
         name = f"shard-{fingerprint[:16]}-{number}"
     return name
+
+
+def mask_name(sha256: str) -> str:
+    """The file of a mask of that content.
+
+    >>> mask_name("0123456789abcdef" * 4)
+    'mask-0123456789abcdef.bin'
+    """
+    return f"mask-{sha256[:16]}.bin"
+
+
+def is_mask_name(name: Any) -> bool:
+    """Whether a name may be that of a mask's file."""
+    return isinstance(name, str) and _MASK_NAME.fullmatch(name) is not None
 
 
 def is_shard_name(name: Any) -> bool:
@@ -79,10 +126,10 @@ def shards_manifest(
     """The manifest of a sharded index, sealed."""
     manifest = {
         "format": SHARDS_FORMAT,
-        "version": SHARDS_VERSION,
+        "version": SHARDS_VERSION if any(entry.mask for entry in shards) else 1,
         "vocab_size": vocab_size,
         "metadata": dict(metadata),
-        "shards": [entry._asdict() for entry in shards],
+        "shards": [entry.fields() for entry in shards],
         "history": [dict(entry) for entry in history],
     }
     manifest["fingerprint"] = seal(manifest)
@@ -123,7 +170,14 @@ def load_shards_manifest(path: Path) -> dict[str, Any]:
 
 def entries_of(manifest: Mapping[str, Any]) -> list[ShardEntry]:
     """The shards that a checked manifest names."""
-    return [ShardEntry(**{field: entry[field] for field in ShardEntry._fields}) for entry in manifest["shards"]]
+    plain = [field for field in ShardEntry._fields if field != "mask"]
+    return [
+        ShardEntry(**{field: entry[field] for field in plain}, mask=_mask_of(entry)) for entry in manifest["shards"]
+    ]
+
+
+def _mask_of(entry: Mapping[str, Any]) -> MaskEntry | None:
+    return MaskEntry(**{field: entry["mask"][field] for field in MaskEntry._fields}) if "mask" in entry else None
 
 
 def check_shards_manifest(manifest: Mapping[str, Any], where: Path) -> None:
@@ -161,7 +215,7 @@ def check_shards_manifest(manifest: Mapping[str, Any], where: Path) -> None:
             raise fail(field, entry, "a shard with a name of its own")
         names.add(entry["name"])
         fingerprint = entry.get("fingerprint")
-        if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        if not isinstance(fingerprint, str) or not _HEX.fullmatch(fingerprint):
             raise fail(f"{field}.fingerprint", fingerprint, "a fingerprint in hex")
         for name, wanted in (("first_document", document), ("first_position", position)):
             if type(entry.get(name)) is not int or entry[name] != wanted:
@@ -169,5 +223,18 @@ def check_shards_manifest(manifest: Mapping[str, Any], where: Path) -> None:
         for name in ("num_documents", "num_tokens"):
             if type(entry.get(name)) is not int or not 1 <= entry[name] <= _MOST:
                 raise fail(f"{field}.{name}", entry.get(name), "a number above 0")
+        if "mask" in entry:
+            _check_mask(entry["mask"], f"{field}.mask", fail)
         document += entry["num_documents"]
         position += entry["num_tokens"]
+
+
+def _check_mask(mask: Any, field: str, fail: Callable[[str, Any, str], IndexFormatError]) -> None:
+    if not isinstance(mask, dict) or not is_mask_name(mask.get("name")):
+        raise fail(field, mask, "a mask with a name")
+    sha256 = mask.get("sha256")
+    if not isinstance(sha256, str) or not _HEX.fullmatch(sha256) or mask["name"] != mask_name(sha256):
+        raise fail(f"{field}.sha256", sha256, "a SHA-256 in hex that fits the name")
+    for name, least in (("documents", 1), ("tokens", 0)):
+        if type(mask.get(name)) is not int or not least <= mask[name] <= _MOST:
+            raise fail(f"{field}.{name}", mask.get(name), f"a number from {least} on")

@@ -41,7 +41,14 @@ from corpus_index.manifest import (
     seal,
     version_of,
 )
-from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, is_shard_name, load_shards_manifest
+from corpus_index.shard_manifest import (
+    SHARDS_FORMAT,
+    entries_of,
+    format_of,
+    is_mask_name,
+    is_shard_name,
+    load_shards_manifest,
+)
 
 __all__ = [
     "DEEPEST",
@@ -236,7 +243,8 @@ def _named_files(path: Path) -> set[str] | None:
     try:
         manifest = read_json(path / MANIFEST)
         if manifest["format"] == SHARDS_FORMAT:
-            return {MANIFEST}
+            masks = (entry.get("mask", {}).get("name") for entry in manifest["shards"])
+            return {MANIFEST, *(name for name in masks if is_mask_name(name))}
         if manifest["format"] != FORMAT:
             return None
         return {MANIFEST, *DERIVED_FILES, *(name for name, _ in file_names(manifest))}
@@ -267,7 +275,10 @@ def _is_whole(path: Path) -> bool:
     try:
         if format_of(path) == SHARDS_FORMAT:
             manifest = load_shards_manifest(path)
-            return not path.is_symlink() and all(_is_whole(path / entry.name) for entry in entries_of(manifest))
+            return not path.is_symlink() and all(
+                _is_whole(path / entry.name) and (entry.mask is None or (path / entry.mask.name).is_file())
+                for entry in entries_of(manifest)
+            )
         read_manifest(path)
     except IndexFormatError:
         return False

@@ -18,6 +18,8 @@ from corpus_index.errors import CorpusIndexError, IndexFormatError
 from corpus_index.index import CorpusIndex
 from corpus_index.manifest import BLOCK, as_folder
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
+from corpus_index.sharded.masked_shard import MaskedShard, open_shard
+from corpus_index.sharded.masks import no_mask
 from corpus_index.store import check_files
 
 _SAMPLE = 100_000
@@ -36,13 +38,14 @@ def _verify_shards(path: Path, full: bool, seed: int) -> list[str]:
     for number, entry in enumerate(entries, 1):
         shard = path / entry.name
         found = verify_index(shard, full=full, seed=seed)
-        with CorpusIndex.open(shard, check="never") as index:
-            if (index.fingerprint, index.num_tokens, index.num_documents) != (
-                entry.fingerprint,
-                entry.num_tokens,
-                entry.num_documents,
-            ):
+        with open_shard(path, entry, "first") as index:
+            if (index.num_tokens, index.num_documents) != (entry.num_tokens, entry.num_documents):
                 raise IndexFormatError(f"{shard} is not the shard that {path} names: build the index again")
+            if isinstance(index, MaskedShard):
+                mask = no_mask().and_documents(index.whole, index.mask.documents)
+                if not np.array_equal(mask.ranks, index.mask.ranks):
+                    raise IndexFormatError(f"the mask of {shard} takes out other ranks than those of its documents")
+                found.append(f"ranks of {mask.documents.size:,} removed documents")
         passed += [f"shard {number}: {line}" for line in found]
     return passed
 

@@ -452,6 +452,7 @@ def _labels(index: Matcher, next_ids: ArrayLike | None, shape: tuple[int, ...]) 
     return symbols
 
 
+@singledispatch
 def chains_of(index: Matcher, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, ...]:
     """Offsets (Q + 1,), and the nodes (lo, hi, depth) of all chains, deepest first, the empty context last."""
     arrays, parts, sizes, begin = index.kernel_arrays(), [], [np.empty(0, np.int64)], 0

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels import duplicates
+from corpus_index._kernels.arrays import TextArrays
 from corpus_index.core.checks import MOST, check_whole
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.errors import QueryError
@@ -85,13 +86,12 @@ def shared_across_documents(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]
     >>> shared_across_documents(index)[0].tolist()
     [0, 0, 1, 2, 0, 0, 1, 2]
     """
-    return _shared(index, duplicates.Ends.empty(0))
+    return shared_in_text(index.kernel_arrays().text, index.array("common"), duplicates.Ends.empty(0))
 
 
-def _shared(index: OpenedIndex, ends: duplicates.Ends) -> tuple[np.ndarray, np.ndarray]:
+def shared_in_text(text: TextArrays, common: np.ndarray, ends: duplicates.Ends) -> tuple[np.ndarray, np.ndarray]:
     """`shared_across_documents`, where the given ends of documents count among the others as well."""
-    text, common = index.kernel_arrays().text, index.array("common")
-    size = index.num_tokens
+    size = common.size
     above, above_partner = np.empty(size, np.uint8), np.empty(size, np.uint32)
     duplicates.shared_above(text, common, ends, above, above_partner, _AHEAD)
     shared, partner = np.empty(size, np.uint8), np.empty(size, np.uint32)
@@ -104,12 +104,13 @@ def _covered(index: OpenedIndex, lengths: np.ndarray) -> np.ndarray:
     return np.asarray(duplicates.count_covered(index.doc_starts, *covered_parts(index), lengths))
 
 
+@singledispatch
 def covered_parts(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]:
     """What each position shares where ends of documents count as others' places too, and what each end shares: (D,)."""
     endings = index.array("endings")
     ends = duplicates.Ends.empty(endings.size)
     duplicates.insert_ends(index.kernel_arrays(), endings, ends)
-    shared, _ = _shared(index, ends)
+    shared, _ = shared_in_text(index.kernel_arrays().text, index.array("common"), ends)
     at_end = np.zeros(index.num_documents, np.int64)
     at_end[ends.documents] = np.minimum(ends.shared, np.diff(index.doc_starts)[ends.documents])
     return shared, at_end

@@ -107,6 +107,10 @@ class OpenedIndex:
                 raise QueryError(f"the index at {self.path} is closed: open it again") from None
             raise QueryError(f"the format has no array {name!r}: see index/README.md") from None
 
+    def array_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shapes and types of the arrays that there are."""
+        return {name: (tuple(array.shape), array.dtype.str) for name, array in self._arrays.items()}
+
     @property
     def size_bytes(self) -> dict[str, int]:
         """Bytes on disk by file."""

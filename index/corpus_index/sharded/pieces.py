@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from corpus_index.errors import IndexFormatError
-from corpus_index.files import stamp_of
 from corpus_index.names import DocumentNames, NamedDocument
+from corpus_index.sharded.places import MappedFile, file_of, opened_file
 
 _EAGER = 1 << 22  # a longer slice stays in pieces
 
@@ -135,22 +133,12 @@ class TokenPieces(Pieces):
     """The tokens of all shards; of maps of files, it pickles as their paths, and workers open their own maps."""
 
     def __reduce__(self) -> tuple[Callable[..., TokenPieces], tuple[Any, ...]]:
-        files = []
-        for part in self.parts:
-            if not isinstance(part, np.memmap) or part.filename is None or isinstance(part.base, np.ndarray):
-                return TokenPieces, (self.parts, self.dtype)
-            files.append((str(part.filename), part.dtype.str, len(part), getattr(part, "stamp", None)))
-        return _opened, (files, self.dtype.str)
+        parts = [file_of(part) or part for part in self.parts]  # what is left of a map knows itself how it pickles
+        return _opened, (parts, self.dtype.str)
 
 
-def _opened(files: list[tuple[str, str, int, Any]], dtype: str) -> TokenPieces:
-    parts = []
-    for name, kind, length, stamp in files:
-        with open(name, "rb") as file:
-            if stamp is not None and tuple(stamp) != stamp_of(os.fstat(file.fileno())):
-                raise IndexFormatError(f"{name} was replaced since it was opened: open the index again")
-            parts.append(np.memmap(file, dtype=kind, mode="r", shape=(length,)))
-    return TokenPieces(parts, dtype)
+def _opened(parts: list[Any], dtype: str) -> TokenPieces:
+    return TokenPieces([opened_file(part) if isinstance(part, MappedFile) else part for part in parts], dtype)
 
 
 class NamesInPieces:

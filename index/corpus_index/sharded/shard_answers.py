@@ -16,6 +16,7 @@ from corpus_index.core.answers import DocumentVotes, Match
 from corpus_index.core.chains import chains_of
 from corpus_index.core.duplicates import LONGEST
 from corpus_index.core.matching import Matcher
+from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.sharded.tables import counted, ranges
 
 _DEEP = 2**31  # more than any depth
@@ -173,12 +174,15 @@ def _pairs(
 
 def pairs_in(shard: Matcher) -> Pairs:
     """All pairs of a shard; O(N log N) time, some 32 N bytes of memory while it runs."""
-    table, following = shard.array("symbols")[:, 0].astype(np.int64), shard.array("next_tokens")
-    before = np.full(shard.num_tokens, START, np.int64)
+    whole = shard.whole if isinstance(shard, MaskedShard) else shard
+    table, following = whole.array("symbols")[:, 0].astype(np.int64), whole.array("next_tokens")
+    before = np.full(whole.num_tokens, START, np.int64)
     first = int(table[0])
-    before[first:] = np.repeat(shard.ids_of(np.arange(shard.num_symbols)).astype(np.int64), np.diff(table))
-    codes, counts = np.unique(_codes(shard, following, before), return_counts=True)
-    return Pairs(codes, counts)
+    before[first:] = np.repeat(whole.ids_of(np.arange(whole.num_symbols)).astype(np.int64), np.diff(table))
+    codes = _codes(whole, following, before)
+    if isinstance(shard, MaskedShard):
+        codes = np.delete(codes, shard.mask.ranks)
+    return Pairs(*np.unique(codes, return_counts=True))
 
 
 def losses_in(

@@ -7,7 +7,7 @@ the methods here are for what asks a single shard. Arrays are read by places: a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
-from corpus_index.core.mapped import OpenedIndex
-from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.index import CorpusIndex
 from corpus_index.names import NamedDocument
@@ -51,8 +49,7 @@ class ShardFacts(NamedTuple):
 
 def facts_of(shard: CorpusIndex) -> ShardFacts:
     """The facts of a shard; to be asked where it is open."""
-    arrays = shard._manifest["arrays"]
-    shapes = {name: (tuple(shard._arrays[name].shape), shard._arrays[name].dtype.str) for name in arrays}
+    shapes = shard.array_shapes()
     shapes[_TOKEN_IDS] = ((shard.num_tokens,), shard.tokens.dtype.str)
     return ShardFacts(
         path=str(shard.path),
@@ -70,7 +67,7 @@ def facts_of(shard: CorpusIndex) -> ShardFacts:
         is_checked=shard.is_checked,
         attachment_names=shard.attachment_names,
         has_names=shard.document_names is not None,
-        alphabet=np.array(shard.array("alphabet")) if "alphabet" in arrays else None,
+        alphabet=np.array(shard.array("alphabet")) if "alphabet" in shapes else None,
         shapes=shapes,
     )
 
@@ -109,15 +106,15 @@ class ShardElsewhere(CorpusIndex):
 
     def prefer_large_pages(self) -> None:
         """As `CorpusIndex.prefer_large_pages`, there."""
-        self.ask(OpenedIndex.prefer_large_pages)
+        self.ask(methodcaller("prefer_large_pages"))
 
     def check_files(self) -> None:
         """As `CorpusIndex.check_files`, there."""
-        self.ask(OpenedIndex.check_files)
+        self.ask(methodcaller("check_files"))
 
     def check_addresses(self) -> None:
         """As `CorpusIndex.check_addresses`, there."""
-        self.ask(OpenedIndex.check_addresses)
+        self.ask(methodcaller("check_addresses"))
 
     # what it is
 
@@ -158,7 +155,7 @@ class ShardElsewhere(CorpusIndex):
 
     def attachment(self, name: str) -> bytes:
         """An extra file that was stored with it."""
-        return bytes(self.ask(OpenedIndex.attachment, name))
+        return bytes(self.ask(methodcaller("attachment", name)))
 
     @property
     def document_names(self) -> Any:
@@ -167,7 +164,7 @@ class ShardElsewhere(CorpusIndex):
 
     def document(self, number: int) -> DocumentInfo:
         """What is known of a document by its number."""
-        found: DocumentInfo = self.ask(OpenedIndex.document, number)
+        found: DocumentInfo = self.ask(methodcaller("document", number))
         return found
 
     def ids_of(self, symbols: np.ndarray) -> np.ndarray:
@@ -227,41 +224,40 @@ class ShardElsewhere(CorpusIndex):
 
     def count(self, ngram: ArrayLike) -> int:
         """As `CorpusIndex.count`."""
-        return int(self.ask(Matcher.count, ngram))
+        return int(self.ask(methodcaller("count", ngram)))
 
     def positions(self, ngram: ArrayLike, limit: int | None = None) -> np.ndarray:
         """As `CorpusIndex.positions`."""
-        return np.asarray(self.ask(Matcher.positions, ngram, limit))
+        return np.asarray(self.ask(methodcaller("positions", ngram, limit)))
 
     def next_tokens(self, context: ArrayLike, **options: Any) -> NextTokens:
         """As `CorpusIndex.next_tokens`."""
-        found: NextTokens = self.ask(partial(Matcher.next_tokens, context=context, **options))
+        found: NextTokens = self.ask(methodcaller("next_tokens", context, **options))
         return found
 
     def documents_of(self, context: ArrayLike, next_token: int | None = None, **options: Any) -> DocumentVotes:
         """As `CorpusIndex.documents_of`."""
-        question = partial(Matcher.documents_of, context=context, next_token=next_token, **options)
-        found: DocumentVotes = self.ask(question)
+        found: DocumentVotes = self.ask(methodcaller("documents_of", context, next_token, **options))
         return found
 
     def match_nodes(self, input_ids: ArrayLike, **options: Any) -> tuple[Match, np.ndarray]:
         """As `CorpusIndex.match_nodes`."""
-        found: tuple[Match, np.ndarray] = self.ask(partial(Matcher.match_nodes, input_ids=input_ids, **options))
+        found: tuple[Match, np.ndarray] = self.ask(methodcaller("match_nodes", input_ids, **options))
         return found
 
     def next_tokens_batch(self, input_ids: ArrayLike, **options: Any) -> NextTokensBatch:
         """As `CorpusIndex.next_tokens_batch`."""
-        found: NextTokensBatch = self.ask(partial(Matcher.next_tokens_batch, input_ids=input_ids, **options))
+        found: NextTokensBatch = self.ask(methodcaller("next_tokens_batch", input_ids, **options))
         return found
 
     def rows_of(self, match: Match) -> NextTokensBatch:
         """As `CorpusIndex.rows_of`."""
-        found: NextTokensBatch = self.ask(Matcher.rows_of, match)
+        found: NextTokensBatch = self.ask(methodcaller("rows_of", match))
         return found
 
     def rows_of_nodes(self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> NodeRows:
         """As `CorpusIndex.rows_of_nodes`."""
-        found: NodeRows = self.ask(Matcher.rows_of_nodes, lo, hi, depth)
+        found: NodeRows = self.ask(methodcaller("rows_of_nodes", lo, hi, depth))
         return found
 
 

@@ -19,6 +19,8 @@ from corpus_index.errors import IndexWriteError
 from corpus_index.index import CorpusIndex
 from corpus_index.manifest import DERIVED_FILES, MANIFEST
 from corpus_index.shard_manifest import ShardEntry, check_shards_manifest, shard_name, shards_manifest
+from corpus_index.sharded.masked_shard import MaskedShard
+from corpus_index.sharded.masks import Mask
 from corpus_index.store import placed_folder
 
 _NEW = "new"
@@ -37,15 +39,20 @@ class ShardWriter:
             name = self._append(index)
         os.rename(self.folder / _NEW, self.folder / name)
 
-    def link(self, index: CorpusIndex) -> None:
+    def link(self, index: CorpusIndex, mask: Mask | None = None) -> None:
         """Append an index that is there: its files get a second name, or a copy where the file system has no links.
+
+        mask: what is removed from it; by default what has been removed already.
 
         Raises
         ------
         OSError
             Of the file system; or the index was replaced since it was opened.
         """
-        name = self._append(index)
+        if isinstance(index, MaskedShard):
+            mask = index.mask if mask is None else mask
+            index = index.whole
+        name = self._append(index, mask)
         target = self.folder / name
         target.mkdir()
         for entry in os.scandir(index.path):
@@ -59,17 +66,21 @@ class ShardWriter:
                 raise IndexWriteError(f"{index.path} was replaced while it was being used: start again")
         files.sync_tree(target)
 
-    def _append(self, index: CorpusIndex) -> str:
+    def _append(self, index: CorpusIndex, mask: Mask | None = None) -> str:
         name = shard_name(index.fingerprint, [entry.name for entry in self._entries])
         last = self._entries[-1] if self._entries else None
+        masked = None if mask is None else mask.entry()
+        if mask is not None and masked is not None:
+            files.write_file(self.folder / masked.name, mask.content())
         self._entries.append(
             ShardEntry(
                 name,
                 index.fingerprint,
                 0 if last is None else last.first_document + last.num_documents,
                 0 if last is None else last.first_position + last.num_tokens,
-                index.num_documents,
-                index.num_tokens,
+                index.num_documents - (0 if masked is None else masked.documents),
+                index.num_tokens - (0 if masked is None else masked.tokens),
+                masked,
             )
         )
         return name

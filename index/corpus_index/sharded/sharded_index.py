@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from functools import cached_property, partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.chains import Gathered, gather
 from corpus_index.core.checks import check_integer, check_match_options, check_whole
-from corpus_index.core.matching import Matcher, as_context
+from corpus_index.core.matching import as_context
 from corpus_index.core.scratch import ThreadMemory
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.index import CorpusIndex
@@ -30,6 +31,7 @@ from corpus_index.integrity import Check, believe
 from corpus_index.manifest import MANIFEST, as_folder
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
 from corpus_index.sharded.asking import ask_all
+from corpus_index.sharded.masked_shard import open_shard
 from corpus_index.sharded.pieces import NamesInPieces, Pieces, TokenPieces
 from corpus_index.sharded.row_store import RowStore
 from corpus_index.sharded.shard_answers import Pairs, counts_of_ids, pairs_in, votes_in
@@ -94,6 +96,8 @@ class ShardedIndex(CorpusIndex):
     shards : list of CorpusIndex
     first_positions, first_documents : ndarrays of shape (S + 1,), int64
         Where each shard's text and documents begin, and the ends.
+    entries : list of ShardEntry
+        What the manifest says of each shard, its mask included.
     history : list of dict
         What was done to the folder, and when.
     """
@@ -106,7 +110,7 @@ class ShardedIndex(CorpusIndex):
     def take_over(self, manifest: dict[str, Any], shards: list[CorpusIndex]) -> None:
         """Become the index of shards that were opened, here or elsewhere: for constructors."""
         self._manifest, self.shards = manifest, shards
-        entries = entries_of(manifest)
+        self.entries = entries = entries_of(manifest)
         self.first_positions = np.cumsum([0, *(entry.num_tokens for entry in entries)]).astype(np.int64)
         self.first_documents = np.cumsum([0, *(entry.num_documents for entry in entries)]).astype(np.int64)
         self.num_tokens, self.num_documents = int(self.first_positions[-1]), int(self.first_documents[-1])
@@ -302,7 +306,7 @@ class ShardedIndex(CorpusIndex):
 
     def count(self, ngram: ArrayLike) -> int:
         """How often an n-gram stands in the corpus, inside documents; the sum of the shards' counts."""
-        return sum(ask_all(partial(Matcher.count, ngram=ngram), self.shards))
+        return sum(ask_all(methodcaller("count", ngram), self.shards))
 
     def positions(self, ngram: ArrayLike, limit: int | None = None) -> np.ndarray:
         """Where an n-gram stands; as `CorpusIndex.positions`. With a limit, those of the first shards."""
@@ -332,7 +336,7 @@ class ShardedIndex(CorpusIndex):
         if ids.size == 0:
             check_match_options(min_count, max_order)
             if starts_document and self.num_starts >= min_count and max_order != 0:
-                question = partial(Matcher.next_tokens, context=ids, starts_document=True)
+                question = methodcaller("next_tokens", ids, starts_document=True)
                 return _summed(ask_all(question, self.shards), self.token_type)
             there = np.flatnonzero(self.symbol_counts)
             counts = self.symbol_counts[there]
@@ -394,7 +398,7 @@ class ShardedIndex(CorpusIndex):
         options: dict[str, Any] = {"max_order": max_order, "starts_document": starts_document}
         if min_count > 1:
             return self._match_often(input_ids, min_count, options)
-        found = ask_all(partial(Matcher.match_nodes, input_ids=input_ids, **options), self.shards)
+        found = ask_all(methodcaller("match_nodes", input_ids, **options), self.shards)
         depth = np.max(np.stack([depths for _, depths in found]), axis=0)
         lo, count = np.full(depth.shape, -1, np.int64), np.zeros(depth.shape, np.int64)
         match_len = np.zeros(depth.shape, np.int32)
@@ -528,8 +532,8 @@ def _open_shards(path: Path, check: str) -> tuple[dict[str, Any], list[CorpusInd
         try:
             manifest = load_shards_manifest(path)
             for entry in entries_of(manifest):
-                shards.append(CorpusIndex(path / entry.name, check))
-                if shards[-1].fingerprint != entry.fingerprint or shards[-1].vocab_size != manifest["vocab_size"]:
+                shards.append(open_shard(path, entry, check))
+                if shards[-1].vocab_size != manifest["vocab_size"]:
                     raise IndexFormatError(f"{path / entry.name} is not the shard that {path / MANIFEST} names")
             return manifest, shards
         except (FileNotFoundError, IndexFormatError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +90,27 @@ def test_an_appended_index_needs_its_new_shards_alone(memory: Any, tmp_path: Pat
         newest = index.shards[-1].path.name  # type: ignore[attr-defined]
     fetched = {name.split("/")[-2] for name in asked if not name.endswith("manifest.json")}
     assert fetched == {newest}
+
+
+def test_what_was_removed_is_fetched_as_a_mask(memory: Any, tmp_path: Path, asked: list[str]) -> None:
+    path = build(tmp_path / "built", shards=True)
+    memory.put(str(path), "/bucket/index", recursive=True)
+    open_index("memory://bucket/index").close()
+    corpus_index.remove_documents(path, [1]).close()
+    memory.rm("/bucket/index", recursive=True)
+    memory.put(str(path), "/bucket/index", recursive=True)
+    asked.clear()
+    with open_index("memory://bucket/index") as fetched, corpus_index.open_index(path) as built:
+        np.testing.assert_array_equal(np.asarray(fetched.tokens), np.asarray(built.tokens))
+        assert fetched.num_documents == built.num_documents
+    assert not any(name.endswith("order.bin") for name in asked)  # the shards are there
+    [mask] = path.glob("mask-*.bin")
+    memory.pipe(f"/bucket/index/{mask.name}", mask.read_bytes()[::-1])
+    for folder in (tmp_path / "cache" / "indexes").iterdir():
+        if (folder / mask.name).exists():
+            shutil.rmtree(folder)
+    with pytest.raises(IndexFormatError, match="doesn't have the checksum"):
+        open_index("memory://bucket/index")
 
 
 @pytest.mark.parametrize("shards", [False, True])
