@@ -32,6 +32,7 @@ BATCH, ROW = 64, 128
 WARM, LEAST_S = 4, 2.0
 MAX_ORDER = 5
 NOISE = 1 / 7
+REMOVED_OF = 100  # documents, of which one is removed
 QUESTIONS: dict[str, dict[str, Any]] = {
     "match": {},
     "targets": {"estimator": "witten-bell", "max_order": MAX_ORDER, "leave_out": "self"},
@@ -138,7 +139,7 @@ def change(corpus: Path, size: int, cut: str, work: Path) -> dict[str, Any]:
     """Remove every hundredth document of shards, ask what is left, and merge it into one index."""
     path, held_out = work / f"{size}-{cut}", np.fromfile(corpus / "heldout_1M.u16", np.uint16).astype(np.int64)
     with open_index(path) as index:
-        gone = np.arange(50, index.num_documents, 100)
+        gone = np.arange(REMOVED_OF // 2, index.num_documents, REMOVED_OF)
         tokens = int(np.diff(index.doc_starts)[gone].sum())
     begin = time.perf_counter()
     index = remove_documents(path, gone.tolist())

@@ -93,7 +93,7 @@ def test_an_appended_index_needs_its_new_shards_alone(memory: Any, tmp_path: Pat
 
 
 def test_what_was_removed_is_fetched_as_a_mask(memory: Any, tmp_path: Path, asked: list[str]) -> None:
-    path = build(tmp_path / "built", shards=True)
+    path = build(tmp_path / "built", shards=False)
     memory.put(str(path), "/bucket/index", recursive=True)
     open_index("memory://bucket/index").close()
     corpus_index.remove_documents(path, [1]).close()
