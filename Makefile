@@ -18,7 +18,8 @@ DOCS_INSTALLED := $(VENV)/.installed-docs
 # a fresh one over its lanes. Bounds checks have one of their own, since either kind of code replaces the other.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 TEST_NUMBA_CACHE_DIR ?= $(CURDIR)/.numba_cache
-TEST_ENV := HF_HUB_OFFLINE=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
+# A worker keeps to one core: torch's threads would wait for each other on cores that are taken.
+TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PYTEST_ARGS ?=
 
