@@ -72,6 +72,8 @@ class IndexInfo:
         Of an index in shards, and of one that was changed.
     hot_bytes : int
         Of the files that targets read at every position; the others are read where a match breaks, and for places.
+    layout : str
+        "full" or "compact".
     """
 
     path: str
@@ -87,6 +89,7 @@ class IndexInfo:
     shards: list[ShardInfo] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     hot_bytes: int = 0
+    layout: str = "full"
 
     @property
     def total_bytes(self) -> int:
@@ -219,6 +222,7 @@ def index_info(path: str | Path) -> IndexInfo:
             metadata={key: value for key, value in index.metadata.items() if key != "history"},
             shards=_shards(index),
             history=history_of(index),
+            layout=index.layout,
         )
 
 

@@ -1,14 +1,15 @@
-"""`corpus-teacher index append`, `remove` and `merge`: an index that grows, shrinks, and gathers its shards."""
+"""`corpus-teacher index append`, `remove`, `merge`, `convert`: an index that grows, shrinks, and changes its form."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from corpus_teacher.cli.index import index_app
-from corpus_teacher.cli.options import AsJson, IndexPath, OwnTokenizer, print_json
+from corpus_teacher.cli.index import Layout, index_app
+from corpus_teacher.cli.options import AsJson, IndexPath, Overwrite, OwnTokenizer, print_json
 from corpus_teacher.cli.source_options import (
     DocOffsets,
     Errors,
@@ -139,6 +140,38 @@ def index_merge(
     with shown() as progress:
         change = merge_index(path, options, progress=progress)
     _show(change, as_json)
+
+
+@index_app.command("convert")
+def index_convert(
+    path: IndexPath,
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            show_default=False,
+            help="compact takes a third of the disk, and matches take two to four times as long.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", show_default="in its place", help="The folder of the new index."),
+    ] = None,
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an index in another layout, without its source text; answers stay the same, their price changes."""
+    from corpus_teacher.analysis.query import index_info
+    from corpus_teacher.data.growing import convert_index
+
+    convert_index(path, layout.value, out=out, force=overwrite, workers=workers)
+    info = index_info(path if out is None else out)
+    if as_json:
+        print_json(info)
+        return
+    from corpus_teacher.cli.show_index import show_info
+
+    show_info(info)
 
 
 def _show(change: IndexChange, as_json: bool) -> None:

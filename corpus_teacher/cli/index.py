@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 index_app = App(help="Build an index of a corpus, look into it, check it.")
 
 
+class Layout(enum.Enum):
+    """What an index stores."""
+
+    full = "full"
+    compact = "compact"
+
+
 class Specials(enum.Enum):
     """What the name of a special token in a text is."""
 
@@ -131,6 +138,12 @@ def index_build(
             help="Tokens of a shard at most: a larger corpus is cut at document boundaries.",
         ),
     ] = None,
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            help="What is stored: compact takes a third of the disk, and matches take two to four times as long."
+        ),
+    ] = Layout.full,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +195,7 @@ def index_build(
         workers=workers,
         shard_tokens=shard_tokens,
         memory=None if memory is None else parse_bytes(memory),
+        layout=layout.value,
     )
     with shown() as progress:
         if ray is None:

@@ -85,7 +85,8 @@ def show_info(info: IndexInfo) -> None:
     listed.add_row("vocabulary", f"{info.vocab_size:,} ({info.tokenizer or 'no tokenizer'}){ends}")
     if info.num_bytes:
         listed.add_row("text", f"{size(info.num_bytes)}, {info.num_bytes / info.num_tokens:.2f} bytes/token")
-    listed.add_row("on disk", f"{size(info.total_bytes)}, {info.total_bytes / info.num_tokens:.2f} bytes/token")
+    layout = "" if info.layout == "full" else f", {info.layout}"
+    listed.add_row("on disk", f"{size(info.total_bytes)}, {info.total_bytes / info.num_tokens:.2f} bytes/token{layout}")
     hot = f"{size(info.hot_bytes)}, {info.hot_bytes / info.num_tokens:.2f} bytes/token"
     listed.add_row("read by targets", f"{hot}: what should fit in memory")
     for key in ("sources", "created"):

@@ -140,6 +140,8 @@ class BuildOptions:
     memory : int, optional
         Bytes that the building may take, which decide on shards where their tokens aren't given; half of what is free
         by default, limits of control groups respected.
+    layout : {"full", "compact"}
+        What the index stores; see `corpus_index.build_index`.
     """
 
     tokenizer: str | None = None
@@ -155,6 +157,7 @@ class BuildOptions:
     workers: int | None = None
     shard_tokens: int | None = None
     memory: int | None = None
+    layout: str = "full"
 
 
 class StageClock:
@@ -247,6 +250,7 @@ def build_index_from_sources(
             workers=options.workers,
             progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
             shard_tokens=shard_tokens_of(options, vocab_size),
+            layout=options.layout,
         )
     with index:
         return summary_of(index, corpus.num_bytes, inventory, tokenizer, log, clock, notes)

@@ -1,4 +1,4 @@
-"""An index that changes: sources are appended, documents removed, shards merged; see `corpus_index.shard_changes`."""
+"""An index that changes: it grows, loses documents, merges shards, is converted; see `corpus_index.shard_changes`."""
 
 from __future__ import annotations
 
@@ -123,6 +123,21 @@ def merge_index(path: str | Path, options: BuildOptions | None = None, *, progre
         progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
     ) as index:
         return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin)
+
+
+def convert_index(
+    path: str | Path, layout: str, *, out: str | Path | None = None, force: bool = False, workers: int | None = None
+) -> None:
+    """Write an index in another layout, in its place or to another folder; see `corpus_index.convert_index`.
+
+    Raises
+    ------
+    QueryError, IndexExistsError, IndexFormatError, IndexWriteError
+    """
+    refuse_url(path)
+    if out is not None:
+        refuse_url(out)
+    corpus_index.convert_index(path, layout, out=out, overwrite=force, workers=workers).close()
 
 
 def remove_from_index(

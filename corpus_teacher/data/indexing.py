@@ -34,6 +34,7 @@ def build_token_index(
     workers: int | None = None,
     progress: Callable[[str, float], None] | None = None,
     shard_tokens: int | None = None,
+    layout: str = "full",
 ) -> CorpusIndex:
     """Build the index of a tokenised corpus, its tokenizer and its story inside.
 
@@ -52,6 +53,8 @@ def build_token_index(
         Called with a stage of the building and the share of it that is done, 0 to 1.
     shard_tokens : int, optional
         Cut a larger corpus into shards of at most that many tokens.
+    layout : {"full", "compact"}
+        See `corpus_index.build_index`.
 
     Raises
     ------
@@ -75,6 +78,7 @@ def build_token_index(
         workers=workers,
         progress=progress or False,
         shard_tokens=shard_tokens,
+        layout=layout,
     )
 
 

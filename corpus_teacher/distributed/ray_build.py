@@ -82,6 +82,7 @@ class _Kept(NamedTuple):
     metadata: dict[str, Any]
     attachments: dict[str, bytes] | None
     workers: int
+    layout: str
 
 
 def build_index_on_ray(
@@ -142,9 +143,8 @@ def build_index_on_ray(
     metadata = index_metadata(tokenizer, specs, len(inventory.sources), corpus.num_bytes)
     if end is not None:
         metadata["end_of_document"] = end
-    kept = _Kept(
-        vocab_size, end, metadata, {TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None, options.workers or 0
-    )
+    attachments = {TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None
+    kept = _Kept(vocab_size, end, metadata, attachments, options.workers or 0, options.layout)
     with clock.stage("build"):
         _build(ray, corpus, out, shard_tokens_of(options, vocab_size), kept, progress, overwrite=options.force)
     with open_index(out) as index:
@@ -320,6 +320,7 @@ def _build_shard(
         overwrite=True,
         workers=kept.workers,
         progress=False,
+        layout=kept.layout,
     ).close()
 
 

@@ -19,7 +19,7 @@ from corpus_index.estimators.resolving import EstimatorLike, resolve_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.names import DocumentNames
 from corpus_index.shard_arpa import write_arpa
-from corpus_index.shard_changes import append_documents, find_documents, merge_shards, remove_documents
+from corpus_index.shard_changes import append_documents, convert_index, find_documents, merge_shards, remove_documents
 from corpus_index.sharded import ShardedIndex, open_index
 from corpus_index.targets.drawing import Drawn, SortedBase, draw_from, draw_tokens, sorted_base
 from corpus_index.targets.explain import Explanation, OrderShare
@@ -64,6 +64,7 @@ __all__ = [
     "append_documents",
     "build_index",
     "compiling_s",
+    "convert_index",
     "draw_from",
     "draw_tokens",
     "find_documents",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus_index._kernels.compact import list_words
 from corpus_index.errors import IndexFormatError
 from corpus_index.manifest import levels_of
 
@@ -68,6 +69,9 @@ def _symbols(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.nd
     counts = np.diff(firsts)
     if (counts < 0).any() or firsts[0] != manifest["num_starts"] or firsts[-1] != num_tokens:
         raise contradiction(path, "the first ranks of tokens don't ascend from the documents to the number of tokens")
+    if manifest.get("layout") == "compact":
+        _compact_lists(path, num_tokens, table, np.bincount(ends.astype(np.int64), minlength=num_symbols), arrays)
+        return
     if int(table[:, 3].max()) > _LARGEST_SHIFT:
         raise contradiction(path, "a shift of an occurrence list is above 31")
     lists, directories, shifts = table[:-1, 1:].T
@@ -76,6 +80,23 @@ def _symbols(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.nd
     if ((counts > 0) & ((lists + counts > held) | (directories > room))).any():
         raise contradiction(path, "the places of the occurrence lists don't fit their lengths")
     _directories(path, arrays["occurrence_directory"], directories, counts)
+
+
+def _compact_lists(
+    path: Path, num_tokens: int, table: np.ndarray, unfollowed: np.ndarray, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Every list of a compact index has as many entries as its token, in words that there are."""
+    entries = np.diff(table[:, 1])
+    same = (
+        table[0, 1] == 0 and table[-1, 1] == num_tokens and np.array_equal(entries, np.diff(table[:, 0]) + unfollowed)
+    )
+    if not same:
+        raise contradiction(path, "the lists of tokens don't hold as many entries as the corpus has of them")
+    for column, words, held in zip(
+        (2, 3), list_words(num_tokens, entries), (arrays["list_high"].size, arrays["list_low"].size - 1), strict=True
+    ):
+        if not np.array_equal(table[:, column], np.append(0, np.cumsum(words))) or table[-1, column] > held:
+            raise contradiction(path, "the places of the lists of tokens don't fit their lengths")
 
 
 def _directories(path: Path, directory: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> None:
@@ -97,8 +118,13 @@ def _minima(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.nda
 
 
 def _rows(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    bounds, offsets = arrays["row_bounds"], arrays["row_offsets"]
-    if offsets[0] != 0 or offsets[-1] != arrays["row_tokens"].size or (offsets[1:] < offsets[:-1]).any():
+    bounds = arrays["row_bounds"]
+    if manifest.get("layout") == "compact":
+        offsets = np.zeros(bounds.shape[0] + 1, np.int64)  # its rows are counted when they are asked for
+        num_entries = 0
+    else:
+        offsets, num_entries = arrays["row_offsets"], arrays["row_tokens"].size
+    if offsets[0] != 0 or offsets[-1] != num_entries or (offsets[1:] < offsets[:-1]).any():
         raise contradiction(path, "the offsets of the stored rows don't ascend from 0 to their length")
     lo, hi = bounds[:, 0], bounds[:, 1]
     # two rows of the same ranks: the empty context, and the start where every document is one token

@@ -205,13 +205,14 @@ class _Writer:
         ending_of = np.searchsorted(endings, symbols << np.uint64(32))
         line_bytes = _NUMBERS + (order + 1) * (int(np.diff(self.word_offsets).max()) + 1)
         text, begin = np.empty(max(_ROOM, line_bytes), np.uint8), 0
+        positions, tokens = np.asarray(index.array("order")), np.asarray(index.array("tokens"))
         while begin < total:
             stop, used = ngrams.write_ngrams(
                 self.next_tokens,
                 self.common,
                 self.known,
-                index.array("order"),
-                index.array("tokens"),
+                positions,
+                tokens,
                 index.num_symbols,
                 self.discounts,
                 order,

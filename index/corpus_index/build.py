@@ -27,16 +27,16 @@ from corpus_index.core.mapped import BLOCK
 from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus, check_integer
 from corpus_index.errors import CorpusError
 from corpus_index.index import CorpusIndex
+from corpus_index.layouts import check_layout, write_layout
 from corpus_index.names import NAMES_FILE, DocumentNames, names_between, pack_names
+from corpus_index.occurrences import occurrence_lists
 from corpus_index.sharded.shard_writer import cut_documents, event, shard_writer
 from corpus_index.sharded.sharded_index import open_index
-from corpus_index.store import DEEPEST, IndexWriter, check_target, index_writer
+from corpus_index.store import DEEPEST, IndexWriter, check_target, index_writer, scratch_beside
 
 Progress = Callable[[str, float], None]
 
 _AHEAD = 32
-_BUCKET = 16  # entries of an occurrence list that one directory entry stands for, on average
-_NEAR_COUNT = 4096  # tokens that occur as often are listed in 16 bits an entry
 _LIGHT = 128  # ranks; wider nodes have their row stored, if the rows are small enough together
 _ROW_BYTES_PER_TOKEN = 1.5
 _LEAST_DEEPEST = 16  # before rows of shorter contexts are given up, wider ones count as light
@@ -57,6 +57,7 @@ def build_index(
     workers: int | None = None,
     progress: bool | Progress = False,
     shard_tokens: int | None = None,
+    layout: str = "full",
 ) -> CorpusIndex:
     """Index a corpus and write the index to a folder.
 
@@ -89,6 +90,9 @@ def build_index(
     shard_tokens : int, optional
         Cut a larger corpus at document boundaries into shards of at most that many tokens (a longer document is a
         shard of its own), which are built one after the other; see `corpus_index.sharded`. Default: one index.
+    layout : {"full", "compact"}
+        What is stored: "compact" takes about 4 bytes a token, and longer to ask; see `convert_index`. The full one
+        is written first, beside it.
 
     Returns
     -------
@@ -129,6 +133,7 @@ def build_index(
         raise CorpusError(
             f"end_of_document is {end_of_document} but the metadata says {metadata['end_of_document']}: give one"
         )
+    check_layout(layout)
     check_target(path, overwrite=overwrite)
     for name, value in (("shard_tokens", shard_tokens), ("workers", workers)):
         check_integer(value, name, none=True)
@@ -144,9 +149,21 @@ def build_index(
     compile_ahead(corpus.vocab_size)
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     if shard_tokens is not None and corpus.tokens.size > shard_tokens:
-        kept: dict[str, Any] = {"metadata": metadata, "attachments": attachments, "workers": workers}
+        kept: dict[str, Any] = {
+            "metadata": metadata,
+            "attachments": attachments,
+            "workers": workers,
+            "layout": layout,
+        }
         _build_shards(corpus, path, shard_tokens, names, kept, report, overwrite=overwrite)
         return open_index(path)
+    if layout != "full":
+        with scratch_beside(path) as scratch:
+            options: dict[str, Any] = {"metadata": metadata, "attachments": attachments, "document_names": names}
+            options |= {"doc_starts": corpus.doc_starts, "vocab_size": corpus.vocab_size, "workers": workers}
+            with build_index(corpus.tokens, scratch / "full", progress=progress, **options) as full:
+                write_layout(full, path, layout, overwrite=overwrite, workers=workers)
+        return CorpusIndex.open(path)
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
         if names is not None:
             writer.attach(NAMES_FILE, names)
@@ -387,47 +404,11 @@ class _Build:
     def add_occurrences(self, next_tokens: np.ndarray, last: np.ndarray) -> None:
         """Where each token stands among the continuations, for the backward step; the ends of documents apart."""
         self.report("occurrences", 0.0)
-        n, num_symbols, parts = self.num_tokens, self.num_symbols, self.slices(self.num_tokens)
-        counts = [np.zeros(num_symbols, np.uint32) for _ in parts]
-        self.each(
-            companions.count_continuations,
-            [(next_tokens, last, count, lo, hi) for (lo, hi), count in zip(parts, counts, strict=True)],
+        made = occurrence_lists(
+            next_tokens, last, self.num_symbols, self.num_starts, self.slices(self.num_tokens), self.each
         )
-        total = np.zeros(num_symbols, np.int64)
-        for count in counts:
-            total += count
-        shifts = np.ceil(np.log2(_BUCKET * n / np.maximum(total, 1))).astype(np.int64)
-        shifts = np.minimum(np.maximum(shifts, 3), 31)
-        near = (shifts <= 16) | (total >= _NEAR_COUNT)
-        shifts[near] = np.minimum(shifts[near], 16)
-        sizes = np.where(total > 0, (n >> shifts) + 2, 0)
-        symbols = np.zeros((num_symbols + 1, 4), np.uint32)
-        symbols[:, 0] = self.num_starts + _running(total)
-        symbols[:-1, 1] = np.where(near, _running(total * near)[:-1], _running(total * ~near)[:-1])
-        symbols[:, 2] = _running(sizes)
-        symbols[:-1, 3] = shifts
-        flat = symbols.reshape(-1)
-        near_list = np.empty(int((total * near).sum()), np.uint16)
-        far_list = np.empty(int((total * ~near).sum()), np.uint32)
-        directory = np.zeros(int(sizes.sum()) + 2, np.uint32)
-        taken = np.zeros(num_symbols, np.uint32)
-        arguments, spills = [], []
-        for (lo, hi), count in zip(parts, counts, strict=True):
-            spills.append(np.zeros(num_symbols, np.uint32))
-            arguments.append(
-                (next_tokens, last, flat, taken.copy(), near_list, far_list, directory, spills[-1], lo, hi)
-            )
-            taken += count
-        self.each(companions.fill_occurrences, arguments)
-        for (lo, _), spill in zip(parts, spills, strict=True):
-            companions.add_spill(flat, directory, spill, lo)
-        companions.finish_directory(flat, total, n, directory)
-        endings = np.sort((next_tokens[last].astype(np.uint64) << np.uint64(32)) | last.astype(np.uint64))
-        self.writer.add("symbols", symbols)
-        self.writer.add("near", near_list)
-        self.writer.add("far", far_list)
-        self.writer.add("occurrence_directory", directory)
-        self.writer.add("endings", endings)
+        for name, array in made.items():
+            self.writer.add(name, array)
         self.report("occurrences", 1.0)
 
     def add_rows(self, next_tokens: np.ndarray, deep: np.ndarray) -> None:
@@ -509,7 +490,3 @@ def _smallest_type(num_values: int) -> type[np.uint16] | type[np.uint32]:
 def _shift(length: int, entries: int) -> int:
     """The shift that cuts range(length) into about two blocks an entry."""
     return max(0, int(np.log2(max(1.0, length / (2 * max(1, entries))))))
-
-
-def _running(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(values)])

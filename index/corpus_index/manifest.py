@@ -22,7 +22,7 @@ import numpy as np
 from corpus_index.errors import IndexFormatError
 
 FORMAT = "corpus-index"
-VERSION = 3  # of indexes that name their documents; 2 with `deepest`, others are of version 1
+VERSION = 4  # of compact indexes; 3 of those that name their documents, 2 with `deepest`, others are of version 1
 DEEPEST = 65_534  # build counts shared symbols up to 65,535
 MANIFEST = "manifest.json"
 RANKS_FILE = ".document-ranks"
@@ -39,6 +39,10 @@ DERIVED_FILES = (
 """What is in a folder beside the files that the manifest names, and is made again where it is missing."""
 
 HOT_ARRAYS = (
+    "list_high",
+    "list_low",
+    "list_ones",
+    "list_zeros",
     "next_tokens",
     "common",
     "minima",
@@ -74,8 +78,11 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "row_shift": (0, 32),
     "light": (1, 2**40),
     "deepest": (0, DEEPEST),
+    "sample_shift": (0, 31),
 }
-_OPTIONAL = {"deepest": DEEPEST}
+_OPTIONAL = {"deepest": DEEPEST, "sample_shift": 0}
+LAYOUTS = ("full", "compact")
+"""What an index stores: all that is looked up, or what the rest is found from."""
 _Free = int | None
 
 
@@ -87,7 +94,9 @@ def seal(manifest: Mapping[str, Any]) -> str:
 
 def version_of(fields: Mapping[str, Any]) -> int:
     """The least format version that a manifest's fields need."""
-    return VERSION if "document_names" in fields else 2 if "deepest" in fields else 1
+    if "layout" in fields:
+        return VERSION
+    return 3 if "document_names" in fields else 2 if "deepest" in fields else 1
 
 
 def levels_of(num_tokens: int) -> np.ndarray:
@@ -262,7 +271,10 @@ def check_manifest(manifest: Mapping[str, Any], where: Path) -> None:
     names = manifest.get("document_names")
     if names is not None and (not isinstance(names, str) or names not in manifest["attachments"]):
         raise fail("document_names", f"{_shown(names)} is not an attachment")
-    _check_arrays(manifest["arrays"], numbers, fail)
+    layout = manifest.get("layout", "full")
+    if layout not in LAYOUTS:
+        raise fail("layout", f"{_shown(layout)} is none of {', '.join(LAYOUTS)}")
+    _check_arrays(manifest["arrays"], numbers, layout, fail)
 
 
 def _is_array_name(name: Any) -> bool:
@@ -283,7 +295,7 @@ def _check_entry(field: str, entry: Any, fail: Callable[[str, str], IndexFormatE
 
 
 def _check_arrays(
-    arrays: Mapping[str, Any], numbers: Mapping[str, int], fail: Callable[[str, str], IndexFormatError]
+    arrays: Mapping[str, Any], numbers: Mapping[str, int], layout: str, fail: Callable[[str, str], IndexFormatError]
 ) -> None:
     for name, entry in arrays.items():
         text, shape = entry.get("dtype"), entry.get("shape")
@@ -300,7 +312,7 @@ def _check_arrays(
     symbols, has_alphabet = numbers["num_symbols"], "alphabet" in arrays
     if symbols > numbers["vocab_size"] or (symbols < numbers["vocab_size"] and not has_alphabet):
         raise fail("num_symbols", f"{symbols:,} doesn't fit the vocabulary of {numbers['vocab_size']:,}")
-    for name, (dtype, shape_) in _layout(numbers, has_alphabet=has_alphabet).items():
+    for name, (dtype, shape_) in _layout(numbers, layout, has_alphabet=has_alphabet).items():
         if name not in arrays:
             raise fail("arrays", f"{name!r} is missing")
         entry = arrays[name]
@@ -311,35 +323,62 @@ def _check_arrays(
         )
         if not fits:
             raise fail(f"arrays.{name}.shape", f"{entry['shape']} is not {_shape_text(shape_)}")
+    if layout == "compact":
+        for name, least in (("list_high", 1), ("list_low", 1), ("list_zeros", 2), ("sample_positions", 1)):
+            if arrays[name]["shape"][0] < least:
+                raise fail(f"arrays.{name}.shape", f"{arrays[name]['shape']} is too short")
+        groups = -(-arrays["list_high"]["shape"][0] // 8)
+        if arrays["list_ones"]["shape"][0] != groups + 1:
+            raise fail("arrays.list_ones.shape", f"{arrays['list_ones']['shape']} doesn't fit that of 'list_high'")
+        return
     for name, other, more in (("row_offsets", "row_bounds", 1), ("row_counts", "row_tokens", 0)):
         if arrays[name]["shape"][0] != arrays[other]["shape"][0] + more:
             raise fail(f"arrays.{name}.shape", f"{arrays[name]['shape']} doesn't fit that of {other!r}")
 
 
-def _layout(numbers: Mapping[str, int], *, has_alphabet: bool) -> dict[str, tuple[str, tuple[_Free, ...]]]:
+def _layout(numbers: Mapping[str, int], stored: str, *, has_alphabet: bool) -> dict[str, tuple[str, tuple[_Free, ...]]]:
     """Type and shape of every array of the format; None: any length."""
     n, starts, symbols = numbers["num_tokens"], numbers["num_starts"], numbers["num_symbols"]
     token = "<u2" if symbols <= 2**16 else "<u4"
     layout: dict[str, tuple[str, tuple[_Free, ...]]] = {
-        "tokens": (token, (n,)),
         "doc_starts": ("<i8", (numbers["num_documents"] + 1,)),
         "doc_directory": ("<u4", ((n >> numbers["document_shift"]) + 1,)),
-        "order": ("<u4", (n,)),
         "next_tokens": (token, (n,)),
         "common": ("|u1", (n,)),
         "minima": ("|u1", (int(levels_of(n)[-1]),)),
         "symbols": ("<u4", (symbols + 1, 4)),
-        "near": ("<u2", (None,)),
-        "far": ("<u4", (None,)),
-        "occurrence_directory": ("<u4", (None,)),
         "endings": ("<u8", (starts,)),
         "row_bounds": ("<u4", (None, 2)),
         "row_directory": ("<u4", ((n >> numbers["row_shift"]) + 2,)),
-        "row_offsets": ("<i8", (None,)),
-        "row_tokens": (token, (None,)),
-        "row_counts": ("<u4", (None,)),
     }
-    return layout | ({"alphabet": ("<u4", (symbols,))} if has_alphabet else {})
+    if has_alphabet:
+        layout["alphabet"] = ("<u4", (symbols,))
+    if stored == "compact":
+        marks = -(-n // 64)
+        return layout | {
+            "list_high": ("<u8", (None,)),
+            "list_low": ("<u8", (None,)),
+            "list_ones": ("<u4", (None,)),
+            "list_zeros": ("<u4", (None,)),
+            "after_endings": ("<u4", (starts,)),
+            "sample_marks": ("<u8", (marks,)),
+            "sample_ones": ("<u4", (-(-marks // 8) + 1,)),
+            "sample_positions": ("<u4", (None,)),
+            "sample_ranks": ("<u4", (((n - 1) >> numbers["sample_shift"]) + 1,)),
+        }
+    text: dict[str, tuple[str, tuple[_Free, ...]]] = {"tokens": (token, (n,)), "order": ("<u4", (n,))}
+    return (
+        text
+        | layout
+        | {
+            "near": ("<u2", (None,)),
+            "far": ("<u4", (None,)),
+            "occurrence_directory": ("<u4", (None,)),
+            "row_offsets": ("<i8", (None,)),
+            "row_tokens": (token, (None,)),
+            "row_counts": ("<u4", (None,)),
+        }
+    )
 
 
 def _shape_text(shape: tuple[_Free, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What grows, shrinks and joins the shards of an index: append, remove, merge.
+"""What grows, shrinks, joins and converts the shards of an index: append, remove, merge, convert.
 
 Each writes a new folder beside the old one, in which shards that stay are links to the same files, and exchanges the
 two in one step: who has the index open keeps what he opened, a process that is killed leaves the old one, and of two
@@ -25,6 +25,7 @@ from corpus_index.build import Progress, build_index, build_part, packed_names
 from corpus_index.corpus import MAX_TOKENS, check_corpus
 from corpus_index.errors import CorpusError, IndexWriteError, QueryError
 from corpus_index.index import CorpusIndex
+from corpus_index.layouts import check_layout, write_layout
 from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
 from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.sharded.masks import Mask, no_mask
@@ -253,6 +254,91 @@ def merge_shards(
     return open_index(path)
 
 
+def convert_index(
+    path: str | os.PathLike[str],
+    layout: str,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+) -> CorpusIndex:
+    """Write an index in another layout, without its source text: smaller, or faster to ask.
+
+    Parameters
+    ----------
+    path : path
+        Of either kind; of shards each is converted.
+    layout : {"full", "compact"}
+        "compact" takes about 4 bytes a token on disk where "full" takes 11 to 13; matches take two to four times as
+        long, targets up to half as long again, text and positions much longer. Both answer alike.
+    out : path, optional
+        The folder to make; default: the new index takes the old one's place.
+    overwrite : bool
+        Replace an index that stands at out.
+    workers : int, optional
+        Threads; default: the processors that this process may use.
+
+    Returns
+    -------
+    CorpusIndex
+        The new one, opened; the old one where it has the layout already and no other folder is asked for.
+
+    Raises
+    ------
+    QueryError
+        If there is no such layout.
+    IndexFormatError, IndexExistsError, IndexWriteError
+        As of `build_index`, and where another process changes the index.
+
+    Notes
+    -----
+    O(N) time; `layouts.write_layout` says how much memory, for one shard at a time.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> path = tempfile.mkdtemp() + "/index"
+    >>> build_index(np.array([1, 2, 1, 2, 3]), path).close()
+    >>> with convert_index(path, "compact") as index:
+    ...     index.layout, index.count([1, 2]), index.tokens[1:4].tolist()
+    ('compact', 2, [2, 1, 2])
+    """
+    check_layout(layout)
+    source = Path(os.path.abspath(path))
+    if out is not None:
+        with open_index(source) as old:
+            _write_converted(old, Path(os.path.abspath(out)), layout, None, workers, overwrite=overwrite)
+        return open_index(out)
+    with _turn(source), open_index(source) as old:
+        if any(shard.layout != layout for shard in shards_of(old)):
+            _write_converted(old, source, layout, old.fingerprint, workers, overwrite=True)
+    return open_index(path)
+
+
+def _write_converted(
+    old: CorpusIndex, path: Path, layout: str, instead_of: str | None, workers: int | None, *, overwrite: bool
+) -> None:
+    if not isinstance(old, ShardedIndex):
+        write_layout(old, path, layout, overwrite=overwrite, instead_of=instead_of, workers=workers)
+        return
+    with shard_writer(path, overwrite=overwrite, instead_of=instead_of) as writer:
+        for shard in old.shards:
+            if shard.layout == layout:
+                writer.link(shard)
+            else:
+                whole, mask = shard, None
+                if isinstance(shard, MaskedShard):
+                    whole, mask = shard.whole, shard.mask  # of ranks, which stay what they are
+                writer.add(partial(_converted, whole, layout=layout, workers=workers), mask)
+        facts = {"layout": layout, "shards": len(old.shards)}
+        _finish(writer, old, event("convert", **facts), None)
+
+
+def _converted(shard: CorpusIndex, path: Path, *, layout: str, workers: int | None) -> CorpusIndex:
+    write_layout(shard, path, layout, workers=workers)
+    return CorpusIndex.open(path, check="never")
+
+
 def find_documents(index: CorpusIndex, names: Sequence[str]) -> np.ndarray:
     """The numbers of documents by their names, ascending: all that bear a name.
 
@@ -309,7 +395,7 @@ def _kept(index: CorpusIndex) -> dict[str, Any]:
     """What a new shard has in common with the others."""
     first = shards_of(index)[0]
     attachments = {name: first.attachment(name) for name in first.attachment_names if name != NAMES_FILE}
-    return {"metadata": _without_history(first.metadata), "attachments": attachments}
+    return {"metadata": _without_history(first.metadata), "attachments": attachments, "layout": first.layout}
 
 
 def _write_single(

@@ -59,6 +59,7 @@ __all__ = [
     "file_sha256",
     "index_writer",
     "placed_folder",
+    "scratch_beside",
     "seal",
 ]
 
@@ -142,8 +143,12 @@ class IndexWriter:
 
 
 @contextlib.contextmanager
-def index_writer(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[IndexWriter]:
+def index_writer(
+    path: str | os.PathLike[str], *, overwrite: bool = False, instead_of: str | None = None
+) -> Iterator[IndexWriter]:
     """Open a new folder beside path for writing; at the end of the block it takes the name path.
+
+    instead_of: the fingerprint of the one index that may be replaced.
 
     Raises
     ------
@@ -153,7 +158,7 @@ def index_writer(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
         If the folder can't be written: permission, full disk.
     """
     path = Path(os.path.abspath(path))
-    with placed_folder(path, overwrite=overwrite) as folder:
+    with placed_folder(path, overwrite=overwrite, instead_of=instead_of) as folder:
         writer = IndexWriter(folder, path)
         try:
             yield writer
@@ -185,6 +190,25 @@ def placed_folder(path: Path, *, overwrite: bool = False, instead_of: str | None
             raise
         if isinstance(error, FileExistsError) and os.path.lexists(path):
             raise _exists(path) from error
+        raise _write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A folder beside path that is removed at the end of the block, or, of a killed process, by the next such one.
+
+    Raises
+    ------
+    IndexWriteError
+        If it can't be written: permission, full disk.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.scratch_folder(path.parent, f".{path.name}.scratch-") as folder:
+            yield folder
+    except OSError as error:
+        if isinstance(error, CorpusIndexError):
+            raise
         raise _write_error(path, error) from error
 
 

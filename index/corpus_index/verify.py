@@ -16,6 +16,7 @@ from corpus_index._kernels import checks, companions, rows
 from corpus_index.addresses import contradiction
 from corpus_index.errors import CorpusIndexError, IndexFormatError
 from corpus_index.index import CorpusIndex
+from corpus_index.layouts import compact_content
 from corpus_index.manifest import BLOCK, as_folder
 from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
 from corpus_index.sharded.masked_shard import MaskedShard, open_shard
@@ -171,7 +172,7 @@ def _alphabet(index: CorpusIndex) -> None:
 
 
 def _order(index: CorpusIndex, rng: np.random.Generator, full: bool) -> str:
-    order, next_tokens = index.array("order"), index.array("next_tokens")
+    order, next_tokens = np.asarray(index.array("order")), index.array("next_tokens")
     seen = np.zeros(index.num_tokens if full else 0, np.bool_)
     for start in range(0, order.size, _CHUNK):
         chunk = order[start : start + _CHUNK]
@@ -199,6 +200,11 @@ def _order(index: CorpusIndex, rng: np.random.Generator, full: bool) -> str:
 
 
 def _lists(index: CorpusIndex, rng: np.random.Generator, full: bool) -> str:
+    if index.layout == "compact":
+        for name, expected in compact_content(index).items():
+            if not np.array_equal(index.array(name), expected):
+                raise _fail(index, f"{name} doesn't fit the continuations")
+        return f"lists and samples of {int((index.symbol_counts > 0).sum()):,} tokens"
     table = index.array("symbols").astype(np.int64)
     near, far, directory = (index.array(name) for name in ("near", "far", "occurrence_directory"))
     counts, shifts = np.diff(table[:, 0]), table[:-1, 3]
@@ -231,7 +237,7 @@ def _list_sizes(counts: np.ndarray, is_near: np.ndarray, sizes: np.ndarray) -> l
 def _steps(index: CorpusIndex, rng: np.random.Generator, full: bool) -> str:
     ranks = _sampled(index.num_tokens, rng, full)
     arrays = index.kernel_arrays()
-    bad = checks.first_misstep(arrays.text, arrays.steps, index.array("next_tokens"), ranks)
+    bad = checks.first_misstep(index.whole_text(), arrays.steps, index.array("next_tokens"), ranks)
     if bad >= 0:
         raise _fail(index, f"the continuation of rank {bad:,} is wrong, or the step by it leads astray")
     return f"continuations and steps at {ranks.size:,} ranks"
@@ -246,7 +252,7 @@ def _context_order(index: CorpusIndex, rng: np.random.Generator, full: bool) -> 
         count = index.num_tokens
     else:
         ranks = _sampled(index.num_tokens, rng, full)
-        bad = int(checks.first_disorder(index.kernel_arrays().text, common, ranks, _FAR_ENOUGH))
+        bad = int(checks.first_disorder(index.whole_text(), common, ranks, _FAR_ENOUGH))
         count = ranks.size
     if bad >= 0:
         raise _fail(index, f"rank {bad:,} is out of order, or its shared length is wrong")
@@ -255,12 +261,13 @@ def _context_order(index: CorpusIndex, rng: np.random.Generator, full: bool) -> 
 
 def _shared(index: CorpusIndex) -> np.ndarray:
     """What each rank's context shares with that of the rank before, up to 65,535: (N,) uint16; of a right order."""
-    order = index.array("order")
+    text = index.whole_text()
+    order = text.order
     before = np.empty(order.size, np.uint32)
     before[order[1:]] = order[:-1]
     before[order[0]] = order[0]
     shared = np.empty(order.size, np.uint16)
-    checks.fill_shared(index.kernel_arrays().text, before, shared)
+    checks.fill_shared(text, before, shared)
     return shared[order]
 
 

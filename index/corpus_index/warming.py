@@ -30,6 +30,7 @@ from corpus_index.build import build_index
 from corpus_index.core.duplicates import copied_shares, near_duplicates
 from corpus_index.estimators.estimator import make_estimator
 from corpus_index.index import CorpusIndex
+from corpus_index.shard_changes import convert_index
 from corpus_index.targets.drawing import draw_from, draw_tokens, sorted_base
 from corpus_index.targets.measures import measure
 from corpus_index.targets.recall import fit_recall
@@ -77,9 +78,9 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
 
     Notes
     -----
-    Some 50 s of one processor for each width, shared by the workers; a second where all is there already. Compiled
-    kernels are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder, whichever can be written
-    first, and are compiled anew after an upgrade.
+    Some 50 s of one processor for each width and layout, shared by the workers; a second where all is there already.
+    Compiled kernels are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder, whichever can be
+    written first, and are compiled anew after an upgrade.
     """
     begin = time.perf_counter()
     workers = workers or jit.processors()
@@ -253,6 +254,7 @@ def _part(index: CorpusIndex) -> Iterator[CorpusIndex]:
     """A small part: fits go through their evidence hundreds of times."""
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"doc_starts": np.array([0, 20, 40]), "vocab_size": index.vocab_size, "workers": 1}
+        options["layout"] = index.layout
         with build_index(index.tokens[:40], f"{folder}/part", **options) as part:
             yield part
 
@@ -286,6 +288,26 @@ def _texts(index: CorpusIndex) -> None:
     index.scorer("modified-kneser-ney", 3).probabilities(_batch(index)[0])
 
 
+def _compact(index: CorpusIndex) -> None:
+    """All of it of the other layout, whose arrays are of other types."""
+    with tempfile.TemporaryDirectory() as folder:
+        with convert_index(index.path, "compact", out=f"{folder}/compact") as compact:
+            for ask in (
+                _query,
+                _targets,
+                _documents,
+                _whole,
+                _exclusion,
+                _fit,
+                _recall,
+                _near_duplicates,
+                _files,
+                _texts,
+            ):
+                ask(compact)
+        convert_index(f"{folder}/compact", "full", out=f"{folder}/full").close()
+
+
 def _shards(index: CorpusIndex) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {
@@ -312,5 +334,6 @@ GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
     "files": _files,
     "texts": _texts,
     "shards": _shards,
+    "compact": _compact,
 }
 """What an index is asked for, by name."""

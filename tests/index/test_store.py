@@ -180,7 +180,7 @@ def _lose_file(folder: Path) -> None:
         (_edit_manifest, r"manifest.json was changed", True),
         (_break_manifest, r"manifest.json can't be read", True),
         (_foreign, r"describes no corpus-index", True),
-        (_newer, r"format version 99, this program reads up to 3", True),
+        (_newer, r"format version 99, this program reads up to 4", True),
         (_lose_file, r"near.bin is missing", True),
     ],
 )

@@ -19,6 +19,7 @@ class TextArrays(NamedTuple):
     doc_starts: np.ndarray
     doc_directory: np.ndarray
     document_shift: int
+    num_tokens: int
 
 
 class NodeArrays(NamedTuple):
@@ -38,10 +39,52 @@ class StepArrays(NamedTuple):
     directory: np.ndarray
 
 
+class CompactSteps(NamedTuple):
+    """What `StepArrays` tells, of a compact index; see `compact` and index/README.md.
+
+    symbols: first, entries before, first word of the high bits and of the low ones of each token's list, flat.
+    """
+
+    symbols: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    ones: np.ndarray
+    zeros: np.ndarray
+    next_tokens: np.ndarray
+    endings: np.ndarray
+    after_endings: np.ndarray
+
+
+class CompactText(NamedTuple):
+    """What `TextArrays` tells, of a compact index: by walking on to a rank whose position is stored.
+
+    order is of size 0: what asks for it ahead asks for nothing. The text goes without the documents' starts: contexts
+    are compared by what `nodes` says they share.
+    """
+
+    order: np.ndarray
+    steps: CompactSteps
+    nodes: NodeArrays
+    marks: np.ndarray
+    marked: np.ndarray
+    samples: np.ndarray
+    rank_samples: np.ndarray
+    sample_shift: int
+    num_tokens: int
+
+
+class OwnRanks(NamedTuple):
+    """The ranks of a document, entries a .. e − 1 of ranks, ascending: what tells its own where no order does."""
+
+    ranks: np.ndarray
+    a: int
+    e: int
+
+
 class IndexArrays(NamedTuple):
     """All that walking the index needs; see index/README.md for each array."""
 
-    text: TextArrays
+    text: TextArrays | CompactText
     nodes: NodeArrays
-    steps: StepArrays
+    steps: StepArrays | CompactSteps
     num_starts: int

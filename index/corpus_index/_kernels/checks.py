@@ -61,7 +61,7 @@ def first_misstep(text, steps, next_tokens, ranks):
         if c != np.int64(text.tokens[position]):
             return r
         position += 1
-        continued = position < text.order.size and document_start(text, position) != position
+        continued = position < text.num_tokens and document_start(text, position) != position
         if steps.symbols[4 * c + 4] == steps.symbols[4 * c]:
             if continued:
                 return r

@@ -24,8 +24,8 @@ def fill_sorted_ranks(
     following,  # (N,) as next_tokens, out: the token after each of them
 ):
     """Deal the ranks out to their documents; whether each document got as many as it has tokens."""
-    for r in range(text.order.size):
-        if r + _AHEAD < text.order.size:
+    for r in range(text.num_tokens):
+        if r + _AHEAD < text.num_tokens:
             prefetch(text.doc_directory, position_of(text.order, r + _AHEAD) >> text.document_shift)
         d = document_of(text, position_of(text.order, r))
         k = ends[d]

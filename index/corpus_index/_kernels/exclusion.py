@@ -39,7 +39,7 @@ from corpus_index._kernels.label_places import narrowest_row
 from corpus_index._kernels.nodes import node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import ADD_K, KATZ, LEAST_MASS, PPM_C, STUPID_BACKOFF
-from corpus_index._kernels.tallies import read, read_others
+from corpus_index._kernels.tallies import own_of, read, read_others
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 LARGEST_REST = 4.0  # beyond it float32 couldn't hold `p − rest · base` well enough for a sum of 1
@@ -249,8 +249,9 @@ def _light_counts(
         tally[c] = (e - a) - (g_end - g)
         return np.int64(1) if tally[c] > 0 else np.int64(0)
     if document >= 0:
-        n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
-        return read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
+        own_ranks = own_of(text, text.order, documents, doc_a, doc_e)
+        n = read_others(next_tokens, own_ranks, a, read_a, begin, end, tally, tokens, n)
+        return read_others(next_tokens, own_ranks, read_e, e, begin, end, tally, tokens, n)
     n = read(next_tokens, a, read_a, tally, tokens, n)
     return read(next_tokens, read_e, e, tally, tokens, n)
 

@@ -24,12 +24,12 @@ def fill_ancestors(text, nodes, bounds, outer_first, table):
         table[row, PARENT], table[row, PARENT_DEPTH], table[row, LEVEL] = NO_PARENT, 0, 0
         while opened > 0 and np.int64(table[open_rows[opened - 1], HI]) <= lo:
             opened -= 1
-        if hi - lo == text.order.size:
+        if hi - lo == text.num_tokens:
             continue
         if opened > 0:
             parent = open_rows[opened - 1]
             table[row, PARENT], table[row, LEVEL] = parent, table[parent, LEVEL] + 1
-            table[row, PARENT_DEPTH] = parent_depth(text, nodes, lo, hi, text.order.size)
+            table[row, PARENT_DEPTH] = parent_depth(text, nodes, lo, hi, text.num_tokens)
         open_rows[opened] = row
         opened += 1
         longest = max(longest, opened)

@@ -316,6 +316,12 @@ def kernel(*, work: Callable[..., int] | None = None, **options: Any) -> Callabl
     return decorate
 
 
+def by_layout(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark what kernels call by way of numba's `overload`: interpreted, it calls what it calls interpreted too."""
+    function.py_func = function
+    return function
+
+
 # interpreted
 
 _plain: dict[Any, Callable[..., Any]] = {}

@@ -24,7 +24,7 @@ from corpus_index._kernels.nodes import CAP, node_around, parent_depth, symbol_o
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
 from corpus_index._kernels.small_nodes import count_narrow, is_narrow
-from corpus_index._kernels.tallies import classes, read, read_others, read_runs, runs_of_one_token, sort_tokens
+from corpus_index._kernels.tallies import classes, own_of, read, read_others, read_runs, runs_of_one_token, sort_tokens
 from corpus_index._kernels.target_arrays import (
     ENTRIES,
     HI,
@@ -128,13 +128,14 @@ def _light_counts(
     n: tokens in scratch. own, own_left: of the label.
     """
     text, nodes = index.text, index.nodes
+    own_ranks = own_of(text, text.order, documents, doc_a, doc_e)
     tally, lefts, seen, tokens = scratch.tally, scratch.lefts, scratch.seen, scratch.tokens
     # For scores masks keep nothing, so a chain that began with tallies goes on with them.
-    if (keep or n == 0) and is_narrow(text.order.size, a, e, depth):
+    if (keep or n == 0) and is_narrow(text.num_tokens, a, e, depth):
         total, n1, n2, n3, left_total, m1, m2, m3, own, own_left, n = count_narrow(
             next_tokens,
             nodes.common,
-            text.order,
+            own_ranks,
             a,
             e,
             depth,
@@ -176,11 +177,15 @@ def _light_counts(
                 lefts[c] = runs_of_one_token(text, nodes, a, e, depth, skip, g, g_end, sole_nodes, sole_runs)
         n = np.int64(1) if tally[c] > 0 else np.int64(0)
     elif by_runs:
-        n = read_runs(next_tokens, text, nodes.common, a, read_a, depth, begin, end, tally, lefts, seen, tokens, n)
-        n = read_runs(next_tokens, text, nodes.common, read_e, e, depth, begin, end, tally, lefts, seen, tokens, n)
+        n = read_runs(
+            next_tokens, text, own_ranks, nodes.common, a, read_a, depth, begin, end, tally, lefts, seen, tokens, n
+        )
+        n = read_runs(
+            next_tokens, text, own_ranks, nodes.common, read_e, e, depth, begin, end, tally, lefts, seen, tokens, n
+        )
     elif doc_a < doc_e:
-        n = read_others(next_tokens, text.order, a, read_a, begin, end, tally, tokens, n)
-        n = read_others(next_tokens, text.order, read_e, e, begin, end, tally, tokens, n)
+        n = read_others(next_tokens, own_ranks, a, read_a, begin, end, tally, tokens, n)
+        n = read_others(next_tokens, own_ranks, read_e, e, begin, end, tally, tokens, n)
     else:
         n = read(next_tokens, a, read_a, tally, tokens, n)
         n = read(next_tokens, read_e, e, tally, tokens, n)

@@ -6,10 +6,16 @@ of a document counts as a symbol: it is the last of a context read backwards.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from corpus_index._kernels.arrays import CompactText
+from corpus_index._kernels.compact import compact_shared
 from corpus_index._kernels.intrinsics import UNCOUNTED
-from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.jit import by_layout, kernel
 
 CAP = 255  # common tells shared lengths up to here; beyond, the text does
 
@@ -72,8 +78,8 @@ def shared_with_row(text, rank, ids, b, t, known, started, limit):
 
 
 @kernel(**UNCOUNTED, work=lambda *arguments: 1)
-def shared_by_ranks(text, r, s):
-    """Symbols that the contexts of two ranks share."""
+def shared_texts(text, r, s):
+    """`shared_by_ranks` of an index that has its text."""
     tokens = text.tokens
     p, q = position_of(text.order, r), position_of(text.order, s)
     p_held, q_held = p - document_start(text, p), q - document_start(text, q)
@@ -82,6 +88,24 @@ def shared_by_ranks(text, r, s):
     while k < stop and tokens[p - 1 - k] == tokens[q - 1 - k]:
         k += 1
     return k + 1 if k == p_held and k == q_held else k
+
+
+def is_a(value_type: Any, tuple_class: Any) -> bool:
+    """Whether numba's type of a value is that of a named tuple."""
+    return isinstance(value_type, types.NamedTuple) and value_type.instance_class is tuple_class
+
+
+@by_layout
+def shared_by_ranks(text: Any, r: int, s: int) -> int:
+    """Symbols that the contexts of two ranks share."""
+    return compact_shared(text, r, s) if isinstance(text, CompactText) else shared_texts(text, r, s)
+
+
+@overload(shared_by_ranks, inline="never")
+def _overload_shared_by_ranks(text, r, s):
+    if is_a(text, CompactText):
+        return lambda text, r, s: compact_shared(text, r, s)
+    return lambda text, r, s: shared_texts(text, r, s)
 
 
 @kernel(**UNCOUNTED)
@@ -171,7 +195,7 @@ def _gallop(
 
     With whom: with the row at ids[b, t], or with the context of rank member where that isn't negative.
     """
-    n = text.order.size
+    n = text.num_tokens
     good, bad = start, np.int64(-1) if sign < 0 else n
     step = np.int64(1)
     doubling = True
@@ -209,7 +233,7 @@ def widened(
 ):
     """Widen lo, hi, ranks that share depth symbols, to all ranks that do; the last arguments as in _gallop."""
     if depth == 0:
-        return np.int64(0), text.order.size
+        return np.int64(0), text.num_tokens
     if depth <= CAP:
         return widen_left(nodes, lo, depth), widen_right(nodes, hi, depth)
     return (
@@ -226,7 +250,7 @@ def parent_depth(text, nodes, lo, hi, depth):
     """
     up = np.int64(0)
     for i in (lo, hi):
-        if 0 < i < text.order.size:
+        if 0 < i < text.num_tokens:
             length = np.int64(nodes.common[i])
             if length == CAP:
                 length = shared_by_ranks(text, i - 1, i)
@@ -237,13 +261,13 @@ def parent_depth(text, nodes, lo, hi, depth):
 @kernel(**UNCOUNTED)
 def _gallop_ranks(text, start, sign, depth):
     """The farthest rank from start, going by sign, whose context still shares depth symbols with that of start."""
-    good, bad = start, np.int64(-1) if sign < 0 else text.order.size
+    good, bad = start, np.int64(-1) if sign < 0 else text.num_tokens
     step = np.int64(1)
     doubling = True
     while abs(bad - good) > 1:
         probe = good + sign * step if doubling else (good + bad) >> 1
-        doubling = doubling and 0 <= probe < text.order.size
-        if 0 <= probe < text.order.size:
+        doubling = doubling and 0 <= probe < text.num_tokens
+        if 0 <= probe < text.num_tokens:
             if shared_by_ranks(text, probe, start) >= depth:
                 good = probe
                 step *= 2
@@ -257,7 +281,7 @@ def _gallop_ranks(text, start, sign, depth):
 def node_around(text, nodes, lo, hi, depth):
     """The node of that depth that holds ranks lo .. hi − 1, which share as many symbols."""
     if depth == 0:
-        return np.int64(0), text.order.size
+        return np.int64(0), text.num_tokens
     if depth <= CAP:
         return widen_left(nodes, lo, depth), widen_right(nodes, hi, depth)
     return _gallop_ranks(text, lo, -1, depth), _gallop_ranks(text, hi - 1, 1, depth) + 1

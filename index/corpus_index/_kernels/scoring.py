@@ -114,7 +114,7 @@ def score_texts(
 ):
     """Score some pieces of text; returns how many positions are reported in odd."""
     symbols, near, far, directory = index.steps
-    n = index.text.order.size
+    n = index.text.num_tokens
     num_symbols = symbols.size // 4 - 1
     num_starts = np.int64(index.num_starts)
     lines, stride, probs = tables.lines, tables.stride, tables.probs

@@ -7,11 +7,39 @@ them is set, and not beyond.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numba.extending import overload
+
+from corpus_index._kernels.arrays import OwnRanks
 from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit, range_bits
-from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.nodes import CAP
+from corpus_index._kernels.jit import by_layout, kernel
+from corpus_index._kernels.nodes import CAP, is_a
+from corpus_index._kernels.rows import first_at_least
+
+
+@kernel(**UNCOUNTED)
+def _listed_bits(own, start):
+    """Bit k: whether rank start + k is one of a document's, for k < WORD."""
+    bits, k = np.uint64(0), first_at_least(own.ranks, own.a, own.e, start)
+    while k < own.e and np.int64(own.ranks[k]) < start + WORD:
+        bits |= np.uint64(1) << np.uint64(np.int64(own.ranks[k]) - start)
+        k += 1
+    return bits
+
+
+@by_layout
+def own_bits(own: Any, start: int, begin: int, length: int) -> np.uint64:
+    """Bit k: whether rank start + k is a document's own, by `own_of`; its positions are `length` from `begin` on."""
+    return _listed_bits(own, start) if isinstance(own, OwnRanks) else range_bits(own, start, begin, length)
+
+
+@overload(own_bits, inline="never")
+def _overload_own_bits(own, start, begin, length):
+    if is_a(own, OwnRanks):
+        return lambda own, start, begin, length: _listed_bits(own, start)
+    return lambda own, start, begin, length: range_bits(own, start, begin, length)
 
 
 @kernel(**UNCOUNTED, inline="always")
@@ -24,7 +52,7 @@ def is_narrow(num_ranks, a, e, depth):
 def count_narrow(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
-    order,  # (N,) uint32, the position of each rank
+    own,  # of `own_of`
     a,  # int64, the node's ranks a .. e − 1, at most 128
     e,  # int64
     depth,  # int64, its symbols, below 255
@@ -57,9 +85,9 @@ def count_narrow(
             last |= starts << np.uint64(WORD - 1)
             last_of_more |= starts >> one
     if begin < end:
-        bits &= ~range_bits(order, a, begin, end - begin)
+        bits &= ~own_bits(own, a, begin, end - begin)
         if two:
-            more &= ~range_bits(order, b, begin, end - begin)
+            more &= ~own_bits(own, b, begin, end - begin)
     total = count_bits(bits) + count_bits(more)
     n1 = n2 = n3 = m1 = m2 = m3 = left_total = own = own_left = n = np.int64(0)
     while bits | more != 0:

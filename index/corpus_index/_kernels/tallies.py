@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from corpus_index._kernels.arrays import CompactText, OwnRanks
 from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit
-from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.nodes import CAP, node_around, shared_by_ranks, symbol_of
+from corpus_index._kernels.jit import by_layout, kernel
+from corpus_index._kernels.nodes import CAP, is_a, node_around, shared_by_ranks, symbol_of
+from corpus_index._kernels.rows import first_at_least
+
+
+def own_of(text: Any, order: Any, documents: Any, a: int, e: int) -> Any:
+    """What tells a document's own ranks, documents.ranks[a:e]: the order of the text, or, of a compact one, these."""
+    if not isinstance(text, CompactText):
+        return order
+    return OwnRanks(order if documents is None else documents.ranks, a, e)
+
+
+@overload(own_of, inline="never")
+def _overload_own_of(text, order, documents, a, e):
+    if not is_a(text, CompactText):
+        return lambda text, order, documents, a, e: order
+    if isinstance(documents, types.NoneType):
+        return lambda text, order, documents, a, e: OwnRanks(order, a, e)
+    return lambda text, order, documents, a, e: OwnRanks(documents.ranks, a, e)
+
+
+@kernel(**UNCOUNTED)
+def _is_listed(own, rank):
+    """Whether a rank is one of a document's."""
+    k = first_at_least(own.ranks, own.a, own.e, rank)
+    return k < own.e and np.int64(own.ranks[k]) == rank
+
+
+@by_layout
+def is_own(own: Any, rank: int, begin: int, end: int) -> bool:
+    """Whether a rank is a document's own, by `own_of`; the document's positions are begin … end − 1."""
+    return _is_listed(own, rank) if isinstance(own, OwnRanks) else begin <= int(own[rank]) < end
+
+
+@overload(is_own, inline="never")
+def _overload_is_own(own, rank, begin, end):
+    if is_a(own, OwnRanks):
+        return lambda own, rank, begin, end: _is_listed(own, rank)
+    return lambda own, rank, begin, end: begin <= np.int64(own[rank]) < end
 
 
 @kernel(**UNCOUNTED, inline="always")
@@ -36,7 +78,7 @@ def read(next_tokens, a, e, tally, tokens, n):
 @kernel(**UNCOUNTED)
 def read_others(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
-    order,  # (N,) uint32, the position of each rank
+    own,  # of `own_of`
     a,  # int64, ranks a .. e − 1
     e,  # int64
     begin,  # int64, all but positions begin .. end − 1
@@ -47,8 +89,7 @@ def read_others(
 ):
     """`read`, but for the ranks whose corpus position is in begin … end − 1: a document's own."""
     for r in range(a, e):
-        position = np.int64(order[r])
-        keep = position < begin or position >= end
+        keep = not is_own(own, r, begin, end)
         c = symbol_of(next_tokens, r, tally)
         tokens[n] = c
         n += keep and tally[c] == 0
@@ -60,6 +101,7 @@ def read_others(
 def read_runs(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     text,  # TextArrays
+    own,  # of `own_of`
     common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
     a,  # int64, ranks a .. e − 1
     e,  # int64
@@ -80,7 +122,7 @@ def read_runs(
             if shared == CAP and depth >= CAP and r > a:
                 shared = shared_by_ranks(text, r - 1, r)
             run = r if shared == depth else run
-        if begin < end and begin <= np.int64(text.order[r]) < end:
+        if begin < end and is_own(own, r, begin, end):
             continue
         c = symbol_of(next_tokens, r, tally)
         tokens[n] = c

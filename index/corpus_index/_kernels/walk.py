@@ -17,14 +17,18 @@ them includes it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
+from corpus_index._kernels.arrays import CompactSteps
+from corpus_index._kernels.compact import compact_step
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
-from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import (
     CAP,
+    is_a,
     parent_depth,
     position_of,
     shared_with_row,
@@ -98,8 +102,8 @@ def _count_before(near, far, list_start, a, e, shift, rank):
 
 
 @kernel(**UNCOUNTED, work=lambda *arguments: 1)
-def step_range(steps, c, lo, hi):
-    """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
+def listed_step(steps, c, lo, hi):
+    """`step_range` by the lists of ranks."""
     symbols, directory = steps.symbols, steps.directory
     first, place, base = np.int64(symbols[4 * c]), np.int64(symbols[4 * c + 1]), np.int64(symbols[4 * c + 2])
     shift = np.int64(symbols[4 * c + 3])
@@ -108,6 +112,19 @@ def step_range(steps, c, lo, hi):
     b = base + (hi >> shift)
     new_hi = _count_before(steps.near, steps.far, place, np.int64(directory[b]), np.int64(directory[b + 1]), shift, hi)
     return first + new_lo, first + new_hi
+
+
+@by_layout
+def step_range(steps: Any, c: int, lo: int, hi: int) -> tuple[int, int]:
+    """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
+    return compact_step(steps, c, lo, hi) if isinstance(steps, CompactSteps) else listed_step(steps, c, lo, hi)
+
+
+@overload(step_range, inline="never")
+def _overload_step_range(steps, c, lo, hi):
+    if is_a(steps, CompactSteps):
+        return lambda steps, c, lo, hi: compact_step(steps, c, lo, hi)
+    return lambda steps, c, lo, hi: listed_step(steps, c, lo, hi)
 
 
 @kernel(**UNCOUNTED)
@@ -124,7 +141,7 @@ def _broken_match(
     started,  # bool, whether it begins with its document's start
 ):
     """The node of a row whose match broke: its longest suffix, up to limit symbols, with enough occurrences."""
-    n = text.order.size
+    n = text.num_tokens
     left = right = np.int64(0)
     if rank < n:
         right = shared_with_row(text, rank, ids, b, t, known, started, limit)
@@ -288,7 +305,7 @@ def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, r
     starts, first_ranks: the documents' first positions, and their ranks. A document is cut where ranks are sampled, so
     that `lanes` pieces step together, however few and uneven the documents: each step waits for memory.
     """
-    tokens, n = index.text.tokens, index.text.order.size
+    tokens, n = index.text.tokens, index.text.num_tokens
     symbols, near, far, directory = index.steps
     last = symbols.size // 4 - 2  # symbol
     position = np.zeros(lanes, np.int64)

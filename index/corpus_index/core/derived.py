@@ -6,18 +6,22 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index import files
 from corpus_index._kernels import counting, document_ranks, exclusion_sums, left_out, target_arrays, walk
+from corpus_index._kernels.arrays import CompactText, IndexArrays, StepArrays, TextArrays
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.addresses import contradiction
+from corpus_index.core.compact import all_ranks, stretch_ranks
 from corpus_index.core.heavy import heavy_nodes
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.core.scratch import ThreadMemory
 from corpus_index.manifest import LOSSES_FILE, RANKS_FILE
+from corpus_index.occurrences import occurrence_lists
 
 LANES = 32  # rows, or pieces of documents, that step together
 _SAMPLE_SHIFT = 5  # ranks of every 32nd position are kept for `document_ranks`: an eighth of a byte a token
@@ -83,8 +87,30 @@ class Derived(OpenedIndex):
             self._ranks = self._shared(RANKS_FILE, types, self._fill_ranks)
         return self._ranks[0], self._ranks[1]
 
+    def listed_arrays(self) -> IndexArrays:
+        """The arrays for kernels that read the lists of ranks; of a compact index these are made, in memory."""
+        arrays = self.kernel_arrays()
+        if not isinstance(arrays.text, CompactText):
+            return arrays
+        last = np.sort((self.array("endings") & np.uint64(2**32 - 1)).astype(np.int64))
+        parts, next_tokens = [(0, self.num_tokens)], self.array("next_tokens")
+
+        def each(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+            return [function(*given) for given in arguments]
+
+        lists = occurrence_lists(next_tokens, last, self.num_symbols, self.num_starts, parts, each)
+        for array in lists.values():
+            array.flags.writeable = False  # as mapped ones: kernels are compiled for one kind
+        directory, nothing = self.array("doc_directory"), next_tokens[:0]
+        text = TextArrays(arrays.text.order, nothing, self.doc_starts, directory, self.document_shift, self.num_tokens)
+        near, far, lists_of = lists["near"], lists["far"], lists["occurrence_directory"]
+        return arrays._replace(text=text, steps=StepArrays(lists["symbols"].reshape(-1), near, far, lists_of))
+
     def position_ranks(self) -> np.ndarray:
         """The rank of every corpus position: shape (N,), uint32; made anew by each call, O(N)."""
+        text = self.kernel_arrays().text
+        if isinstance(text, CompactText):
+            return all_ranks(text)
         ranks = np.empty(self.num_tokens, np.uint32)
         try:
             ranks[self.array("order")] = np.arange(self.num_tokens, dtype=np.uint32)
@@ -126,14 +152,14 @@ class Derived(OpenedIndex):
 
     def _fill_ranks(self, ranks: np.ndarray, following: np.ndarray) -> None:
         ends = np.array(self.doc_starts[:-1])
-        text, next_tokens = self.kernel_arrays().text, self.array("next_tokens")
+        text, next_tokens = self.whole_text(), self.array("next_tokens")
         if not document_ranks.fill_sorted_ranks(text, next_tokens, ends, ranks, following):
             raise contradiction(self.path, "order holds a position twice")
 
     def _fill_lost_from(self, lost_from: np.ndarray) -> None:
         arrays, size = self.kernel_arrays(), self.num_symbols
         document_ranks.fill_lost_from(
-            arrays.text,
+            self.whole_text(),
             self.array("next_tokens"),
             arrays.nodes.common,
             np.zeros(257, np.int64),
@@ -224,6 +250,10 @@ class Derived(OpenedIndex):
         numbers = np.asarray(documents, np.int64).reshape(-1)
         starts = self.doc_starts[numbers]
         lengths = self.doc_starts[numbers + 1] - starts
+        text = self.kernel_arrays().text
+        if isinstance(text, CompactText):
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            return offsets, stretch_ranks(text, starts.astype(np.int64), offsets)
         if self._first_ranks is None:
             first = np.array(self.array("order")[: self.num_starts], np.int64)
             sampled = np.zeros((self.num_tokens >> _SAMPLE_SHIFT) + 1, np.uint32)

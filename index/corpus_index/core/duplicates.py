@@ -86,7 +86,7 @@ def shared_across_documents(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]
     >>> shared_across_documents(index)[0].tolist()
     [0, 0, 1, 2, 0, 0, 1, 2]
     """
-    return shared_in_text(index.kernel_arrays().text, index.array("common"), duplicates.Ends.empty(0))
+    return shared_in_text(index.whole_text(), index.array("common"), duplicates.Ends.empty(0))
 
 
 def shared_in_text(text: TextArrays, common: np.ndarray, ends: duplicates.Ends) -> tuple[np.ndarray, np.ndarray]:
@@ -109,8 +109,9 @@ def covered_parts(index: OpenedIndex) -> tuple[np.ndarray, np.ndarray]:
     """What each position shares where ends of documents count as others' places too, and what each end shares: (D,)."""
     endings = index.array("endings")
     ends = duplicates.Ends.empty(endings.size)
-    duplicates.insert_ends(index.kernel_arrays(), endings, ends)
-    shared, _ = shared_in_text(index.kernel_arrays().text, index.array("common"), ends)
+    text = index.whole_text()
+    duplicates.insert_ends(index.kernel_arrays()._replace(text=text), endings, ends)
+    shared, _ = shared_in_text(text, index.array("common"), ends)
     at_end = np.zeros(index.num_documents, np.int64)
     at_end[ends.documents] = np.minimum(ends.shared, np.diff(index.doc_starts)[ends.documents])
     return shared, at_end

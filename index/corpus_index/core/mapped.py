@@ -15,12 +15,16 @@ from corpus_index._kernels.arrays import IndexArrays, NodeArrays, StepArrays, Te
 from corpus_index.addresses import check_addresses, check_row_tokens, contradiction
 from corpus_index.core.answers import DocumentInfo
 from corpus_index.core.checks import check_integer
+from corpus_index.core.compact import FoundOrder, FoundTokens, all_ranks, compact_arrays, counted_rows
 from corpus_index.errors import CorpusIndexError, IndexFormatError, QueryError
 from corpus_index.manifest import BLOCK, DEEPEST, HOT_ARRAYS, as_folder, levels_of
 from corpus_index.names import DocumentNames
 from corpus_index.store import check_files, open_files
 
 __all__ = ["BLOCK", "OpenedIndex"]
+
+_ROW_ARRAYS = ("row_offsets", "row_tokens", "row_counts")
+_FOUND = ("order", "tokens", *_ROW_ARRAYS)
 
 
 class OpenedIndex:
@@ -41,15 +45,21 @@ class OpenedIndex:
         self._arrays = opened.arrays
         self._attachments = opened.attachments
         self._names: DocumentNames | None = None
-        self._tokens_stamp = opened.stamps["tokens"]
+        self._tokens_stamp = opened.stamps.get("tokens")
+        self._rows: tuple[np.ndarray, ...] | None = None
         array = self.array
-        self._index: IndexArrays | None = IndexArrays(
+        self._index: IndexArrays | None
+        if self.layout == "compact":
+            self._index = compact_arrays(manifest, array)
+            return
+        self._index = IndexArrays(
             TextArrays(
                 array("order"),
                 array("tokens"),
                 array("doc_starts"),
                 array("doc_directory"),
                 manifest["document_shift"],
+                self.num_tokens,
             ),
             NodeArrays(array("common"), array("minima"), levels_of(self.num_tokens)),
             StepArrays(array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")),
@@ -83,6 +93,7 @@ class OpenedIndex:
         self._attachments = {}
         self._names = None
         self._index = None
+        self._rows = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,8 +106,19 @@ class OpenedIndex:
             f"{self.num_documents:,} documents, vocabulary {self.vocab_size:,})"
         )
 
+    @property
+    def layout(self) -> str:
+        """What is stored: "full", or "compact", where the text, positions and rows are found from the rest."""
+        return str(self._manifest.get("layout", "full"))
+
     def array(self, name: str) -> np.ndarray:
-        """One of the arrays of the format (index/README.md), read-only; for kernels and curious readers."""
+        """One of the arrays of the format (index/README.md), read-only; for kernels and curious readers.
+
+        Of a compact index, "order" and "tokens" are read like arrays (`FoundArray`), and the rows are counted when they
+        are first asked for, and kept in memory.
+        """
+        if self._arrays and name in _FOUND and self.layout == "compact":
+            return self._found(name)
         if name == "row_tokens" and self._arrays and not self._row_tokens_checked:
             check_row_tokens(self.path, self.num_symbols, self._arrays[name])
             self._row_tokens_checked = True
@@ -107,9 +129,40 @@ class OpenedIndex:
                 raise QueryError(f"the index at {self.path} is closed: open it again") from None
             raise QueryError(f"the format has no array {name!r}: see index/README.md") from None
 
+    def _found(self, name: str) -> np.ndarray:
+        """What a compact index doesn't store."""
+        text: Any = self.kernel_arrays().text
+        if name in ("order", "tokens"):
+            source = OpenedIndex, str(self.path), name, self.fingerprint
+            return (FoundOrder if name == "order" else FoundTokens)(text, source)  # type: ignore[return-value]
+        if self._rows is None:
+            self._rows = counted_rows(self.array("next_tokens"), self.array("row_bounds"), self.num_symbols)
+        return self._rows[_ROW_ARRAYS.index(name)]
+
     def array_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shapes and types of the arrays that there are."""
-        return {name: (tuple(array.shape), array.dtype.str) for name, array in self._arrays.items()}
+        """Shapes and types of the arrays that there are, those that a compact index finds included."""
+        shapes = {name: (tuple(array.shape), array.dtype.str) for name, array in self._arrays.items()}
+        for name in ("order", "tokens"):
+            array = self.array(name)
+            shapes[name] = tuple(array.shape), array.dtype.str
+        return shapes
+
+    def whole_text(self) -> TextArrays:
+        """The text and the order as kernels take them that pass over all of it; of a compact index in memory, O(N)."""
+        text = self.kernel_arrays().text
+        if isinstance(text, TextArrays):
+            return text
+        ranks = all_ranks(text)
+        order, tokens = np.full(ranks.size, 2**32 - 1, np.uint32), self.array("next_tokens")[ranks]
+        order[ranks] = np.arange(ranks.size, dtype=np.uint32)
+        for array in (order, tokens):
+            array.flags.writeable = False  # as mapped ones: kernels are compiled for one kind
+        directory = self.array("doc_directory")
+        return TextArrays(order, tokens, self.doc_starts, directory, self.document_shift, self.num_tokens)
+
+    def manifest_field(self, name: str) -> Any:
+        """What the manifest says; None where it says nothing."""
+        return self._manifest.get(name)
 
     @property
     def size_bytes(self) -> dict[str, int]:
@@ -157,11 +210,14 @@ class OpenedIndex:
         """The corpus: shape (N,), uint16 or uint32 ids, read-only.
 
         A `numpy.memmap` of its file, so that datasets over it can be pickled as a path (an array in memory where the
-        vocabulary is far larger than the corpus). Its attribute `stamp` tells that file from a successor's.
+        vocabulary is far larger than the corpus). Its attribute `stamp` tells that file from a successor's. Of a
+        compact index a `FoundTokens`, which is read like an array.
         """
         symbols = self.array("tokens")
         if "alphabet" in self._arrays:
-            return self.ids_of(symbols)
+            return self.ids_of(np.asarray(symbols))
+        if self.layout == "compact":
+            return symbols
         base: Any = symbols
         while isinstance(base, np.ndarray):
             base = base.base
@@ -248,7 +304,8 @@ class OpenedIndex:
         IndexFormatError
         """
         check_addresses(self.path, self._manifest, self._arrays)
-        check_row_tokens(self.path, self.num_symbols, self._arrays["row_tokens"])
+        if self.layout == "full":
+            check_row_tokens(self.path, self.num_symbols, self._arrays["row_tokens"])
 
     @property
     def is_checked(self) -> bool:

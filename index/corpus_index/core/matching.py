@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import rows, walk
+from corpus_index._kernels import compact_walk, rows, walk
 from corpus_index.core.answers import DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.checks import as_array, as_starts, check_match_options, check_whole
 from corpus_index.core.derived import LANES, Derived
@@ -247,7 +247,8 @@ class Matcher(Derived):
         starts = as_starts(starts_document, ids.shape[0])
         lo, hi = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
         depth, match_len = np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32)
-        walk.match_rows(
+        match_rows = walk.match_rows if self.layout == "full" else compact_walk.match_rows
+        match_rows(
             self.kernel_arrays(),
             ids,
             starts,

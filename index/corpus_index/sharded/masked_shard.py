@@ -141,6 +141,11 @@ class MaskedShard(CorpusIndex):
         return self.whole.num_symbols
 
     @property
+    def layout(self) -> str:
+        """That of the shard with all its documents."""
+        return self.whole.layout
+
+    @property
     def light(self) -> int:
         """That of the shard with all its documents."""
         return self.whole.light
@@ -469,7 +474,7 @@ def _(shard: MaskedShard) -> tuple[np.ndarray, np.ndarray]:
     whole = shard.whole
     endings = whole.array("endings")
     ends = duplicate_kernels.Ends.empty(endings.size)
-    duplicate_kernels.insert_ends(whole.kernel_arrays(), endings, ends)
+    duplicate_kernels.insert_ends(whole.kernel_arrays()._replace(text=whole.whole_text()), endings, ends)
     # all ranks and ends in one order; what each shares with the one before
     size, number = whole.num_tokens, ends.ranks.size
     places = ends.ranks + np.arange(number)
@@ -511,7 +516,12 @@ def _text_of(shard: MaskedShard) -> TextArrays:
     directory = np.maximum(np.searchsorted(starts[:-1], places, side="right") - 1, 0).astype(np.uint32)
     order, tokens = (np.asarray(shard.array(name)) for name in ("order", "tokens"))
     return TextArrays(
-        _read_only(order.astype(np.uint32)), _read_only(tokens), _read_only(starts), _read_only(directory), shift
+        _read_only(order.astype(np.uint32)),
+        _read_only(tokens),
+        _read_only(starts),
+        _read_only(directory),
+        shift,
+        shard.num_tokens,
     )
 
 

@@ -39,6 +39,7 @@ class ShardFacts(NamedTuple):
     num_symbols: int
     light: int
     deepest: int
+    layout: str
     size_bytes: dict[str, int]
     is_checked: bool
     attachment_names: tuple[str, ...]
@@ -63,6 +64,7 @@ def facts_of(shard: CorpusIndex) -> ShardFacts:
         num_symbols=shard.num_symbols,
         light=shard.light,
         deepest=shard.deepest,
+        layout=shard.layout,
         size_bytes=shard.size_bytes,
         is_checked=shard.is_checked,
         attachment_names=shard.attachment_names,
@@ -147,6 +149,11 @@ class ShardElsewhere(CorpusIndex):
     def deepest(self) -> int:
         """As `CorpusIndex.deepest`."""
         return self.facts.deepest
+
+    @property
+    def layout(self) -> str:
+        """As `CorpusIndex.layout`."""
+        return self.facts.layout
 
     @property
     def attachment_names(self) -> tuple[str, ...]:

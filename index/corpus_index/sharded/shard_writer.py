@@ -33,10 +33,13 @@ class ShardWriter:
         self.folder = folder
         self._entries: list[ShardEntry] = []
 
-    def add(self, build: Callable[[Path], CorpusIndex]) -> None:
-        """Append a shard that is built now: build(path) writes an index there and returns it, opened."""
+    def add(self, build: Callable[[Path], CorpusIndex], mask: Mask | None = None) -> None:
+        """Append a shard that is built now: build(path) writes an index there and returns it, opened.
+
+        mask: what is removed from it.
+        """
         with build(self.folder / _NEW) as index:
-            name = self._append(index)
+            name = self._append(index, mask)
         os.rename(self.folder / _NEW, self.folder / name)
 
     def link(self, index: CorpusIndex, mask: Mask | None = None) -> None:

@@ -162,6 +162,20 @@ class ShardedIndex(CorpusIndex):
         return dict(sizes)
 
     @property
+    def layout(self) -> str:
+        """The layout of the shards; where they have several, all of them."""
+        return " and ".join(sorted({shard.layout for shard in self.shards}, reverse=True))
+
+    def whole_text(self) -> Any:
+        """There is none of all shards; as `kernel_arrays`.
+
+        Raises
+        ------
+        QueryError
+        """
+        return self.kernel_arrays()
+
+    @property
     def num_starts(self) -> int:
         """Documents that hold at least one token."""
         return sum(shard.num_starts for shard in self.shards)

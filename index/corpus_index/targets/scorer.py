@@ -47,7 +47,8 @@ class Scorer:
     Notes
     -----
     Making one: O(N) time for each order, and 9 bytes of memory a token while it lasts. The tables take 12 bytes for
-    each n-gram that is a context, 4 for each of the longest, and one or two for each token.
+    each n-gram that is a context, 4 for each of the longest, and one or two for each token; of a compact index the
+    lists of ranks that a full one stores are made as well, 2 to 3 bytes a token.
 
     Examples
     --------
@@ -68,6 +69,7 @@ class Scorer:
         self._ending = np.zeros((index.num_symbols >> 6) + 1, np.uint64)  # a bit for each symbol that ends documents
         ending = np.minimum(index.array("endings") >> np.uint64(32), np.uint64(index.num_symbols - 1))
         np.bitwise_or.at(self._ending, ending >> np.uint64(6), np.uint64(1) << (ending & np.uint64(63)))
+        self._arrays = index.listed_arrays()
         with index.following_arrays():
             self._tables = _tables(index, self.estimator, self._max_order, self._base.base.probs)
         self.size_bytes = sum(part.nbytes for part in (self._tables.lines, self._tables.contexts, self._tables.probs))
@@ -116,7 +118,7 @@ class Scorer:
         odd = np.empty((min(ids.size, _TOGETHER * _PIECE), scoring.ODD), np.int64)
         for part in range(0, pieces[0].size, _TOGETHER):
             size = scoring.score_texts(
-                index.kernel_arrays(),
+                self._arrays,
                 self._tables,
                 self._base.base.probs,
                 index.array("endings"),

@@ -190,7 +190,7 @@ def test_a_kernel_interpreted_answers_as_compiled(monkeypatch: pytest.MonkeyPatc
     rows = np.random.default_rng(1).integers(0, 6, (3, 40))
     answers = []
     with build_index(tokens, tmp_path / "index", doc_starts=starts, vocab_size=6) as index:
-        for kernel in (walk.match_rows, walk.step_range, rows_module.rows_of_nodes):
+        for kernel in (walk.match_rows, walk.listed_step, rows_module.rows_of_nodes):
             answers.append([])
             for run in (kernel, jit.plain(kernel)):
                 module = rows_module if kernel is rows_module.rows_of_nodes else walk
