@@ -151,15 +151,16 @@ def test_a_judged_row_that_is_wrong_is_void(small: Path) -> None:
     assert [(found.compared, found.differing) for found in wrong.values()] == [(0, 3)] * len(chosen)
 
 
+@pytest.mark.parametrize("section", ["score", "texts"])
 @pytest.mark.parametrize(("apart", "status"), [(5e-5, "ok"), (2e-4, "void")])
-def test_kenlm_voids_what_is_too_far_apart(small: Path, apart: float, status: str) -> None:
+def test_kenlm_voids_what_is_too_far_apart(small: Path, apart: float, status: str, section: str) -> None:
     corpus = ended(load(small, "small", small), small)
     run = TeacherRun(corpus, {"held-out": Questions(np.zeros((1, 2), np.int64), np.array([-1]))}, small, SETTINGS)
     label = "modified-kneser-ney 4, held-out"
-    run.rows = [Row.of([1.0], size="small", section="score", who=who, slice=label) for who in (Ours.name, "kenlm")]
-    run.rows.append(Row.of([1.0], size="small", section="score", who=Ours.name, slice="witten-bell 5, held-out"))
-    for contender, far in ((Ours(), 0.0), (KenLM(), apart)):
-        np.savez(run._answers_path(contender), log10=np.array([-1.0, -2.0 + far]))
+    run.rows = [Row.of([1.0], size="small", section=section, who=who, slice=label) for who in (Ours.name, "kenlm")]
+    run.rows.append(Row.of([1.0], size="small", section=section, who=Ours.name, slice="witten-bell 5, held-out"))
+    np.savez(run._answers_path(Ours()), **{f"log10/{section}": np.array([-1.0, -2.0])})
+    np.savez(run._answers_path(KenLM()), log10=np.array([-1.0, -2.0 + apart]))
 
     run.judge([KenLM()])
 
