@@ -46,7 +46,7 @@ WALKS = (
 )
 """Pages whose commands are run, in their order, with the Python between them."""
 
-OTHERS = ("pip", "git", "cd", "python", "torchrun")
+OTHERS = ("pip", "git", "cd", "python", "python3", "torchrun")
 OPTIONAL = {"adapters.md": "lightning", "how-to/ray.md": "ray", "recipes/quantization.md": "torchao"}
 SERVED = "how-to/serve.md"
 ADDRESS = "http://127.0.0.1:8000"

@@ -31,9 +31,9 @@ def render_trace(answer: Trace) -> str:
     return page(
         "corpus-teacher: trace",
         [
-            "<h1>What of the text the corpus contains</h1>",
+            "<h1>What is copied from the corpus</h1>",
             f'<p class="lead">{answer.copied_share:.1%} of {answer.num_tokens:,} tokens lie in {len(answer.spans):,} '
-            f"spans of {answer.min_length} tokens or more{bound}; the longest match has {answer.longest:,} tokens.</p>",
+            f"{'span' if len(answer.spans) == 1 else 'spans'} of {answer.min_length} tokens or more{bound}; the longest match has {answer.longest:,} tokens.</p>",
             card(f'<div class="traced">{_text(answer)}</div>'),
             "<h2>Novelty</h2>",
             f"<p>The share of n-grams that the corpus lacks{_beside(answer)}.</p>",
@@ -83,7 +83,7 @@ def _text(answer: Trace) -> str:
             text = html.escape("".join(answer.tokens[begin:place]))
             if owner[begin] >= 0:
                 span = answer.spans[owner[begin]]
-                heat = 15 + round(65 * min(1.0, span.num_tokens / _LONG))
+                heat = 15 + round(45 * min(1.0, span.num_tokens / _LONG))
                 about = f"{span.num_tokens} tokens, {span.count:,} times"
                 text = f'<a href="#span{owner[begin]}" style="--heat:{heat}%" title="{about}">{text}</a>'
             parts.append(text)
