@@ -31,8 +31,8 @@ def render_evaluation(answer: Evaluation) -> str:
         "corpus-teacher: evaluation",
         [
             "<h1>How good a teacher the corpus is</h1>",
-            f'<p class="lead">{answer.num_tokens:,} tokens of held-out text (whether the index contains it isn’t checked), '
-            f"predicted by n-gram estimators over an index of {answer.index_tokens:,} tokens. "
+            f'<p class="lead">{answer.num_tokens:,} tokens of held-out text (whether the index contains it isn’t '
+            f"checked), predicted by n-gram estimators over an index of {answer.index_tokens:,} tokens. "
             f"Lowest cross-entropy: {best.estimator} with contexts of {_up_to(best.max_order)}, "
             f"{_number(best.cross_entropy_nats)} nats per token.</p>",
             "<h2>Cross-entropy by order</h2>",

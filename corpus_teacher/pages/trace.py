@@ -28,12 +28,13 @@ def render_trace(answer: Trace) -> str:
     """The page, as HTML that loads nothing from anywhere."""
     bound = f" that occur at most {answer.max_count:,} times" if answer.max_count else ""
     spans = sorted(range(len(answer.spans)), key=lambda one: -answer.spans[one].num_tokens)
+    noun = "span" if len(answer.spans) == 1 else "spans"
     return page(
         "corpus-teacher: trace",
         [
             "<h1>What is copied from the corpus</h1>",
             f'<p class="lead">{answer.copied_share:.1%} of {answer.num_tokens:,} tokens lie in {len(answer.spans):,} '
-            f"{'span' if len(answer.spans) == 1 else 'spans'} of {answer.min_length} tokens or more{bound}; the longest match has {answer.longest:,} tokens.</p>",
+            f"{noun} of {answer.min_length} tokens or more{bound}; the longest match has {answer.longest:,} tokens.</p>",
             card(f'<div class="traced">{_text(answer)}</div>'),
             "<h2>Novelty</h2>",
             f"<p>The share of n-grams that the corpus lacks{_beside(answer)}.</p>",
