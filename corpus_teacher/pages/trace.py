@@ -34,12 +34,13 @@ def render_trace(answer: Trace) -> str:
         [
             "<h1>What is copied from the corpus</h1>",
             f'<p class="lead">{answer.copied_share:.1%} of {answer.num_tokens:,} tokens lie in {len(answer.spans):,} '
-            f"{noun} of {answer.min_length} tokens or more{bound}; the longest match has {answer.longest:,} tokens.</p>",
+            f"{noun} of {answer.min_length} tokens or more{bound}; the longest match has {answer.longest:,} "
+            "tokens.</p>",
             card(f'<div class="traced">{_text(answer)}</div>'),
             "<h2>Novelty</h2>",
             f"<p>The share of n-grams that the corpus lacks{_beside(answer)}.</p>",
             card(chart(novelty_plot(answer.novelty, answer.baseline), "Share of new n-grams against n")),
-            "<h2>Where the spans stand</h2>",
+            "<h2>Where the spans occur</h2>",
             *(_span(answer, number) for number in spans),
         ],
         dark=True,
