@@ -15,6 +15,7 @@ from corpus_index.errors import (
     IndexExistsError,
     IndexFormatError,
     IndexWriteError,
+    InsufficientMemoryError,
     QueryError,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "IndexFormatError",
     "IndexWriteError",
     "InputError",
+    "InsufficientMemoryError",
     "MissingWindowError",
     "OutputError",
     "QueryError",

@@ -37,6 +37,7 @@ from corpus_teacher.data.tokenizers import (
 )
 from corpus_teacher.data.tokens import are_ready, open_ready_sources
 from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
+from corpus_teacher.provenance import available_cores
 from corpus_teacher.storage import refuse_url
 
 _MOST_DESCRIBED = 8
@@ -208,7 +209,7 @@ def build_index_from_sources(
     ------
     IndexExistsError
         If `out` exists and is not to be replaced.
-    InputError, TokenizerError, CorpusError, OutputError, IndexWriteError
+    InputError, TokenizerError, CorpusError, InsufficientMemoryError, OutputError, IndexWriteError
         See there; nothing is left behind.
     """
     options = options or BuildOptions()
@@ -249,19 +250,23 @@ def build_index_from_sources(
             overwrite=options.force,
             workers=options.workers,
             progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
-            shard_tokens=shard_tokens_of(options, vocab_size),
             layout=options.layout,
+            shard_tokens=shard_tokens_of(options, vocab_size, corpus.num_documents / corpus.tokens.size),
+            memory=options.memory,
         )
     with index:
         return summary_of(index, corpus.num_bytes, inventory, tokenizer, log, clock, notes)
 
 
-def shard_tokens_of(options: BuildOptions, vocab_size: int) -> int:
-    """Tokens of a shard at most: as asked for, or what the memory allows."""
+def shard_tokens_of(
+    options: BuildOptions, vocab_size: int, documents_per_token: float = 0.0, *, copies: int = 0
+) -> int:
+    """Tokens of a shard at most: as asked for, or what the memory allows; see `tokens_within`."""
     if options.shard_tokens is not None:
         return options.shard_tokens
     memory = free_memory_bytes() // 2 if options.memory is None else options.memory
-    return tokens_within(memory, vocab_size)
+    workers = options.workers or available_cores()
+    return tokens_within(memory, vocab_size, documents_per_token, workers=workers, copies=copies)
 
 
 def prepare_target(out: Path, *, force: bool) -> None:

@@ -86,7 +86,7 @@ def append_sources(
                 total=inventory.size_bytes,
                 keep_names=True,
             )
-        shard_tokens = shard_tokens_of(options, index.vocab_size)
+        shard_tokens = shard_tokens_of(options, index.vocab_size, corpus.num_documents / corpus.tokens.size)
         metadata = {
             "sources": [*index.metadata.get("sources", []), *specs],
             "num_files": (index.metadata.get("num_files") or 0) + len(inventory.sources),
@@ -101,6 +101,7 @@ def append_sources(
         shard_tokens=shard_tokens,
         workers=options.workers,
         progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
+        memory=options.memory,
     ) as index:
         return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin, (*notes, *log.sentences))
 
@@ -115,12 +116,14 @@ def merge_index(path: str | Path, options: BuildOptions | None = None, *, progre
     refuse_url(path)
     options, begin = options or BuildOptions(), working_s()
     with open_index(path) as index:
-        before, shard_tokens = _facts(index), shard_tokens_of(options, index.vocab_size)
+        before, density = _facts(index), index.num_documents / index.num_tokens
+        shard_tokens = shard_tokens_of(options, index.vocab_size, density, copies=2)
     with corpus_index.merge_shards(
         path,
         shard_tokens=shard_tokens,
         workers=options.workers,
         progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
+        memory=options.memory,
     ) as index:
         return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin)
 

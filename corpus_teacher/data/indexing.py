@@ -35,6 +35,7 @@ def build_token_index(
     progress: Callable[[str, float], None] | None = None,
     shard_tokens: int | None = None,
     layout: str = "full",
+    memory: int | None = None,
 ) -> CorpusIndex:
     """Build the index of a tokenised corpus, its tokenizer and its story inside.
 
@@ -55,10 +56,12 @@ def build_token_index(
         Cut a larger corpus into shards of at most that many tokens.
     layout : {"full", "compact"}
         See `corpus_index.build_index`.
+    memory : int, optional
+        As in `corpus_index.build_index`.
 
     Raises
     ------
-    CorpusError, IndexExistsError, IndexWriteError
+    CorpusError, InsufficientMemoryError, IndexExistsError, IndexWriteError
         See `corpus_index.build_index`.
     """
     metadata = index_metadata(tokenizer, sources, num_files, corpus.num_bytes)
@@ -79,6 +82,7 @@ def build_token_index(
         progress=progress or False,
         shard_tokens=shard_tokens,
         layout=layout,
+        memory=memory,
     )
 
 

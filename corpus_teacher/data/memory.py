@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
+
+from corpus_index.memory import build_bytes, free_memory_bytes
 
 from corpus_teacher.errors import ConfigError
 
-_BYTES_PER_TOKEN = {False: 22, True: 28}
-"""Of a build's peak (19 and 25 in 100 million tokens of 16 and of 32 bits), with some room."""
+__all__ = ["free_memory_bytes", "parse_bytes", "tokens_within"]
+
 _MOST_TOKENS = 2**31 - 2**16  # from here on ranks take 8 bytes while they are sorted
 _LEAST_TOKENS = 1 << 20
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_UNLIMITED = 1 << 60
 
 
 def parse_bytes(text: str) -> int:
@@ -35,7 +34,9 @@ def parse_bytes(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def tokens_within(memory_bytes: int, vocab_size: int) -> int:
+def tokens_within(
+    memory_bytes: int, vocab_size: int, documents_per_token: float = 0.0, *, workers: int = 1, copies: int = 0
+) -> int:
     """Tokens of a shard whose build takes at most so much memory, never less than a million.
 
     Parameters
@@ -43,79 +44,17 @@ def tokens_within(memory_bytes: int, vocab_size: int) -> int:
     memory_bytes : int
     vocab_size : int
         V: ids have 32 bits above 65,536.
+    documents_per_token : float
+        D / N of the corpus.
+    workers : int
+        Threads of the build.
+    copies : int
+        Of the text that the build holds besides: two where shards are joined.
     """
-    wanted = memory_bytes // _BYTES_PER_TOKEN[vocab_size > 2**16]
+    wide = vocab_size > 2**16
+    some = 1 << 26
+    fixed = build_bytes(0, 0, min(vocab_size, 2**16), workers)
+    needed = build_bytes(some, int(some * documents_per_token), vocab_size, workers) - fixed
+    per_token = needed / some + copies * (4 if wide else 2)
+    wanted = int(max(0, memory_bytes - fixed) / per_token)
     return max(_LEAST_TOKENS, min(wanted, _MOST_TOKENS))
-
-
-def free_memory_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """What this process may still take: the machine's available memory, or what its control group or its own limit
-    (RLIMIT_AS) leaves where that is less.
-
-    Where the system doesn't tell, a quarter of the machine's memory; page cache counts as free.
-    """
-    found = [_available(proc), *_groups(proc, cgroups), *_address_space(proc)]
-    return max(0, min(found))
-
-
-def _available(proc: Path) -> int:
-    """The machine's available memory."""
-    try:
-        text = (proc / "meminfo").read_text()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.M)
-    return int(found[1]) * 1024 if found else _UNLIMITED
-
-
-def _address_space(proc: Path) -> list[int]:
-    """What is left of the addresses that the process may use, where they are limited."""
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        used = int((proc / "self" / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (ImportError, OSError, ValueError, IndexError):
-        return []
-    return [] if limit == resource.RLIM_INFINITY else [limit - used]
-
-
-def _groups(proc: Path, cgroups: Path) -> list[int]:
-    """What is left in the control groups that hold this process, of either version."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    left = []
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        unified = controllers == ""
-        if not unified and "memory" not in controllers.split(","):
-            continue
-        top = cgroups if unified else cgroups / "memory"
-        files = ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        folder = top / name.lstrip("/")
-        for group in [folder, *folder.parents]:
-            if group == top.parent:
-                break
-            limit, used = (_number(group / file) for file in files)
-            if limit is not None and limit < _UNLIMITED:
-                left.append(limit - (used or 0) + _cached(group))
-    return left
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None where there is none, or "max"."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _cached(group: Path) -> int:
-    """Page cache of a group that can be given up at any time."""
-    try:
-        found = re.search(r"^(?:total_)?inactive_file (\d+)$", (group / "memory.stat").read_text(), re.M)
-    except OSError:
-        return 0
-    return int(found[1]) if found else 0

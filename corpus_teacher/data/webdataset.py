@@ -22,7 +22,7 @@ import numpy.typing as npt
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.flat_arrays import npy_head
 from corpus_teacher.data.records import one_line
-from corpus_teacher.data.shards import Record
+from corpus_teacher.data.shards import Record, read_exactly
 from corpus_teacher.data.unpacking import opened
 from corpus_teacher.errors import InputError
 from corpus_teacher.storage import Place
@@ -120,7 +120,7 @@ def _add(record: Record, suffix: str, data: bytes, place: str) -> None:
 def _unpacked(data: bytes, place: str) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            unpacked = file.read(MOST_BYTES + 1)
+            unpacked = read_exactly(io.BufferedReader(file), MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{place} can't be unpacked, it is damaged or cut short: {one_line(error)}") from error
     if len(unpacked) > MOST_BYTES:

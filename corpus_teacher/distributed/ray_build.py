@@ -128,7 +128,8 @@ def build_index_on_ray(
     if are_ready(inventory, options.read):
         tokenizer, ready, vocab_size, end = ready_corpus(inventory, out, options, clock, notes, progress)
         starts = ready.doc_starts
-        cuts = [first for first, _ in cut_documents(starts, shard_tokens_of(options, vocab_size))]
+        shard_tokens = shard_tokens_of(options, vocab_size, ready.num_documents / len(ready.tokens))
+        cuts = [first for first, _ in cut_documents(starts, shard_tokens)]
         first_positions = np.append(starts[cuts], len(ready.tokens))
         pieces = [ray.put(np.array(ready.tokens[lo:hi])) for lo, hi in pairwise(first_positions.tolist())]
         corpus = _Corpus(pieces, first_positions, starts, ready.names, ready.num_bytes)
@@ -146,7 +147,8 @@ def build_index_on_ray(
     attachments = {TOKENIZER_FILE: tokenizer.to_bytes()} if tokenizer else None
     kept = _Kept(vocab_size, end, metadata, attachments, options.workers or 0, options.layout)
     with clock.stage("build"):
-        _build(ray, corpus, out, shard_tokens_of(options, vocab_size), kept, progress, overwrite=options.force)
+        shard_tokens = shard_tokens_of(options, vocab_size, (len(corpus.doc_starts) - 1) / int(corpus.doc_starts[-1]))
+        _build(ray, corpus, out, shard_tokens, kept, progress, overwrite=options.force)
     with open_index(out) as index:
         return summary_of(index, corpus.num_bytes, inventory, tokenizer, log, clock, notes)
 

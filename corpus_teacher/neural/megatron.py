@@ -38,6 +38,7 @@ from torch import Tensor
 
 from corpus_teacher.data.documents import UNPACK_RATIO
 from corpus_teacher.data.records import one_line
+from corpus_teacher.data.shards import read_exactly
 from corpus_teacher.data.unpacking import FREE_BYTES
 from corpus_teacher.errors import InputError
 from corpus_teacher.files import parse_json
@@ -187,7 +188,7 @@ def _batches(content: bytes, name: str) -> list[tuple[Array, Array]]:
     """Log-probabilities and ids, (T, B, k) each, of the microbatches of one compressed dictionary."""
     try:
         most = max(FREE_BYTES, int(UNPACK_RATIO * len(content)))
-        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)).read(most + 1)
+        raw = read_exactly(zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)), most + 1)
         if len(raw) > most:
             raise InputError(f"it unpacks to more than {most:,} bytes, {UNPACK_RATIO:g} times its size")
         saved = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)

@@ -10,6 +10,7 @@ from corpus_index.errors import (
     IndexExistsError,
     IndexFormatError,
     IndexWriteError,
+    InsufficientMemoryError,
     QueryError,
 )
 from corpus_index.estimators.estimator import Estimator, load_estimator, make_estimator
@@ -46,6 +47,7 @@ __all__ = [
     "IndexExistsError",
     "IndexFormatError",
     "IndexWriteError",
+    "InsufficientMemoryError",
     "Match",
     "Measures",
     "MixedTargets",

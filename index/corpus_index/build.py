@@ -28,6 +28,7 @@ from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus, check_integer
 from corpus_index.errors import CorpusError
 from corpus_index.index import CorpusIndex
 from corpus_index.layouts import check_layout, write_layout
+from corpus_index.memory import build_bytes, check_memory, free_memory_bytes
 from corpus_index.names import NAMES_FILE, DocumentNames, names_between, pack_names
 from corpus_index.occurrences import occurrence_lists
 from corpus_index.sharded.shard_writer import cut_documents, event, shard_writer
@@ -58,6 +59,7 @@ def build_index(
     progress: bool | Progress = False,
     shard_tokens: int | None = None,
     layout: str = "full",
+    memory: int | None = None,
 ) -> CorpusIndex:
     """Index a corpus and write the index to a folder.
 
@@ -93,6 +95,9 @@ def build_index(
     layout : {"full", "compact"}
         What is stored: "compact" takes about 4 bytes a token, and longer to ask; see `convert_index`. The full one
         is written first, beside it.
+    memory : int, optional
+        Bytes that the build may take, where that is more than what the machine has available (which is the default);
+        limits of control groups and of the process hold all the same.
 
     Returns
     -------
@@ -103,6 +108,8 @@ def build_index(
     ------
     CorpusError
         If the corpus is empty, or a token id or document start is out of range.
+    InsufficientMemoryError
+        If the build, or that of the largest shard, needs more memory than there is; at once, before anything is sorted.
     IndexExistsError, IndexWriteError
         If the folder can't be written.
 
@@ -135,7 +142,7 @@ def build_index(
         )
     check_layout(layout)
     check_target(path, overwrite=overwrite)
-    for name, value in (("shard_tokens", shard_tokens), ("workers", workers)):
+    for name, value in (("shard_tokens", shard_tokens), ("workers", workers), ("memory", memory)):
         check_integer(value, name, none=True)
     if shard_tokens is not None and not 1 <= shard_tokens <= MAX_TOKENS:
         raise CorpusError(f"shard_tokens {shard_tokens} must be in 1 .. {MAX_TOKENS:,}")
@@ -146,6 +153,7 @@ def build_index(
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers < 1:
         raise CorpusError(f"workers {workers} must be at least 1")
+    check_build_memory(corpus, shard_tokens, workers=workers, memory=memory)
     compile_ahead(corpus.vocab_size)
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     if shard_tokens is not None and corpus.tokens.size > shard_tokens:
@@ -154,6 +162,7 @@ def build_index(
             "attachments": attachments,
             "workers": workers,
             "layout": layout,
+            "memory": memory,
         }
         _build_shards(corpus, path, shard_tokens, names, kept, report, overwrite=overwrite)
         return open_index(path)
@@ -161,6 +170,7 @@ def build_index(
         with scratch_beside(path) as scratch:
             options: dict[str, Any] = {"metadata": metadata, "attachments": attachments, "document_names": names}
             options |= {"doc_starts": corpus.doc_starts, "vocab_size": corpus.vocab_size, "workers": workers}
+            options["memory"] = memory
             with build_index(corpus.tokens, scratch / "full", progress=progress, **options) as full:
                 write_layout(full, path, layout, overwrite=overwrite, workers=workers)
         return CorpusIndex.open(path)
@@ -219,6 +229,36 @@ def build_part(
         end_of_document=corpus.end_of_document,
         document_names=None if names is None else names_between(DocumentNames(names), first, end),
         **options,
+    )
+
+
+def check_build_memory(corpus: Corpus, shard_tokens: int | None, *, workers: int, memory: int | None) -> None:
+    """Refuse a build, in shards or not, whose largest shard needs more memory than there is.
+
+    Raises
+    ------
+    InsufficientMemoryError
+        With the way out: shards of how many tokens would do.
+    """
+    starts = corpus.doc_starts
+    cuts = np.array(cut_documents(starts, min(shard_tokens or MAX_TOKENS, MAX_TOKENS)))
+    sizes, documents = np.diff(starts[cuts], axis=1)[:, 0], np.diff(cuts, axis=1)[:, 0]
+    parts = zip(sizes.tolist(), documents.tolist(), strict=True)
+    needed = [build_bytes(tokens, count, corpus.vocab_size, workers) for tokens, count in parts]
+    worst = int(np.argmax(needed))
+    num_tokens = int(sizes[worst])
+    there = free_memory_bytes() if memory is None else memory
+    fitting = max(1, int(0.9 * num_tokens * min(1.0, there / needed[worst])))
+    if documents[worst] == 1 and num_tokens > fitting:
+        way_out = "a document can't be cut: give it in pieces, as documents of their own"
+    else:
+        way_out = f"build in shards (shard_tokens={fitting} would do)"
+    what = "the build" if len(needed) == 1 else f"the build of the largest of {len(needed):,} shards,"
+    check_memory(
+        needed[worst],
+        f"{what} of {num_tokens:,} tokens",
+        f"{way_out}, or give `memory` if there is more",
+        memory,
     )
 
 

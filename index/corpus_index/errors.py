@@ -33,5 +33,9 @@ class IndexExistsError(CorpusIndexError, FileExistsError):
     """The target exists already and was not to be overwritten."""
 
 
+class InsufficientMemoryError(CorpusIndexError, MemoryError):
+    """What is asked for needs more memory than this process may use."""
+
+
 class IndexWriteError(CorpusIndexError, OSError):
     """The index could not be written: no space, no permission."""

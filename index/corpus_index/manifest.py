@@ -165,7 +165,8 @@ def read_json(path: str | os.PathLike[str], folder: int | None = None) -> Any:
     OSError, ValueError
     """
     with os.fdopen(open_regular(path, folder), "rb") as file:
-        content = file.read(_MOST_BYTES + 1)
+        size = os.fstat(file.fileno()).st_size  # as many bytes are asked for as there are: the buffer is made for them
+        content = file.read(min(size, _MOST_BYTES) + 1)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
     try:

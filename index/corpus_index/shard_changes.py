@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from corpus_index import files
-from corpus_index.build import Progress, build_index, build_part, packed_names
+from corpus_index.build import Progress, build_index, build_part, check_build_memory, packed_names
 from corpus_index.corpus import MAX_TOKENS, check_corpus
 from corpus_index.errors import CorpusError, IndexWriteError, QueryError
 from corpus_index.index import CorpusIndex
 from corpus_index.layouts import check_layout, write_layout
+from corpus_index.memory import build_bytes, check_memory
 from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
 from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.sharded.masks import Mask, no_mask
@@ -69,6 +70,7 @@ def append_documents(
     shard_tokens: int = MAX_TOKENS,
     workers: int | None = None,
     progress: Progress | None = None,
+    memory: int | None = None,
 ) -> CorpusIndex:
     """Add documents to an index as a shard, or as several.
 
@@ -78,7 +80,7 @@ def append_documents(
         An index of either kind.
     tokens : ndarray of shape (N,), any integer type
         Ids below the index's V; memory maps are welcome.
-    doc_starts, document_names, workers, progress
+    doc_starts, document_names, workers, progress, memory
         As in `build_index`. An index whose documents have names wants names.
     metadata : mapping, optional
         What is new in the index's metadata.
@@ -94,6 +96,8 @@ def append_documents(
     ------
     CorpusError
         If an id or a document start is out of range.
+    InsufficientMemoryError
+        If the build of the largest new shard needs more memory than there is.
     IndexFormatError
         If there is no index.
     IndexWriteError
@@ -117,6 +121,7 @@ def append_documents(
         names = packed_names(document_names, corpus.doc_starts.size - 1)
         if names is None and old.document_names is not None:
             raise CorpusError("the documents of the index have names: give each new document a name")
+        check_build_memory(corpus, shard_tokens, workers=workers or 1, memory=memory)
         parts = cut_documents(corpus.doc_starts, shard_tokens)
         with writer_of() as writer:
             for shard in shards_of(old):
@@ -131,6 +136,7 @@ def append_documents(
                         names=names,
                         workers=workers,
                         progress=progress or False,
+                        memory=memory,
                         **_kept(old),
                     )
                 )
@@ -145,6 +151,7 @@ def remove_documents(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    memory: int | None = None,
 ) -> CorpusIndex:
     """Take documents out of an index: out of counts, types, positions, targets, as if they had never been in it.
 
@@ -153,7 +160,7 @@ def remove_documents(
     path : path
     documents : sequence of int
         Their numbers; later documents get smaller numbers afterwards, names stay.
-    workers, progress
+    workers, progress, memory
         As in `build_index`.
 
     Returns
@@ -167,6 +174,8 @@ def remove_documents(
         If there is no such document.
     CorpusError
         If nothing would be left.
+    InsufficientMemoryError
+        If shards have to be joined, and that needs more memory than there is.
     IndexFormatError, IndexWriteError
         As of `append_documents`.
 
@@ -192,12 +201,17 @@ def remove_documents(
         named = [{"number": n, "name": old.document(n).name} for n in numbers[:_MOST_LOGGED].tolist()]
         lost = int(np.diff(old.doc_starts)[numbers].sum())
         facts = {"documents": numbers.size, "tokens": lost, "removed": named}
+        groups = _with_tokens(groups, path)
+        joined = [group for group in groups if len(group.shards) > 1]
+        _check_memory(joined, workers, memory, "no document can be left where it is: use a machine with more")
         with writer_of() as writer:
-            for group in _with_tokens(groups, path):
+            for group in groups:
                 if len(group.shards) == 1:
                     writer.link(group.shards[0], _mask_of(group))
                 else:
-                    writer.add(partial(_build_group, group, kept=_kept(old), workers=workers, progress=progress))
+                    kept = _kept(old)
+                    build = partial(_build_group, group, kept=kept, workers=workers, progress=progress, memory=memory)
+                    writer.add(build)
             _finish(writer, old, event("remove", **facts), None)
     return open_index(path)
 
@@ -208,6 +222,7 @@ def merge_shards(
     shard_tokens: int = MAX_TOKENS,
     workers: int | None = None,
     progress: Progress | None = None,
+    memory: int | None = None,
 ) -> CorpusIndex:
     """Join neighbouring shards into fewer, larger ones, in the order of the documents.
 
@@ -216,7 +231,7 @@ def merge_shards(
     path : path
     shard_tokens : int
         Of a new shard at most.
-    workers, progress
+    workers, progress, memory
         As in `build_index`.
 
     Returns
@@ -227,6 +242,8 @@ def merge_shards(
 
     Raises
     ------
+    InsufficientMemoryError
+        If the largest new shard needs more memory than there is.
     IndexFormatError, IndexWriteError
         As of `append_documents`.
 
@@ -243,13 +260,14 @@ def merge_shards(
                 groups[-1] = _Group([*groups[-1].shards, shard], [*groups[-1].kept, everything])
             else:
                 groups.append(_Group([shard], [everything]))
+        _check_memory(groups, workers, memory, "join fewer of them (a smaller shard_tokens)")
         if len(groups) == 1 and isinstance(old, ShardedIndex):
             what = event("merge", shards=1, before=len(old.shards))
-            _write_single(Path(os.path.abspath(path)), groups[0], old, [*old.history, what], workers, progress)
+            _write_single(Path(os.path.abspath(path)), groups[0], old, [*old.history, what], workers, progress, memory)
         elif not all(group.is_a_shard for group in groups):
             facts = {"shards": len(groups), "before": len(shards_of(old))}
             with writer_of() as writer:
-                _write_groups(writer, groups, old, workers, progress)
+                _write_groups(writer, groups, old, workers, progress, memory)
                 _finish(writer, old, event("merge", **facts), None)
     return open_index(path)
 
@@ -405,12 +423,13 @@ def _write_single(
     history: list[dict[str, Any]],
     workers: int | None,
     progress: Progress | None,
+    memory: int | None,
 ) -> None:
     """Write a single index in the place of shards."""
     kept = _kept(old)
     kept["metadata"] = {**old.metadata, "history": history}
     with placed_folder(path, overwrite=True, instead_of=old.fingerprint) as folder:
-        _build_group(group, folder / "new", kept=kept, workers=workers, progress=progress).close()
+        _build_group(group, folder / "new", kept=kept, workers=workers, progress=progress, memory=memory).close()
         for entry in list(os.scandir(folder / "new")):
             os.rename(entry.path, folder / entry.name)
         os.rmdir(folder / "new")
@@ -462,18 +481,43 @@ def _mask_of(group: _Group) -> Mask | None:
     return no_mask().and_documents(shard, gone)
 
 
+def _check_memory(groups: list[_Group], workers: int | None, memory: int | None, way_out: str) -> None:
+    """Refuse what needs too much memory, the text of a shard that is joined included, which is held twice."""
+    for group in groups:
+        if not group.is_a_shard:
+            count, first = group.num_tokens, group.shards[0]
+            documents = sum(kept.size for kept in group.kept)
+            needed = 2 * count * (2 if first.vocab_size <= 2**16 else 4) + build_bytes(
+                count, documents, first.vocab_size, workers or 1
+            )
+            what = f"the build of a shard of {count:,} tokens"
+            check_memory(needed, what, f"{way_out}, or give `memory` if there is more", memory)
+
+
 def _write_groups(
-    writer: ShardWriter, groups: list[_Group], old: CorpusIndex, workers: int | None, progress: Progress | None
+    writer: ShardWriter,
+    groups: list[_Group],
+    old: CorpusIndex,
+    workers: int | None,
+    progress: Progress | None,
+    memory: int | None,
 ) -> None:
     for group in groups:
         if group.is_a_shard:
             writer.link(group.shards[0])
         else:
-            writer.add(partial(_build_group, group, kept=_kept(old), workers=workers, progress=progress))
+            build = partial(_build_group, group, kept=_kept(old), workers=workers, progress=progress, memory=memory)
+            writer.add(build)
 
 
 def _build_group(
-    group: _Group, path: Path, *, kept: dict[str, Any], workers: int | None, progress: Progress | None
+    group: _Group,
+    path: Path,
+    *,
+    kept: dict[str, Any],
+    workers: int | None,
+    progress: Progress | None,
+    memory: int | None,
 ) -> CorpusIndex:
     """Build one shard of the texts of several."""
     parts, sizes = [], [np.zeros(1, np.int64)]
@@ -498,5 +542,6 @@ def _build_group(
             document_names=None if names is None else names.finish(),
             workers=workers,
             progress=progress or False,
+            memory=memory,
             **kept,
         )
