@@ -1,7 +1,7 @@
 """`python -m bench.trust`: faults on purpose, and what became of them; an hour, or with --quick some minutes.
 
 Sections: flips of bits in indexes that are opened unchecked; kills of every command that writes; readers and writers at
-once; a server among bad clients, beside all the others. Each runs in a process of its
+once; inputs of odd sizes; a server among bad clients, beside all the others. Each runs in a process of its
 own. Prints tables for people, and last one line of JSON for programs; --out merges what was found into a file. Ends
 with 1 where something crashed, hung, was lost or was wrong.
 """
@@ -23,7 +23,7 @@ from bench.machine import describe
 
 class Amounts(NamedTuple):
     """How much of each: flips, kills of each command and seconds for them at most, seconds of load and of soak, hostile
-    cases to each reader.
+    cases to each reader, and the scale of odd sizes.
     """
 
     flips: int
@@ -32,10 +32,11 @@ class Amounts(NamedTuple):
     load_s: float
     soak_s: float
     cases: int
+    scale: float
 
 
-LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600, cases=20_000)
-QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60, cases=200)
+LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600, cases=20_000, scale=1.0)
+QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60, cases=200, scale=0.001)
 
 _ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 """Forks want a process in which no library has started threads."""
@@ -89,13 +90,20 @@ def fuzz(amounts: Amounts, given: argparse.Namespace) -> Section:
     return campaign(list(READERS.values()), cases=amounts.cases, seed=given.seed)
 
 
+def sizes(amounts: Amounts, given: argparse.Namespace) -> Section:
+    """Inputs of odd sizes."""
+    from bench.trust.sizes import campaign
+
+    return campaign(amounts.scale, given.size, say=lambda line: print(line, flush=True))
+
+
 def _told(found: Section) -> str:
     """Counts in one line."""
     return ", ".join(f"{name} {value}" for name, value in found.items() if not isinstance(value, dict))
 
 
 SECTIONS: dict[str, Callable[[Amounts, argparse.Namespace], Section]] = {
-    "soak": soak, "flips": flips, "kills": kills, "load": load, "fuzz": fuzz
+    "soak": soak, "flips": flips, "kills": kills, "load": load, "fuzz": fuzz, "sizes": sizes
 }  # fmt: skip
 """The first runs beside the others."""
 
@@ -114,16 +122,18 @@ def failures(name: str, found: Mapping[str, Any]) -> int:
         return sum(
             counts["lost"] + counts["wrong"] + counts["resumed"] - counts["bit_equal"] for counts in found.values()
         )
+    if name == "sizes":
+        return sum(not row["right"] for row in found.values())
     return sum(found[kind] for kind in _BAD[name])
 
 
 def merge(path: Path, found: Mapping[str, Any]) -> None:
-    """Put sections into the file of results; the others stay, and so do commands that weren't killed this time."""
+    """Put sections into the file of results; the others stay, and so do commands and sizes not tried this time."""
     from corpus_teacher.files import read_json, write_text
 
     kept = read_json(path) if path.exists() else {}
     for name, section in found.items():
-        kept[name] = {**kept.get(name, {}), **section} if name == "kills" else section
+        kept[name] = {**kept.get(name, {}), **section} if name in ("kills", "sizes") else section
     write_text(path, json.dumps(kept) + "\n")
 
 
@@ -137,6 +147,8 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--command", action="append", help="a command to kill, by its name; repeat it; default: all")
     parser.add_argument("--load", type=float, help="seconds of readers and writers at once")
     parser.add_argument("--soak", type=float, help="seconds of the server among bad clients")
+    parser.add_argument("--size", action="append", help="a case of sizes, by its name; repeat it; default: all")
+    parser.add_argument("--scale", type=float, help="of sizes: 1 is all, 0.2 a fifth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deep", action="store_true", help="flips: fits, recall and ARPA besides: ten times as long")
     parser.add_argument("--out", type=Path, help="a file of results, such as bench/results/trust.json")
@@ -163,6 +175,7 @@ def main() -> int:
         "kill_s": given.kill_s,
         "load_s": given.load,
         "soak_s": given.soak,
+        "scale": given.scale,
     }
     said = {name: value for name, value in said.items() if value is not None}
     amounts = amounts._replace(**said)

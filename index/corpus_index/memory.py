@@ -1,8 +1,8 @@
 """How much memory a build needs, and how much this process may use: compared before anything is sorted.
 
 The naive way is to begin, and to be killed after an hour. What a build needs follows from a few numbers (`build_bytes`,
-measured: bench/results/sizes.json); what there is, the system says: the machine's available memory, control groups and
-RLIMIT_AS.
+measured: bench/results/build-memory.json); what there is, the system says: the machine's available memory, control
+groups and RLIMIT_AS.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def test_a_process_with_a_limit_builds_or_is_refused(tmp_path: Path, share: floa
 
 def test_what_is_said_is_what_was_measured_and_little_more() -> None:
     """Every peak of a build that was measured is below what `build_bytes` says, which is at most twice as much."""
-    path = Path(__file__).parents[2] / "bench" / "results" / "sizes.json"
+    path = Path(__file__).parents[2] / "bench" / "results" / "build-memory.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["memory"]
     assert len(rows) >= 10
     for row in rows:
