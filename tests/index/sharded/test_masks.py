@@ -40,6 +40,7 @@ from hypothesis import strategies as st
 
 from ..conftest import corpora, draw_rows
 from .conftest import Both, cut_places
+from .test_elsewhere import Elsewhere
 from .test_rare import test_near_duplicates
 from .test_union import following_of, test_chains, test_counts
 
@@ -257,3 +258,28 @@ def test_wide_contexts_lose_what_is_removed(tmp_path: Path, monkeypatch: pytest.
                 answers = [one.mixed_targets(rows, following_of(rows), **asked) for one in (masked, anew)]
                 check_equal(*answers)
         assert masked.next_tokens([0] * 500).match_len == anew.next_tokens([0] * 500).match_len > 255
+
+
+def test_masked_shards_that_are_open_elsewhere(make_masked: Both) -> None:
+    rng = np.random.default_rng(2)
+    documents = [rng.integers(0, 4, int(rng.integers(0, 30))).tolist() for _ in range(9)]
+    corpus = {"documents": documents, "vocab_size": 5, "end_of_document": None, "light": 3, "deepest": None}
+    _, masked = make_masked(corpus, [3, 5])
+    assert all(entry.mask is not None for entry in masked.entries)
+    there = Elsewhere(masked)
+    check_equal(
+        [there.tokens[:], there.doc_starts, there.positions([1, 2]), there.symbol_counts, *there.documents_of([1])],
+        [
+            masked.tokens[:],
+            masked.doc_starts,
+            masked.positions([1, 2]),
+            masked.symbol_counts,
+            *masked.documents_of([1]),
+        ],
+    )
+    assert [there.document(number) for number in range(9)] == [masked.document(number) for number in range(9)]
+    check_equal(near_duplicates(there, [1, 3]), near_duplicates(masked, [1, 3]))
+    rows = rng.integers(0, 5, (2, 12))
+    for estimator in ("witten-bell", "kneser-ney", "katz"):
+        asked: dict[str, Any] = {"estimator": estimator, "leave_out": "document", "positions": [0, 20]}
+        check_equal(*(one.smoothed_targets(rows, following_of(rows), **asked) for one in (there, masked)))
