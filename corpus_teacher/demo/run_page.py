@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from corpus_teacher.files import write_text
-from corpus_teacher.pages.page import INK, inline, page, plain_axes, svg
+from corpus_teacher.pages.page import INK, inline, page, plain_axes, svg, themed
 
 COLOURS = {"hard": "#6b7280", "corpus": "#0f766e", "label-smoothing": "#c2710c"}
 """Of the arms, in every plot."""
@@ -145,7 +145,7 @@ def _table(answer: Mapping[str, Any]) -> str:
         share = f"{arm['teacher_share']:.1%}" if arm["arm"] == "corpus" else "–"
         rows.append(
             f'<tr{" class=best" if arm["held_out_nats"] == best else ""}><td><span class="dot" '
-            f'style="background:{COLOURS.get(arm["arm"], INK)}"></span>{html.escape(arm["name"])}</td>'
+            f'style="background:{themed(COLOURS.get(arm["arm"], INK))}"></span>{html.escape(arm["name"])}</td>'
             f"<td>{arm['held_out_nats']:.4f}</td><td>{arm['bits_per_byte']:.4f}</td>"
             f"<td>{arm['seconds']:.1f}</td><td>{arm['tokens_per_s']:,.0f}</td><td>{share}</td></tr>"
         )
@@ -183,10 +183,10 @@ def _context(context: Mapping[str, Any]) -> str:
     text = html.escape(context["context"][-320:])
     columns = []
     for name, (title, colour) in _SPEAKERS.items():
-        bars = "".join(_bar(entry, colour) for entry in context["says"][name])
+        bars = "".join(_bar(entry, themed(colour)) for entry in context["says"][name])
         share = context["probability_of_truth"][name]
         columns.append(
-            f'<div><h3 style="color:{colour}">{title}</h3>{bars}'
+            f'<div><h3 style="color:{themed(colour)}">{title}</h3>{bars}'
             f'<p class="note">gives the truth {_percent(share)}</p></div>'
         )
     return (

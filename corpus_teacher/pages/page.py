@@ -45,7 +45,8 @@ th button { font: inherit; color: inherit; background: none; border: 0; padding:
   text-align: inherit; }
 th[aria-sort] button::after { content: " ↑"; } th[aria-sort="descending"] button::after { content: " ↓"; }
 .chart { overflow-x: auto; } .chart svg.plot { min-width: 540px; }
-@media (max-width: 600px) { .card { overflow-x: auto; } svg.plot { min-width: 540px; } }
+@media (max-width: 600px) { .card { overflow-x: auto; } svg.plot { min-width: 540px; }
+  th, td { padding: 7px 8px; } th:first-child, td:first-child { white-space: normal; min-width: 84px; } }
 .keys { display: flex; flex-wrap: wrap; gap: 2px 10px; margin-top: 8px; }
 .keys button { font: inherit; font-size: 13px; color: inherit; background: none; border: 1px solid var(--line);
   cursor: pointer; border-radius: 7px; padding: 3px 9px; }
@@ -143,6 +144,12 @@ _THEMED = {INK: "--ink", "#5f6b7a": "--soft", "#e3e7ec": "--line", "#b8c0ca": "-
     colour: f"--series-{number}" for number, colour in enumerate(PALETTE)
 }
 """Colours of figures that follow the reader's colour scheme, where the figure is put in by `inline`."""
+
+
+def themed(colour: str) -> str:
+    """A colour of figures as CSS that follows the reader's colour scheme."""
+    name = _THEMED.get(colour)
+    return colour if name is None else f"var({name}, {colour})"
 
 
 def page(title: str, sections: Iterable[str], *, dark: bool = False, style: str = "") -> str:
