@@ -91,8 +91,8 @@ class Ours(ours.Ours):
         index.prefer_large_pages()
         return index
 
-    def warm_up(self, folder: Path) -> None:
-        """Compiles every kernel that the bench uses: compilation is in no figure."""
+    def warm_up(self, folder: Path, sections: Sequence[str] | None = None) -> None:
+        """Compiles every kernel that the bench, or some sections, use: compilation is in no figure."""
         from corpus_index import build_index
 
         tokens = np.random.default_rng(0).integers(0, 300, size=4096).astype(np.uint16)
@@ -100,7 +100,7 @@ class Ours(ours.Ours):
         index = build_index(tokens, folder / "warm", vocab_size=301, end_of_document=300, overwrite=True, workers=1)
         with index:
             questions = Questions(tokens[:1032].reshape(8, 129).astype(np.int64), np.arange(8) * 129)
-            for asking in askings(self.sections):
+            for asking in askings(self.sections if sections is None else sections):
                 self.ask(index, asking, questions)
 
     def build(self, corpus: Corpus, folder: Path, cores: int) -> None:

@@ -60,7 +60,7 @@ class Job:
     def ours(self) -> None:
         """Ours: judged first, then timed."""
         ours = Ours()
-        ours.warm_up(self.work)
+        ours.warm_up(self.work, self.sections if set(self.sections) <= set(ours.sections) else None)
         index, self.result["build_s"] = built(ours, self.corpus, self.folder, 1)
         asked = askings([section for section in self.sections if section in ours.sections])
         if asked:

@@ -336,10 +336,18 @@ def gone_row(
     e = first_at_least(ranks, a, last, np.int64(table[row, HI]))
     number = gone.used[0]
     entry = gone.offsets[number]
-    gone.used[1] = max(np.int64(0), entry + (e - a) - gone.tokens.size)
+    empty = e - a == np.int64(table[row, HI]) - np.int64(table[row, LO])  # then no token has to be told
+    gone.used[1] = np.int64(0) if empty else max(np.int64(0), entry + (e - a) - gone.tokens.size)
     gone.used[2] = np.int64(number == gone.totals.shape[0])
     if gone.used[1] > 0 or gone.used[2] > 0:
         return np.int64(-1)
+    if empty:
+        for k in range(gone.totals.shape[1]):
+            gone.totals[number, k] = 0
+        gone.offsets[number + 1] = entry
+        gone.slots[at, 0], gone.slots[at, 1] = key, number
+        gone.used[0] += 1
+        return number
     depth = np.int64(table[row, OWN_DEPTH])
     counts, lefts = scratch.gone_counts, scratch.gone_lefts
     following, lost_from = documents.following, documents.lost_from

@@ -92,7 +92,7 @@ class ThreadMemory(threading.local):
         rows, known = self.gone.pop(left, (None, asked))
         if rows is None or rows.tokens.size > 2 * _GONE_ENTRIES:
             return GoneRows.empty(_GONE_ROWS, _GONE_ROOM, left), asked
-        if known.isdisjoint(asked) or rows.offsets[rows.used[0]] > _GONE_ENTRIES:
+        if known.isdisjoint(asked) or rows.offsets[rows.used[0]] + rows.used[0] > _GONE_ENTRIES:
             rows.slots[:] = 0
             rows.used[:] = 0
             return rows, asked
