@@ -97,6 +97,21 @@ def contrasts(named: Sequence[Contrast]) -> Table:
     return Table(("arm", "against", "difference [95 %]", "p (Holm)", "verdict"), tuple(rows))
 
 
+def counts_alone(results: Results, size: str, budget: str) -> Table:
+    """What n-grams of the index reach on the tokens of the primary metric, and each arm's own teacher; nats per token.
+
+    Without rows where the trainings weren't given these references.
+    """
+    domain = results.primary.rpartition(".")[0].removesuffix("+counts")
+    found: dict[str, float] = {}
+    for place in _arms_at(results, size, budget):
+        for row in results.runs.get(place, {}).values():
+            for name, nats in ((row.get("references") or {}).get(domain) or {}).items():
+                found[f"the teacher of {place[0]}" if name == "the teacher" else str(name)] = nats
+    ordered = sorted(found.items(), key=lambda one: one[0].startswith("the teacher of"))
+    return Table(("counts", "nats/token"), tuple((name, number(nats)) for name, nats in ordered))
+
+
 def speed_ups(results: Results, analysis: Analysis) -> Table:
     """Tokens of the baseline for a loss over the arm's, with how that was read and how far it may be off."""
     rows, columns = [], _columns(results)

@@ -175,6 +175,10 @@ def _of_arms(results: Results, analysis: Analysis) -> Iterator[Part]:
                 "seeds alone, the band over seeds and documents."
             )
             yield Part("By document", (text,), figure=figure, file="by-document")
+    references = tables.counts_alone(results, size, budget)
+    if references.rows:
+        text = "On the same tokens, of the index that is read: what students should be better than."
+        yield Part(f"Counts alone{where}", (text,), references)
     named = contrasts(results)
     if named:
         text = (

@@ -37,9 +37,10 @@ def runs(study: str, arm: str, size: str = "", budget: str = "") -> tuple[dict[s
     )
 
 
-def sums(run: Run, domain: str = "in") -> tuple[np.ndarray, np.ndarray]:
-    """Nats of each document under each seed (S, D), and the documents' tokens (D,)."""
-    documents = np.array([row["metrics"][domain]["documents"] for row in runs(*run)], dtype=float)
+def sums(run: Run, domain: str = "in", seeds: frozenset[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Nats of each document under each seed (S, D), of some seeds or all, and the documents' tokens (D,)."""
+    some = [row for row in runs(*run) if seeds is None or row["seed"] in seeds]
+    documents = np.array([row["metrics"][domain]["documents"] for row in some], dtype=float)
     return documents[:, :, 0], documents[0, :, 1]
 
 
@@ -61,7 +62,8 @@ def interval(
     The losses are of one domain, or each run's of its own: the same documents without the counts and with them.
     """
     domains = [domain] * len(some) if isinstance(domain, str) else domain
-    loaded = [sums(run, one) for run, one in zip(some, domains, strict=True)]
+    common = frozenset.intersection(*(frozenset(row["seed"] for row in runs(*run)) for run in some))
+    loaded = [sums(run, one, common) for run, one in zip(some, domains, strict=True)]
     tokens = loaded[0][1]
     assert all(np.array_equal(tokens, other) for _, other in loaded)
     nats = np.stack([one for one, _ in loaded])  # (K, S, D)

@@ -520,3 +520,17 @@ def test_a_report_names_the_trainings_that_other_studies_have_too(tmp_path: Path
     assert "elsewhere: 2 runs of corpus." in text
     alone = small_study(tmp_path / "deeper" / "alone", small_rows())
     assert "Shared with" not in write_study_report(alone).findings.read_text(encoding="utf-8")
+
+
+def test_a_report_has_the_losses_of_counts_and_of_each_teacher(tmp_path: Path) -> None:
+    rows = small_rows()
+    for row in rows:
+        if row["role"] == "run":
+            teacher = {"the teacher": 4.25} if row["arm"] == "corpus" else {}
+            row["references"] = {"in": {"unigrams": 6.5, "auto": 4.0} | teacher, "prose": {"unigrams": 7.5}}
+    text = write_study_report(small_study(tmp_path / "with", rows)).findings.read_text(encoding="utf-8")
+    for line in ("| unigrams | 6.500 |", "| auto | 4.000 |", "| the teacher of corpus | 4.250 |"):
+        assert line in text
+    assert "7.500" not in text
+    bare_text = write_study_report(small_study(tmp_path / "without", small_rows())).findings.read_text(encoding="utf-8")
+    assert "Counts alone" not in bare_text

@@ -27,6 +27,7 @@ FOLDERS = sorted(path for path in RESULTS.glob("*/") if has_rows(path))
 README, OVERVIEW, PAGE = "README.md", "docs/findings.md", "docs/findings/first-studies.md"
 LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/early-only.md"
 FEW_PAGE, INSIDE_PAGE = "docs/findings/few-words.md", "docs/findings/in-the-model.md"
+ESTIMATOR_PAGE, ESTIMATORS = "docs/findings/which-estimator.md", "docs/explanation/estimators.md"
 HOW_INSIDE = "docs/how-to/inside-the-student.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
@@ -187,6 +188,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield from claims_of_early_only()
     yield from claims_of_few_words()
     yield from claims_of_inside()
+    yield from claims_of_estimators()
     yield from claims_of_overview()
 
 
@@ -395,6 +397,43 @@ def claims_of_inside() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield HOW_INSIDE, "a residual ends {} [{}, {}] above", beside[0]
 
 
+def claims_of_estimators() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Which estimator of the counts teaches best; two of the arms have one seed."""
+
+    def run(arm: str) -> derived.Run:
+        return BASELINE, arm, "base", "0.8M"
+
+    domain, mixed, page, hard = "authors", "authors+counts", ESTIMATOR_PAGE, run("hard")
+    rows = {
+        "witten-bell-5": "Witten–Bell, five tokens", "kneser-ney-5": "modified Kneser–Ney, five tokens",
+        "half": "modified Kneser–Ney, four tokens", "order-2": "modified Kneser–Ney, two tokens",
+        "auto": "`auto`, five tokens",
+    }  # fmt: skip
+    plain = mean(hard, domain=domain), mean(hard, domain=mixed)
+    yield page, "| none: hard labels | {...} | | {} | | {} |", plain
+    for arm, words in rows.items():
+        own = run(arm)
+        teacher = runs(*own)[0]["references"][domain]["the teacher"]
+        yield page, f"| {words} | {{...}} | {{}} | {{}} |", (teacher, mean(own, domain=domain))
+        yield page, f"| {words} | {{...}} | {{...}} | {{...}} | {{}} [{{}}, {{}}] |", difference(own, hard, domain)
+        yield page, f"| {words} | {{...}} | {{...}} | {{...}} | {{...}} | {{}} |", (mean(own, domain=mixed),)
+    best, plainer = run("kneser-ney-5"), run("witten-bell-5")
+    against = difference(plainer, best, domain)
+    yield page, "both with five tokens: {} [{}, {}]; with", against
+    yield page, "with the counts at inference {} [{}, {}]. In", difference(plainer, best, mixed)
+    yield page, "`auto` is {} [{}, {}] against", difference(run("auto"), best, domain)
+    yield page, "of context {} [{}, {}] against five", difference(run("order-2"), best, domain)
+    for words in ("shortened form, {} million", "that read {} million", "At {} million"):
+        yield page, words, (million(hard),)
+    yield page, "students of {} M parameters", (parameters(hard),)
+    yield notes(BASELINE), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
+    yield OVERVIEW, "Witten–Bell against modified Kneser–Ney: {} [{}, {}]", against
+    yield ESTIMATORS, "Kneser–Ney: {} [{}, {}] against it", against
+    own = [runs(*one)[0]["references"][domain]["the teacher"] for one in (best, plainer)]
+    for where in (OVERVIEW, ESTIMATORS):
+        yield where, "({} against {} nats on its own)", (own[1], own[0])
+
+
 def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """The decision table, and the answers in a line."""
 
@@ -584,6 +623,7 @@ def test_no_figure_is_left_unread() -> None:
         EARLY_PAGE,
         FEW_PAGE,
         INSIDE_PAGE,
+        ESTIMATOR_PAGE,
         *(notes(folder.name) for folder in FOLDERS),
     ]
     unread = []
