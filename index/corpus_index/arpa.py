@@ -25,6 +25,7 @@ import numpy as np
 
 from corpus_index import files
 from corpus_index._kernels import ngrams, walk
+from corpus_index.core.checks import check_index
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexExistsError, IndexWriteError, QueryError
 from corpus_index.estimators.estimator import Estimator
@@ -95,8 +96,11 @@ def write_arpa(
     >>> write_arpa(index, make_estimator("kneser-ney", 1), io.BytesIO())  # three tokens and three special words
     (6, 4)
     """
+    check_index(index)
     check_estimator(estimator)
     names = _names(index, words)
+    if not isinstance(file, (str, os.PathLike)) and not callable(getattr(file, "write", None)):
+        raise QueryError(f"file {file!r} is neither a path nor a file that can be written to")
     with index.following_arrays():
         writer = _Writer(index, fitted(index, estimator), names, progress or (lambda order, share: None))
         if isinstance(file, (str, os.PathLike)):

@@ -28,6 +28,7 @@ from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus, check_integer
 from corpus_index.errors import CorpusError
 from corpus_index.index import CorpusIndex
 from corpus_index.layouts import check_layout, write_layout
+from corpus_index.manifest import as_folder
 from corpus_index.memory import build_bytes, check_memory, free_memory_bytes
 from corpus_index.names import NAMES_FILE, DocumentNames, names_between, pack_names
 from corpus_index.occurrences import occurrence_lists
@@ -126,7 +127,9 @@ def build_index(
     ...     index.count([1, 2])
     2
     """
-    path = Path(os.path.abspath(path))  # the working folder itself may be replaced
+    path = as_folder(path, "a new index")  # absolute: the working folder itself may be replaced
+    check_options(attachments=attachments, overwrite=overwrite, progress=progress)
+    check_integer(end_of_document, "end_of_document", none=True)
     if not isinstance(metadata, (Mapping, type(None))):
         raise CorpusError(f"metadata is {metadata!r}: give a mapping of what JSON can hold")
     metadata = dict(metadata or {})
@@ -185,6 +188,31 @@ def build_index(
         writer.finish(fields | {"metadata": metadata} | named)
         report("write", 1.0)
     return CorpusIndex.open(path)
+
+
+def check_options(
+    *,
+    attachments: object = None,
+    metadata: object = None,
+    overwrite: object = False,
+    progress: object = None,
+) -> None:
+    """Refuse options of another type.
+
+    Raises
+    ------
+    CorpusError
+    """
+    for name, value in (("attachments", attachments), ("metadata", metadata)):
+        if not isinstance(value, (Mapping, type(None))):
+            raise CorpusError(f"{name} is {value!r}: give a mapping")
+    for name, content in attachments.items() if isinstance(attachments, Mapping) else ():
+        if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview, mmap.mmap)):
+            raise CorpusError(f"attachments has {name!r}: {content!r}: give a mapping of file names to bytes")
+    if not isinstance(overwrite, (bool, np.bool_)):
+        raise CorpusError(f"overwrite {overwrite!r} must be True or False")
+    if not (progress is None or isinstance(progress, (bool, np.bool_)) or callable(progress)):
+        raise CorpusError(f"progress {progress!r} must be True, False, or a function of a stage and a share")
 
 
 def _build_shards(

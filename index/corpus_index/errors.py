@@ -9,11 +9,13 @@ class CorpusIndexError(Exception):
     """Base of everything that this package raises on purpose; its message is one sentence for a person.
 
     A value that it shows may be as long as the input: the middle of a message of more than 3,000 characters is left
-    out.
+    out, and lines are joined.
     """
 
     def __str__(self) -> str:
         text = super().__str__()
+        if "\n" in text:  # an array that is shown
+            text = " ".join(text.split())
         return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS // 2]} … {text[-_MOST_CHARS // 2 :]}"
 
 

@@ -65,8 +65,12 @@ def check_option(check: str) -> str:
     QueryError
         Another word than "always", "first" and "never".
     """
-    said, name = (check, "check") if check != "first" else (os.environ.get(VARIABLE) or check, VARIABLE)
-    if said not in get_args(Check):
+    said, name = (
+        (check, "check")
+        if not isinstance(check, str) or check != "first"
+        else (os.environ.get(VARIABLE) or check, VARIABLE)
+    )
+    if not isinstance(said, str) or said not in get_args(Check):
         raise QueryError(f"{name} is {said!r}: give 'always', 'first' (once on this machine) or 'never'")
     return said
 

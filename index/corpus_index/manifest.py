@@ -125,8 +125,8 @@ def is_plain_name(name: Any) -> bool:
     )
 
 
-def as_folder(path: object) -> Path:
-    """A path of an index, absolute.
+def as_folder(path: object, what: str = "an index: give the folder that `index build` wrote") -> Path:
+    """A path of an index, or of what else is said, absolute.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def as_folder(path: object) -> Path:
             return Path(os.fsdecode(whole))
     except (TypeError, ValueError):
         pass
-    raise IndexFormatError(f"{path!r} can't be the path of an index: give the folder that `index build` wrote")
+    raise IndexFormatError(f"{path!r} can't be the path of {what}")
 
 
 def open_regular(path: str | os.PathLike[str], folder: int | None = None) -> int:

@@ -23,7 +23,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.errors import CorpusError, IndexFormatError, QueryError
 
 __all__ = ["DocumentNames", "NamedDocument", "NamesWriter", "names_between", "numbered_names", "pack_names"]
 
@@ -111,6 +111,8 @@ def pack_names(names: Iterable[str]) -> mmap.mmap:
     """Names as the content of a file of names."""
     with NamesWriter() as writer:
         for name in names:
+            if not isinstance(name, str):
+                raise CorpusError(f"document_names holds {name!r}: a document's name is a text")
             writer.add(name)
         return writer.finish()
 

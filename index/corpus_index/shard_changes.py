@@ -21,11 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from corpus_index import files
-from corpus_index.build import Progress, build_index, build_part, check_build_memory, packed_names
-from corpus_index.corpus import MAX_TOKENS, check_corpus
+from corpus_index.build import Progress, build_index, build_part, check_build_memory, check_options, packed_names
+from corpus_index.core.checks import as_array, check_index
+from corpus_index.corpus import MAX_TOKENS, check_corpus, check_integer
 from corpus_index.errors import CorpusError, IndexWriteError, QueryError
 from corpus_index.index import CorpusIndex
 from corpus_index.layouts import check_layout, write_layout
+from corpus_index.manifest import as_folder
 from corpus_index.memory import build_bytes, check_memory
 from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
 from corpus_index.sharded.masked_shard import MaskedShard
@@ -116,6 +118,8 @@ def append_documents(
     ...     len(index.shards), index.count([1, 2])
     (2, 3)
     """
+    _check_options(workers, memory, progress, shard_tokens=shard_tokens)
+    check_options(metadata=metadata)
     with _changed(path) as (old, writer_of):
         corpus = check_corpus(tokens, doc_starts, old.vocab_size, old.end_of_document, most=None)
         names = packed_names(document_names, corpus.doc_starts.size - 1)
@@ -186,8 +190,9 @@ def remove_documents(
     documents for good. Where documents without tokens are all that is left of a shard, it is joined with its neighbour.
     The history says which documents went, and when.
     """
+    _check_options(workers, memory, progress)
+    numbers = np.unique(_numbers(documents))
     with _changed(path) as (old, writer_of):
-        numbers = np.unique(np.asarray(documents, np.int64))
         if numbers.size == 0:
             raise QueryError("there is no document to remove: name at least one")
         if numbers[0] < 0 or numbers[-1] >= old.num_documents:
@@ -252,6 +257,7 @@ def merge_shards(
     Shards that are joined, or from which documents were removed, are built anew from their texts, one at a time, in the
     memory of one build.
     """
+    _check_options(workers, memory, progress, shard_tokens=shard_tokens)
     with _changed(path) as (old, writer_of):
         groups: list[_Group] = []
         for shard in shards_of(old):
@@ -369,6 +375,9 @@ def find_documents(index: CorpusIndex, names: Sequence[str]) -> np.ndarray:
     -----
     One pass over all names.
     """
+    check_index(index)
+    if isinstance(names, (str, bytes)) or not all(isinstance(name, str) for name in as_array(names, "names").flat):
+        raise QueryError(f"names {names!r} must be a list of names")
     known = index.document_names
     if known is None:
         raise QueryError(f"the documents of {index.path} have no names: give their numbers")
@@ -388,7 +397,7 @@ def _changed(
     path: str | os.PathLike[str],
 ) -> Iterator[tuple[CorpusIndex, Callable[[], contextlib.AbstractContextManager[ShardWriter]]]]:
     """The index at path, opened, held against other writers; and what opens a writer that takes its place."""
-    target = Path(os.path.abspath(path))
+    target = as_folder(path)
     with _turn(target), open_index(target) as old:
         yield old, lambda: shard_writer(target, overwrite=True, instead_of=old.fingerprint)
 
@@ -407,6 +416,29 @@ def _turn(path: Path) -> Iterator[None]:
         raise IndexWriteError(f"{path} is being changed by another process: try again when that has ended")
     with lock:
         yield
+
+
+def _check_options(workers: object, memory: object, progress: object, *, shard_tokens: object = MAX_TOKENS) -> None:
+    """Refuse options of another type, or that no build can keep."""
+    for name, value, none in (
+        ("workers", workers, True),
+        ("memory", memory, True),
+        ("shard_tokens", shard_tokens, False),
+    ):
+        check_integer(value, name, none=none)
+        if value is not None and value < 1:  # type: ignore[operator]
+            raise CorpusError(f"{name} {value} must be at least 1")
+    check_options(progress=progress)
+
+
+def _numbers(documents: Sequence[int]) -> np.ndarray:
+    """Numbers of documents: shape (n,), int64."""
+    numbers = as_array(documents, "documents")
+    if numbers.size == 0:
+        return np.empty(0, np.int64)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "ui" or int(numbers.max()) >= 2**63:
+        raise QueryError(f"documents {documents!r} must be a list of numbers of documents")
+    return numbers.astype(np.int64)
 
 
 def _kept(index: CorpusIndex) -> dict[str, Any]:

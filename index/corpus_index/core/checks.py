@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -48,6 +50,23 @@ def check_match_options(min_count: object, max_order: object) -> None:
     """Refuse bounds that no match can keep."""
     check_whole(min_count, "min_count", 1, most=2**62)
     check_whole(max_order, "max_order", 0, none="no bound")
+
+
+def check_index(index: object) -> None:
+    """Refuse what can't be asked as an index is."""
+    if not hasattr(index, "fingerprint"):
+        raise QueryError(f"index {index!r} is no index: open one, with open_index(path)")
+
+
+def check_generator(generator: object) -> None:
+    """Refuse what isn't numpy's source of random numbers."""
+    if not isinstance(generator, np.random.Generator):
+        raise QueryError(f"generator {generator!r} must be a numpy Generator: np.random.default_rng(seed) makes one")
+
+
+def is_choice(value: object, choices: Collection[object]) -> bool:
+    """Whether a value is one of some words, or None where that is among them; an array never is."""
+    return (value is None or isinstance(value, str)) and value in choices
 
 
 def check_seed(seed: object) -> None:

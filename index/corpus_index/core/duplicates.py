@@ -21,7 +21,7 @@ import numpy as np
 
 from corpus_index._kernels import duplicates
 from corpus_index._kernels.arrays import TextArrays
-from corpus_index.core.checks import MOST, check_whole
+from corpus_index.core.checks import MOST, check_index, check_whole
 from corpus_index.core.mapped import OpenedIndex
 from corpus_index.errors import QueryError
 
@@ -153,6 +153,7 @@ def near_duplicates(
     -----
     O(N · (2 + lengths)) time, and 255 tokens compared at each document's end.
     """
+    check_index(index)
     wanted = check_lengths(lengths, top, top_length)
     shared, partner = shared_across_documents(index)
     histogram = np.zeros(256, np.int64)

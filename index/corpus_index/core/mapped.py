@@ -245,7 +245,7 @@ class OpenedIndex:
         IndexFormatError
             If the index has none of that name.
         """
-        if name not in self._manifest["attachments"]:
+        if not isinstance(name, str) or name not in self._manifest["attachments"]:
             known = ", ".join(self._manifest["attachments"]) or "none"
             raise IndexFormatError(f"{self.path} holds no {name!r}; its attachments: {known}")
         if not self._arrays:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import compact_walk, rows, walk
 from corpus_index.core.answers import DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
-from corpus_index.core.checks import as_array, as_starts, check_match_options, check_whole
+from corpus_index.core.checks import MOST, as_array, as_starts, check_match_options, check_whole
 from corpus_index.core.derived import LANES, Derived
 from corpus_index.errors import QueryError
 
@@ -179,6 +179,7 @@ class Matcher(Derived):
             hi = self.num_starts
         symbol = -1
         if next_token is not None:
+            check_whole(next_token, "next_token", -MOST)
             symbol = int(self.symbols_of(as_context([next_token], self.vocab_size))[0])
         counts = np.zeros(0, np.int64)
         documents = np.zeros(0, np.int64)

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from corpus_index._kernels.exclusion_sums import CLASSES
-from corpus_index.core.checks import check_number, check_share, check_whole
+from corpus_index.core.checks import check_index, check_number, check_share, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators import kept
 from corpus_index.estimators.counts_of_counts import MOST_ORDERS
 from corpus_index.estimators.registry import ESTIMATORS, PARAMETERS, REGISTRY, Row, Summary
+from corpus_index.manifest import as_folder
 
 
 class Counted(Protocol):
@@ -110,6 +111,7 @@ class Estimator:
         order's own counts of counts; with convention="kenlm", of KenLM's (`counts_of_counts`). katz: Good–Turing, see
         `good_turing`. O(N) an order. The others are fitted on leave-document-out evidence: see `fitting`.
         """
+        check_index(index)
         found = {} if self.row.fit is None else self.row.fit(index, self)
         return replace(self, **found, fingerprint=index.fingerprint)
 
@@ -251,6 +253,8 @@ def load_estimator(path: str | os.PathLike[str], index: Matcher) -> Estimator:
     IndexFormatError
         If the file is damaged or not an estimator, or was fitted on another index.
     """
+    check_index(index)
+    as_folder(path, "an estimator: give the file that `teacher fit` wrote")
     content = kept.read_fields(path)
     try:
         set_later = {key: content.pop(key) for key in ("fingerprint", "facts")}

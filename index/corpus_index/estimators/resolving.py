@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from corpus_index.core.checks import check_index, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator, load_estimator, make_estimator, nearest
@@ -79,6 +80,8 @@ def fitted(index: Matcher, spec: EstimatorLike, max_order: int | None = None) ->
     IndexFormatError
         If a file holds none, or one of another index.
     """
+    check_index(index)
+    check_whole(max_order, "max_order", 0, none="no bound")
     known = _remembered.setdefault(index, {})
     name = (spec, max_order) if isinstance(spec, str) and spec in ESTIMATORS else None
     if name in known:

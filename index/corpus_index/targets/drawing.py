@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import drawing
-from corpus_index.core.checks import check_share, check_whole
+from corpus_index.core.checks import as_array, check_generator, check_number, check_share, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike
@@ -74,6 +74,10 @@ def draw_tokens(
     -----
     Time of mixed targets, and O(entries of one row) for a draw that falls on it.
     """
+    check_generator(generator)
+    input_ids = as_array(input_ids, "input_ids")
+    if input_ids.shape[-1:] == (0,):
+        raise QueryError("input_ids have no token, after which one could be drawn: give rows of at least one")
     request = request_of(
         index,
         input_ids,
@@ -99,7 +103,17 @@ def draw_tokens(
 
 
 def sorted_base(base: np.ndarray, power: float = 1.0) -> SortedBase:
-    """Make a base distribution (V,) ready for `draw_from`; power: 1 / temperature."""
+    """Make a base distribution (V,) ready for `draw_from`; power: 1 / temperature.
+
+    Raises
+    ------
+    QueryError
+        If base isn't a row of numbers, or power isn't a number.
+    """
+    check_number(power, "power")
+    base = as_array(base, "base")
+    if base.ndim != 1 or base.dtype.kind not in "uif":
+        raise QueryError(f"base must be one row of probabilities, not {base.dtype} of shape {base.shape}")
     plain = base.astype(np.float64)
     powered = plain**power
     order = np.argsort(-powered, kind="stable")
@@ -138,6 +152,7 @@ def draw_from(
     -----
     O(K log K + how far the cut reaches into the base) time a position.
     """
+    check_generator(generator)
     check_whole(top_k, "top_k", 1, none="all")
     if top_p is not None:
         check_share(top_p, "top_p")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels.rules import AUTO, LEAST_MASS, PITMAN_YOR, weigh
 from corpus_index.core.chains import left_extensions
-from corpus_index.core.checks import check_whole
+from corpus_index.core.checks import as_array, check_whole
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.estimator import Estimator
 from corpus_index.estimators.resolving import EstimatorLike, fitted
@@ -134,6 +134,7 @@ def explain(
     """
     check_whole(top, "top", 1)
     made = fitted(index, estimator, max_order)
+    context = as_array(context, "a context")
     levels = levels_of(index, context, made.max_order, starts_document, made.uses_left_counts)
     parts = _excluding(index, made, levels) if made.excludes else _interpolated(index, made, levels)
     probs = np.zeros(index.vocab_size)

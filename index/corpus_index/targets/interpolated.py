@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import flatten, own_rows
 from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import GoneRows, Mixed
-from corpus_index.core.checks import check_seed, check_share, check_whole
+from corpus_index.core.checks import check_index, check_seed, check_share, check_whole, is_choice
 from corpus_index.core.matching import Matcher
 from corpus_index.core.scratch import MOST_LEVELS
 from corpus_index.errors import QueryError
 from corpus_index.estimators.resolving import EstimatorLike, fitted
 from corpus_index.targets.exclusion import exclusion_probabilities, exclusion_samples, exclusion_targets
-from corpus_index.targets.request import request_of
+from corpus_index.targets.request import LEAVE_OUT, request_of, unknown_leave_out
 from corpus_index.targets.types import MixedTargets, RowTable, SparseTargets
 
 _ROOM = 1 << 20  # pairs at a time
@@ -116,6 +116,9 @@ def smoothed_targets(
     check_whole(top_k, "top_k", 1)
     check_share(top_p, "top_p")
     check_whole(shortlist, "shortlist", 1, most=2**62, none="whole rows")
+    check_index(index)
+    if not is_choice(leave_out, LEAVE_OUT):
+        raise unknown_leave_out(leave_out)
     group = "documents" if leave_out == "document" else "targets"
     compile_beside(group, [flatten.flat_targets], wide=index.num_symbols > 2**16)
     request = request_of(

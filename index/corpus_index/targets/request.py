@@ -15,7 +15,7 @@ from corpus_index._kernels import mixed
 from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.core.answers import Match
-from corpus_index.core.checks import as_array, as_starts
+from corpus_index.core.checks import as_array, as_starts, check_index, is_choice
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import IndexFormatError, QueryError
 from corpus_index.estimators.estimator import Estimator
@@ -50,6 +50,9 @@ class Request:
         only_last: bool = False,
         scores: bool = False,
     ) -> None:
+        check_index(index)
+        if not is_choice(leave_out, LEAVE_OUT):
+            raise unknown_leave_out(leave_out)
         self.index, self.estimator, self.scores = index, fitted(index, estimator, max_order), scores
         if not (scores or self.estimator.excludes):
             group = "documents" if leave_out == "document" else "targets"
@@ -247,12 +250,17 @@ def _base(index: Matcher, estimator: Estimator) -> BaseArrays:
     )
 
 
+def unknown_leave_out(leave_out: object) -> QueryError:
+    """The sentence about a word that says nothing."""
+    return QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
+
+
 def labelled(
     index: Matcher, input_ids: ArrayLike, next_ids: ArrayLike | None, leave_out: str | None, unseen: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (B, T), and the symbols that follow, flat: −1 where unknown; unseen ones S if wanted, else −1."""
-    if leave_out not in LEAVE_OUT:
-        raise QueryError(f"leave_out {leave_out!r} is unknown: choose None, 'self' or 'document'")
+    if not is_choice(leave_out, LEAVE_OUT):
+        raise unknown_leave_out(leave_out)
     ids = np.atleast_2d(as_array(input_ids, "input_ids"))
     if next_ids is None:
         if leave_out is not None:
@@ -302,7 +310,7 @@ def _document_numbers(index: Matcher, ids: np.ndarray, positions: ArrayLike | No
     """Of each position, flat, which of the documents (their numbers: the second array) is left out; −1: none."""
     if positions is None:
         raise QueryError("leave_out='document' needs positions: where in the corpus each row begins")
-    given = np.asarray(positions)
+    given = as_array(positions, "positions")
     begins = given if given.ndim == 2 else given.reshape(-1)
     if begins.shape not in (ids.shape[:1], ids.shape) or begins.dtype.kind not in "ui":
         raise QueryError(
