@@ -22,7 +22,7 @@ def warm_up(
     """Compile ahead what the first commands would otherwise wait for.
 
     The engine is compiled for the machine that it runs on, each part at its first use, and then kept. This does all of
-    it at once: some 50 seconds of one processor for each width of tokens; a second where it was done before.
+    it at once: some 50 seconds of one processor for each width of tokens; some seconds where it was done before.
     """
     from corpus_teacher.analysis.kernels import warm_up as compile_all
 

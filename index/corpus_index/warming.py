@@ -78,7 +78,7 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
 
     Notes
     -----
-    Some 50 s of one processor for each width and layout, shared by the workers; a second where all is there already.
+    Some 50 s of one processor for each width and layout, shared by the workers; some seconds where all is there already.
     Compiled kernels are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder, whichever can be
     written first, and are compiled anew after an upgrade.
     """
