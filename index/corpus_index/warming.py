@@ -78,18 +78,18 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
 
     Notes
     -----
-    Some 50 s of one processor for each width and layout, shared by the workers; some seconds where all is there already.
+    Some 50 s of one processor for each width and layout, shared by the workers; seconds where all is there already.
     Compiled kernels are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder, whichever can be
     written first, and are compiled anew after an upgrade.
     """
     begin = time.perf_counter()
     workers = workers or jit.processors()
-    cached, missing = 0, list[Job]()
+    jobs, missing = list[Job](), list[Job]()
     threads, queue = list[Thread](), SimpleQueue[Job | None]()
     for width in range(1 + wide):
-        jobs = all_jobs(bool(width))
-        new = [job for job in jobs if not _is_cached(job) and job not in missing]
-        cached += len(jobs) - len(new)
+        others = [job for job in all_jobs(bool(width)) if job not in jobs]
+        jobs += others
+        new = [job for job in others if not _is_cached(job)]
         new.sort(key=lambda job: job[1] not in _LARGEST)
         missing += new
         if workers > 1:
@@ -105,7 +105,7 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
     for job in missing:  # what no other process did
         if not _is_cached(job):
             _compile(job)
-    return Warmed(len(missing), cached, time.perf_counter() - begin, str(cache_folder()))
+    return Warmed(len(missing), len(jobs) - len(missing), time.perf_counter() - begin, str(cache_folder()))
 
 
 def _in_process(queue: SimpleQueue[Job | None]) -> None:
