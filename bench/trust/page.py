@@ -75,9 +75,25 @@ def kills(found: Mapping[str, Any]) -> str:
     return "\n".join([_KILLS_HEAD, *rows])
 
 
+def sizes(found: Mapping[str, Any]) -> str:
+    """A row for each input of an odd size."""
+    head = "| input | ended | CPU s | bound | MiB | bound |\n|---|---|---:|---:|---:|---:|"
+    rows = []
+    for row in found["sizes"].values():
+        ended = (
+            "as it should, with " + str(row["expected"]) if row["right"] else f"**not as it should**: {row['ended']}"
+        )
+        bounds = row["bounds"]
+        rows.append(
+            f"| {row['count']:,} {row['what']} | {ended} | {row['cpu_s']:.1f} | {bounds['cpu_s']:,.0f} "
+            f"| {row['peak_bytes'] / 2**20:,.0f} | {bounds['memory_bytes'] / 2**20:,.0f} |"
+        )
+    return "\n".join([head, *rows])
+
+
 def filled(page: str, found: Mapping[str, Any]) -> str:
     """A page with its tables in place, between their marks."""
-    for mark, table in (("promises", promises(found)), ("kills", kills(found))):
+    for mark, table in (("promises", promises(found)), ("kills", kills(found)), ("sizes", sizes(found))):
         before, _, rest = page.partition(f"<!-- {mark} -->")
         _, _, after = rest.partition("<!-- end -->")
         page = f"{before}<!-- {mark} -->\n\n{table}\n\n<!-- end -->{after}"
