@@ -6,7 +6,7 @@ labels, masks and position ids stay what they are, and columns that nobody here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,9 @@ def collate_windows(
     InputError
         No windows, columns of other lengths than their input_ids, or labels in some windows only.
     """
+    if not isinstance(windows, Iterable):
+        raise InputError(f"a batch is {type(windows).__name__}: give a list of windows")
+    windows = list(windows)
     if not windows:
         raise InputError("a batch of no windows: give at least one")
     rows = [_window(window) for window in windows]

@@ -316,7 +316,12 @@ def _named(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_array(values: Any) -> npt.NDArray[Any]:
     """An array or tensor, on whatever device, as an array on the CPU."""
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy()
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of unequal lengths
+        raise InputError(f"{type(values).__name__} of unequal lengths: pad the rows to one length") from error
 
 
 def _as_rows(values: Any, name: str) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from corpus_teacher.errors import ConfigError
@@ -56,7 +57,8 @@ def check_keys(table: object, known: Collection[str], where: str) -> Mapping[str
 
 def is_number(value: object) -> bool:
     """Whether it is a finite float, or an int that a float can hold, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    number: Any = value  # Real has no order for the type checker
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(number) <= sys.float_info.max)
 
 
 def check_share(value: object, name: str) -> None:
@@ -65,9 +67,14 @@ def check_share(value: object, name: str) -> None:
         raise ConfigError(f"{name} is {value!r}: give a number from 0 to 1")
 
 
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number of Python or numpy, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_whole(value: object, name: str, least: int) -> None:
     """Refuse what is no whole number, or too small."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value) or value < least:  # type: ignore[operator]
         raise ConfigError(f"{name} is {value!r}: give a whole number of at least {least}")
 
 

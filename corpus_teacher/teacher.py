@@ -30,7 +30,8 @@ from corpus_teacher.collation import check_padding, collate_windows
 from corpus_teacher.errors import ConfigError, InputError, TeacherWarning
 from corpus_teacher.placing import check_positions, known_to, placed, split_documents, stands_there
 from corpus_teacher.segments import UNKNOWN, Batch, Segments, read_batch, scattered
-from corpus_teacher.storage import open_index
+from corpus_teacher.settings import is_number, is_whole
+from corpus_teacher.storage import index_of
 from corpus_teacher.targets.mixed import MixedTargets, RowTable, TableSource
 from corpus_teacher.targets.soft import SoftTargets
 
@@ -104,17 +105,19 @@ class CorpusTeacher:
         recall: bool | Recall = False,
         check: Check = "first",
     ) -> None:
-        if leave_out not in LEAVE_OUT:
+        if not isinstance(leave_out, str | None) or leave_out not in LEAVE_OUT:
             raise ConfigError(
                 f"leave_out is {leave_out!r}: give 'auto', 'self', 'document', or None for text outside the index"
             )
-        if max_order is not None and max_order < 0:
-            raise ConfigError(f"max_order is {max_order}: give 0 or more context tokens, or None for no bound")
-        if top_k < 1:
-            raise ConfigError(f"top_k is {top_k}: keep at least 1 token a position")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"top_p is {top_p}: give a share above 0 and at most 1")
-        self.index = open_index(index, check=check) if isinstance(index, (str, Path)) else index
+        if max_order is not None and (not is_whole(max_order) or max_order < 0):
+            raise ConfigError(f"max_order is {max_order!r}: give 0 or more context tokens, or None for no bound")
+        if not is_whole(top_k) or top_k < 1:
+            raise ConfigError(f"top_k is {top_k!r}: keep at least 1 token a position")
+        if not is_number(top_p) or not 0 < top_p <= 1:
+            raise ConfigError(f"top_p is {top_p!r}: give a share above 0 and at most 1")
+        if not isinstance(recall, bool | Recall):
+            raise ConfigError(f"recall is {recall!r}: give true, false, or what fit_recall gave")
+        self.index = index_of(index, check=check)
         self.index.prefer_large_pages()
         self.estimator = self.index.fitted(estimator, max_order)
         self.max_order = self.estimator.max_order

@@ -15,7 +15,7 @@ from corpus_index.integrity import Check
 from corpus_teacher.analysis.reader import Continuation, Occurrence, Reader, Source, sources_of
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import QueryError
-from corpus_teacher.storage import open_index
+from corpus_teacher.storage import index_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Corpus:
     """
 
     def __init__(self, path: CorpusIndex | str | Path, *, tokenizer: str | None = None, check: Check = "first") -> None:
-        self.index = open_index(path, check=check) if isinstance(path, (str, Path)) else path
+        self.index = index_of(path, check=check)
         try:
             self._reader = Reader(self.index, tokenizer, ids=False)
         except BaseException:

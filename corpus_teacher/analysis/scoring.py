@@ -20,7 +20,7 @@ from corpus_index import CorpusIndex, EstimatorLike
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, InputError
-from corpus_teacher.storage import open_index
+from corpus_teacher.storage import index_of
 
 BUCKETS = ("head", "middle", "tail")
 """Likeliest documents first, as CCNet has them."""
@@ -135,7 +135,7 @@ class DocumentScorer:
         thresholds: Thresholds | Sequence[float] | None = None,
         text_field: str = "text",
     ) -> None:
-        self.index = open_index(index) if isinstance(index, (str, Path)) else index
+        self.index = index_of(index)
         self.estimator = self.index.fitted(estimator, max_order)
         has_words = tokenizer is not None or bool(self.index.metadata.get("tokenizer"))
         self.tokenizer: Tokenizer | None = index_tokenizer(self.index, tokenizer) if has_words else None

@@ -28,7 +28,8 @@ from corpus_teacher.analysis.novelty import Novelty, corpus_novelty, novelty_cur
 from corpus_teacher.analysis.reader import Occurrence, Reader
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, QueryError
-from corpus_teacher.storage import open_index
+from corpus_teacher.settings import is_whole
+from corpus_teacher.storage import index_of
 
 MIN_LENGTH = 6
 """Tokens of the shortest span that counts as copied, unless said otherwise."""
@@ -187,9 +188,11 @@ def trace(
     (0.75, 3)
     """
     for name, value, least in (("min_length", min_length, 1), ("max_count", max_count, 1), ("snippets", snippets, 0)):
-        if value is not None and value < least:
-            raise ConfigError(f"`{name}` {value} is too small: it must be at least {least}")
-    opened = open_index(index) if isinstance(index, (str, Path)) else index
+        if value is not None and (not is_whole(value) or value < least):
+            raise ConfigError(f"`{name}` is {value!r}: it must be a whole number of at least {least}")
+    if not isinstance(baseline, bool):
+        baseline = _novelties(baseline)
+    opened = index_of(index)
     try:
         has_words = tokenizer is not None or bool(opened.metadata.get("tokenizer"))
         if isinstance(tokenizer, Tokenizer):
@@ -216,7 +219,7 @@ def trace(
             given = [text for text in _texts(reader, held_out) if text.size]
             other, what = _curve(opened, given, longest_matches(opened, given)), "held-out text"
         elif baseline:
-            other = corpus_novelty(opened) if baseline is True else list(baseline)
+            other = corpus_novelty(opened) if isinstance(baseline, bool) else list(baseline)
             what = "the corpus, each document against the others" if other else ""
         whole = np.concatenate(texts)
         lengths = np.concatenate([found.length for found in matches])
@@ -237,6 +240,13 @@ def trace(
     finally:
         if opened is not index:
             opened.close()
+
+
+def _novelties(given: object) -> list[Novelty]:
+    """A baseline that was made before."""
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, Novelty) for one in given):
+        raise ConfigError(f"`baseline` is {type(given).__name__}: give true, false, or a list of Novelty")
+    return list(given)
 
 
 def _texts(reader: Reader, given: npt.ArrayLike | str | Sequence[npt.ArrayLike | str]) -> list[Ints]:

@@ -18,7 +18,7 @@ from corpus_teacher.blend.adaptive import AdaptiveWeights
 from corpus_teacher.blend.blending import Blend, blend
 from corpus_teacher.blend.components import COMPONENTS, Components, CorpusTargets, Targets
 from corpus_teacher.blend.policy import Policy
-from corpus_teacher.errors import TargetError
+from corpus_teacher.errors import ConfigError, TargetError
 from corpus_teacher.losses import temper_targets
 from corpus_teacher.losses.checks import check_targets, known_labels, precision_of, weight_sum
 from corpus_teacher.losses.from_hidden import fused_linear, product_type
@@ -99,6 +99,8 @@ def apply_policy(
     >>> round(taught.loss.item(), 4), sorted(taught.parts)
     (1.3863, ['hard', 'neural'])
     """
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"the policy is {type(policy).__name__}: give one that make_policy made")
     components = _components(labels, corpus, neural, self_teacher, distinct, evidence)
     if "student" in policy.needs:
         components = replace(components, student=logits.detach())
@@ -283,7 +285,7 @@ def _reduced(
 
 def _check(positions: int, made: Blend, components: Components, reduction: str) -> None:
     """Refuse what doesn't fit the blend."""
-    if reduction not in ("mean", "sum", "none"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise TargetError(f"reduction {reduction!r} is unknown: give 'mean', 'sum' or 'none'")
     if positions != made.num_positions:
         raise TargetError(

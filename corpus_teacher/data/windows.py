@@ -14,6 +14,7 @@ import numpy.typing as npt
 from corpus_index.files import stamp_of
 
 from corpus_teacher.errors import ConfigError, InputError
+from corpus_teacher.settings import check_whole, is_whole
 
 
 class TokenWindows:
@@ -63,8 +64,16 @@ class TokenWindows:
         shuffle: bool = True,
         limit: int | None = None,
     ) -> None:
-        if length < 1:
-            raise ConfigError(f"a window of {length} tokens is none: the length must be at least 1")
+        if not is_whole(length) or length < 1:
+            raise ConfigError(f"a window of {length!r} tokens is none: the length must be a whole number of at least 1")
+        check_whole(seed, "seed", 0)
+        if not isinstance(shuffle, bool):
+            raise ConfigError(f"shuffle is {shuffle!r}: give true or false")
+        if limit is not None:
+            check_whole(limit, "limit", 0)
+        if not isinstance(tokens, np.ndarray):
+            tokens = _whole_numbers(tokens, "tokens")
+        _whole_numbers(tokens[:1], "tokens")
         count = len(tokens) // length
         if count == 0:
             raise ConfigError(f"{len(tokens)} tokens don't fill one window of {length}: shorten the window")
@@ -75,7 +84,7 @@ class TokenWindows:
         if shuffle:
             np.random.default_rng(seed).shuffle(begins)
         self._begins = begins[:limit]
-        starts = np.zeros(1, dtype=np.int64) if doc_starts is None else np.asarray(doc_starts)
+        starts = np.zeros(1, dtype=np.int64) if doc_starts is None else _whole_numbers(doc_starts, "doc_starts")
         place = np.searchsorted(starts, self._begins)
         self._starts_document = (place < len(starts)) & (starts[np.minimum(place, len(starts) - 1)] == self._begins)
 
@@ -125,3 +134,14 @@ def _stamp_of(tokens: npt.NDArray[Any]) -> tuple[int, ...] | None:
 def _is_whole(tokens: np.memmap[Any, Any]) -> bool:
     """Whether the array is the map itself; a slice keeps the offset of the map it was cut from."""
     return not isinstance(tokens.base, np.ndarray)
+
+
+def _whole_numbers(given: Any, name: str) -> npt.NDArray[np.int64]:
+    """An array in one dimension, of whole numbers."""
+    try:
+        made = np.asarray(given)
+    except ValueError:  # lists of unequal lengths
+        made = np.empty(0)
+    if made.ndim != 1 or made.dtype.kind not in "iu":
+        raise ConfigError(f"{name} is {type(given).__name__}: give whole numbers in one dimension")
+    return made

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corpus_teacher.errors import TargetError
-from corpus_teacher.targets.mixed import AnyTargets
+from corpus_teacher.targets.dense import DenseTargets
+from corpus_teacher.targets.mixed import AnyTargets, MixedTargets
+from corpus_teacher.targets.soft import SoftTargets
 
 IGNORE_INDEX = -100
 """The label of a position that doesn't count, as in torch and transformers."""
@@ -46,6 +48,8 @@ def precision_of(dtype: torch.dtype) -> torch.dtype:
 
 def check_targets(num_positions: int, vocab_size: int, targets: AnyTargets) -> None:
     """Refuse targets of another batch, and a student that lacks tokens of the teacher."""
+    if not isinstance(targets, (SoftTargets, MixedTargets, DenseTargets)):
+        raise TargetError(f"the targets are {type(targets).__name__}: give SoftTargets or MixedTargets")
     if num_positions != targets.num_positions:
         raise TargetError(
             f"the student has {num_positions} positions and the targets {targets.num_positions}: "
@@ -58,8 +62,17 @@ def check_targets(num_positions: int, vocab_size: int, targets: AnyTargets) -> N
         )
 
 
+def flat_logits(logits: Tensor) -> Tensor:
+    """Logits as (Q, V)."""
+    if not isinstance(logits, Tensor) or logits.ndim < 1:
+        raise TargetError(f"the logits are {type(logits).__name__}: give a tensor of shape (B, T, V)")
+    return logits.reshape(-1, logits.shape[-1])
+
+
 def one_a_position(values: Tensor, name: str, num_positions: int) -> Tensor:
     """Labels or weights as (Q,)."""
+    if not isinstance(values, Tensor):
+        raise TargetError(f"the {name} are {type(values).__name__}: give a tensor with one a position")
     if values.numel() != num_positions:
         raise TargetError(f"{values.numel()} {name} for {num_positions} positions: give one a position")
     return values.reshape(-1)
@@ -91,6 +104,8 @@ def position_weights(valid: Tensor, weights: Tensor | None, dtype: torch.dtype) 
 
 def reduce(rows: Tensor, weights: Tensor, reduction: str, shape: torch.Size) -> Tensor:
     """One number, or one a position, of a weighted loss; 0 with a gradient path where nothing counts."""
+    if not isinstance(reduction, str):
+        raise TargetError(f"reduction is {type(reduction).__name__}: give 'mean', 'sum' or 'none'")
     weighted = torch.where(weights != 0, rows, 0) * weights
     if reduction == "none":
         return weighted.reshape(shape)

@@ -20,9 +20,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from corpus_teacher.errors import TargetError
 from corpus_teacher.losses.checks import (
     BlendedLoss,
     check_targets,
+    flat_logits,
     known_labels,
     one_a_position,
     position_weights,
@@ -32,6 +34,7 @@ from corpus_teacher.losses.checks import (
 from corpus_teacher.losses.from_logits import check_finite, position_losses
 from corpus_teacher.losses.per_position import CrossEntropy
 from corpus_teacher.losses.rows import rows_of
+from corpus_teacher.settings import is_number
 from corpus_teacher.targets.mixed import AnyTargets
 from corpus_teacher.targets.transforms import check_temperature
 
@@ -180,7 +183,7 @@ def blended_cross_entropy(
     >>> [round(float(part), 4) for part in blend]
     [1.3863, 1.3863, 1.3863]
     """
-    flat = logits.reshape(-1, logits.shape[-1])
+    flat = flat_logits(logits)
     loss, counted, taught = blend_of(
         flat.shape[0], flat.shape[1], flat.dtype, labels, targets, corpus_weight, temperature
     )
@@ -214,6 +217,8 @@ def blend_of(
     check_temperature(temperature)
     precision = precision_of(dtype)
     labels, counted = known_labels(labels, num_positions, vocab_size)
+    if not isinstance(corpus_weight, Tensor) and not is_number(corpus_weight):
+        raise TargetError(f"corpus_weight is {corpus_weight!r}: give a number, or a tensor with one a position")
     share = torch.as_tensor(corpus_weight, dtype=precision, device=labels.device)
     if share.ndim:
         share = one_a_position(share, "corpus weights", num_positions)
@@ -237,7 +242,7 @@ def _soft_rows(
     logits: Tensor, targets: AnyTargets, weights: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """The soft loss of every position and its weight, (Q,) both."""
-    flat = logits.reshape(-1, logits.shape[-1])
+    flat = flat_logits(logits)
     loss = soft_loss_of(flat.shape[0], flat.shape[1], flat.dtype, targets, temperature)
     rows, counted = position_losses(flat, loss)[0], position_weights(targets.valid, weights, loss.precision)
     check_finite(flat, rows, counted, loss)

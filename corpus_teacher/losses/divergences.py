@@ -23,6 +23,7 @@ from torch import Tensor
 from corpus_teacher.errors import TargetError
 from corpus_teacher.losses.checks import (
     check_targets,
+    flat_logits,
     position_weights,
     precision_of,
     reduce,
@@ -117,7 +118,7 @@ def generalized_jsd(
     """
     if beta == 0:
         return forward_kl(logits, targets, weights=weights, temperature=temperature, reduction=reduction)
-    flat = logits.reshape(-1, logits.shape[-1])
+    flat = flat_logits(logits)
     loss = divergence_of(flat.shape[0], flat.shape[1], flat.dtype, targets, beta, temperature)
     counted = position_weights(targets.valid, weights, loss.precision)
     return reduce(position_losses(flat, loss)[0], counted, reduction, logits.shape[:-1])

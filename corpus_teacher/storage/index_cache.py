@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import corpus_index
 from corpus_index import CorpusIndex
@@ -26,7 +26,7 @@ from corpus_index.integrity import Check, compare
 from corpus_index.manifest import MANIFEST, file_names, load_manifest
 from corpus_index.shard_manifest import SHARDS_FORMAT, MaskEntry, entries_of, format_of, load_shards_manifest
 
-from corpus_teacher.errors import IndexFormatError, InputError, OutputError
+from corpus_teacher.errors import ConfigError, IndexFormatError, InputError, OutputError
 from corpus_teacher.storage.urls import UrlPath, place_of, url_of
 
 CACHE_VARIABLE = "CORPUS_TEACHER_CACHE"
@@ -250,3 +250,18 @@ def _room(root: Path) -> Iterator[None]:
             f"an index can't be fetched into {root} ({error.strerror or error}): name another folder in "
             f"{CACHE_VARIABLE}"
         ) from error
+
+
+def index_of(given: Any, *, check: Check = "first") -> CorpusIndex:
+    """An index as it is, of whatever kind, or the one at a path or URL.
+
+    Raises
+    ------
+    ConfigError
+        Neither.
+    """
+    if isinstance(given, (str, Path)):
+        return open_index(given, check=check)
+    if not hasattr(given, "smoothed_targets"):
+        raise ConfigError(f"the index is {type(given).__name__}: give a CorpusIndex, or the folder of one")
+    return cast("CorpusIndex", given)

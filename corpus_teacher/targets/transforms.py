@@ -10,15 +10,16 @@ from dataclasses import replace
 import torch
 
 from corpus_teacher.errors import TargetError
+from corpus_teacher.settings import is_number
 from corpus_teacher.targets.dense import DenseTargets
 from corpus_teacher.targets.mixed import AnyTargets, MixedTargets
 from corpus_teacher.targets.soft import SoftTargets
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is not positive."""
-    if not 0 < temperature < float("inf"):
-        raise TargetError(f"temperature is {temperature}: give a positive number, 1 for none")
+    """Refuse a temperature that is not positive, or so high that nothing is left of the logits."""
+    if not is_number(temperature) or not 0 < temperature <= 1e6:
+        raise TargetError(f"temperature is {temperature!r}: give a positive number up to a million, 1 for none")
 
 
 def temper_targets(targets: AnyTargets, temperature: float) -> SoftTargets | DenseTargets:

@@ -109,6 +109,9 @@ class DistillationConfig(transformers.TrainingArguments):
         if not is_number(self.temperature) or self.temperature <= 0:
             raise ConfigError(f"temperature is {self.temperature!r}: give a positive number, 1 for none")
         check_known(self.smooth_with, ("uniform", "unigram"), "smooth_with")
+        for name in ("fused", "muon"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give true or false")
         if self.control is not None:
             check_known(self.control, CONTROLS, "control")
         if self.policy is not None:
