@@ -141,7 +141,7 @@ def measured(estimator: str = "witten-bell", leave_out: str | None = None) -> Me
         build_s=curve(value(small, "build")["value"], value(large, "build")["value"]),
         build_bytes=value(large, "memory")["value"],
         disk_bytes=value(large, "disk")["value"],
-        hot_bytes=sum(files[f"{name}.bin"] for name in HOT_ARRAYS) / 1e8,
+        hot_bytes=sum(files.get(f"{name}.bin", 0) for name in HOT_ARRAYS) / 1e8,
         match_us=curve(*match),
         sharded_tokens=shards["num_tokens"],
         tokenize_s_per_byte=shards["tokenize_s"] / shards["num_bytes"],

@@ -125,9 +125,10 @@ def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     n = 0
     for i in range(first_at_least(ranks, begin, end, lo), first_at_least(ranks, begin, end, hi)):
         c = np.int64(following[i])
-        tokens[n] = c
-        n += gone[c] == 0
-        gone[c] += 1
+        if c < gone.size:  # else the array is damaged
+            tokens[n] = c
+            n += gone[c] == 0
+            gone[c] += 1
     return n
 
 

@@ -57,7 +57,7 @@ class Scorer:
     >>> index = build_index(np.array([1, 2, 1, 2, 3]), tempfile.mkdtemp() + "/index")
     >>> scorer = index.scorer("kneser-ney", 1)
     >>> scorer.probabilities([1, 2, 3]).round(3).tolist()
-    [0.291, 0.625, 0.312]
+    [0.469, 0.766, 0.331]
     """
 
     def __init__(self, index: Matcher, estimator: EstimatorLike = "modified-kneser-ney", max_order: int = 4) -> None:

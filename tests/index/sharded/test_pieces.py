@@ -105,7 +105,7 @@ def test_a_manifest_that_lies_is_refused(tmp_path: Path) -> None:
         ("shards", []),
         ("history", {}),
         ("metadata", {"end_of_document": 9}),
-        ("version", 2),
+        ("version", 3),
         ("shards", [{**good["shards"][0], "name": "../elsewhere"}]),
         ("shards", [good["shards"][0], {**good["shards"][1], "first_position": 4}]),
         ("shards", [good["shards"][0], {**good["shards"][1], "num_tokens": 0}]),

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from corpus_teacher.cli.main import app
 from corpus_teacher.data import Document
+from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.study import data as study_data_module
 from corpus_teacher.study import join_studies, make_study, read_rows, run_study, running, step_costs
@@ -436,7 +437,7 @@ def test_data_are_known_by_their_text(texts: Path, tmp_path: Path) -> None:
     def data_of(file: Path) -> str:
         changed = table(texts)
         changed["data"]["sources"] = [str(texts / "texts.jsonl")]
-        return str(study_data_module._hash(study_data_module._documents((str(file),), "text")))
+        return str(study_data_module._hash(study_data_module._documents((str(file),), ReadOptions())))
 
     assert data_of(sources) == data_of(texts / "texts.jsonl")
     first = json.loads(content.splitlines()[0])["text"]
