@@ -17,7 +17,7 @@ import numpy as np
 
 from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.rows import first_at_least
+from corpus_index._kernels.rows import add_to_tally, drain_tally, first_at_least
 
 BLOCK_SHIFT = 8  # ranks to a block, as a power of two
 ZERO_SHIFT = 8  # zeros of the high bits to one that is found at once
@@ -391,21 +391,7 @@ def fill_row_entries(next_tokens, bounds, first, tally, words, summary, offsets,
             return np.int64(row)
         for r in range(lo, hi):
             c = min(np.int64(next_tokens[r]), np.int64(tally.size) - 1)
-            words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
-            summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
-            tally[c] += 1
-        for s in range(summary.size):
-            while summary[s] != 0:
-                w = (s << 6) + lowest_bit(summary[s])
-                summary[s] &= summary[s] - np.uint64(1)
-                word = words[w]
-                words[w] = 0
-                while word != 0:
-                    c = (w << 6) + lowest_bit(word)
-                    word &= word - np.uint64(1)
-                    tokens[used] = c
-                    counts[used] = tally[c]
-                    tally[c] = 0
-                    used += 1
+            add_to_tally(tally, words, summary, c, 1)
+        used = drain_tally(tally, words, summary, tokens, counts, used)
         offsets[row + 1] = used
     return np.int64(bounds.size // 2)

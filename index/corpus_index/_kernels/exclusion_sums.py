@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
+from corpus_index._kernels.nodes import symbol_of
 from corpus_index._kernels.rows import first_at_least, place_in_row
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, PARENT
 
@@ -124,11 +125,10 @@ def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
     n = 0
     for i in range(first_at_least(ranks, begin, end, lo), first_at_least(ranks, begin, end, hi)):
-        c = np.int64(following[i])
-        if c < gone.size:  # else the array is damaged
-            tokens[n] = c
-            n += gone[c] == 0
-            gone[c] += 1
+        c = symbol_of(following, i, gone)
+        tokens[n] = c
+        n += gone[c] == 0
+        gone[c] += 1
     return n
 
 

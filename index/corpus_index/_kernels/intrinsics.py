@@ -111,34 +111,6 @@ def equal_bits(array: Any, start: int, value: int) -> np.uint64:
     return np.uint64(sum(1 << k for k in range(WORD) if int(array[start + k]) == value))
 
 
-@intrinsic
-def _equal_bits(typing_context, array_type, start_type, value_type):
-    def generate(context, builder, signature, arguments):
-        array_value, start, value = arguments
-        item = context.get_data_type(array_type.dtype)
-        vector, places = ir.VectorType(item, WORD), ir.VectorType(ir.IntType(32), WORD)
-        data = context.make_array(array_type)(context, builder, array_value).data
-        entries = builder.bitcast(builder.gep(data, [start]), vector.as_pointer())
-        one = context.cast(builder, value, types.int64, array_type.dtype)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
-        same = builder.shuffle_vector(first, first, ir.Constant(places, [0] * WORD))
-        found = builder.icmp_unsigned("==", builder.load(entries, align=item.width // 8), same)
-        return builder.bitcast(found, ir.IntType(WORD))
-
-    return types.uint64(array_type, types.int64, types.int64), generate
-
-
-@overload(equal_bits, inline="never")
-def _overload_equal_bits(array, start, value):
-    if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
-
-        def implementation(array, start, value):
-            return _equal_bits(array, np.int64(start), np.int64(value))
-
-        return implementation
-    return None
-
-
 LANE = 32
 
 
@@ -147,31 +119,43 @@ def below_bits(array: Any, start: int, value: int) -> np.uint64:
     return np.uint64(sum(1 << k for k in range(LANE) if int(array[start + k]) < value))
 
 
-@intrinsic
-def _below_bits(typing_context, array_type, start_type, value_type):
-    def generate(context, builder, signature, arguments):
-        array_value, start, value = arguments
-        item = context.get_data_type(array_type.dtype)
-        vector, places = ir.VectorType(item, LANE), ir.VectorType(ir.IntType(32), LANE)
-        data = context.make_array(array_type)(context, builder, array_value).data
-        entries = builder.bitcast(builder.gep(data, [start]), vector.as_pointer())
-        one = context.cast(builder, value, types.int64, array_type.dtype)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
-        same = builder.shuffle_vector(first, first, ir.Constant(places, [0] * LANE))
-        found = builder.icmp_unsigned("<", builder.load(entries, align=item.width // 8), same)
-        return builder.zext(builder.bitcast(found, ir.IntType(LANE)), ir.IntType(64))
+def _comparison(relation: str, width: int) -> Any:
+    """An intrinsic: how `width` entries of an array stand to a value, a bit for each."""
 
-    return types.uint64(array_type, types.int64, types.int64), generate
+    @intrinsic
+    def bits(typing_context, array_type, start_type, value_type):
+        def generate(context, builder, signature, arguments):
+            array_value, start, value = arguments
+            item = context.get_data_type(array_type.dtype)
+            vector, places = ir.VectorType(item, width), ir.VectorType(ir.IntType(32), width)
+            data = context.make_array(array_type)(context, builder, array_value).data
+            entries = builder.bitcast(builder.gep(data, [start]), vector.as_pointer())
+            one = context.cast(builder, value, types.int64, array_type.dtype)
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
+            same = builder.shuffle_vector(first, first, ir.Constant(places, [0] * width))
+            found = builder.icmp_unsigned(relation, builder.load(entries, align=item.width // 8), same)
+            packed = builder.bitcast(found, ir.IntType(width))
+            return packed if width == WORD else builder.zext(packed, ir.IntType(WORD))
+
+        return types.uint64(array_type, types.int64, types.int64), generate
+
+    return bits
+
+
+_equal_bits, _below_bits = _comparison("==", WORD), _comparison("<", LANE)
+
+
+@overload(equal_bits, inline="never")
+def _overload_equal_bits(array, start, value):
+    if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
+        return lambda array, start, value: _equal_bits(array, np.int64(start), np.int64(value))
+    return None
 
 
 @overload(below_bits, inline="never")
 def _overload_below_bits(array, start, value):
     if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
-
-        def implementation(array, start, value):
-            return _below_bits(array, np.int64(start), np.int64(value))
-
-        return implementation
+        return lambda array, start, value: _below_bits(array, np.int64(start), np.int64(value))
     return None
 
 

@@ -57,14 +57,15 @@ def sort_part(values, a, e):
 
 
 @kernel(inline="always")
-def _add(tally, words, summary, c, count):
+def add_to_tally(tally, words, summary, c, count):
+    """Count a token; a bit for each, and for each word of bits, say which are counted."""
     words[c >> 6] |= np.uint64(1) << np.uint64(c & 63)  # a branch on tally[c] == 0 would be guessed wrong too often
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
     tally[c] += count
 
 
 @kernel()
-def _drain(tally, words, summary, row_tokens, row_counts, place):
+def drain_tally(tally, words, summary, row_tokens, row_counts, place):
     """Write the tallied tokens, ascending, from place on, and clear the tally; returns the end."""
     for s in range(summary.size):
         while summary[s] != 0:
@@ -151,16 +152,16 @@ def fill_heavy_rows(
                     for t in range(first, tops + 1):
                         stop = top_lo[t] if t < tops else r
                         for k in range(place, stop):
-                            _add(tally, words, summary, np.int64(next_tokens[k]), 1)
+                            add_to_tally(tally, words, summary, np.int64(next_tokens[k]), 1)
                         if t < tops:
                             row = top_row[t]
                             if row < 0:
-                                _add(tally, words, summary, -1 - row, top_hi[t] - top_lo[t])
+                                add_to_tally(tally, words, summary, -1 - row, top_hi[t] - top_lo[t])
                             else:
                                 for k in range(offsets[row], offsets[row + 1]):
-                                    _add(tally, words, summary, np.int64(row_tokens[k]), row_counts[k])
+                                    add_to_tally(tally, words, summary, np.int64(row_tokens[k]), row_counts[k])
                             place = top_hi[t]
-                    used = _drain(tally, words, summary, row_tokens, row_counts, used)
+                    used = drain_tally(tally, words, summary, row_tokens, row_counts, used)
                     bounds[num_rows, 0], bounds[num_rows, 1] = node_lo, r
                     row = num_rows
                     num_rows += 1

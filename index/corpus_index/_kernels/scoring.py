@@ -73,15 +73,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
         while place < stop and np.int64(near[place]) < key:
             place += 1
         return place - list_start
-    place, n = list_start + a, e - a
-    while n > 0:
-        half = n >> 1
-        if np.int64(far[place + half]) < rank:
-            place += half + 1
-            n -= half + 1
-        else:
-            n = half
-    return place - list_start
+    return first_at_least(far, list_start + a, list_start + e, rank) - list_start
 
 
 @kernel(**UNCOUNTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,3 +136,16 @@ class NodeRows(NamedTuple):
     stored_offsets: np.ndarray
     stored_symbols: np.ndarray
     stored_counts: np.ndarray
+
+    def of_batch(self, match: Match, ids_of: Callable[[np.ndarray], np.ndarray]) -> NextTokensBatch:
+        """The rows of a match's Q = B · T nodes, in token ids."""
+        return NextTokensBatch(
+            match,
+            self.numbers.reshape(match.lo.shape),
+            self.offsets,
+            ids_of(self.symbols),
+            self.counts,
+            self.stored_offsets,
+            ids_of(self.stored_symbols),
+            self.stored_counts,
+        )

@@ -284,17 +284,7 @@ class Matcher(Derived):
         O(occurrences) for a context with at most `light` occurrences, one look-up for others.
         """
         flat = [np.ascontiguousarray(part).reshape(-1) for part in match]
-        made = self.rows_of_nodes(*flat)
-        return NextTokensBatch(
-            match,
-            made.numbers.reshape(match.lo.shape),
-            made.offsets,
-            self.ids_of(made.symbols),
-            made.counts,
-            made.stored_offsets,
-            self.ids_of(made.stored_symbols),
-            made.stored_counts,
-        )
+        return self.rows_of_nodes(*flat).of_batch(match, self.ids_of)
 
     def rows_of_nodes(self, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> NodeRows:
         """The continuation rows of Q nodes.

@@ -371,17 +371,7 @@ class MaskedShard(CorpusIndex):
 
     def _rows_of(self, match: Match, depths: np.ndarray) -> NextTokensBatch:
         flat = [np.ascontiguousarray(part).reshape(-1) for part in (match.lo, match.hi, depths)]
-        made = self.rows_of_nodes(*flat)
-        return NextTokensBatch(
-            match,
-            made.numbers.reshape(match.lo.shape),
-            made.offsets,
-            self.ids_of(made.symbols),
-            made.counts,
-            made.stored_offsets,
-            self.ids_of(made.stored_symbols),
-            made.stored_counts,
-        )
+        return self.rows_of_nodes(*flat).of_batch(match, self.ids_of)
 
     def rows_of(self, match: Match) -> NextTokensBatch:
         """Not here: a match doesn't tell its depth.
