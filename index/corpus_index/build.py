@@ -1,9 +1,10 @@
 """From tokens to an index on disk: sort all contexts, derive the companions, write.
 
 Naively: `order = sorted(range(N), key=lambda p: context(p)[::-1])`, and everything else follows from it. Here the
-corpus is written backwards with a start symbol behind each document and its suffixes are sorted (`suffix_sort`, one
-thread, O(N)); the companions are filled by threads that share the ranks, O(N) each; files are written and hashed
-in the background. Peak memory is about 19 bytes a token with 16-bit tokens, the caller's array included.
+corpus is written backwards with a start symbol behind each document and its suffixes are sorted (a large corpus by
+`lms_sort`, in threads up to the last two scans; a small one by `suffix_sort`, one thread, O(N)); the companions are
+filled by threads that share the ranks, O(N) each; files are written and hashed in the background. Peak memory is about
+19 bytes a token with 16-bit tokens, the caller's array included.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus_index._kernels import companions, rows, suffix_sort
+from corpus_index._kernels import companions, lms_sort, rows, suffix_sort
 from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.mapped import BLOCK
 from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus, check_integer
@@ -43,6 +45,8 @@ _LIGHT = 128  # ranks; wider nodes have their row stored, if the rows are small 
 _ROW_BYTES_PER_TOKEN = 1.5
 _LEAST_DEEPEST = 16  # before rows of shorter contexts are given up, wider ones count as light
 _SLICE = 1 << 15  # ranks that are worth a thread
+_LARGE = 1 << 20  # symbols of text that are worth the kernels of `lms_sort`
+_DENSE = 0.125  # of the text's length: with more symbols than that, a count of each in each thread takes much memory
 
 
 def build_index(
@@ -157,7 +161,7 @@ def build_index(
     if workers < 1:
         raise CorpusError(f"workers {workers} must be at least 1")
     check_build_memory(corpus, shard_tokens, workers=workers, memory=memory)
-    compile_ahead(corpus.vocab_size)
+    compile_ahead(corpus.vocab_size, large=corpus.tokens.size > _LARGE)
     report = _stderr_progress if progress is True else progress or (lambda stage, share: None)
     if shard_tokens is not None and corpus.tokens.size > shard_tokens:
         kept: dict[str, Any] = {
@@ -303,21 +307,40 @@ def packed_names(names: Sequence[str] | bytes | mmap.mmap | None, num_documents:
     return packed
 
 
-def compile_ahead(vocab_size: int) -> None:
+def compile_ahead(vocab_size: int, *, large: bool = False) -> None:
     """Let other processes compile what a build will need, unless it is compiled: for who still has tokens to make.
 
     Parameters
     ----------
     vocab_size : int
         V; kernels differ from 65,536 on.
+    large : bool
+        What only large corpora need.
     """
+    wide = _smallest_type(vocab_size + 1) is np.uint32
+    if large:
+        several = [lms_sort.sort_groups, lms_sort.count_lms, lms_sort.list_lms, lms_sort.name_lms_groups]
+        several += [lms_sort.keep_tied, lms_sort.close_gaps, lms_sort.place_tied, lms_sort.spread_buckets]
+        compile_beside("large", several, wide=wide)
     sort, fill = suffix_sort, companions
     sorting = [sort.induce_s, sort.induce_l, sort.name_lms, sort.place_lms, sort.lms_from_reduced, sort.spread_lms]
     sorting += [sort.count_symbols, fill.fill_backwards, sort.gather_names, sort.collect_lms]
     rest = [rows.fill_heavy_rows, fill.fill_ranked, fill.fill_shared_lengths, fill.fill_predecessors]
     rest += [fill.fill_occurrences, rows.gather_rows, fill.block_minima, fill.count_continuations]
     rest += [fill.finish_directory, fill.add_spill, fill.fill_text_directory, fill.fill_document_directory]
-    compile_beside("build", rest, sorting, wide=_smallest_type(vocab_size + 1) is np.uint32)
+    compile_beside("build", rest, sorting, wide=wide)
+
+
+@contextmanager
+def as_if_large() -> Iterator[None]:
+    """Build small corpora as large ones are, in all of this process: for who asks which kernels those call."""
+    global _SLICE, _LARGE, _DENSE
+    before = _SLICE, _LARGE, _DENSE
+    _SLICE, _LARGE, _DENSE = 16, 0, 1e9
+    try:
+        yield
+    finally:
+        _SLICE, _LARGE, _DENSE = before
 
 
 def _stderr_progress(stage: str, share: float) -> None:
@@ -404,9 +427,12 @@ class _Build:
             [(self.symbols_text, self.starts, self.text, lo, hi) for lo, hi in pairwise(cuts.tolist())],
         )
         suffixes = np.empty(length, np.int32 if length < 2**31 else np.int64)
-        suffix_sort.sort_suffixes(
-            self.text, suffixes, self.num_symbols + 1, report=lambda share: self.report("sort", share)
-        )
+        symbols = self.num_symbols + 1
+        report = partial(self.report, "sort")
+        if length > _LARGE and symbols <= _DENSE * length:
+            lms_sort.sort_large(self.text, suffixes, symbols, self.slices(length), self.each, report)
+        else:  # fewer kernels to compile
+            suffix_sort.sort_suffixes(self.text, suffixes, symbols, report)
         return suffixes
 
     def fill_ranked(self, suffixes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

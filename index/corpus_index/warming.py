@@ -26,7 +26,7 @@ import numpy as np
 from corpus_index._kernels import jit
 from corpus_index._kernels.cache_folder import cache_folder
 from corpus_index.arpa import write_arpa
-from corpus_index.build import build_index
+from corpus_index.build import as_if_large, build_index
 from corpus_index.core.duplicates import copied_shares, near_duplicates
 from corpus_index.estimators.estimator import make_estimator
 from corpus_index.index import CorpusIndex
@@ -202,6 +202,14 @@ def _nothing(index: CorpusIndex) -> None:
     """Building alone."""
 
 
+def _large(index: CorpusIndex) -> None:
+    """Building what is sorted and cut as a large corpus is; repeats of repeats are sorted by recursion."""
+    tokens = np.tile(index.tokens[:80], 8)
+    with tempfile.TemporaryDirectory() as folder, as_if_large():
+        options: dict[str, Any] = {"doc_starts": _starts(tokens.size), "vocab_size": index.vocab_size}
+        build_index(tokens, f"{folder}/large", workers=2, **options).close()
+
+
 def _query(index: CorpusIndex) -> None:
     context = index.tokens[:3].astype(np.int64)
     index.next_tokens(context)
@@ -323,6 +331,7 @@ def _shards(index: CorpusIndex) -> None:
 
 GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
     "build": _nothing,
+    "large": _large,
     "query": _query,
     "targets": _targets,
     "documents": _documents,

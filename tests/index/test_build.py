@@ -9,6 +9,7 @@ import corpus_index.build as build_module
 import numpy as np
 import pytest
 from corpus_index import CorpusError, build_index, verify_index
+from corpus_index.build import as_if_large
 from corpus_index.reference.engine import ReferenceIndex
 
 
@@ -43,6 +44,21 @@ def test_a_corpus_of_one_token_repeated(tmp_path: Path) -> None:
     assert len(verify_index(tmp_path / "index")) == 9
 
 
+@pytest.mark.parametrize("documents", [1, 7, 300])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_large_corpora_are_built_as_small_ones(tmp_path: Path, documents: int, workers: int) -> None:
+    """The same document again and again, with a few that differ; and the order is that of the definition."""
+    rng = np.random.default_rng(documents)
+    tokens = np.tile(rng.integers(0, 5, 600 // documents), documents)
+    tokens[rng.integers(0, tokens.size, 3)] = 5
+    starts = np.arange(0, tokens.size + 1, tokens.size // documents)
+    small = build_index(tokens, tmp_path / "small", doc_starts=starts, workers=1)
+    with as_if_large():
+        large = build_index(tokens, tmp_path / "large", doc_starts=starts, workers=workers)
+    assert large.fingerprint == small.fingerprint
+    assert len(verify_index(tmp_path / "large", full=True)) == 9
+
+
 def test_many_threads_on_a_larger_corpus(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tokens = np.minimum(rng.geometric(0.05, 200_000) - 1, 299)
@@ -51,6 +67,9 @@ def test_many_threads_on_a_larger_corpus(tmp_path: Path) -> None:
     many = build_index(tokens, tmp_path / "many", doc_starts=starts, workers=5)
     assert one.fingerprint == many.fingerprint
     assert len(verify_index(tmp_path / "many", full=True)) == 9
+    with as_if_large():
+        other = build_index(tokens, tmp_path / "other", doc_starts=starts, workers=3)
+    assert other.fingerprint == one.fingerprint
     part = ReferenceIndex([tokens[a:b].tolist() for a, b in pairwise(starts[:41])], 300)
     small = build_index(tokens[: starts[40]], tmp_path / "part", doc_starts=starts[:41])
     for place in range(0, 1000, 97):

@@ -30,7 +30,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_a_build_that_needs_too_much_is_refused_at_once(tmp_path: Path, little: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("corpus_index.build.compile_ahead", lambda size: pytest.fail("it began"))
+    monkeypatch.setattr("corpus_index.build.compile_ahead", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(InsufficientMemoryError, match=r"the build of 200 tokens needs about .* in shards \(shard_tok"):
         build_index(TOKENS, tmp_path / "index", doc_starts=STARTS, workers=1)
     with pytest.raises(MemoryError, match="a document can't be cut: give it in pieces"):

@@ -19,6 +19,31 @@ def _run(code: str, cache: Path) -> str:
     return done.stdout
 
 
+_BUILT = """
+import tempfile
+import numpy as np
+from corpus_index import build_index
+from corpus_index._kernels.jit import recorded
+from corpus_index.build import as_if_large
+from corpus_index.warming import all_jobs
+
+known = set(all_jobs(WIDE))
+rng = np.random.default_rng(1)
+with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), as_if_large(), recorded() as calls:
+    vocab_size = 67_000 if WIDE else 300
+    for number, tokens in enumerate([rng.integers(0, 9, 4_000), np.tile(rng.integers(0, 9, 300), 9)]):
+        index = build_index(tokens.astype(np.uint32), f"{folder}/{number}", vocab_size=vocab_size, workers=2 + number)
+unknown = set(calls) - known
+assert not unknown, unknown
+print(len(set(calls)))
+"""
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_what_a_large_build_calls_is_compiled_ahead(tmp_path: Path, wide: bool) -> None:
+    assert int(_run(_BUILT.replace("WIDE", str(wide)), tmp_path)) > 20
+
+
 _ASKED = """
 import tempfile
 import numpy as np
