@@ -4,17 +4,18 @@ Three measurements, each against a server that `corpus-teacher serve` starts ane
 
 - targets a second: batches of rows of the index through `RemoteTeacher` (Arrow and safetensors), as a training asks for
   them (`prefetch`), and through `CorpusTeacher` here; a row counts only if the first batch is the same bits;
-- single queries: so many clients, each in a process of its own, ask one count after another; p50 and p99 of a request;
+- single queries: clients that ask one count after another (`bench.load`); p50 and p99 of a request, and what one costs
+  the server in processor time, which other programs change less;
 - a day in short: many requests of all kinds by clients of which some are killed in the middle of one, again and again:
   errors that living clients met, and the server's memory before and after.
+
+It ends after `--limit` seconds with what it has.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -26,7 +27,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from bench import machine
 from bench.index.run import say
 from corpus_teacher import CorpusTeacher, RemoteTeacher
 
-_HEADERS = {"content-type": "application/json"}
+MEASURES = ("latency", "endurance", "targets")
 
 
 @contextmanager
@@ -48,7 +48,10 @@ def server(index: Path) -> Iterator[tuple[str, int]]:
         yield process.stdout.readline().split()[-1], process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def memory_bytes(pid: int) -> int:
@@ -92,100 +95,67 @@ def targets(index: Path, rows: int, length: int, batches: int, runs: int) -> dic
     return told
 
 
-def _client(url: str, seed: int, requests: int, vocab_size: int, mixed: bool, told: Any, all_there: Any = None) -> None:
-    """One client: milliseconds of each request, and errors. It begins when all are there: importing takes seconds."""
-    if all_there is not None:
-        all_there.wait(120)
-    parts, rng = urlsplit(url), random.Random(seed)
-    took, errors = [], 0
-    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
-    for _ in range(requests):
-        ids = [rng.randrange(min(vocab_size, 500)) for _ in range(rng.randint(1, 4))]
-        path, body = "/", {"query_type": "count", "query_ids": ids}
-        if mixed:
-            path, body = rng.choice(
-                [
-                    (path, body),
-                    ("/", {"query_type": "infgram_prob", "query_ids": ids}),
-                    ("/v1/completions", {"prompt": ids, "max_tokens": 4, "prompt_logprobs": 4}),
-                    ("/v1/targets", {"input_ids": [ids * 16]}),
-                ]
-            )
-        begin = time.perf_counter()
-        try:
-            connection.request("POST", path, json.dumps(body), _HEADERS)
-            answer = connection.getresponse()
-            answer.read()
-            errors += answer.status not in (200, 429)
-        except (OSError, http.client.HTTPException):
-            errors += 1
-            connection.close()
-        took.append(1000 * (time.perf_counter() - begin))
-    connection.close()
-    told.put((took, errors))
+def _asking(url: str, **options: Any) -> subprocess.Popen[str]:
+    """`bench.load` in a process of its own, which the server can't slow down, nor it the server's."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
+    given += [f"--{name}" for name, value in options.items() if value is True]
+    return subprocess.Popen([sys.executable, "-m", "bench.load", url, *given], stdout=subprocess.PIPE, text=True)
+
+
+def _told(asking: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a load generator says in the end."""
+    try:
+        answer: dict[str, Any] = json.loads(asking.communicate(timeout=120)[0])
+    finally:
+        asking.kill()
+    return answer
+
+
+def processor_s(pid: int) -> float:
+    """Processor seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def latency(index: Path, clients: int, requests: int, vocab_size: int) -> dict[str, Any]:
-    """Milliseconds of single queries with so many clients at once."""
-    context = multiprocessing.get_context("spawn")
-    with server(index) as (url, _):
-        told = context.Queue()
-        each = max(1, requests // clients)
-        all_there = context.Barrier(clients + 1)
-        made = [
-            context.Process(target=_client, args=(url, seed, each, vocab_size, False, told, all_there))
-            for seed in range(clients)
-        ]
-        for one in made:
-            one.start()
-        all_there.wait(120)
-        begin = time.perf_counter()
-        answers = [told.get(timeout=600) for _ in made]
-        wall_s = time.perf_counter() - begin
-        for one in made:
-            one.join()
-    took = np.concatenate([times[len(times) // 5 :] for times, _ in answers])  # without each client's first fifth
+    """Milliseconds of single queries with that many clients at once, without each one's first fifth."""
+    with server(index) as (url, pid):
+        alone = _told(_asking(url, requests=1000, vocab_size=vocab_size))
+        before = processor_s(pid)
+        found = _told(_asking(url, clients=clients, requests=requests, vocab_size=vocab_size))
+        processor_us = 1e6 * (processor_s(pid) - before) / requests
+    took = np.concatenate([times[len(times) // 5 :] for times in found["took_ms"]])
     return {
         "clients": clients,
-        "requests": each * clients,
+        "requests": requests,
         "p50_ms": float(np.percentile(took, 50)),
         "p99_ms": float(np.percentile(took, 99)),
-        "requests_per_s": each * clients / wall_s,
-        "errors": sum(errors for _, errors in answers),
+        "alone_p50_ms": float(np.percentile(alone["took_ms"][0][200:], 50)),
+        "requests_per_s": requests / found["wall_s"],
+        "server_processor_us": processor_us,
+        "errors": found["errors"] + alone["errors"],
     }
 
 
 def endurance(index: Path, clients: int, requests: int, vocab_size: int) -> dict[str, Any]:
-    """Many requests, clients killed now and then."""
-    context, rng = multiprocessing.get_context("spawn"), random.Random(0)
+    """Many requests of all kinds, clients killed now and then."""
+    rng = random.Random(0)
     with server(index) as (url, pid):
-        told = context.Queue()
-        _client(url, 99, 200, vocab_size, True, told)
-        told.get(timeout=60)
+        _told(_asking(url, requests=200, vocab_size=vocab_size, mixed=True, seed=99))
         before, left, killed, errors, seed, memory = memory_bytes(pid), requests, 0, 0, 1000, []
         while left > 0:
             each = max(1, min(left, requests // 5) // clients)
-            own = [context.Queue() for _ in range(clients)]
             made = [
-                context.Process(target=_client, args=(url, seed + number, each, vocab_size, True, own[number]))
+                _asking(url, requests=each, vocab_size=vocab_size, mixed=True, seed=seed + number)
                 for number in range(clients)
             ]
-            for one in made:
-                one.start()
-            doomed = rng.sample(range(clients), max(1, clients // 8))
-            connection = http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port)
-            connection.request("GET", "/health")
-            connection.getresponse().read()
-            connection.close()
-            time.sleep(3.0)  # spawned processes import first
-            for number in doomed:
-                if made[number].is_alive():
-                    os.kill(made[number].pid or 0, signal.SIGKILL)
-                    killed += 1
-            for number, one in enumerate(made):
-                if number not in doomed:
-                    errors += own[number].get(timeout=600)[1]
-                one.join()
+            doomed = [made[number] for number in rng.sample(range(clients), max(1, clients // 8))]
+            for one in doomed:
+                time.sleep(0.2)  # in the middle of what they ask
+                killed += one.poll() is None
+                one.kill()
+                one.communicate()
+            errors += sum(_told(one)["errors"] for one in made if one not in doomed)
             left -= each * clients
             seed += clients
             memory.append(memory_bytes(pid))
@@ -199,6 +169,14 @@ def endurance(index: Path, clients: int, requests: int, vocab_size: int) -> dict
     }
 
 
+class _TooLongError(Exception):
+    """The time is up."""
+
+
+def _stop(*_: object) -> None:
+    raise _TooLongError
+
+
 def main() -> None:
     """Measure, print a table, and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.serve", description=(__doc__ or "").splitlines()[0])
@@ -208,23 +186,47 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--queries", type=int, default=4000)
+    parser.add_argument("--queries", type=int, default=16_000)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--limit", type=int, default=240, help="seconds; what isn't measured by then isn't told")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     vocab_size = CorpusTeacher(given.index).vocab_size
     made: dict[str, Any] = {"machine": machine.describe(), "index": str(given.index.name)}
-    made["targets"] = targets(given.index, given.rows, given.length, given.batches, given.runs)
-    for name, one in made["targets"].items():
-        say(f"{name:>28}: {one['targets_per_s']:>12,.0f} targets/s, {one['of_in_process']:.2f} of in process")
-    made["latency"] = latency(given.index, given.clients, given.queries, vocab_size)
-    say("{clients} clients: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms, {errors} errors".format(**made["latency"]))
-    made["endurance"] = endurance(given.index, given.clients, given.requests, vocab_size)
-    say("{requests} requests, {killed} clients killed: {errors} errors, MiB {memory_mib}".format(**made["endurance"]))
+    signal.signal(signal.SIGALRM, _stop)
+    signal.alarm(given.limit)
+    try:
+        _measure(given, vocab_size, made)
+    except _TooLongError:
+        say(f"{given.limit} s are over: {', '.join(set(given.only) - made.keys())} isn't told")
+    signal.alarm(0)
     line = json.dumps(made)
     if given.out is not None:
         given.out.write_text(line + "\n", encoding="utf-8")
     print(line)
+
+
+def _measure(given: argparse.Namespace, vocab_size: int, made: dict[str, Any]) -> None:
+    """Each measure in its turn, the shortest first."""
+    if "latency" in given.only:
+        made["latency"] = latency(given.index, given.clients, given.queries, vocab_size)
+        say(
+            "{clients} clients: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms, {requests_per_s:,.0f} requests/s, {errors} "
+            "errors; server {server_processor_us:.0f} us of processor a request; 1 client: p50 {alone_p50_ms:.2f} "
+            "ms".format(**made["latency"])
+        )
+    if "endurance" in given.only:
+        made["endurance"] = endurance(given.index, given.clients, given.requests, vocab_size)
+        say(
+            "{requests} requests, {killed} clients killed: {errors} errors, MiB {memory_mib}".format(
+                **made["endurance"]
+            )
+        )
+    if "targets" in given.only:
+        made["targets"] = targets(given.index, given.rows, given.length, given.batches, given.runs)
+        for name, one in made["targets"].items():
+            say(f"{name:>28}: {one['targets_per_s']:>12,.0f} targets/s, {one['of_in_process']:.2f} of in process")
 
 
 if __name__ == "__main__":

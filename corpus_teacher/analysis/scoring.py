@@ -28,7 +28,8 @@ BUCKETS = ("head", "middle", "tail")
 ESTIMATOR, MAX_ORDER = "modified-kneser-ney", 4
 """A 5-gram model, as KenLM's in CCNet."""
 
-_ROW, _OVERLAP, _ROWS = 512, 64, 64
+_ROW, _ROWS = 512, 64
+_OVERLAP = 64  # tokens that are context only, of an estimator without a bound
 _LEAST_PROBABILITY = 1e-30  # of an estimator that gives a token none
 
 Floats = npt.NDArray[np.float64]
@@ -233,10 +234,12 @@ class DocumentScorer:
         """A document in rows: tokens with the one after them, how many are context only, whether it begins there."""
         end = self.index.end_of_document
         stream = ids.astype(np.int64) if end is None else np.concatenate([[end], ids]).astype(np.int64)
-        for begin in range(0, max(1, stream.size - 1 - _OVERLAP), _ROW):
-            piece = stream[begin : begin + _ROW + _OVERLAP + 1]
+        order = self.estimator.max_order
+        overlap = _OVERLAP if order is None else min(order, _OVERLAP)
+        for begin in range(0, max(1, stream.size - 1 - overlap), _ROW):
+            piece = stream[begin : begin + _ROW + overlap + 1]
             if piece.size > 1:
-                yield piece, _OVERLAP if begin else 0, begin == 0, number
+                yield piece, overlap if begin else 0, begin == 0, number
 
 
 @dataclass(frozen=True)

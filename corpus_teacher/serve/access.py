@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from h11 import LocalProtocolError
@@ -46,7 +47,7 @@ class AccessGuard:
         if self._token is not None:
             return None if _is_open(request) or self._knows(request) else _UNKNOWN
         if self.options.is_loopback:
-            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+            host = _host_name(request.headers.get("host", ""))
             if host not in (*LOOPBACK, self.options.host):
                 return f"the host {host!r} isn't this machine, to which the server is bound: bind it to that host", 421
         origin = request.headers.get("origin")
@@ -58,6 +59,12 @@ class AccessGuard:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         assert self._token is not None
         return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
+
+
+@lru_cache(256)
+def _host_name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return urlsplit(f"//{host}").hostname or ""
 
 
 _UNKNOWN = ('this server asks for a token: send it as "Authorization: Bearer …"', 401)
@@ -104,8 +111,8 @@ class AccessLog:
         finally:
             took_s = time.perf_counter() - begin
             route = getattr(scope.get("route"), "path", "other") if status != 404 else "other"
-            self.counters.requests.labels(route or "/", str(status)).inc()
-            self.counters.seconds.labels(route or "/").observe(took_s)
+            self.counters.requests_of(route or "/", str(status)).inc()
+            self.counters.seconds_of(route or "/").observe(took_s)
             if self.logs:
                 host, port = scope.get("client") or ("?", 0)
                 path = scope["path"].encode("unicode_escape").decode()

@@ -82,6 +82,7 @@ def create_app(served: Served, options: ServeOptions | None = None) -> Starlette
 def _routes() -> list[BaseRoute]:
     static = resources.files("corpus_teacher.serve") / "static"
     return [
+        Route("/", infini_gram, methods=["POST"]),  # the smallest answers come first
         Route("/health", _health, methods=["GET"]),
         Route("/metrics", _metrics, methods=["GET"]),
         Route("/openapi.json", openapi.document, methods=["GET"]),
@@ -89,7 +90,6 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/models", _models, methods=["GET"]),
         Route("/v1/completions", completions, methods=["POST"]),
         Route("/v1/targets", targets, methods=["POST"]),
-        Route("/", infini_gram, methods=["POST"]),
         *page_routes.routes(),
         Mount("/", StaticFiles(directory=str(static), html=True)),
     ]

@@ -70,6 +70,11 @@ class ServedIndex:
         """What the neural teacher is called, without the folders that it lies in."""
         return None if self.neural is None else Path(self.neural.name).name
 
+    @property
+    def is_here(self) -> bool:
+        """Whether one index in this process answers: of shards, or Ray's actors, each takes its time."""
+        return not isinstance(self.index, ShardedIndex)
+
     def teacher(self, settings: Mapping[str, Any] | None = None) -> CorpusTeacher:
         """The teacher of some settings, made at its first use; may take the seconds of a fit.
 

@@ -51,9 +51,10 @@ async def infini_gram(request: Request) -> Response:
     kind = fields.get("query_type")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise RefusedRequest(f"query_type is {kind!r}: {nearest(kind, _KINDS)}")
-    key = ("infini-gram", served.name) if _is_small(kind, fields) else None
+    small = _is_small(kind, fields)
+    key = ("infini-gram", served.name) if small else None
     asked = (served, fields, state.options.limits)
-    return Json(await state.joiner.ask(key, _answer_all, asked, _cost(fields)))
+    return Json(await state.joiner.ask(key, _answer_all, asked, _cost(fields), small and served.is_here))
 
 
 def _is_small(kind: str, fields: Mapping[str, Any]) -> bool:

@@ -4,15 +4,20 @@ Naively: answer each request in a thread. Here at most `threads` calls of the en
 what arrives waits in one bounded queue; a thread that becomes free takes the oldest request, and with it all others
 that want the same (the same teacher, say), up to a number of positions. So nothing is delayed for the sake of a batch,
 and batches grow by themselves when there is more to do than hands. The kernels release the GIL.
+
+What takes microseconds is answered at once instead, by the event loop: to hand it to a thread and back costs more, and
+each handing over waits up to an interval of the interpreter's lock. Where one takes long all the same (its part of the
+index isn't in memory) the next ones go to the threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +26,20 @@ from corpus_teacher.serve.counters import Counters
 from corpus_teacher.serve.limits import Limits, RefusedRequest
 
 _RETRY_AFTER_S = 1
+_LONG_S, _IN_THREADS_S = 0.005, 0.1  # what is too long for the event loop, and for how long threads take over then
+
+
+async def within(awaited: Awaitable[Any], seconds: float) -> Any:
+    """`asyncio.wait_for`, without the task that it makes before Python 3.12.
+
+    Raises
+    ------
+    asyncio.TimeoutError
+    """
+    if sys.version_info < (3, 11):
+        return await asyncio.wait_for(awaited, seconds)
+    async with asyncio.timeout(seconds):
+        return await awaited
 
 
 @dataclass(eq=False)
@@ -53,6 +72,7 @@ class Joiner:
         self._waiting: deque[_Waiting] = deque()
         self._positions = 0
         self._running = 0
+        self._at_once_from = 0.0
 
     @property
     def waiting(self) -> int:
@@ -60,7 +80,12 @@ class Joiner:
         return len(self._waiting)
 
     async def ask(
-        self, key: Hashable, answer: Callable[[Sequence[Any]], Sequence[Any]], asked: Any, positions: int = 1
+        self,
+        key: Hashable,
+        answer: Callable[[Sequence[Any]], Sequence[Any]],
+        asked: Any,
+        positions: int = 1,
+        is_small: bool = False,
     ) -> Any:
         """The answer to one of possibly many joined questions.
 
@@ -74,6 +99,8 @@ class Joiner:
             The question.
         positions : int
             What it costs.
+        is_small : bool
+            Whether the answer takes microseconds.
 
         Raises
         ------
@@ -81,6 +108,8 @@ class Joiner:
             429 where too much waits already, 503 where it waited too long.
         """
         limits = self.limits
+        if is_small and time.perf_counter() >= self._at_once_from:
+            return self._at_once(answer, asked, positions)
         if self._running >= self.threads and (
             len(self._waiting) >= limits.waiting_requests or self._positions + positions > limits.waiting_positions
         ):
@@ -95,7 +124,7 @@ class Joiner:
         self._positions += positions
         self._dispatch()
         try:
-            return await asyncio.wait_for(one.future, limits.request_s)
+            return await within(one.future, limits.request_s)
         except asyncio.TimeoutError:
             self.counters.refused.labels("slow").inc()
             raise RefusedRequest(
@@ -111,6 +140,19 @@ class Joiner:
     async def run(self, function: Callable[..., Any], *arguments: Any, positions: int = 1) -> Any:
         """A function's answer, from a worker thread; bounded as `ask`, joined with nothing."""
         return await self.ask(None, lambda questions: [function(*one) for one in questions], arguments, positions)
+
+    def _at_once(self, answer: Callable[[Sequence[Any]], Sequence[Any]], asked: Any, positions: int) -> Any:
+        """The answer to one question, from this thread."""
+        self.counters.batch_requests.observe(1)
+        self.counters.positions.inc(positions)
+        begin = time.perf_counter()
+        try:
+            return answer([asked])[0]
+        finally:
+            end = time.perf_counter()
+            self.counters.engine_s.inc(end - begin)
+            if end - begin > _LONG_S:
+                self._at_once_from = end + _IN_THREADS_S
 
     def close(self) -> None:
         """Wait for what runs."""

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from corpus_teacher.serve.counters import Counters
 from corpus_teacher.serve.indexes import Served
-from corpus_teacher.serve.joining import Joiner
+from corpus_teacher.serve.joining import Joiner, within
 from corpus_teacher.serve.limits import RefusedRequest, ServeOptions
 
 
@@ -82,7 +82,7 @@ async def body_of(request: Request) -> bytes:
     """
     limits = state_of(request).options.limits
     try:
-        return await asyncio.wait_for(_read_body(request, limits.body_bytes), limits.request_s)
+        return await within(_read_body(request, limits.body_bytes), limits.request_s)
     except asyncio.TimeoutError:
         raise RefusedRequest(f"the request didn't arrive within {limits.request_s:g} s", status=408) from None
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from corpus_teacher.errors import OutputError
+from corpus_teacher.serve import heads
 from corpus_teacher.serve.app import create_app
 from corpus_teacher.serve.indexes import open_indexes
 from corpus_teacher.serve.limits import ServeOptions
 
 _GRACE_S = 10
+_SWITCH_S = 0.001  # in which a thread that runs Python lets the event loop, or another thread, go on
 _CONNECTIONS = 1024  # at once; whoever comes then gets 503
 
 
@@ -76,12 +80,29 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=_GRACE_S,
             lifespan="on",
+            http=heads.protocol(),
             limit_concurrency=_CONNECTIONS,
             server_header=False,
         )
         host, port = listener.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
-        _Server(config, lambda: ready(f"http://{name}:{port}") if ready else None).run(sockets=[listener])
+        with _quick_threads():
+            _Server(config, lambda: ready(f"http://{name}:{port}") if ready else None).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _quick_threads() -> Iterator[None]:
+    """No pauses by what runs beside a request: threads hand over soon, and what is there already isn't searched for
+    garbage (a tenth of a second with torch's modules)."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before)
 
 
 def _listener(options: ServeOptions) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -20,13 +21,18 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
+import uvicorn
 from h11 import LocalProtocolError
 from prometheus_client import generate_latest
+from uvicorn.server import ServerState
 
+from bench.load import load
+from corpus_teacher.serve import heads
 from corpus_teacher.serve.access import AccessLog
 from corpus_teacher.serve.counters import Counters
 from corpus_teacher.serve.joining import Joiner
 from corpus_teacher.serve.limits import Limits, RefusedRequest
+from corpus_teacher.serve.server import _quick_threads
 from tests.teacher.serve.conftest import ROOT, Client, running
 
 pytestmark = pytest.mark.slow
@@ -258,3 +264,90 @@ def test_a_client_that_breaks_http_within_its_body_leaves_no_traceback() -> None
     scope = {"type": "http", "method": "POST", "path": "/"}
     asyncio.run(AccessLog(app, counters, logs=False)(scope, closed, closed))
     assert 'status="499"' in generate_latest(counters.registry).decode()
+
+
+def test_small_questions_are_answered_at_once_until_one_takes_long() -> None:
+    def answer(questions: list[float]) -> list[int]:
+        time.sleep(questions[0])
+        return [threading.get_ident()] * len(questions)
+
+    async def run() -> list[int]:
+        joiner = Joiner(1, Limits(), Counters())
+        told = [await joiner.ask("a", answer, wait, is_small=True) for wait in (0.0, 0.0, 0.02, 0.0)]
+        with pytest.raises(ZeroDivisionError):
+            await joiner.ask("a", lambda questions: [1 // 0], 0, is_small=True)
+        joiner.close()
+        return told
+
+    told = asyncio.run(run())
+    here = threading.get_ident()
+    assert told[:3] == [here] * 3
+    assert told[3] != here
+
+
+def test_the_server_does_not_pause() -> None:
+    before = sys.getswitchinterval()
+    with _quick_threads():
+        assert sys.getswitchinterval() < before
+        assert gc.get_freeze_count() > 1000
+    assert sys.getswitchinterval() == before
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_head_without_end_is_refused(server: Client) -> None:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    line = b"a: " + b"b" * 1000 + b"\r\n"
+    for part in (line, b"c" * 1000):  # many headers, and one
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(f"POST / HTTP/1.1\r\nhost: {host}\r\n".encode() + b"x: ")
+            answer = b""
+            try:
+                for _ in range(4000):
+                    connection.sendall(part)
+                while came := connection.recv(1 << 16):
+                    answer += came
+            except OSError:  # closed while it still sends
+                pass
+            assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+            assert b" 200 " not in answer
+    told = server.ask("/", {"index": "tales", "query_type": "count", "query": "cat"}, headers={"x": "y" * 30_000})
+    assert told.json["count"] == 3
+
+
+def test_heads_are_bounded_where_httptools_reads_them() -> None:
+    pytest.importorskip("httptools")
+    config = uvicorn.Config(lambda *_: None, http=heads.protocol())  # type: ignore[arg-type]
+    config.load()
+    written: list[bytes] = []
+
+    class Transport(asyncio.Transport):
+        def write(self, data: Any) -> None:
+            written.append(bytes(data))
+
+        def close(self) -> None:
+            written.append(b"closed")
+
+        def is_closing(self) -> bool:
+            return b"closed" in written
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return default
+
+    async def run() -> int:
+        reader: Any = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
+        reader.connection_made(Transport())
+        reader.data_received(b"GET / HTTP/1.1\r\nlong: ")
+        sent = 0
+        while not written and sent < 10 * heads.HEAD_BYTES:
+            reader.data_received(b"x" * 1024)
+            sent += 1024
+        return sent
+
+    assert heads.HEAD_BYTES < asyncio.run(run()) <= heads.HEAD_BYTES + 1024
+    assert written[0].startswith(b"HTTP/1.1 400")
+
+
+def test_the_load_generator_tells_each_answer(server: Client) -> None:
+    told = load(server.url, 4, 20, 257, mixed=False)
+    assert [len(times) for times in told["took_ms"]] == [5] * 4
+    assert told["errors"] == 20  # there are two indexes, and none is named
