@@ -325,7 +325,7 @@ def compile_ahead(vocab_size: int, *, large: bool = False) -> None:
     sort, fill = suffix_sort, companions
     sorting = [sort.induce_s, sort.induce_l, sort.name_lms, sort.place_lms, sort.lms_from_reduced, sort.spread_lms]
     sorting += [sort.count_symbols, fill.fill_backwards, sort.gather_names, sort.collect_lms]
-    rest = [rows.fill_heavy_rows, fill.fill_ranked, fill.fill_shared_lengths, fill.fill_predecessors]
+    rest = [rows.fill_heavy_rows, fill.fill_ranked, fill.fill_shared_lengths, fill.fill_neighbours]
     rest += [fill.fill_occurrences, rows.gather_rows, fill.block_minima, fill.count_continuations]
     rest += [fill.finish_directory, fill.add_spill, fill.fill_text_directory, fill.fill_document_directory]
     compile_beside("build", rest, sorting, wide=wide)
@@ -439,33 +439,34 @@ class _Build:
         """order, next_tokens and common; returns next_tokens, the last ranks of documents, and the shared lengths."""
         length, parts = suffixes.size, self.slices(suffixes.size)
         self.report("neighbours", 0.0)
-        predecessor = np.empty_like(suffixes)
-        self.each(companions.fill_predecessors, [(suffixes, predecessor, lo, hi, _AHEAD) for lo, hi in parts])
-        self.report("neighbours", 0.25)
-        shared = np.empty(length, np.uint16)
+        common, next_tokens = np.empty(length, np.uint8), np.empty(length, self.symbols_text.dtype)
+        predecessor = np.zeros(length, suffixes.dtype)  # of pages that are made when written
         self.each(
-            companions.fill_shared_lengths,
-            [(self.text, predecessor, shared, lo, hi, _AHEAD) for lo, hi in parts],
+            companions.fill_neighbours,
+            [(self.text, suffixes, common, next_tokens, predecessor, lo, hi, _AHEAD) for lo, hi in parts],
         )
-        del predecessor
+        self.report("neighbours", 0.4)
+        self.each(companions.fill_shared_lengths, [(self.text, predecessor, lo, hi, _AHEAD) for lo, hi in parts])
+        del self.text
         self.report("neighbours", 0.6)
         shift = _shift(length, self.num_starts)
         directory = np.zeros((length >> shift) + 1, np.uint32)
         companions.fill_text_directory(self.starts, directory, shift)
-        next_tokens = np.empty(length, self.symbols_text.dtype)
-        common, deep = np.empty(length, np.uint8), np.empty(length, np.uint16)
+        ends = np.arange(-1, self.num_starts, dtype=suffixes.dtype)
+        ends[1:] += (self.num_tokens - self.starts[-2::-1]).astype(ends.dtype)
+        deep = np.empty(length, np.uint16)
         lasts = [np.empty(min(self.num_starts, hi - lo), np.int64) for lo, hi in parts]
         filled = self.each(
             companions.fill_ranked,
             [
                 (
-                    *(self.text, suffixes, shared, self.starts, directory, shift),
+                    *(suffixes, predecessor, ends, directory, shift),
                     *(next_tokens, common, deep, last, lo, hi, _AHEAD),
                 )
                 for (lo, hi), last in zip(parts, lasts, strict=True)
             ],
         )
-        del shared, self.text
+        del predecessor
         self.report("neighbours", 0.9)
         place, carry, last_ranks = 0, 2**62, []
         for (lo, _), (kept, ends, rest), last in zip(parts, filled, lasts, strict=True):

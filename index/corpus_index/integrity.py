@@ -2,8 +2,9 @@
 
 Naively: compare every file with its checksum at every opening. Here the first opening does, block by block and in
 parallel, and leaves a stamp in the user's cache folder, a file named by what tells these files from others (device,
-inode, size and times of change of each). Later openings look for that name only. Checksums are CRC-32 of blocks, some
-GB/s and core, and SHA-256 of whole files in indexes that were built before there were such.
+inode, size and times of change of each). Later openings look for that name only. Who writes an index leaves the stamp
+too: the checksums are of what was written. They are CRC-32 of blocks, some GB/s and core, and SHA-256 of whole files in
+indexes that were built before there were such.
 
 A stamp says that the files are as they were when they were checked; a disk or a memory that loses a bit later changes
 no time of a file: `check="always"`, and `verify`, read them again.
@@ -55,6 +56,27 @@ def checked_name(fingerprint: str, statuses: Mapping[str, os.stat_result]) -> st
 def believe(name: str) -> None:
     """Take the files of a stamp's name as checked, in this process."""
     _checked.add(name)
+
+
+def remember(path: Path, fingerprint: str, statuses: Mapping[str, os.stat_result]) -> None:
+    """Take files as checked, for every process of this user, that this one has just written and hashed.
+
+    Parameters
+    ----------
+    path : Path
+        The index.
+    fingerprint : str
+    statuses : mapping of file name to os.stat_result
+        Of each file, taken when it was complete: who changes one afterwards gives it another name here.
+    """
+    if sum(status.st_size for status in statuses.values()) < _SMALL_BYTES:  # compared each time
+        return
+    name, folder = checked_name(fingerprint, statuses), _folder()
+    believe(name)
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    _leave_stamp(folder, name, path)
 
 
 def check_option(check: str) -> str:

@@ -89,6 +89,8 @@ class IndexWriter:
         self._attachments: dict[str, dict[str, Any]] = {}
         self._pool = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
+        self._statuses: dict[str, os.stat_result] = {}
+        self._fingerprint: str | None = None
 
     def add(self, name: str, array: np.ndarray) -> None:
         """Write an array of any shape; it must not change until `finish`."""
@@ -117,6 +119,7 @@ class IndexWriter:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+            self._statuses[name] = os.fstat(file.fileno())
         entry["bytes"] = view.nbytes
         entry["sha256"] = digest.hexdigest()
         entry["crc32"] = sums.hexdigest()
@@ -131,13 +134,18 @@ class IndexWriter:
         """Stop the background thread, whatever is pending."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def remember(self) -> None:
+        """Have the whole index count as compared with its checksums: they were made of what was written."""
+        if self._fingerprint is not None:
+            integrity.remember(self.path, self._fingerprint, self._statuses)
+
     def finish(self, fields: Mapping[str, Any]) -> None:
         """Write the manifest: from here on the folder opens."""
         self.wait()
         manifest: dict[str, Any] = {"format": FORMAT, "version": version_of(fields), **fields}
         manifest["arrays"] = self._arrays
         manifest["attachments"] = self._attachments
-        manifest["fingerprint"] = seal(manifest)
+        manifest["fingerprint"] = self._fingerprint = seal(manifest)
         check_manifest(manifest, self.folder / MANIFEST)
         files.write_file(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -165,6 +173,7 @@ def index_writer(
             writer.wait()
         finally:
             writer.close()
+    writer.remember()
 
 
 @contextlib.contextmanager

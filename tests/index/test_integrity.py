@@ -64,7 +64,7 @@ def stamps(path: Path) -> list[Path]:
 
 
 def test_the_first_opening_checks_and_later_ones_find_its_stamp(path: Path, comparisons: list[Path]) -> None:
-    assert len(stamps(path)) == 1  # of the builder's own opening
+    assert len(stamps(path)) == 1  # of the builder
     CorpusIndex.open(path).close()
     forget()  # as in another process
     CorpusIndex.open(path).close()
@@ -74,6 +74,20 @@ def test_the_first_opening_checks_and_later_ones_find_its_stamp(path: Path, comp
     CorpusIndex.open(path).close()
     assert comparisons == [path]
     assert stamps(path)[0].read_text().startswith(f"{path} ")
+
+
+def test_who_writes_an_index_does_not_read_it_again(tmp_path: Path, comparisons: list[Path]) -> None:
+    """What was written was hashed; a file that is changed before it is opened is found out."""
+    tokens = np.arange(1, 500) % 7
+    build_index(tokens, tmp_path / "index", layout="compact").close()
+    assert comparisons == []
+    forget()
+    CorpusIndex.open(tmp_path / "index").close()
+    assert comparisons == []
+    flip(tmp_path / "index" / "common.bin")
+    forget()
+    with pytest.raises(IndexFormatError, match=r"common\.bin"):
+        CorpusIndex.open(tmp_path / "index")
 
 
 def test_always_and_never(path: Path, comparisons: list[Path]) -> None:

@@ -5,8 +5,9 @@ token raised by one, each non-empty document closed by the symbol 0, its start. 
 one corpus position (nearest token first, up to the start), or the whole of a document, which nothing follows: those are
 dropped here. text[i − 1] is the continuation of context i.
 
-Shared length of neighbours: Kasai et al. 2001 in the form of Kärkkäinen, Manzini & Puglisi 2009 (by way of each
-suffix's predecessor), which reads the text in order.
+Shared length of neighbours: the two texts are compared, up to NEAR symbols, while the sorted suffixes are gone through
+for their continuations anyhow: one place of the text a suffix. What shares more (a fifth) is done as Kasai et al. 2001
+do it, in the form of Kärkkäinen, Manzini & Puglisi 2009: by way of each suffix's predecessor, in the text's order.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import first_at_least
+
+NEAR = 16  # symbols
 
 
 @kernel()
@@ -33,86 +36,107 @@ def fill_backwards(tokens, starts, text, lo, hi):
 
 
 @kernel()
-def fill_predecessors(suffixes, predecessor, lo, hi, ahead):
-    """predecessor[i] = the suffix sorted right before suffix i (the first one's: itself)."""
-    before = np.int64(suffixes[lo - 1]) if lo > 0 else np.int64(suffixes[0])
+def fill_neighbours(
+    text,  # (L,) uint16 or uint32, the backwards text
+    suffixes,  # (L,) int32 or int64, its suffixes in order
+    common,  # (L,) uint8, out: symbols shared with the suffix sorted before, up to the start symbol, which counts
+    following,  # (L,) uint16 or uint32, out: the symbol before the suffix, less one
+    predecessor,  # (L,) int32 or int64, zeros; by suffix, out: the one sorted before, plus one, where NEAR are shared
+    lo,  # int64, the slice lo .. hi − 1 of ranks
+    hi,  # int64
+    ahead,  # int64, entries between asking for memory and reading it
+):
+    """Compare each suffix with the one sorted before; common is NEAR + 1 where that many symbols are the same."""
+    j = np.int64(suffixes[lo - 1]) if lo > 0 else np.int64(-1)
     for r in range(lo, hi):
         if r + ahead < hi:
-            prefetch(predecessor, np.int64(suffixes[r + ahead]))
+            i = np.int64(suffixes[r + ahead])
+            prefetch(text, i - 1)
+            prefetch(text, i + NEAR)  # often in another cache line
         i = np.int64(suffixes[r])
-        predecessor[i] = before
-        before = i
+        h = 0
+        if j >= 0:  # the last symbol of the text is 0, so that no read leaves it
+            while h < NEAR and text[i + h] != 0 and text[i + h] == text[j + h]:
+                h += 1
+            if h == NEAR:
+                h = NEAR + 1
+                predecessor[i] = j + 1
+            elif text[i + h] == 0 and text[j + h] == 0:
+                h += 1
+        common[r] = h
+        symbol = np.int64(text[i - 1]) if i > 0 else 0
+        following[r] = symbol - 1 if symbol > 0 else 0
+        j = i
 
 
 @kernel()
-def fill_shared_lengths(text, predecessor, shared, lo, hi, ahead):
-    """shared[i] = symbols shared with the predecessor, up to the start symbol, which counts; at most 65,535."""
+def fill_shared_lengths(text, predecessor, lo, hi, ahead):
+    """Where predecessor isn't 0, replace it by the symbols shared with that suffix (less one), at most 65,535."""
     h = 0
     for i in range(lo, hi):
         if i + ahead < hi:
-            prefetch(text, np.int64(predecessor[i + ahead]) + h)
-        j = np.int64(predecessor[i])
-        if i == j:
+            v = np.int64(predecessor[i + ahead])
+            if v > 0:
+                prefetch(text, v - 1 + max(h, NEAR))
+        v = np.int64(predecessor[i])
+        if v == 0:
             h = 0
-        else:  # the last symbol of the text is 0, so that no read leaves it
-            while text[i + h] != 0 and text[i + h] == text[j + h]:
-                h += 1
-        closed = i != j and text[i + h] == 0 and text[j + h] == 0
-        shared[i] = min(h + 1 if closed else h, 65535)
-        if h > 0:
-            h -= 1
+            continue
+        h = max(h, NEAR)
+        j = v - 1
+        while text[i + h] != 0 and text[i + h] == text[j + h]:
+            h += 1
+        closed = text[i + h] == 0 and text[j + h] == 0
+        predecessor[i] = min(h + 1 if closed else h, 65535)
+        h -= 1
 
 
 @kernel()
 def fill_ranked(
-    text,  # (L,) uint16 or uint32, the backwards text
-    suffixes,  # (L,) int32 or int64, its suffixes in order; becomes corpus positions
-    shared,  # (L,) uint16, of `fill_shared_lengths`
-    starts,  # (filled + 1,) int64, of the non-empty documents, and N
+    suffixes,  # (L,) int32 or int64, sorted; becomes corpus positions
+    shared,  # (L,) int32 or int64, of `fill_shared_lengths`, by suffix
+    ends,  # (filled + 1,) int32 or int64: −1, and where the documents end in the text, from the last one on
     directory,  # of `fill_text_directory`, uint32
     shift,  # int64, of it
-    next_tokens,  # (L,) uint16 or uint32, out
-    common,  # (L,) uint8, out, at most 255
-    deep,  # (L,) uint16, out, at most 65,535
+    following,  # (L,) uint16 or uint32, of `fill_neighbours`; becomes next tokens
+    common,  # (L,) uint8, of `fill_neighbours`; becomes shared lengths of at most 255
+    deep,  # (L,) uint16, out, shared lengths of at most 65,535
     last,  # (documents,) int64, out: ranks, from lo, of the last positions of documents
     lo,  # int64, the slice lo .. hi − 1
     hi,  # int64
     ahead,  # int64, entries between asking for memory and reading it
 ):
-    """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, ends, carry).
+    """Fill the arrays by rank from one slice of the suffixes, dropping whole documents; returns (kept, found, carry).
 
-    suffixes[lo : lo + kept] becomes corpus positions. common is capped at 255, deep at 65,535. last receives the ranks
-    (from lo) whose position is the last of its document. carry is what the first entry kept after hi may share at most.
+    suffixes[lo : lo + kept] becomes corpus positions. last[:found] receives the ranks (from lo) whose position is the
+    last of its document. carry is what the first entry kept after hi may share at most.
     """
-    num_documents = starts.size - 1
-    num_tokens = np.int64(starts[num_documents])
+    num_tokens = np.int64(ends[-1]) - ends.size + 2
     place = lo
-    ends = 0
+    found = 0
     smallest = np.int64(2**62)  # over the dropped entries before the next kept one
     for r in range(lo, hi):
-        if r + ahead < hi:
-            i = np.int64(suffixes[r + ahead])
-            prefetch(text, i - 1)
-            prefetch(shared, i)
+        if r + ahead < hi and common[r + ahead] > NEAR:
+            prefetch(shared, np.int64(suffixes[r + ahead]))
         i = np.int64(suffixes[r])
-        smallest = min(smallest, np.int64(shared[i]))
-        symbol = np.int64(text[i - 1]) if i > 0 else 0
-        if symbol == 0:
-            continue
+        smallest = min(smallest, np.int64(shared[i]) if common[r] > NEAR else np.int64(common[r]))
         # i = N − p + (documents after p's): walk to the document, counted from the end of the corpus
         behind = np.int64(directory[i >> shift])
-        while num_tokens - np.int64(starts[num_documents - 1 - behind]) + behind < i:
+        while np.int64(ends[behind + 1]) < i:
             behind += 1
+        inside = i - 1 - np.int64(ends[behind])
+        if inside == 0:  # the whole document
+            continue
         suffixes[place] = num_tokens + behind - i
-        next_tokens[place] = symbol - 1
+        following[place] = following[r]
         common[place] = min(smallest, 255)
         deep[place] = smallest
-        if i == 1 or text[i - 2] == 0:
-            last[ends] = place - lo
-            ends += 1
+        if inside == 1:
+            last[found] = place - lo
+            found += 1
         place += 1
         smallest = np.int64(2**62)
-    return place - lo, ends, smallest
+    return place - lo, found, smallest
 
 
 @kernel()
