@@ -48,7 +48,12 @@ def flips(amounts: Amounts, given: argparse.Namespace) -> Section:
     """Bits flipped in indexes that are opened unchecked."""
     from bench.trust.flips import OUTCOMES, campaign
 
-    found = campaign(amounts.flips, given.seed, deep=given.deep)
+    def told(found: Section) -> None:
+        print(f"flips: {found['tried']:,}", flush=True)
+        if given.out is not None:
+            merge(given.out, {"flips": found})
+
+    found = campaign(amounts.flips, given.seed, deep=given.deep, before=_before(given).get("flips"), told=told)
     print(f"{'file':26s}" + "".join(f"{kind:>11s}" for kind in OUTCOMES))
     for file, counts in {**found["by_file"], "all": found}.items():
         print(f"{file:26s}" + "".join(f"{counts[kind]:11,d}" for kind in OUTCOMES))
@@ -61,7 +66,15 @@ def kills(amounts: Amounts, given: argparse.Namespace) -> Section:
 
     cases = [case for case in all_cases() if not given.command or case.name in given.command]
     print(f"{'command':28s}" + "".join(f"{name:>11s}" for name in COUNTED), flush=True)
-    return campaign(cases, amounts.kills, given.seed, seconds=amounts.kill_s, say=lambda line: print(line, flush=True))
+    return campaign(
+        cases,
+        amounts.kills,
+        given.seed,
+        seconds=amounts.kill_s,
+        say=lambda line: print(line, flush=True),
+        before=_before(given).get("kills"),
+        told=lambda found: None if given.out is None else merge(given.out, {"kills": found}),
+    )
 
 
 def load(amounts: Amounts, given: argparse.Namespace) -> Section:
@@ -95,6 +108,13 @@ def sizes(amounts: Amounts, given: argparse.Namespace) -> Section:
     from bench.trust.sizes import campaign
 
     return campaign(amounts.scale, given.size, say=lambda line: print(line, flush=True))
+
+
+def _before(given: argparse.Namespace) -> Mapping[str, Any]:
+    """What the file of --out counts already, where it is to be gone on with."""
+    from corpus_teacher.files import read_json
+
+    return read_json(given.out) if given.go_on and given.out is not None and given.out.exists() else {}
 
 
 def _told(found: Section) -> str:
@@ -151,6 +171,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="of sizes: 1 is all, 0.2 a fifth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deep", action="store_true", help="flips: fits, recall and ARPA besides: ten times as long")
+    parser.add_argument("--go-on", action="store_true", help="flips, kills: from what the file of --out counts already")
     parser.add_argument("--out", type=Path, help="a file of results, such as bench/results/trust.json")
     given = parser.parse_args()
     for name in (given.only or "").split(",") if given.only else ():
@@ -181,6 +202,8 @@ def main() -> int:
     amounts = amounts._replace(**said)
     names = given.only.split(",") if given.only else list(SECTIONS)
     found: dict[str, Any] = {"machine": describe()}
+    if given.go_on and given.out is None:
+        raise SystemExit("--go-on needs --out: the file that is gone on with")
     if len(names) == 1:
         found[names[0]] = SECTIONS[names[0]](amounts, given)
     else:

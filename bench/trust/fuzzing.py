@@ -12,6 +12,7 @@ coverage of the project's own Python instead.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import hashlib
 import importlib.util
 import mmap
@@ -25,7 +26,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,13 +87,19 @@ class Outcome:
     reader: str
     cases: int = 0
     refused: int = 0
-    seconds: float = 0.0
+    cpu_s: float = 0.0
     finds: dict[str, Find] = field(default_factory=dict)
 
 
 def most_memory(size_bytes: int) -> int:
     """Bytes by which a process may grow that reads an input of that size."""
     return _ROOM_BYTES + _FACTOR * size_bytes
+
+
+def in_memory() -> Path | None:
+    """A folder whose files lie in memory; None where there is none: then the usual place for scratch."""
+    place = Path("/dev/shm")
+    return place if os.access(place, os.W_OK) else None
 
 
 def has_atheris() -> bool:
@@ -114,6 +121,8 @@ def fuzz(
 
     Parameters
     ----------
+    seconds : float
+        Of processor time, which a busy machine doesn't take away.
     known : sequence of bytes
         Cases that come before all others: those that were once found.
     guided : bool
@@ -122,31 +131,42 @@ def fuzz(
         Where the cases that reached something new are kept, of guided runs: a folder for each reader.
     """
     corpus = None if corpus is None else corpus / reader.name
-    outcome, started = Outcome(reader.name), time.monotonic()
+    outcome, started = Outcome(reader.name), _children_s()
     with _prepared(reader) as (folder, given):
         while outcome.cases < len(known):
             _in_child(outcome, folder, given, lambda child: [child.run(case) for case in known[outcome.cases :]])
         cases += len(known)
-        while outcome.cases < cases and time.monotonic() - started < seconds:
+        while outcome.cases < cases and _children_s() - started < seconds:
             first, count = outcome.cases, min(_CASES_PER_CHILD, cases - outcome.cases)
-            left = min(seconds - (time.monotonic() - started), 1e6)
+            left = min(seconds - (_children_s() - started), 1e6)
 
             def work(child: _Child, first: int = first, count: int = count, left: float = left) -> None:
                 if guided:
                     _follow_coverage(child, given, corpus, seed + first, count, left)
-                end = time.monotonic() + left
+                end = time.process_time() + left
                 for number in range(first, first + count):
                     child.run(_case(given, reader.name, seed, number))
-                    if time.monotonic() > end:
+                    if time.process_time() > end:
                         break
 
             _in_child(outcome, folder, given, work)
-    outcome.seconds = time.monotonic() - started
+    outcome.cpu_s = _children_s() - started
     return outcome
 
 
+def _children_s() -> float:
+    """Processor time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def campaign(
-    readers: Sequence[Reader], *, keep: Callable[[str, Find], object] | None = None, **options: Any
+    readers: Sequence[Reader],
+    *,
+    keep: Callable[[str, Find], object] | None = None,
+    before: Mapping[str, Any] | None = None,
+    told: Callable[[dict[str, Any]], object] = lambda found: None,
+    **options: Any,
 ) -> dict[str, Any]:
     """`fuzz` of several readers with these options, printed as a table: counts, in all and by reader.
 
@@ -154,25 +174,39 @@ def campaign(
     ----------
     keep : callable, optional
         Takes each find, with its reader's name.
+    before : mapping, optional
+        What earlier campaigns found, of other seeds: it is added to.
+    told : callable
+        Takes all that is found so far, after each reader.
     """
-    by_reader: dict[str, dict[str, Any]] = {}
-    print(f"{'reader':20s}{'cases':>11s}{'refused':>11s}{'finds':>7s}{'s':>8s}", flush=True)
+    earlier = before or {"by_reader": {}, "seeds": []}
+    by_reader: dict[str, dict[str, Any]] = {name: dict(one) for name, one in earlier["by_reader"].items()}
+    seeds = sorted({*earlier["seeds"], options.get("seed", 0)})
+    print(f"{'reader':20s}{'cases':>11s}{'refused':>11s}{'finds':>7s}{'CPU s':>8s}", flush=True)
     for reader in readers:
         made = fuzz(reader, **options)
-        print(
-            f"{reader.name:20s}{made.cases:11,d}{made.refused:11,d}{len(made.finds):7d}{made.seconds:8.1f}", flush=True
-        )
+        print(f"{reader.name:20s}{made.cases:11,d}{made.refused:11,d}{len(made.finds):7d}{made.cpu_s:8.1f}", flush=True)
         for find in made.finds.values():
             print(f"    {find.kind}: {find.what}", flush=True)
             if keep is not None:
                 keep(reader.name, find)
-        told = [f"{find.kind}: {find.what}" for find in made.finds.values()]
-        by_reader[reader.name] = {"cases": made.cases, "refused": made.refused, "finds": told}
+        known = by_reader.get(reader.name, {"cases": 0, "refused": 0, "finds": []})
+        finds = [f"{find.kind}: {find.what}" for find in made.finds.values()]
+        by_reader[reader.name] = {
+            "cases": known["cases"] + made.cases,
+            "refused": known["refused"] + made.refused,
+            "finds": list(dict.fromkeys([*known["finds"], *finds])),
+        }
+        told(_summed(by_reader, seeds, options))
+    return _summed(by_reader, seeds, options)
+
+
+def _summed(by_reader: dict[str, dict[str, Any]], seeds: list[int], options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cases": sum(one["cases"] for one in by_reader.values()),
         "refused": sum(one["refused"] for one in by_reader.values()),
         "finds": sum(len(one["finds"]) for one in by_reader.values()),
-        "seed": options.get("seed", 0),
+        "seeds": seeds,
         "guided": options.get("guided", False),
         "by_reader": by_reader,
     }
@@ -180,7 +214,7 @@ def campaign(
 
 @contextmanager
 def _prepared(reader: Reader) -> Iterator[tuple[Path, Input]]:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=in_memory()) as place:
         folder = Path(place).resolve()
         kept, tempfile.tempdir = tempfile.tempdir, str(folder)
         given = None
@@ -342,6 +376,7 @@ def _in_child(outcome: Outcome, folder: Path, given: Input, work: Callable[[_Chi
         try:
             os.close(receiver)
             _limit()
+            gc.freeze()  # what the parent holds is never garbage here, nor copied to look
             work(_Child(shared, sender, given, folder))
             status = 0
         except BaseException:

@@ -34,11 +34,17 @@ def _tokens(folder: Path) -> None:
     done("index", "build", "tokens.npy", "--out", "index", "--vocab-size", str(_VOCAB), "--end-of-document", "0")
 
 
-def _warm(*modules: str) -> None:
-    """Import what trainings need, and no more: no tensor is computed with before a fork."""
+def _warm(*modules: str, student: bool = False) -> None:
+    """Import what trainings need, and no more: nothing is trained before a fork, whose threads it would lack.
+
+    student: one is also written to a file, since the first time a model is, transformers makes a thousand patterns.
+    """
     import importlib
+    import tempfile
 
     import torch
+    import tqdm
+    import transformers
 
     torch.set_num_threads(1)
     for module in (
@@ -48,6 +54,11 @@ def _warm(*modules: str) -> None:
         *modules,
     ):
         importlib.import_module(module)
+    tqdm.tqdm.monitor_interval = 0  # a thread
+    if student:
+        config = transformers.AutoConfig.for_model(vocab_size=_VOCAB, **_STUDENT)
+        with tempfile.TemporaryDirectory() as folder:
+            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
 # fits
@@ -258,14 +269,14 @@ def _warm_server() -> None:
 TRAININGS = (
     Case("teacher fit", _tokens, lambda folder: _fit("pitman-yor"), _fit_state, warm=_warm, again=False),
     Case("teacher fit --overwrite", _fitted, lambda folder: _fit("pitman-yor", "--overwrite"), _fit_state, warm=_warm),
-    Case("teacher cache", _model, _cache, _cache_state, warm=_warm),
+    Case("teacher cache", _model, _cache, _cache_state, warm=lambda: _warm(student=True)),
     Case(
         "train",
         _training,
         lambda folder: call("train", "run.toml"),
         _training_state,
         resume=lambda folder: call("train", "run.toml", "--resume"),
-        warm=lambda: _warm("corpus_teacher.training.command"),
+        warm=lambda: _warm("corpus_teacher.training.command", student=True),
         files=_training_files,
     ),
     Case(
@@ -273,7 +284,7 @@ TRAININGS = (
         _study,
         lambda folder: call("study", "run", "study.toml", "--out", "out"),
         _study_state,
-        warm=lambda: _warm("corpus_teacher.study.running"),
+        warm=lambda: _warm("corpus_teacher.study.running", student=True),
         files=lambda folder: json.dumps(_rows(folder)),
     ),
     Case("serve", _tokens, _serve, _answers_state, warm=_warm_server),

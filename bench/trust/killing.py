@@ -7,7 +7,9 @@ files that libraries write underneath (safetensors, torch) are hit by kills at r
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import pickle
 import signal
 import sys
 import time
@@ -94,6 +96,30 @@ def kill_at(call: int) -> None:
     at_calls(seen)
 
 
+def loaded_here() -> bytes:
+    """Which modules this process has imported, and which kernels it has run, for `load` in another one."""
+    kernels = []
+    for name, module in list(sys.modules.items()):
+        if name.startswith("corpus_index._kernels."):
+            for attribute, value in list(vars(module).items()):
+                if getattr(value, "__module__", None) == name and hasattr(value, "overloads"):
+                    kernels += [(name, attribute, signature) for signature in value.overloads]
+    return pickle.dumps((list(sys.modules), kernels))
+
+
+def load(told: bytes) -> None:
+    """Import and read from the cache of kernels what another process had; starts no thread, runs no kernel."""
+    modules, kernels = pickle.loads(told)
+    for name in modules:
+        if name not in sys.modules and not name.startswith("__"):
+            with contextlib.suppress(Exception):  # such as are made, not imported
+                importlib.import_module(name)
+    for name, attribute, signature in kernels:
+        kernel = getattr(importlib.import_module(name), attribute)
+        if kernel.is_cached(signature):
+            kernel.compile(signature)
+
+
 def run_killed(work: Callable[[], object], plan: Plan, *, log: Path, limit_s: float = 300.0) -> Ended:
     """Run work in a forked child, and kill it as planned; what it says goes to the file log.
 
@@ -127,7 +153,7 @@ def _ended(child: int, status: int, seconds: float) -> Ended:
 def _in_child(work: Callable[[], object], plan: Plan, log: Path, limit_s: float) -> None:
     code = FAILED
     try:
-        os.setsid()
+        os.setpgid(0, 0)  # a group to be killed as one
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)

@@ -1,6 +1,8 @@
 """Kills of every command that writes: what stands afterwards, and whether a rerun ends as if nothing had been killed.
 
-For each command one process imports and compiles once, and forks: a child runs the command and is killed, half of the
+For each command one process imports and compiles once, and forks: a child runs the command and is killed. A first run,
+in a child that isn't killed, tells which modules it imported and which kernels it ran; the parent loads the same before
+all other forks, so that a kill costs what the command does, and not what an interpreter does to get there. Half of the
 kills before a call that changes files (each in its turn, evenly drawn where there are more calls than kills), half at
 random times. Another child then opens what stands there and asks it. In half of the cases the rerun is killed too,
 once or more; at last a rerun goes to the end. Counted for each command:
@@ -15,17 +17,19 @@ once or more; at last a rerun goes to the end. Counted for each command:
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.trust.fuzzing import in_memory
 from bench.trust.kill_cases import INDEXES, NOTHING, UNFINISHED, Case
-from bench.trust.killing import Plan, at_calls, run_killed
+from bench.trust.killing import Plan, at_calls, load, loaded_here, run_killed
 
 COUNTED = ("killed", "lost", "wrong", "resumed", "bit_equal", "left")
 _MOST_IN_A_ROW = 3
@@ -80,16 +84,21 @@ class Campaign:
         assert ended.code == 0, f"{self.case.name}: the preparation failed: {self._last_line()}"
         shutil.copytree(self.folder, self.prepared, symlinks=True)
         self.old = self._asked(self.case.state)
-        counted = self.told.with_name("calls")
+        counted, loaded = self.told.with_name("calls"), self.told.with_name("loaded")
 
         def operate(folder: Path) -> object:
-            with counted.open("wb", buffering=0) as file:
+            with counted.open("wb", buffering=0) as file, loaded.open("wb") as told:
                 at_calls(lambda number: file.write(b".") and None)
-                return self.case.operate(folder)
+                try:
+                    return self.case.operate(folder)
+                finally:
+                    told.write(loaded_here())
 
         ended = self._run(operate)
         assert ended.code == 0, f"{self.case.name}: exit {ended.code} without a kill: {self._last_line()}"
         self.calls = counted.stat().st_size
+        load(loaded.read_bytes())
+        gc.freeze()  # no child copies what the parent holds only to look for garbage
         self.new, self.files = self._asked(self.case.state), self._asked(self.case.files)
         self.names = self._names()
         self._fresh()
@@ -185,12 +194,31 @@ def campaign(
     *,
     seconds: float = float("inf"),
     say: Callable[[str], None] = print,
+    before: Mapping[str, Any] | None = None,
+    told: Callable[[dict[str, Any]], object] = lambda found: None,
 ) -> dict[str, Any]:
-    """The kills of each command, at most so many seconds for each."""
+    """The kills of each command, at most that many seconds for each.
+
+    before: what was found earlier, by command: it is gone on with, to `kills` in all, with other seeds. told: takes
+    what is found of a command, in all.
+    """
     found = {}
     for case in cases:
-        case.warm()
-        with tempfile.TemporaryDirectory(prefix="kills-") as place:
-            found[case.name] = counts = Campaign(case, Path(place), seed).run(kills, seconds)
-        say(f"{case.name:28s}" + "".join(f"{counts[name]:>11,d}" for name in COUNTED))
+        earlier = (before or {}).get(case.name, {})
+        done = earlier.get("killed", 0)
+        if done < kills:
+            case.warm()
+            with tempfile.TemporaryDirectory(prefix="kills-", dir=in_memory()) as place:
+                counts = Campaign(case, Path(place), seed + done).run(kills - done, seconds)
+            found[case.name] = joined(earlier, counts) if earlier else counts
+            told({case.name: found[case.name]})
+        else:
+            found[case.name] = dict(earlier)
+        say(f"{case.name:28s}" + "".join(f"{found[case.name][name]:>11,d}" for name in COUNTED))
     return found
+
+
+def joined(earlier: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The kills of one command in two campaigns, as one."""
+    sums = {name: earlier[name] + counts[name] for name in COUNTED}
+    return {**counts, **sums, "faults": [*earlier["faults"], *counts["faults"]][:20]}

@@ -1,6 +1,6 @@
-"""The tables of docs/explanation/reliability.md, from bench/results/trust.json.
+"""The tables of docs/explanation: reliability.md from bench/results/trust.json, hostile-input.md from fuzz.json.
 
-`python -m bench.trust.page` puts them there. A test compares the page with them: no figure of it is typed by hand.
+`python -m bench.trust.page` puts them there. Tests compare the pages with them: no figure of a table is typed by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results" / "trust.json"
+FUZZ_RESULTS = RESULTS.with_name("fuzz.json")
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
+FUZZ_PAGE = PAGE.with_name("hostile-input.md")
 
 _HEAD = "| promise | how it is tested | tried | failed | command |\n|---|---|---|---|---|"
 _KILLS_HEAD = (
@@ -29,7 +31,7 @@ def promises(found: Mapping[str, Any]) -> str:
         (
             "Whatever the arrays of an index hold, questions end, and in an answer or an exception of ours",
             'bits and bytes of each array changed; opened with `check="never"`; asked by all kinds of '
-            "questions, with seven estimators that were fitted before",
+            "questions, with estimators that were fitted before, seven of them in turn",
             f"{flips['tried']:,} changes",
             f"{flips['crash']} crashes, {flips['hang']} hangs, {flips['exception']} other exceptions",
             "flips",
@@ -91,9 +93,29 @@ def sizes(found: Mapping[str, Any]) -> str:
     return "\n".join([head, *rows])
 
 
+def readers(found: Mapping[str, Any]) -> str:
+    """A row for each reader, and one for all."""
+    rows = [
+        f"| {name} | {one['cases']:,} | {one['refused']:,} | {len(one['finds'])} |"
+        for name, one in found["by_reader"].items()
+    ]
+    rows.append(f"| all | {found['cases']:,} | {found['refused']:,} | {found['finds']} |")
+    return "\n".join(["| reader | cases | refused | finds |\n|---|---:|---:|---:|", *rows])
+
+
 def filled(page: str, found: Mapping[str, Any]) -> str:
-    """A page with its tables in place, between their marks."""
-    for mark, table in (("promises", promises(found)), ("kills", kills(found)), ("sizes", sizes(found))):
+    """The page of reliability with its tables in place."""
+    return _filled(page, {"promises": promises(found), "kills": kills(found), "sizes": sizes(found)})
+
+
+def fuzz_filled(page: str, found: Mapping[str, Any]) -> str:
+    """The page of hostile input with its table in place."""
+    return _filled(page, {"readers": readers(found)})
+
+
+def _filled(page: str, tables: Mapping[str, str]) -> str:
+    """A page with tables between their marks."""
+    for mark, table in tables.items():
         before, _, rest = page.partition(f"<!-- {mark} -->")
         _, _, after = rest.partition("<!-- end -->")
         page = f"{before}<!-- {mark} -->\n\n{table}\n\n<!-- end -->{after}"
@@ -105,5 +127,11 @@ def results() -> dict[str, Any]:
     return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
 
 
+def fuzz_results() -> dict[str, Any]:
+    """What was found last in readers."""
+    return dict(json.loads(FUZZ_RESULTS.read_text(encoding="utf-8"))["fuzzing"])
+
+
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results()), encoding="utf-8")
+    FUZZ_PAGE.write_text(fuzz_filled(FUZZ_PAGE.read_text(encoding="utf-8"), fuzz_results()), encoding="utf-8")

@@ -153,12 +153,29 @@ def read_parts(out: Path) -> Iterator[Part]:
     while (path := _part_path(out, number)).is_file():
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                yield Part(arrays["measures"], arrays["tokens"], arrays["sizes"])
+                part = Part(arrays["measures"], arrays["tokens"], arrays["sizes"])
+            _check(part)
         except Exception as error:  # zip, zlib and numpy all have errors of their own
             raise InputError(
                 f"{path} is damaged ({one_line(error)}): remove it and all later parts, and start again"
             ) from error
+        yield part
         number += 1
+
+
+def _check(part: Part) -> None:
+    """Refuse arrays that aren't a part's: a changed byte can make other arrays of the same file."""
+    for name, array in part._asdict().items():
+        if array.ndim != 1:
+            raise ValueError(f"{name} has {array.ndim} axes, not one")
+    for name, array in (("tokens", part.tokens), ("sizes", part.sizes)):
+        if array.dtype.kind not in "ui":
+            raise ValueError(f"{name} are {array.dtype}, not whole numbers")
+    sizes = part.sizes
+    if sizes.size and (int(sizes.min()) < 0 or int(sizes.max()) > part.tokens.size):
+        raise ValueError(f"sizes are not of documents of {part.tokens.size:,} tokens")
+    if int(sizes.sum()) != part.tokens.size:
+        raise ValueError(f"sizes of {int(sizes.sum()):,} tokens, and {part.tokens.size:,} tokens")
 
 
 def write_corpus(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from pathlib import Path
 import pytest
 from corpus_index import build_index, open_index
 
-from bench.trust import flips, load, page, soak
+from bench.trust import flips, kills, load, page, soak
 from bench.trust.__main__ import failures
 from bench.trust.kill_cases import NOTHING, Case
-from bench.trust.killing import Plan, run_killed
+from bench.trust.killing import Plan, loaded_here, run_killed
 from bench.trust.kills import Campaign
 
 FEW = ("witten-bell", "kneser-ney")  # others' kernels take their time to compile
@@ -72,6 +73,37 @@ def test_a_crash_and_a_hang_are_counted_and_the_files_are_mended(
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 
 
+def test_flips_are_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def part_of(count: int, seed: int, **options: object) -> dict[str, object]:
+        asked.append((count, seed))
+        found = {"tried": count, "seeds": [seed], "deep": False, **dict.fromkeys(flips.OUTCOMES, 0), "right": count}
+        return {**found, "by_file": {"a.bin": {**dict.fromkeys(flips.OUTCOMES, 0), "right": count}}, "worst": []}
+
+    monkeypatch.setattr(flips, "part_of", part_of)
+    monkeypatch.setattr(flips, "PART", 4)
+    told: list[int] = []
+    found = flips.campaign(10, seed=3, told=lambda found: told.append(found["tried"]))
+    assert asked == [(4, 3), (4, 4), (2, 5)]
+    assert told == [4, 8, 10]
+    more = flips.campaign(13, before=found)
+    assert asked[3:] == [(3, 6)]
+    assert (more["tried"], more["seeds"], more["right"], more["by_file"]["a.bin"]["right"]) == (
+        13,
+        [3, 4, 5, 6],
+        13,
+        13,
+    )
+
+
+def test_estimators_are_asked_in_turns_each_as_often() -> None:
+    kept = dict.fromkeys("abcdefg")
+    asked = Counter(name for turn in range(7) for name in flips.some_of(kept, turn))
+    assert asked == dict.fromkeys("abcdefg", 2)
+    assert flips.some_of({}, 3) == {}
+
+
 # kills
 
 
@@ -121,6 +153,34 @@ def test_what_is_left_and_what_differs_is_counted(tmp_path: Path) -> None:
     assert found["bit_equal"] < found["resumed"]
     assert any("scratch-" in fault for fault in found["faults"])
     assert failures("kills", {"write": found}) > 0
+
+
+def test_kills_are_gone_on_with() -> None:
+    case = _case(lambda folder: _write(folder, "new"))
+    told: list[dict[str, int]] = []
+    found = kills.campaign([case], 4, say=len, told=told.append)
+    more = kills.campaign([case], 10, say=len, before=found, told=told.append)
+    assert [one["write"]["killed"] for one in told] == [4, 10]
+    assert more == told[1]
+    assert more["write"]["bit_equal"] == more["write"]["resumed"] > found["write"]["resumed"]
+    assert kills.campaign([case], 10, say=len, before=more) == more  # nothing is left to do
+
+
+def test_what_a_child_has_loaded_another_process_loads(tmp_path: Path) -> None:
+    code = (
+        "import pickle, sys; from bench.trust.killing import load, loaded_here;"
+        "given = sys.stdin.buffer.read(); load(given); found = pickle.loads(loaded_here());"
+        "print('colorsys' in found[0]); print(set(pickle.loads(given)[1]) <= set(found[1]))"
+    )
+    import colorsys
+
+    assert colorsys is not None
+    build_index(path=tmp_path / "index", **flips.small_corpus(1, wide=False)).close()
+    given = loaded_here()
+    assert len(pickle.loads(given)[1]) > 5
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, env=environment)
+    assert done.stdout.split() == [b"True", b"True"], done.stderr.decode()
 
 
 def test_a_kill_at_a_time_and_at_a_call_hits(tmp_path: Path) -> None:

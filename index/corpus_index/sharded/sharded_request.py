@@ -243,7 +243,7 @@ def _(request: ShardedRequest, begin: int, end: int, out: Flat, top_k: int, top_
     arrays = ExclusionArrays(
         rule=estimator.rule,
         ratios=np.ones((1, 5)),
-        alpha=estimator.alpha,
+        alpha=float(estimator.alpha),  # whose type is compiled for
         added=0.0 if raw else added_count(estimator, index),
         vocab_size=index.vocab_size,
         raw=raw,

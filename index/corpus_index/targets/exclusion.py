@@ -185,7 +185,7 @@ def backoff_scores(
 def added_count(estimator: Estimator, index: Matcher) -> float:
     """What each id of the vocabulary counts on top in the base: k, or T / V of Witten–Bell's unigrams."""
     if estimator.row.base == "uniform":
-        return estimator.k
+        return float(estimator.k)
     return int((index.symbol_counts > 0).sum()) / index.vocab_size
 
 
@@ -201,7 +201,7 @@ def fill(request: Request, begin: int, end: int, out: Flat, top_k: int, top_p: f
     arrays = ExclusionArrays(
         rule=estimator.rule,
         ratios=ratios,
-        alpha=estimator.alpha,
+        alpha=float(estimator.alpha),  # whose type is compiled for
         added=0.0 if raw else added_count(estimator, index),
         vocab_size=index.vocab_size,
         raw=raw,

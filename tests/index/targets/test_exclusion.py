@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import corpus_index.reference.estimators as naive
 import corpus_index.targets.exclusion as backing_off
 import numpy as np
 import pytest
-from corpus_index import CorpusIndex, QueryError, SparseTargets, make_estimator
+from corpus_index import CorpusIndex, QueryError, SparseTargets, build_index, make_estimator
+from corpus_index._kernels.jit import recorded
 from corpus_index.estimators.good_turing import good_turing_ratios
 from corpus_index.reference.counts import good_turing_ratios as naive_ratios
 from corpus_index.reference.engine import ReferenceIndex
@@ -249,6 +251,25 @@ def test_ids_that_the_corpus_lacks(make_index: Make) -> None:
             targets = index.smoothed_targets([[1, 8, 2]], [[8, 7, 0]], estimator=name, leave_out=leave_out)
             assert (dense(targets, 0) > 0).all()
             assert dense(targets, 0)[8] == pytest.approx(scores[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("shard_tokens", [None, 4])
+@pytest.mark.parametrize(("name", "parameter"), [("stupid-backoff", "alpha"), ("katz", "alpha"), ("add-k", "k")])
+def test_whole_numbers_are_computed_with_by_the_same_kernels(
+    tmp_path: Path, name: str, parameter: str, shard_tokens: int | None
+) -> None:
+    options: dict[str, Any] = {"doc_starts": [0, 5, 7], "vocab_size": 9, "shard_tokens": shard_tokens}
+    index = build_index(np.array([1, 2, 1, 2, 3, 1, 2]), tmp_path / "index", **options)
+    asked, answers = [], []
+    for value in (1.0, 1):
+        with recorded() as calls:
+            estimator = make_estimator(name, 2, **{parameter: value})
+            targets = index.smoothed_targets([[1, 2, 1]], estimator=estimator)
+            scores = index.next_probabilities([[1, 2, 1]], [[2, 1, 3]], estimator=estimator)
+        asked.append(set(calls))
+        answers.append((targets.probs.tobytes(), scores.tobytes()))
+    assert asked[1] <= asked[0]  # an int compiled all of them anew, for most of a minute
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(

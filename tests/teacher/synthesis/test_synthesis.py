@@ -357,6 +357,25 @@ def test_a_damaged_part_is_named(index: CorpusIndex, tmp_path: Path, monkeypatch
         write(index, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sizes": np.array(9)}, "sizes has 0 axes, not one"),
+        ({"tokens": np.zeros((3, 3), np.uint16)}, "tokens has 2 axes, not one"),
+        ({"sizes": np.array([4.0, 5.0])}, "sizes are float64, not whole numbers"),
+        ({"sizes": np.array([-1, 10])}, "sizes are not of documents of 9 tokens"),
+        ({"sizes": np.array([4, 4])}, "sizes of 8 tokens, and 9 tokens"),
+    ],
+)
+def test_a_part_of_other_arrays_is_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    whole = folder.Part(np.zeros(2, np.float32), np.arange(9, dtype=np.uint16), np.array([4, 5]))
+    folder.write_part(tmp_path, 0, whole)
+    assert [len(part.documents()) for part in folder.read_parts(tmp_path)] == [2]
+    folder.write_part(tmp_path, 0, whole._replace(**changed))
+    with pytest.raises(InputError, match=f"part-00000.npz is damaged .*{message}"):
+        list(folder.read_parts(tmp_path))
+
+
 def test_filters_that_let_nothing_pass(index: CorpusIndex, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none of the last 50 batches .* 200 were dropped for length: loosen"):
         write(index, tmp_path / "a", filters=Filters(min_tokens=31))
