@@ -37,7 +37,7 @@ export function make({ update, indexes }) {
     out.replaceChildren(h("div", { class: "columns even" }, said.map((one, at) => {
       const most = one.continuations[0]?.share || 1;
       return h("section", { class: "card", "aria-label": [left.value, right.value][at] }, h("h2", {}, [left.value, right.value][at]),
-        h("p", { class: "note" }, one.match_len ? ["knows ", h("span", { class: "piece" }, "‹", visible(one.match.slice(-40)), "›"), `, ${many(one.match_len, "token")}: followed ${times(one.context_count)}, by ${many(one.distinct, "different token")}`] : `does not contain it: its ${number(one.distinct)} tokens`),
+        h("p", { class: "note" }, one.match_len ? ["knows ", h("span", { class: "piece" }, "‹", visible(one.match.slice(-40)), "›"), `, ${many(one.match_len, "token")}: followed ${times(one.context_count)}, by ${one.distinct === 1 ? "one token" : many(one.distinct, "different token")}`] : `does not contain it: its ${number(one.distinct)} tokens`),
         h("div", { class: "aligned" }, one.continuations.map((next) => h("div", { class: "rows" }, bar(next.text, next.share / most, [h("b", {}, share(next.share)), ` × ${number(next.count)}`], shares[1 - at].has(next.text) ? "" : "warm")))));
     })), h("p", { class: "note" }, "Orange: not among the twelve likeliest of the other corpus."));
     say(`${left.value}: ${said[0].match_len} tokens known; ${right.value}: ${said[1].match_len}`);

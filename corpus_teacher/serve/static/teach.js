@@ -107,8 +107,9 @@ export function make({ update }) {
       h("p", {}, `Taught by ${REASONS[token.reason] ?? token.reason}.`),
       h("p", { class: "note" }, evidence(token)),
       h("h2", {}, "The corpus expected"),
-      token.likeliest.map((one) => h("div", { class: `rows${one.text === token.text ? " truth" : ""}` }, bar(one.text, one.p / most, share(one.p)))),
-      isThere ? "" : h("div", { class: "rows truth" }, bar(token.text, token.p / most, share(token.p))),
+      h("div", { class: "aligned" },
+        token.likeliest.map((one) => h("div", { class: `rows${one.text === token.text ? " truth" : ""}` }, bar(one.text, one.p / most, share(one.p)))),
+        isThere ? "" : h("div", { class: "rows truth" }, bar(token.text, token.p / most, share(token.p)))),
       ...(token.neural_likeliest ? [h("h2", {}, `${said.neural.name} expected`), ...token.neural_likeliest.map((one) => h("div", { class: `rows${one.text === token.text ? " truth" : ""}` }, bar(one.text, one.p, share(one.p)))), h("p", { class: "note" }, `It gave the token that came ${share(token.neural_p)}, ${token.neural_nats.toFixed(2)} nats.`)] : []),
       h("p", { class: "note" }, `The orange one came: ${share(token.p)}, ${token.nats.toFixed(2)} nats. Entropy ${token.entropy.toFixed(2)} nats. ${said.teacher.estimator}, contexts of ≤ ${said.teacher.max_order ?? "any number of"} tokens.`));
   }

@@ -231,3 +231,19 @@ def test_no_view_shows_an_element_as_words(page: Any, server: Client) -> None:
         page.goto(f"{server.url}/#/{view}?index=animals&text=the%20cat%20sat%20on%20the")
         page.wait_for_load_state("networkidle")
         sync_api.expect(page.locator("main")).not_to_contain_text("[object")
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("view", ["compare", "teach", "continue"])
+def test_bars_of_a_list_have_one_scale(page: Any, server: Client, view: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{server.url}/#/{view}?index=animals&text={quote('the cat sat on the ')}")
+    page.locator(".aligned .track").first.wait_for()
+    lists = page.locator(".aligned").all()
+    for one in lists:
+        edges = one.locator(".track").evaluate_all(
+            """all => all.map(one => one.getBoundingClientRect())
+                         .map(box => [box.left, box.right].map(Math.round).join())"""
+        )
+        assert len(set(edges)) == 1
+    assert sum(one.locator(".track").count() for one in lists) > 2
