@@ -14,6 +14,9 @@ def warm_up(
         bool,
         typer.Option("--narrow", help="Only for vocabularies of at most 65,536 tokens: half of the time."),
     ] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Also for compact indexes, which have kernels of their own.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes; default: all processors.", show_default=False)
     ] = None,
@@ -22,11 +25,11 @@ def warm_up(
     """Compile ahead what the first commands would otherwise wait for.
 
     The engine is compiled for the machine that it runs on, each part at its first use, and then kept. This does all of
-    it at once: some 50 seconds of one processor for each width of tokens; some seconds where it was done before.
+    it at once: some minutes of one processor for each width of tokens; some seconds where it was done before.
     """
     from corpus_teacher.analysis.kernels import warm_up as compile_all
 
-    done = compile_all(workers=workers, wide=not narrow)
+    done = compile_all(workers=workers, wide=not narrow, compact=compact)
     if as_json:
         print_json(done._asdict())
         return

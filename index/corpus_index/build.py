@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from corpus_index._kernels import companions, lms_sort, rows, suffix_sort
+from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.mapped import BLOCK
 from corpus_index.corpus import MAX_TOKENS, Corpus, check_corpus, check_integer
@@ -490,7 +491,7 @@ class _Build:
         level = common
         while not minima or level.size > BLOCK:
             smaller = np.empty(-(-level.size // BLOCK), np.uint8)
-            companions.block_minima(level, smaller, BLOCK)
+            companions.block_minima(read_only(level), smaller, BLOCK)
             minima.append(smaller)
             level = smaller
         self.writer.add("minima", np.concatenate(minima))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from corpus_index._kernels import checks, companions, rows
+from corpus_index._kernels.arrays import read_only
 from corpus_index.addresses import contradiction
 from corpus_index.errors import CorpusIndexError, IndexFormatError
 from corpus_index.index import CorpusIndex
@@ -275,7 +276,7 @@ def _minima(index: CorpusIndex, rng: np.random.Generator, full: bool) -> str:
     level, place, minima = index.array("common"), 0, index.array("minima")
     while place == 0 or level.size > BLOCK:
         expected = np.empty(-(-level.size // BLOCK), np.uint8)
-        companions.block_minima(level, expected, BLOCK)
+        companions.block_minima(read_only(level), expected, BLOCK)
         if not np.array_equal(minima[place : place + expected.size], expected):
             raise _fail(index, "the block minima don't fit the shared lengths")
         place += expected.size

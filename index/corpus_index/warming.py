@@ -62,7 +62,7 @@ class Warmed(NamedTuple):
     folder: str
 
 
-def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
+def warm_up(*, workers: int | None = None, wide: bool = True, compact: bool = False) -> Warmed:
     """Compile the kernels of all that an index is asked for, so that no later first call waits.
 
     Parameters
@@ -71,6 +71,8 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
         Processes; default: the processors that this process may use.
     wide : bool
         Also for vocabularies above 65,536, which have kernels of their own: twice the time.
+    compact : bool
+        Also for compact indexes, which have kernels of their own: twice the time. Without, their first calls wait.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
 
     Notes
     -----
-    Some 50 s of one processor for each width and layout, shared by the workers; seconds where all is there already.
+    Some minutes of one processor for each width and layout, shared by the workers; seconds where all is there already.
     Compiled kernels are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder, whichever can be
     written first, and are compiled anew after an upgrade.
     """
@@ -87,7 +89,7 @@ def warm_up(*, workers: int | None = None, wide: bool = True) -> Warmed:
     jobs, missing = list[Job](), list[Job]()
     threads, queue = list[Thread](), SimpleQueue[Job | None]()
     for width in range(1 + wide):
-        others = [job for job in all_jobs(bool(width)) if job not in jobs]
+        others = [job for job in all_jobs(bool(width), compact) if job not in jobs]
         jobs += others
         new = [job for job in others if not _is_cached(job)]
         new.sort(key=lambda job: job[1] not in _LARGEST)
@@ -166,9 +168,9 @@ def jobs_of(group: str, wide: bool) -> list[Job]:
     return _recorded([group], wide)
 
 
-def all_jobs(wide: bool) -> list[Job]:
-    """The kernels that the work of any group calls."""
-    return _recorded(list(GROUPS), wide)
+def all_jobs(wide: bool, compact: bool = False) -> list[Job]:
+    """The kernels that the work of any group calls; those of the compact layout only where it is asked."""
+    return _recorded([group for group in GROUPS if compact or group != "compact"], wide)
 
 
 def _recorded(groups: Sequence[str], wide: bool) -> list[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -76,6 +77,28 @@ print(len(set(calls)))
 @pytest.mark.parametrize("wide", [False, True])
 def test_what_others_call_is_what_is_compiled_ahead(tmp_path: Path, wide: bool) -> None:
     assert int(_run(_ASKED.replace("WIDE", str(wide)), tmp_path)) > 30
+
+
+_FORMS = """
+from collections import Counter
+from corpus_index.warming import all_jobs
+
+jobs = all_jobs(False)
+print(dict(Counter(name for _, name, _ in jobs)))
+print([name for _, name, types in jobs if "Compact" in str(types)])
+print(sum("Compact" in str(types) for _, _, types in all_jobs(False, compact=True)) > 10)
+"""
+
+
+def test_the_largest_kernels_have_few_forms_and_compact_ones_are_asked_for(tmp_path: Path) -> None:
+    """Each form is compiled by every user: arrays of files and of memory share one, documents left out or not don't."""
+    forms, compact, there = map(ast.literal_eval, _run(_FORMS, tmp_path).splitlines())
+    assert forms["mixed_targets"] == 4
+    assert {forms[name] for name in ("flat_targets", "whole_targets", "sampled_targets")} == {2}
+    once = "match_rows", "exclusion_targets", "evidence", "measure", "lost_by_documents", "label_losses", "row_classes"
+    assert {forms[name] for name in once} == {1}
+    assert compact == []
+    assert there
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -11,6 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 
+def read_only(array: np.ndarray) -> np.ndarray:
+    """An array as kernels only read it, of a file or made in memory: else numba compiles them for either, again."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 class TextArrays(NamedTuple):
     """Ranks to positions to tokens and documents."""
 

@@ -44,6 +44,8 @@ try:
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.dispatcher import _FunctionCompiler
     from numba.core.registry import CPUDispatcher
+
+    from corpus_index._kernels.front_end import Flags, Pipeline
 except ImportError:  # another numba
     CPUDispatcher = None
 
@@ -174,15 +176,11 @@ if CPUDispatcher is not None:
         inner = False
 
         def _compile_core(self, args: Any, return_type: Any) -> Any:
-            if not self.inner:
-                result = super()._compile_core(args, return_type)
-                for environment in result._find_referenced_environments():  # its helpers' too
-                    result.library.codegen.set_env(environment.env_name, environment)
-                return result
-            flags = compiler.Flags()
+            flags = Flags()
             self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
-            flags.no_compile = flags.no_cpython_wrapper = True
             target = self.targetdescr.target_context
+            if self.inner:
+                flags.no_compile = flags.no_cpython_wrapper = True
             result = compiler.compile_extra(
                 self.targetdescr.typing_context,
                 target,
@@ -191,12 +189,16 @@ if CPUDispatcher is not None:
                 return_type=return_type,
                 flags=flags,
                 locals=self.locals,
-                library=_InnerLibrary(target.codegen(), self.py_func.__qualname__),
+                library=_InnerLibrary(target.codegen(), self.py_func.__qualname__) if self.inner else None,
                 pipeline_class=self.pipeline_class,
             )
-            entry = _Inner()
-            target.insert_user_function(entry, result.fndesc, [result.library])
-            return result._replace(entry_point=entry)
+            if self.inner:
+                entry = _Inner()
+                target.insert_user_function(entry, result.fndesc, [result.library])
+                return result._replace(entry_point=entry)
+            for environment in result._find_referenced_environments():  # its helpers' too
+                result.library.codegen.set_env(environment.env_name, environment)
+            return result
 
     class Kernel(CPUDispatcher):
         """A function compiled at its first call from Python as a kernel, and at its first call from one as a helper."""
@@ -210,7 +212,7 @@ if CPUDispatcher is not None:
             py_func: Callable[..., Any],
             locals: Any = None,
             targetoptions: Any = None,
-            pipeline_class: Any = compiler.Compiler,
+            pipeline_class: Any = Pipeline,
         ) -> None:
             super().__init__(py_func, locals or {}, targetoptions or {}, pipeline_class)
             self._compiler = _Compiler(py_func, self.targetdescr, targetoptions, locals or {}, pipeline_class)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from corpus_index._kernels.arrays import read_only
+
 # columns of HeavyNodes.table
 COLUMNS = 16  # a cache line
 LO, HI, PARENT, PARENT_DEPTH, OWN_DEPTH, RAW_1, RAW_2, LEFT_1, LEFT_2, LEFT_TOTAL, LEVEL = range(11)
@@ -105,9 +107,9 @@ class Documents(NamedTuple):
             ends=nothing,
             first=nothing,
             last=nothing,
-            ranks=np.empty(0, np.uint32),
-            following=np.empty(0, dtype),
-            lost_from=np.empty(0, np.uint8),
+            ranks=read_only(np.empty(0, np.uint32)),
+            following=read_only(np.empty(0, dtype)),
+            lost_from=read_only(np.empty(0, np.uint8)),
             label_lost=np.zeros(positions, np.int64),
             lost_total=nothing,
             lost_cuts=np.empty(0),

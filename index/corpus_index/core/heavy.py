@@ -10,6 +10,7 @@ import numpy as np
 from corpus_index._kernels import counting, heavy
 from corpus_index._kernels import label_places as look_up
 from corpus_index._kernels import target_arrays as columns
+from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.core.mapped import OpenedIndex
 
@@ -33,7 +34,7 @@ def heavy_nodes(index: OpenedIndex, lefts: np.ndarray | None) -> HeavyNodes:
     table[:, columns.RAW_1 : columns.RAW_2 + 1] = classes[:, :2]
     if lefts is not None:
         classes[:] = 0
-        counting.row_classes(offsets, lefts, classes)
+        counting.row_classes(offsets, read_only(lefts), classes)
         table[:, columns.LEFT_1 : columns.LEFT_TOTAL + 1] = classes
     tokens, counts = index.array("row_tokens"), index.array("row_counts")
     buckets = np.zeros(look_up.place_buckets(offsets, index.num_symbols, table), np.uint32)
@@ -42,16 +43,16 @@ def heavy_nodes(index: OpenedIndex, lefts: np.ndarray | None) -> HeavyNodes:
         table=table,
         narrowest=narrowest,
         buckets=buckets,
-        bounds=flat,
-        directory=directory,
+        bounds=read_only(flat),
+        directory=read_only(directory),
         shift=shift,
         light=index.light,
         deepest=index.deepest,
         deepest_chain=chain,
-        offsets=offsets,
-        tokens=tokens,
-        counts=counts,
-        lefts=np.zeros(0, np.uint32) if lefts is None else lefts,
+        offsets=read_only(offsets),
+        tokens=read_only(tokens),
+        counts=read_only(counts),
+        lefts=read_only(np.zeros(0, np.uint32) if lefts is None else lefts),
     )
 
 

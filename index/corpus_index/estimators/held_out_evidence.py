@@ -18,6 +18,7 @@ import numpy as np
 from corpus_index._kernels import evidence as kernel
 from corpus_index._kernels import left_out as gone
 from corpus_index._kernels import walk
+from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.jit import compile_beside
 from corpus_index.core.duplicates import copied_shares
 from corpus_index.core.matching import Matcher
@@ -221,8 +222,8 @@ def _roots(
         True,
         offsets[:-1],
         offsets[1:],
-        ranks,
-        following,
+        read_only(ranks.astype(np.uint32)),
+        read_only(following),
         scratch,
         token_offsets,
         tokens,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels import target_arrays as columns
+from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.target_arrays import HeavyNodes
 
 WIDE = 128  # occurrences in all shards; a wider context of several continuations is kept
@@ -67,22 +68,22 @@ class RowStore:
 
     def heavy(self) -> HeavyNodes:
         """The rows as targets take them."""
-        nothing = np.zeros(0, np.uint32)
+        nothing = read_only(np.zeros(0, np.uint32))
         with self._lock:
             return HeavyNodes(
                 table=self._table,
-                narrowest=nothing,
-                buckets=nothing,
+                narrowest=np.zeros(0, np.uint32),
+                buckets=np.zeros(0, np.uint32),
                 bounds=nothing,
                 directory=nothing,
                 shift=0,
                 light=WIDE,
                 deepest=0,
                 deepest_chain=64,
-                offsets=self._offsets,
-                tokens=self._tokens,
-                counts=self._counts,
-                lefts=self._lefts,
+                offsets=read_only(self._offsets),
+                tokens=read_only(self._tokens),
+                counts=read_only(self._counts),
+                lefts=read_only(self._lefts),
             )
 
     def stored(self) -> StoredRows:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index import files
+from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index.core.answers import DocumentInfo, DocumentVotes, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.chains import Gathered, gather
@@ -295,18 +296,18 @@ class ShardedIndex(CorpusIndex):
 
     def heavy_nodes(self, left: bool) -> HeavyNodes:
         """No rows are stored."""
-        nothing, tokens = np.zeros(0, np.uint32), np.zeros(0, self.token_type)
+        nothing, tokens = read_only(np.zeros(0, np.uint32)), read_only(np.zeros(0, self.token_type))
         return HeavyNodes(
             table=np.zeros((0, 16), np.uint32),
-            narrowest=nothing,
-            buckets=nothing,
+            narrowest=np.zeros(0, np.uint32),
+            buckets=np.zeros(0, np.uint32),
             bounds=nothing,
             directory=nothing,
             shift=0,
             light=0,
             deepest=0,
             deepest_chain=0,
-            offsets=np.zeros(1, np.int64),
+            offsets=read_only(np.zeros(1, np.int64)),
             tokens=tokens,
             counts=nothing,
             lefts=nothing,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import measures as kernel
+from corpus_index._kernels.arrays import read_only
 from corpus_index.core.checks import as_array, as_starts
 from corpus_index.core.matching import Matcher
 from corpus_index.estimators.resolving import EstimatorLike, fitted
@@ -82,7 +83,8 @@ def measure(
     logs *= np.log(logs, out=np.zeros(logs.size), where=logs > 0)
     descending = np.argsort(-base, kind="stable")
     table = row_table(index, made)
-    table = RowTable(*table[:3], table.counts if table.left_extensions is None else table.left_extensions)
+    lefts = table.counts if table.left_extensions is None else table.left_extensions
+    table = RowTable(*map(read_only, (*table[:3], lefts)))
     mass, seen = np.zeros(base.size), np.full(base.size, -1, np.int64)
     step = max(1, _POSITIONS // max(1, ids.shape[1]))
     parts = []

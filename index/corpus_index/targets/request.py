@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import left_out as gone
 from corpus_index._kernels import mixed
+from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.jit import compile_beside
 from corpus_index._kernels.target_arrays import WHOLE, BaseArrays, Documents, EstimatorArrays, GoneRows, Mixed
 from corpus_index.core.answers import Match
@@ -303,6 +304,11 @@ def _documents(
     )
     if estimator.uses_left_counts:
         documents = documents._replace(lost_from=index.lost_from())
+    documents = documents._replace(
+        ranks=read_only(documents.ranks),
+        following=read_only(documents.following),
+        lost_from=read_only(documents.lost_from),
+    )
     return documents._replace(**_losses(index, estimator, by_left, base_counts, labels, documents))
 
 

@@ -22,6 +22,9 @@ def test_it_says_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(app, ["warm-up"])
     assert done.exit_code == 0
     assert done.output == "compiled 7 kernels in 1.2 s, 3 were there; they are kept in /somewhere\n"
-    done = CliRunner().invoke(app, ["warm-up", "--narrow", "--workers", "2", "--json"])
+    done = CliRunner().invoke(app, ["warm-up", "--narrow", "--compact", "--workers", "2", "--json"])
     assert json.loads(done.output) == {"compiled": 7, "cached": 3, "seconds": 1.25, "folder": "/somewhere"}
-    assert asked == [{"workers": None, "wide": True}, {"workers": 2, "wide": False}]
+    assert asked == [
+        {"workers": None, "wide": True, "compact": False},
+        {"workers": 2, "wide": False, "compact": True},
+    ]
