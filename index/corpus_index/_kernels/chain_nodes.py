@@ -21,9 +21,10 @@ def backoff_chains(
     out_lo,  # (room,) int64, to be filled
     out_hi,  # (room,) int64, to be filled
     out_depth,  # (room,) int64, to be filled
+    num_ranks,  # int64
     ahead,  # int64, matches whose neighbours are asked for ahead
 ):
-    """Write the chain of nodes of each match from `begin` on, deepest first, the root left out.
+    """Write the chain of nodes of each match from `begin` on, deepest first, the empty context last.
 
     offsets[q − begin] : offsets[q − begin + 1] of the out arrays hold match q's chain. Stops before a chain that may
     not fit; returns the match to go on from.
@@ -31,7 +32,7 @@ def backoff_chains(
     used = np.int64(0)
     offsets[0] = 0
     for q in range(begin, lo.size):
-        if used + depth[q] > out_lo.size:
+        if used + depth[q] + 1 > out_lo.size:
             return np.int64(q)
         if q + ahead < lo.size:
             prefetch(nodes.common, lo[q + ahead])
@@ -43,5 +44,7 @@ def backoff_chains(
             d = parent_depth(text, nodes, first, stop, d)
             if d > 0:
                 first, stop = node_around(text, nodes, first, stop, d)
+        out_lo[used], out_hi[used], out_depth[used] = 0, num_ranks, 0
+        used += 1
         offsets[q - begin + 1] = used
     return np.int64(lo.size)

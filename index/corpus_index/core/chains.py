@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import chain_nodes, left_out
+from corpus_index._kernels import chain_nodes, left_out, union_nodes
 from corpus_index._kernels.nodes import CAP, shared_by_ranks
 from corpus_index.core.answers import Match
 from corpus_index.core.checks import as_array
@@ -133,8 +133,32 @@ class Losses(NamedTuple):
         return cls(np.full(nodes, -1), nothing, np.zeros(1, np.int64), nothing, nothing, nothing)
 
 
+class KeptRows(NamedTuple):
+    """Rows that an index keeps, as kernels take them.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (R + 1,), int64
+    tokens, counts, lefts : ndarrays of shape (N,), uint16 or uint32, uint32, uint32
+    classes : ndarray of shape (R, 2, 4), int64
+        Of each row's occurrences, and of its left extensions: their sum, and how many are 1, 2, 3 and more.
+    """
+
+    offsets: np.ndarray
+    tokens: np.ndarray
+    counts: np.ndarray
+    lefts: np.ndarray
+    classes: np.ndarray
+
+
+def nothing_kept() -> KeptRows:
+    """No row."""
+    nothing = np.zeros(0, np.uint32)
+    return KeptRows(np.zeros(1, np.int64), np.zeros(0, np.uint16), nothing, nothing, np.zeros((0, 2, 4), np.int64))
+
+
 class Kept(Protocol):
-    """Rows that an index keeps: `row · (S + 2) + token` of their entries, ascending, their counts, and classes."""
+    """Rows that an index keeps: `row · (S + 2) + token` of their entries, ascending, their counts, and the rows."""
 
     @property
     def keys(self) -> np.ndarray: ...  # noqa: D102
@@ -143,7 +167,7 @@ class Kept(Protocol):
     @property
     def lefts(self) -> np.ndarray: ...  # noqa: D102
     @property
-    def classes(self) -> np.ndarray: ...  # noqa: D102
+    def rows(self) -> KeptRows: ...  # noqa: D102
 
 
 class Gathered(NamedTuple):
@@ -322,43 +346,35 @@ def count_gathered(
     row_tokens, row_counts, row_lefts = gathered.row_tokens, gathered.row_counts, gathered.row_lefts
     of = np.repeat(np.arange(labels.size), np.diff(offsets))
     known = (labels >= 0) & (labels < num_symbols)
-    keys = np.repeat(np.arange(row_offsets.size - 1), np.diff(row_offsets)) * (num_symbols + 2) + row_tokens
     stored = np.full(row_offsets.size - 1, -1) if gathered.stored is None else gathered.stored
     kept_rows = gathered.kept
-
-    def of_tokens(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A token's count and left extensions in each of some rows, wherever these are."""
-        if kept_rows is None:
-            return _of_tokens(keys, rows, tokens, num_symbols, row_counts, row_lefts)
-        found, found_left, there = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64), stored[rows] >= 0
-        found[there], found_left[there] = _of_tokens(
-            kept_rows.keys, stored[rows[there]], tokens[there], num_symbols, kept_rows.counts, kept_rows.lefts
-        )
-        found[~there], found_left[~there] = _of_tokens(
-            keys, rows[~there], tokens[~there], num_symbols, row_counts, row_lefts
-        )
-        return found, found_left
-
-    own, own_left = of_tokens(rows, labels[of])
-    own, own_left = np.where(known[of], own, 0), np.where(known[of], own_left, 0)
+    occurrences, lefts = np.empty((of.size, 5), np.int64), np.zeros((of.size, 5), np.int64)
+    union_nodes.count_labels(
+        offsets,
+        rows,
+        labels,
+        row_offsets,
+        row_tokens,
+        row_counts,
+        row_lefts,
+        stored,
+        *(nothing_kept() if kept_rows is None else kept_rows.rows),
+        left,
+        np.zeros((stored.size, 2, 4), np.int64),
+        occurrences,
+        lefts,
+    )
+    own, own_left = occurrences[:, LABEL].copy(), lefts[:, LABEL].copy()
     alone = known & (leave_out is not None) & ((leave_out == "self") | (stretches[0] < 0))
-    occurrences, lefts = _classes(row_offsets, row_counts, rows, own), np.zeros((of.size, 5), np.int64)
-    if left:
-        lefts = _classes(row_offsets, row_lefts, rows, own_left)
-    if kept_rows is not None:
-        there = stored[rows] >= 0
-        for number, counts in enumerate((occurrences, lefts)):
-            counts[there, TOTAL:] = kept_rows.classes[stored[rows[there]], number]
     losses = Losses.none(of.size)
     if leave_out == "document":
         losses = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
         list_of = np.repeat(np.arange(losses.rows.size), np.diff(losses.offsets))
         losing = np.flatnonzero(losses.lists >= 0)
-        before = of_tokens(losses.rows[list_of], losses.tokens)
+        before = _counts_before(gathered, stored, losses.rows[list_of], losses.tokens, num_symbols)
         lists = losses.lists[losing]
-        own_lost = _of_tokens(
-            list_of * (num_symbols + 2) + losses.tokens, lists, labels[of[losing]], num_symbols, *losses[4:]
-        )
+        keys = list_of * (num_symbols + 2) + losses.tokens
+        own_lost = _of_tokens(lists, labels[of[losing]], num_symbols, keys, *losses[4:])
         for counts, old, lost, lost_of_label in zip((occurrences, lefts), before, losses[4:], own_lost, strict=True):
             counts[losing, TOTAL:] += _changes(list_of, losses.rows.size, old, old - lost)[lists]
             counts[losing, LABEL] -= lost_of_label
@@ -402,6 +418,24 @@ def count_gathered(
         gone_counts=losses.counts,
         gone_lefts=losses.lefts,
     )
+
+
+def _counts_before(
+    gathered: Gathered, stored: np.ndarray, rows: np.ndarray, tokens: np.ndarray, num_symbols: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A token's count and left extensions in each of some rows, wherever these are."""
+    sizes = np.diff(gathered.row_offsets)
+    keys = np.repeat(np.arange(sizes.size), sizes) * (num_symbols + 2) + gathered.row_tokens
+    of_batch = keys, gathered.row_counts, gathered.row_lefts
+    if gathered.kept is None:
+        return _of_tokens(rows, tokens, num_symbols, *of_batch)
+    found, found_left, there = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64), stored[rows] >= 0
+    kept = gathered.kept
+    found[there], found_left[there] = _of_tokens(
+        stored[rows[there]], tokens[there], num_symbols, kept.keys, kept.counts, kept.lefts
+    )
+    found[~there], found_left[~there] = _of_tokens(rows[~there], tokens[~there], num_symbols, *of_batch)
+    return found, found_left
 
 
 def _with_own(losses: Losses, nodes: np.ndarray, rows: np.ndarray, labels: np.ndarray, gone: np.ndarray) -> Losses:
@@ -455,22 +489,20 @@ def _labels(index: Matcher, next_ids: ArrayLike | None, shape: tuple[int, ...]) 
 @singledispatch
 def chains_of(index: Matcher, lo: np.ndarray, hi: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, ...]:
     """Offsets (Q + 1,), and the nodes (lo, hi, depth) of all chains, deepest first, the empty context last."""
-    arrays, parts, sizes, begin = index.kernel_arrays(), [], [np.empty(0, np.int64)], 0
+    arrays, parts, sizes, begin = index.kernel_arrays(), [np.empty((3, 0), np.int64)], [np.empty(0, np.int64)], 0
     while begin < lo.size:
-        room = max(int(depth[begin:].max()), 1 << 16)
-        offsets = np.empty(lo.size - begin + 1, np.int64)
-        found = tuple(np.empty(room, np.int64) for _ in range(3))
-        stop = int(chain_nodes.backoff_chains(arrays.text, arrays.nodes, lo, hi, depth, begin, offsets, *found, _AHEAD))
-        parts.append(np.stack([part[: offsets[stop - begin]] for part in found]))
+        room = max(int(depth[begin:].max()) + 1, 1 << 16)
+        offsets, found = np.empty(lo.size - begin + 1, np.int64), np.empty((3, room), np.int64)
+        stop = int(
+            chain_nodes.backoff_chains(
+                arrays.text, arrays.nodes, lo, hi, depth, begin, offsets, *found, index.num_tokens, _AHEAD
+            )
+        )
+        parts.append(found[:, : offsets[stop - begin]])
         sizes.append(np.diff(offsets[: stop - begin + 1]))
         begin = stop
-    ends = np.append(0, np.cumsum(np.concatenate(sizes) + 1)).astype(np.int64)
-    nodes = np.empty((3, int(ends[-1])), np.int64)
-    inner = np.ones(nodes.shape[1], np.bool_)
-    inner[ends[1:] - 1] = False
-    nodes[:, inner] = np.concatenate([np.empty((3, 0), np.int64), *parts], axis=1)
-    nodes[:, ~inner] = [[0], [index.num_tokens], [0]]
-    return ends, nodes[0], nodes[1], nodes[2]
+    ends = np.append(0, np.cumsum(np.concatenate(sizes))).astype(np.int64)
+    return ends, *np.concatenate(parts, axis=1)
 
 
 def _rows(index: Matcher, nodes: np.ndarray, left: bool) -> tuple[np.ndarray, ...]:
@@ -506,7 +538,7 @@ def _rows(index: Matcher, nodes: np.ndarray, left: bool) -> tuple[np.ndarray, ..
 
 
 def _of_tokens(
-    keys: np.ndarray, rows: np.ndarray, tokens: np.ndarray, num_symbols: int, counts: np.ndarray, lefts: np.ndarray
+    rows: np.ndarray, tokens: np.ndarray, num_symbols: int, keys: np.ndarray, counts: np.ndarray, lefts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The counts and left extensions of a token in each of some rows; 0 where it isn't there."""
     wanted = rows * (num_symbols + 2) + np.maximum(tokens, 0)
@@ -515,13 +547,6 @@ def _of_tokens(
         return np.zeros(wanted.size, np.int64), np.zeros(wanted.size, np.int64)
     there = keys[places] == wanted
     return np.where(there, counts[places], 0), np.where(there, lefts[places], 0)
-
-
-def _classes(row_offsets: np.ndarray, values: np.ndarray, rows: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The five columns of each node before leaving out."""
-    sums = [np.append(0, np.cumsum(part)) for part in (values, values == 1, values == 2, values > 2)]
-    columns = [(part[row_offsets[1:]] - part[row_offsets[:-1]])[rows] for part in sums]
-    return np.stack([label, *columns], axis=1).astype(np.int64)
 
 
 def _changes(of: np.ndarray | None, lists: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:

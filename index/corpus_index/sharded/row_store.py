@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels import target_arrays as columns
+from corpus_index._kernels import union_nodes
 from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.target_arrays import HeavyNodes
+from corpus_index.core.chains import KeptRows
 
 WIDE = 128  # occurrences in all shards; a wider context of several continuations is kept
 _ROWS, _ENTRIES = 1 << 12, 1 << 20  # room at first; it doubles
@@ -28,14 +30,13 @@ class StoredRows(NamedTuple):
     keys : ndarray of shape (N,), int64
         `row · (V + 2) + token` of each entry, ascending.
     counts, lefts : ndarrays of shape (N,), uint32
-    classes : ndarray of shape (R, 2, 4), int64
-        Of each row's occurrences, and of its left extensions: their sum, and how many are 1, 2, 3 and more.
+    rows : KeptRows
     """
 
     keys: np.ndarray
     counts: np.ndarray
     lefts: np.ndarray
-    classes: np.ndarray
+    rows: KeptRows
 
 
 class RowStore:
@@ -46,12 +47,12 @@ class RowStore:
     num_symbols : int
         V.
     left : bool
-        Whether rows have left extensions: then the pairs that these count are kept too, where V is below 2 million.
+        Whether rows have left extensions: then the pairs that these count are kept too.
     """
 
     def __init__(self, num_symbols: int, left: bool = False) -> None:
         self._lock = threading.Lock()
-        self._known: dict[bytes, int] = {}
+        self._lines, self._places = np.zeros((0, 0), np.int64), _free_places(_ROWS)
         self._width = num_symbols + 2
         kind = np.uint16 if num_symbols <= 2**16 else np.uint32
         self._rows = self._entries = 0
@@ -61,10 +62,10 @@ class RowStore:
         self._keys = np.zeros(_ENTRIES, np.int64)
         self._tokens, self._counts = np.zeros(_ENTRIES, kind), np.zeros(_ENTRIES, np.uint32)
         self._lefts = np.zeros(_ENTRIES, np.uint32)
-        self._pair_width = (num_symbols + 1) ** 2
-        self.keeps_pairs = left and num_symbols < 1 << 21
+        self.keeps_pairs = left
         self._pairs = 0
-        self._pair_keys, self._pair_counts = np.zeros(_ENTRIES, np.int64), np.zeros(_ENTRIES, np.uint32)
+        self._pair_offsets = np.zeros(_ROWS + 1, np.int64)
+        self._pair_codes, self._pair_counts = np.zeros(_ENTRIES, np.int64), np.zeros(_ENTRIES, np.uint32)
 
     def heavy(self) -> HeavyNodes:
         """The rows as targets take them."""
@@ -90,18 +91,25 @@ class RowStore:
         """The rows as counting takes them."""
         with self._lock:
             end = self._entries
-            return StoredRows(self._keys[:end], self._counts[:end], self._lefts[:end], self._classes[: self._rows])
+            counts, lefts = self._counts[:end], self._lefts[:end]
+            rows = KeptRows(self._offsets, self._tokens, counts, lefts, self._classes)
+            return StoredRows(self._keys[:end], counts, lefts, rows)
 
     def pair_counts(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """How often each of some pairs occurs in a kept row, which has it."""
         with self._lock:
-            keys, counts = self._pair_keys[: self._pairs], self._pair_counts
-        return counts[np.searchsorted(keys, rows * self._pair_width + codes)].astype(np.int64)
+            offsets, known, counts = self._pair_offsets, self._pair_codes, self._pair_counts
+        places = np.empty(rows.size, np.int64)
+        union_nodes.find_in_rows(offsets, known, rows, codes, places)
+        return counts[places].astype(np.int64)
 
-    def find(self, nodes: np.ndarray) -> np.ndarray:
-        """The rows of nodes, one line of numbers each; −1 where there is none."""
+    def find(self, nodes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """The rows of wanted nodes, one line of numbers each; −1 where there is none."""
+        found = np.full(wanted.size, -1, np.int64)
         with self._lock:
-            return np.array([self._known.get(node.tobytes(), -1) for node in nodes], np.int64)
+            if self._rows:
+                union_nodes.find_lines(nodes, wanted, self._lines, self._places, found)
+        return found
 
     def keep(
         self,
@@ -129,30 +137,51 @@ class RowStore:
         pairs : (offsets, codes, counts) or None
             The pairs of each row in the same form, codes ascending.
         """
+        sides = tuple(_classes_of_rows(values, offsets) for values in (counts, lefts))
+        classes = np.stack(sides, axis=1)
         numbers = np.full(depths.size, -1, np.int64)
         with self._lock:
-            for i, node in enumerate(nodes):
-                key = node.tobytes()
+            if self._lines.size == 0:
+                self._lines = np.zeros((self._table.shape[0], nodes.shape[1]), np.int64)
+            begun = self._rows
+            # another thread may have kept them since
+            union_nodes.find_lines(nodes, np.arange(depths.size), self._lines, self._places, numbers)
+            for i in np.flatnonzero(numbers < 0).tolist():
                 parent = int(parents[i])
                 if parent <= -2:
                     parent = int(numbers[-2 - parent])
                     if parent < 0:
                         continue
                 part = slice(int(offsets[i]), int(offsets[i + 1]))
-                if key not in self._known and int(counts[part].sum()) < 2**32:
-                    row = tokens[part], counts[part], lefts[part]
-                    begun = self._rows
-                    own = slice(0, 0) if pairs is None else slice(int(pairs[0][i]), int(pairs[0][i + 1]))
-                    if self._pairs + own.stop - own.start <= _MOST_ENTRIES:
-                        self._add(key, int(depths[i]), parent, int(parent_depths[i]), *row)
-                    if pairs is not None and self._rows > begun:
-                        self._add_pairs(begun, pairs[1][own], pairs[2][own])
-                numbers[i] = self._known.get(key, -1)
+                own = slice(0, 0) if pairs is None else slice(int(pairs[0][i]), int(pairs[0][i + 1]))
+                row, end = self._rows, self._entries + part.stop - part.start
+                if end > _MOST_ENTRIES or self._pairs + own.stop - own.start > _MOST_ENTRIES:
+                    continue
+                if int(classes[i, 0, 0]) >= 2**32:
+                    continue
+                self._make_room(end)
+                self._add(int(depths[i]), parent, int(parent_depths[i]), tokens[part], counts[part], lefts[part])
+                self._describe(row, classes[i])
+                if pairs is not None:
+                    self._add_pairs(row, pairs[1][own], pairs[2][own])
+                self._lines[row] = nodes[i]
+                numbers[i] = row
+            if 2 * self._rows > self._places.size:
+                self._places, begun = _free_places(2 * self._rows), 0
+            union_nodes.add_lines(self._lines, begun, self._rows, self._places)
         return numbers
+
+    def _make_room(self, entries: int) -> None:
+        if self._rows == self._table.shape[0]:
+            self._table, self._classes = _doubled(self._table), _doubled(self._classes)
+            self._lines, more = _doubled(self._lines), np.zeros(self._rows, np.int64)
+            self._offsets, self._pair_offsets = np.append(self._offsets, more), np.append(self._pair_offsets, more)
+        while entries > self._tokens.size:
+            self._keys, self._tokens = _doubled(self._keys), _doubled(self._tokens)
+            self._counts, self._lefts = _doubled(self._counts), _doubled(self._lefts)
 
     def _add(
         self,
-        key: bytes,
         depth: int,
         parent: int,
         parent_depth: int,
@@ -161,39 +190,40 @@ class RowStore:
         lefts: np.ndarray,
     ) -> None:
         row, begin, end = self._rows, self._entries, self._entries + tokens.size
-        if end > _MOST_ENTRIES:
-            return
-        if row == self._table.shape[0]:
-            self._table, self._classes = _doubled(self._table), _doubled(self._classes)
-            self._offsets = np.append(self._offsets, np.zeros(row, np.int64))
-        while end > self._tokens.size:
-            self._keys, self._tokens = _doubled(self._keys), _doubled(self._tokens)
-            self._counts, self._lefts = _doubled(self._counts), _doubled(self._lefts)
         self._keys[begin:end] = row * self._width + tokens
         self._tokens[begin:end], self._counts[begin:end], self._lefts[begin:end] = tokens, counts, lefts
         self._offsets[row + 1] = end
-        for number, values in enumerate((counts, lefts)):
-            ones, twos = int((values == 1).sum()), int((values == 2).sum())
-            more = int((values > 2).sum())
-            self._classes[row, number] = int(values.sum()), ones, twos, more
-        line, raw, left = self._table[row], self._classes[row, 0], self._classes[row, 1]
-        line[columns.HI], line[columns.OWN_DEPTH], line[columns.PARENT_DEPTH] = raw[0], depth, parent_depth
+        line = self._table[row]
+        line[columns.OWN_DEPTH], line[columns.PARENT_DEPTH] = depth, parent_depth
         line[columns.PARENT] = columns.NO_PARENT if parent < 0 else parent
         line[columns.LEVEL] = 0 if parent < 0 else self._table[parent, columns.LEVEL] + 1
-        line[columns.RAW_1], line[columns.RAW_2] = raw[1], raw[2]
-        line[columns.LEFT_1], line[columns.LEFT_2], line[columns.LEFT_TOTAL] = left[1], left[2], left[0]
         line[columns.START], line[columns.ENTRIES] = begin, tokens.size
-        self._known[key] = row
         self._rows, self._entries = row + 1, end
+
+    def _describe(self, row: int, classes: np.ndarray) -> None:
+        self._classes[row] = classes
+        line, raw, left = self._table[row], classes[0], classes[1]
+        line[columns.HI], line[columns.RAW_1], line[columns.RAW_2] = raw[0], raw[1], raw[2]
+        line[columns.LEFT_1], line[columns.LEFT_2], line[columns.LEFT_TOTAL] = left[1], left[2], left[0]
 
     def _add_pairs(self, row: int, codes: np.ndarray, counts: np.ndarray) -> None:
         begin, end = self._pairs, self._pairs + codes.size
-        while end > self._pair_keys.size:
-            self._pair_keys, self._pair_counts = _doubled(self._pair_keys), _doubled(self._pair_counts)
-        self._pair_keys[begin:end] = row * self._pair_width + codes
-        self._pair_counts[begin:end] = counts
-        self._pairs = end
+        while end > self._pair_codes.size:
+            self._pair_codes, self._pair_counts = _doubled(self._pair_codes), _doubled(self._pair_counts)
+        self._pair_codes[begin:end], self._pair_counts[begin:end] = codes, counts
+        self._pair_offsets[row + 1] = self._pairs = end
 
 
 def _doubled(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array, np.zeros_like(array)])
+
+
+def _free_places(lines: int) -> np.ndarray:
+    """A table for that many lines and as many again before it is made anew."""
+    return np.full(1 << (4 * lines).bit_length(), union_nodes.FREE, np.int64)
+
+
+def _classes_of_rows(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The sum of each row, and how many are 1, 2, 3 and more: (n, 4); no row is empty."""
+    parts = values, values == 1, values == 2, values > 2
+    return np.stack([np.add.reduceat(part, offsets[:-1], dtype=np.int64) for part in parts], axis=1)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from corpus_index._kernels import union_nodes
+from corpus_index._kernels.arrays import TextArrays
 from corpus_index.core.answers import DocumentVotes, Match
 from corpus_index.core.chains import chains_of
 from corpus_index.core.duplicates import LONGEST
@@ -19,6 +21,7 @@ from corpus_index.core.matching import Matcher
 from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.sharded.tables import counted, ranges
 
+_AHEAD = 16
 _DEEP = 2**31  # more than any depth
 START = -1
 """The symbol before the first token of a document."""
@@ -39,7 +42,7 @@ class ShardChains(NamedTuple):
     match : Match
     depth : ndarray of shape (B, T), int32
     keys : ndarray of shape (E,), int64
-        position << 32 | how far from the deepest: ascending; `depths_of` reads it.
+        position << 32 | how far from the deepest: ascending.
     lo, hi, depths : ndarrays of shape (E,), int64
     """
 
@@ -81,11 +84,6 @@ class Entries(NamedTuple):
 
     continuations: tuple[np.ndarray, np.ndarray, np.ndarray]
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def depths_of(keys: np.ndarray) -> np.ndarray:
-    """The depths that `ShardChains.keys` stand for."""
-    return _DEEP - (keys & (2**32 - 1))
 
 
 def counts_of_ids(shard: Matcher) -> np.ndarray:
@@ -218,16 +216,32 @@ def losses_in(
     found: list[tuple[np.ndarray, ...]] = []
     for unit, (first, stop) in enumerate(pairwise(bounds.tolist())):
         ranks = shard.stretch_ranks(int(begins[unit]), int(ends[unit]))
+        codes = shard.ids_of(shard.array("next_tokens")[ranks]).astype(np.int64) * (shard.vocab_size + 1)
+        places = of_document = around = np.zeros(0, np.int64)
+        if left and ranks.size:
+            places = shard.array("order")[ranks].astype(np.int64)
+            of_document = _starts_of(shard, places, int(begins[unit]), int(ends[unit]))
+            origin = int(of_document.min())
+            around = shard.ids_of(shard.array("tokens")[origin : int(places.max()) + 1]).astype(np.int64)
+            places, of_document = places - origin, of_document - origin
         mine = slice(first, stop)
-        of, places = ranges(np.searchsorted(ranks, lo[mine]), np.searchsorted(ranks, hi[mine]))
-        codes = shard.ids_of(shard.array("next_tokens")[ranks[places]]).astype(np.int64) * (shard.vocab_size + 1)
-        if left:
-            codes += _symbols_before(shard, ranks[places], depths[mine][of]) + 1
-        node, code, count = counted(of, codes)
-        found.append((node + first, code, count))
+        begin, end = np.searchsorted(ranks, lo[mine]), np.searchsorted(ranks, hi[mine])
+        node, code, count = np.empty((3, int((end - begin).sum())), np.int64)
+        used = union_nodes.count_losses(
+            codes, places, of_document, around, left, begin, end, depths[mine], node, code, count
+        )
+        found.append((node[:used] + first, code[:used], count[:used]))
     nothing = np.zeros(0, np.int64)
     nodes, codes, counts = (np.concatenate(column) for column in zip((nothing, nothing, nothing), *found, strict=True))
     return nodes, codes, counts
+
+
+def _starts_of(shard: Matcher, places: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """Where the document of each place starts, all of them in begin .. end − 1."""
+    first, last = shard.document_of(np.array([begin, end - 1])).tolist()
+    if first == last:
+        return np.full(places.size, int(shard.doc_starts[first]))
+    return shard.doc_starts[shard.document_of(places)].astype(np.int64)
 
 
 def votes_in(
@@ -305,6 +319,11 @@ def sharers_in(shard: Matcher, tails: list[np.ndarray], least: int) -> list[tupl
 
 def _symbols_before(shard: Matcher, ranks: np.ndarray, depths: np.ndarray) -> np.ndarray:
     """The token that stands before the last `depth` symbols of each rank's context; `START` where there is none."""
+    text = None if isinstance(shard, MaskedShard) else shard.kernel_arrays().text
+    if isinstance(text, TextArrays):
+        symbols = np.empty(ranks.size, np.int64)
+        union_nodes.symbols_before(text, ranks.astype(np.int64), depths, symbols, _AHEAD)
+        return np.where(symbols >= 0, shard.ids_of(np.maximum(symbols, 0)), START)
     positions = shard.array("order")[ranks].astype(np.int64)
     starts = shard.doc_starts[shard.document_of(positions)]
     places = positions - depths - 1

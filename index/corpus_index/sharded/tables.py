@@ -1,4 +1,4 @@
-"""Tables of whole numbers in flat arrays: sorted, added up, told apart."""
+"""Tables of whole numbers in flat arrays: sorted and added up."""
 
 from __future__ import annotations
 
@@ -37,18 +37,6 @@ def counted(rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return row, code, count
     key, count = np.unique(rows * most + codes, return_counts=True)
     return key // most, key % most, count
-
-
-def distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct lines of a table of whole numbers, where each is first, and which one each line is."""
-    weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], np.uint64) | np.uint64(1)
-    key = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
-    _, first, which = np.unique(key, return_index=True, return_inverse=True)
-    which = which.reshape(-1)
-    if not np.array_equal(table[first[which]], table):  # two lines with one key
-        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        which = which.reshape(-1)
-    return table[first], first, which
 
 
 def run_lengths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:

@@ -20,12 +20,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
+from corpus_index._kernels import union_nodes
 from corpus_index.core.chains import Gathered, Losses
 from corpus_index.core.matching import Matcher
 from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.row_store import WIDE, RowStore
-from corpus_index.sharded.shard_answers import Pairs, ShardNodes, chains_in, depths_of, entries_in, losses_in
-from corpus_index.sharded.tables import added, distinct, ranges, run_lengths
+from corpus_index.sharded.shard_answers import Pairs, ShardChains, ShardNodes, chains_in, entries_in, losses_in
+from corpus_index.sharded.tables import added, ranges, run_lengths
 
 
 def union_chains(
@@ -67,28 +68,8 @@ def union_chains(
         only_last=only_last,
     )
     found = ask_all(question, shards)
-    keys = np.sort(np.concatenate([chains.keys for chains in found]), kind="stable")  # which merges what is in order
-    keys = keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys
-    depths = depths_of(keys)
-    positions = found[0].depth.size
-    offsets = np.searchsorted(keys >> 32, np.arange(positions + 1))
-    deepest = np.argmax(np.stack([chains.depth for chains in found]), axis=0)
-    depth, match_len = (
-        np.take_along_axis(np.stack(parts), deepest[None], axis=0)[0]
-        for parts in ([one.depth for one in found], [one.match.match_len for one in found])
-    )
-    # the node of each shard that spans each node of the union
-    columns = []
-    for chains in found:
-        node = np.searchsorted(chains.keys, keys, side="right") - 1
-        there = (node >= 0) & (chains.keys[node] >> 32 == keys >> 32)
-        lo, hi = np.where(there, chains.lo[node], 0), np.where(there, chains.hi[node], 0)
-        columns += [lo, hi, there & (chains.depths[node] == depths)]
-    inner = depths > 0
-    table = np.stack([*columns, np.where(inner, depths, 0)], axis=1).astype(np.int64)
-    unique, first, numbers = distinct(table[inner])
-    rows = np.full(keys.size, unique.shape[0])  # the last row is the empty context's
-    rows[inner] = numbers
+    depth, match_len = _deepest(found)
+    offsets, depths, rows, unique, first = _spanned(found)
     nodes = [
         ShardNodes(unique[:, 3 * k], unique[:, 3 * k + 1], unique[:, 3 * k + 2] > 0, unique[:, -1])
         for k in range(len(shards))
@@ -97,7 +78,7 @@ def union_chains(
     if store is not None:
         wide = np.flatnonzero((unique[:, 1:-1:3] - unique[:, :-1:3]).sum(axis=1) > WIDE)
         wide = wide[np.argsort(unique[wide, -1], kind="stable")]
-        stored[wide] = store.find(unique[wide])
+        stored[wide] = store.find(unique, wide)
         asked = [node.but(stored[:-1] >= 0) for node in nodes]
     parts = ask_all(entries_in, shards, [(node, left) for node in asked])
     row, token, count = added(*_joined([part.continuations for part in parts]))
@@ -108,7 +89,7 @@ def union_chains(
     if store is not None:
         new = wide[(stored[wide] < 0) & (np.bincount(row, minlength=unique.shape[0])[wide] > 1)]
         if new.size:
-            above = np.flatnonzero(inner)[first[new]] + 1  # the next shorter context of some position
+            above = first[new] + 1  # the next shorter context of some position
             kept = pairs if store.keeps_pairs else None
             _keep_rows(store, new, unique, stored, rows[above], depths[above], (row, token, count, lefts), kept)
             here = stored[row] < 0
@@ -137,6 +118,34 @@ def union_chains(
         stored=stored,
         kept=None if store is None else store.stored(),
     )
+
+
+def _deepest(found: Sequence[ShardChains]) -> tuple[np.ndarray, np.ndarray]:
+    """The depth and length of each position's longest match."""
+    depth, match_len = found[0].depth.copy(), found[0].match.match_len.copy()
+    for chains in found[1:]:
+        deeper = chains.depth > depth
+        depth[deeper], match_len[deeper] = chains.depth[deeper], chains.match.match_len[deeper]
+    return depth, match_len
+
+
+def _spanned(found: Sequence[ShardChains]) -> tuple[np.ndarray, ...]:
+    """The nodes of the union: offsets, depths and lines of each position's; the distinct lines, where each is first."""
+    bounds = np.append(0, np.cumsum([chains.keys.size for chains in found]))
+    keys, lo, hi, depths = (
+        np.concatenate(part) for part in zip(*((one.keys, one.lo, one.hi, one.depths) for one in found), strict=True)
+    )
+    room, scratch = keys.size, np.empty((2, len(found)), np.int64)
+    offsets, union_depths, rows, first = (
+        np.empty(size, np.int64) for size in (found[0].depth.size + 1, room, room, room)
+    )
+    lines = np.empty((room, 3 * len(found) + 1), np.int64)
+    places = np.full(1 << (2 * room).bit_length(), union_nodes.FREE, np.int64)
+    size = union_nodes.span_nodes(
+        bounds, keys, lo, hi, depths, *scratch, offsets, union_depths, rows, lines, first, places
+    )
+    used = int(offsets[-1])
+    return offsets, union_depths[:used], rows[:used], lines[:size], first[:size]
 
 
 def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
@@ -246,12 +255,8 @@ def _totals(
     if store is not None:
         total[in_store] = store.pair_counts(stored[rows[in_store]], codes[in_store])
     here = ~at_root & ~in_store
-    numbers, asked = pairs[1], codes[here]
-    most = int(numbers.max(initial=0)) + 1
-    if num_rows >= 2**62 // most:  # too large for one number of both: numbered by what there is
-        known, places = np.unique(np.concatenate([numbers, asked]), return_inverse=True)
-        numbers, asked = places.reshape(-1)[: numbers.size], places.reshape(-1)[numbers.size :]
-        most = known.size
-    if asked.size:
-        total[here] = pairs[2][np.searchsorted(pairs[0] * most + numbers, rows[here] * most + asked)]
+    places = np.empty(int(here.sum()), np.int64)
+    offsets = np.searchsorted(pairs[0], np.arange(num_rows + 1))
+    union_nodes.find_in_rows(offsets, pairs[1], rows[here], codes[here], places)
+    total[here] = pairs[2][places]
     return total
