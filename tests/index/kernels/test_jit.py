@@ -55,7 +55,7 @@ def _package(folder: Path) -> Path:
     package = folder / "kernels"
     package.mkdir()
     (package / "__init__.py").touch()
-    for name in ("jit.py", "cache_folder.py"):
+    for name in ("jit.py", "cache_folder.py", "front_end.py"):
         text = (Path(jit.__file__).parent / name).read_text()
         (package / name).write_text(text.replace("corpus_index._kernels.", "kernels."))
     (package / "caller.py").write_text(_CALLER)
