@@ -21,7 +21,7 @@ from corpus_index import build_index, open_index
 from bench.trust import flips, kills, load, page, soak
 from bench.trust.__main__ import failures
 from bench.trust.kill_cases import NOTHING, Case
-from bench.trust.killing import Plan, loaded_here, run_killed
+from bench.trust.killing import Plan, run_killed
 from bench.trust.kills import Campaign
 
 FEW = ("witten-bell", "kneser-ney")  # others' kernels take their time to compile
@@ -167,19 +167,22 @@ def test_kills_are_gone_on_with() -> None:
 
 
 def test_what_a_child_has_loaded_another_process_loads(tmp_path: Path) -> None:
-    code = (
+    tells = (
+        "import colorsys, sys; from bench.trust import flips; from bench.trust.killing import loaded_here;"
+        "from corpus_index import build_index;"
+        "build_index(path=sys.argv[1], **flips.small_corpus(1, wide=False)).close();"
+        "sys.stdout.buffer.write(loaded_here())"
+    )
+    loads = (
         "import pickle, sys; from bench.trust.killing import load, loaded_here;"
         "given = sys.stdin.buffer.read(); load(given); found = pickle.loads(loaded_here());"
         "print('colorsys' in found[0]); print(set(pickle.loads(given)[1]) <= set(found[1]))"
     )
-    import colorsys
-
-    assert colorsys is not None
-    build_index(path=tmp_path / "index", **flips.small_corpus(1, wide=False)).close()
-    given = loaded_here()
-    assert len(pickle.loads(given)[1]) > 5
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, env=environment)
+    command = [sys.executable, "-c", tells, str(tmp_path / "index")]
+    given = subprocess.run(command, capture_output=True, env=environment, check=True).stdout
+    assert len(pickle.loads(given)[1]) > 5
+    done = subprocess.run([sys.executable, "-c", loads], input=given, capture_output=True, env=environment)
     assert done.stdout.split() == [b"True", b"True"], done.stderr.decode()
 
 
