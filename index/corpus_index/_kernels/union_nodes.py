@@ -12,7 +12,7 @@ import numpy as np
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import document_start, position_of
-from corpus_index._kernels.rows import sort_part
+from corpus_index._kernels.rows import first_at_least, sort_part
 
 FREE = -1
 _FACTOR, _BITS, _FOLD = 1_000_003, (1 << 42) - 1, 17
@@ -187,27 +187,15 @@ def count_labels(
             number = stored[row]
             count, count_left = np.int64(0), np.int64(0)
             if number >= 0:
-                begin, end = kept_offsets[number], kept_offsets[number + 1]
-                stop = end
-                while begin < end:
-                    middle = (begin + end) >> 1
-                    if np.int64(kept_tokens[middle]) < label:
-                        begin = middle + 1
-                    else:
-                        end = middle
-                if begin < stop and np.int64(kept_tokens[begin]) == label:
-                    count, count_left = np.int64(kept_counts[begin]), np.int64(kept_lefts[begin])
+                end = kept_offsets[number + 1]
+                place = first_at_least(kept_tokens, kept_offsets[number], end, label)
+                if place < end and kept_tokens[place] == label:
+                    count, count_left = np.int64(kept_counts[place]), np.int64(kept_lefts[place])
             else:
-                begin, end = row_offsets[row], row_offsets[row + 1]
-                stop = end
-                while begin < end:
-                    middle = (begin + end) >> 1
-                    if row_tokens[middle] < label:
-                        begin = middle + 1
-                    else:
-                        end = middle
-                if begin < stop and row_tokens[begin] == label:
-                    count, count_left = row_counts[begin], row_lefts[begin]
+                end = row_offsets[row + 1]
+                place = first_at_least(row_tokens, row_offsets[row], end, label)
+                if place < end and row_tokens[place] == label:
+                    count, count_left = row_counts[place], row_lefts[place]
             occurrences[node, 0] = count
             for column in range(4):
                 occurrences[node, column + 1] = (
@@ -224,7 +212,7 @@ def count_labels(
 @kernel()
 def find_in_rows(
     offsets,  # (R + 1,) int64
-    values,  # (N,) int64, ascending in each row
+    values,  # (N,) of whole numbers, ascending in each row
     rows,  # (n,) int64, where each is sought
     wanted,  # (n,) int64; quick where those of one row stand together and ascend
     places,  # (n,) int64, to be filled
@@ -240,14 +228,8 @@ def find_in_rows(
                 begin += step
                 step *= 2
             end = min(end, begin + step + 1)
-        while begin < end:
-            middle = (begin + end) >> 1
-            if values[middle] < wanted[i]:
-                begin = middle + 1
-            else:
-                end = middle
-        row, place = rows[i], begin
-        places[i] = begin
+        row, place = rows[i], first_at_least(values, begin, end, wanted[i])
+        places[i] = place
 
 
 @kernel()

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import singledispatch
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -157,19 +157,6 @@ def nothing_kept() -> KeptRows:
     return KeptRows(np.zeros(1, np.int64), np.zeros(0, np.uint16), nothing, nothing, np.zeros((0, 2, 4), np.int64))
 
 
-class Kept(Protocol):
-    """Rows that an index keeps: `row · (S + 2) + token` of their entries, ascending, their counts, and the rows."""
-
-    @property
-    def keys(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def counts(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def lefts(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def rows(self) -> KeptRows: ...  # noqa: D102
-
-
 class Gathered(NamedTuple):
     """The chains of a batch before anything is left out; see `ChainCounts` for what has the same name.
 
@@ -181,7 +168,7 @@ class Gathered(NamedTuple):
     without : callable
         From the number of a stretch for each node, (E,), −1: none, and the begins and ends of these stretches
         (corpus positions) to what the nodes lose with them, a `Losses`.
-    stored, kept : ndarray and Kept, or None
+    stored, kept : ndarray and KeptRows, or None
         As in `ChainCounts`, and the rows that the index keeps.
     """
 
@@ -196,7 +183,7 @@ class Gathered(NamedTuple):
     row_lefts: np.ndarray
     without: Callable[[np.ndarray, np.ndarray, np.ndarray], Losses]
     stored: np.ndarray | None = None
-    kept: Kept | None = None
+    kept: KeptRows | None = None
 
 
 @singledispatch
@@ -358,7 +345,7 @@ def count_gathered(
         row_counts,
         row_lefts,
         stored,
-        *(nothing_kept() if kept_rows is None else kept_rows.rows),
+        *(nothing_kept() if kept_rows is None else kept_rows),
         left,
         np.zeros((stored.size, 2, 4), np.int64),
         occurrences,
@@ -371,10 +358,9 @@ def count_gathered(
         losses = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
         list_of = np.repeat(np.arange(losses.rows.size), np.diff(losses.offsets))
         losing = np.flatnonzero(losses.lists >= 0)
-        before = _counts_before(gathered, stored, losses.rows[list_of], losses.tokens, num_symbols)
+        before = _counts_before(gathered, stored, losses.rows[list_of], losses.tokens)
         lists = losses.lists[losing]
-        keys = list_of * (num_symbols + 2) + losses.tokens
-        own_lost = _of_tokens(lists, labels[of[losing]], num_symbols, keys, *losses[4:])
+        own_lost = _of_tokens(lists, labels[of[losing]], *losses[2:])
         for counts, old, lost, lost_of_label in zip((occurrences, lefts), before, losses[4:], own_lost, strict=True):
             counts[losing, TOTAL:] += _changes(list_of, losses.rows.size, old, old - lost)[lists]
             counts[losing, LABEL] -= lost_of_label
@@ -421,20 +407,15 @@ def count_gathered(
 
 
 def _counts_before(
-    gathered: Gathered, stored: np.ndarray, rows: np.ndarray, tokens: np.ndarray, num_symbols: int
+    gathered: Gathered, stored: np.ndarray, rows: np.ndarray, tokens: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A token's count and left extensions in each of some rows, wherever these are."""
-    sizes = np.diff(gathered.row_offsets)
-    keys = np.repeat(np.arange(sizes.size), sizes) * (num_symbols + 2) + gathered.row_tokens
-    of_batch = keys, gathered.row_counts, gathered.row_lefts
+    of_batch = gathered.row_offsets, gathered.row_tokens, gathered.row_counts, gathered.row_lefts
     if gathered.kept is None:
-        return _of_tokens(rows, tokens, num_symbols, *of_batch)
+        return _of_tokens(rows, tokens, *of_batch)
     found, found_left, there = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64), stored[rows] >= 0
-    kept = gathered.kept
-    found[there], found_left[there] = _of_tokens(
-        stored[rows[there]], tokens[there], num_symbols, kept.keys, kept.counts, kept.lefts
-    )
-    found[~there], found_left[~there] = _of_tokens(rows[~there], tokens[~there], num_symbols, *of_batch)
+    found[there], found_left[there] = _of_tokens(stored[rows[there]], tokens[there], *gathered.kept[:4])
+    found[~there], found_left[~there] = _of_tokens(rows[~there], tokens[~there], *of_batch)
     return found, found_left
 
 
@@ -538,15 +519,16 @@ def _rows(index: Matcher, nodes: np.ndarray, left: bool) -> tuple[np.ndarray, ..
 
 
 def _of_tokens(
-    rows: np.ndarray, tokens: np.ndarray, num_symbols: int, keys: np.ndarray, counts: np.ndarray, lefts: np.ndarray
+    rows: np.ndarray, wanted: np.ndarray, offsets: np.ndarray, tokens: np.ndarray, counts: np.ndarray, lefts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The counts and left extensions of a token in each of some rows; 0 where it isn't there."""
-    wanted = rows * (num_symbols + 2) + np.maximum(tokens, 0)
-    places = np.minimum(np.searchsorted(keys, wanted), max(0, keys.size - 1))
-    if keys.size == 0:
-        return np.zeros(wanted.size, np.int64), np.zeros(wanted.size, np.int64)
-    there = keys[places] == wanted
-    return np.where(there, counts[places], 0), np.where(there, lefts[places], 0)
+    places = np.empty(rows.size, np.int64)
+    union_nodes.find_in_rows(offsets, tokens, rows, wanted, places)
+    there = places < offsets[rows + 1]
+    there[there] = tokens[places[there]] == wanted[there]
+    found, found_left = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64)
+    found[there], found_left[there] = counts[places[there]], lefts[places[there]]
+    return found, found_left
 
 
 def _changes(of: np.ndarray | None, lists: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import duplicates as duplicate_kernels
-from corpus_index._kernels.arrays import TextArrays
+from corpus_index._kernels.arrays import TextArrays, read_only
 from corpus_index.core.answers import DocumentInfo, Match, NextTokens, NextTokensBatch, NodeRows
 from corpus_index.core.chains import chains_of
 from corpus_index.core.checks import check_integer, check_match_options
@@ -256,7 +256,7 @@ class MaskedShard(CorpusIndex):
         ranks = self.kept_ranks.among_all(np.arange(self.num_tokens))
         common = np.asarray(self.whole.array("common"))[: int(ranks[-1]) + 1]
         begins = np.append(0, ranks[:-1] + 1)
-        return _read_only(np.minimum.reduceat(common, begins))
+        return read_only(np.minimum.reduceat(common, begins))
 
     @cached_property
     def _endings(self) -> np.ndarray:
@@ -482,7 +482,7 @@ def _(shard: MaskedShard) -> tuple[np.ndarray, np.ndarray]:
     kept = np.flatnonzero(stays)
     shares = np.minimum.reduceat(shares[: kept[-1] + 1], np.append(0, kept[:-1] + 1))
     of_end = is_end[kept]
-    common = _read_only(shares[~of_end].astype(np.uint8))
+    common = read_only(shares[~of_end].astype(np.uint8))
     at = np.flatnonzero(of_end)
     documents = ends.documents[np.isin(places, kept)]
     left = duplicate_kernels.Ends(
@@ -506,20 +506,13 @@ def _text_of(shard: MaskedShard) -> TextArrays:
     directory = np.maximum(np.searchsorted(starts[:-1], places, side="right") - 1, 0).astype(np.uint32)
     order, tokens = (np.asarray(shard.array(name)) for name in ("order", "tokens"))
     return TextArrays(
-        _read_only(order.astype(np.uint32)),
-        _read_only(tokens),
-        _read_only(starts),
-        _read_only(directory),
+        read_only(order.astype(np.uint32)),
+        read_only(tokens),
+        read_only(starts),
+        read_only(directory),
         shift,
         shard.num_tokens,
     )
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    """As maps of files are: kernels are compiled for one kind."""
-    found = array.view()
-    found.flags.writeable = False
-    return found
 
 
 class _KeptNames:

@@ -7,7 +7,6 @@ A context is known by the ranges of ranks that it has in each shard.
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,23 +19,6 @@ from corpus_index.core.chains import KeptRows
 WIDE = 128  # occurrences in all shards; a wider context of several continuations is kept
 _ROWS, _ENTRIES = 1 << 12, 1 << 20  # room at first; it doubles
 _MOST_ENTRIES = 1 << 25  # what comes then is made anew for each batch
-
-
-class StoredRows(NamedTuple):
-    """The rows as counting reads them.
-
-    Attributes
-    ----------
-    keys : ndarray of shape (N,), int64
-        `row · (V + 2) + token` of each entry, ascending.
-    counts, lefts : ndarrays of shape (N,), uint32
-    rows : KeptRows
-    """
-
-    keys: np.ndarray
-    counts: np.ndarray
-    lefts: np.ndarray
-    rows: KeptRows
 
 
 class RowStore:
@@ -53,13 +35,11 @@ class RowStore:
     def __init__(self, num_symbols: int, left: bool = False) -> None:
         self._lock = threading.Lock()
         self._lines, self._places = np.zeros((0, 0), np.int64), _free_places(_ROWS)
-        self._width = num_symbols + 2
         kind = np.uint16 if num_symbols <= 2**16 else np.uint32
         self._rows = self._entries = 0
         self._table = np.zeros((_ROWS, columns.COLUMNS), np.uint32)
         self._classes = np.zeros((_ROWS, 2, 4), np.int64)
         self._offsets = np.zeros(_ROWS + 1, np.int64)
-        self._keys = np.zeros(_ENTRIES, np.int64)
         self._tokens, self._counts = np.zeros(_ENTRIES, kind), np.zeros(_ENTRIES, np.uint32)
         self._lefts = np.zeros(_ENTRIES, np.uint32)
         self.keeps_pairs = left
@@ -87,13 +67,10 @@ class RowStore:
                 lefts=read_only(self._lefts),
             )
 
-    def stored(self) -> StoredRows:
+    def stored(self) -> KeptRows:
         """The rows as counting takes them."""
         with self._lock:
-            end = self._entries
-            counts, lefts = self._counts[:end], self._lefts[:end]
-            rows = KeptRows(self._offsets, self._tokens, counts, lefts, self._classes)
-            return StoredRows(self._keys[:end], counts, lefts, rows)
+            return KeptRows(self._offsets, self._tokens, self._counts, self._lefts, self._classes)
 
     def pair_counts(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """How often each of some pairs occurs in a kept row, which has it."""
@@ -160,8 +137,8 @@ class RowStore:
                 if int(classes[i, 0, 0]) >= 2**32:
                     continue
                 self._make_room(end)
-                self._add(int(depths[i]), parent, int(parent_depths[i]), tokens[part], counts[part], lefts[part])
-                self._describe(row, classes[i])
+                entries = tokens[part], counts[part], lefts[part]
+                self._add(int(depths[i]), parent, int(parent_depths[i]), *entries, classes[i])
                 if pairs is not None:
                     self._add_pairs(row, pairs[1][own], pairs[2][own])
                 self._lines[row] = nodes[i]
@@ -177,8 +154,8 @@ class RowStore:
             self._lines, more = _doubled(self._lines), np.zeros(self._rows, np.int64)
             self._offsets, self._pair_offsets = np.append(self._offsets, more), np.append(self._pair_offsets, more)
         while entries > self._tokens.size:
-            self._keys, self._tokens = _doubled(self._keys), _doubled(self._tokens)
-            self._counts, self._lefts = _doubled(self._counts), _doubled(self._lefts)
+            self._tokens, self._counts = _doubled(self._tokens), _doubled(self._counts)
+            self._lefts = _doubled(self._lefts)
 
     def _add(
         self,
@@ -188,23 +165,20 @@ class RowStore:
         tokens: np.ndarray,
         counts: np.ndarray,
         lefts: np.ndarray,
+        classes: np.ndarray,
     ) -> None:
         row, begin, end = self._rows, self._entries, self._entries + tokens.size
-        self._keys[begin:end] = row * self._width + tokens
         self._tokens[begin:end], self._counts[begin:end], self._lefts[begin:end] = tokens, counts, lefts
         self._offsets[row + 1] = end
-        line = self._table[row]
+        self._classes[row] = classes
+        line, raw, left = self._table[row], classes[0], classes[1]
+        line[columns.HI], line[columns.RAW_1], line[columns.RAW_2] = raw[0], raw[1], raw[2]
+        line[columns.LEFT_1], line[columns.LEFT_2], line[columns.LEFT_TOTAL] = left[1], left[2], left[0]
         line[columns.OWN_DEPTH], line[columns.PARENT_DEPTH] = depth, parent_depth
         line[columns.PARENT] = columns.NO_PARENT if parent < 0 else parent
         line[columns.LEVEL] = 0 if parent < 0 else self._table[parent, columns.LEVEL] + 1
         line[columns.START], line[columns.ENTRIES] = begin, tokens.size
         self._rows, self._entries = row + 1, end
-
-    def _describe(self, row: int, classes: np.ndarray) -> None:
-        self._classes[row] = classes
-        line, raw, left = self._table[row], classes[0], classes[1]
-        line[columns.HI], line[columns.RAW_1], line[columns.RAW_2] = raw[0], raw[1], raw[2]
-        line[columns.LEFT_1], line[columns.LEFT_2], line[columns.LEFT_TOTAL] = left[1], left[2], left[0]
 
     def _add_pairs(self, row: int, codes: np.ndarray, counts: np.ndarray) -> None:
         begin, end = self._pairs, self._pairs + codes.size

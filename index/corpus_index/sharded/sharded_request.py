@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import exclusion, weighed
+from corpus_index._kernels import exclusion, union_nodes, weighed
 from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import ExclusionArrays, ExclusionScratch
 from corpus_index._kernels.target_arrays import BaseArrays, Documents, GoneRows, Mixed
@@ -214,7 +214,8 @@ def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows
     of = np.repeat(lists, np.diff(chains.gone_offsets))
     there, rows = of >= 0, index.row_store(left).stored()
     before = np.zeros((2, of.size), np.uint32)
-    places = np.searchsorted(rows.keys, of[there] * (index.num_symbols + 2) + chains.gone_tokens[there])
+    places = np.empty(int(there.sum()), np.int64)
+    union_nodes.find_in_rows(rows.offsets, rows.tokens, of[there], chains.gone_tokens[there], places)
     before[0, there], before[1, there] = rows.counts[places], rows.lefts[places]
     return GoneRows(
         slots=np.zeros((2, 2), np.int64),
