@@ -316,7 +316,11 @@ def test_a_head_without_end_is_refused(server: Client) -> None:
 
 def test_heads_are_bounded_where_httptools_reads_them() -> None:
     pytest.importorskip("httptools")
-    config = uvicorn.Config(lambda *_: None, http=heads.protocol())  # type: ignore[arg-type]
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        """An application that is never asked."""
+
+    config = uvicorn.Config(nothing, http=heads.protocol())
     config.load()
     written: list[bytes] = []
 
