@@ -17,6 +17,7 @@ import random
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -363,9 +364,7 @@ class _Opened:
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self.connection = connection
         self.process = os.getpid()
-
-    def __del__(self) -> None:
-        self.connection.close()
+        weakref.finalize(self, connection.close)  # before the socket's own finalizer, in a cycle too
 
 
 def _columns_of(input_ids: Batch, given: Mapping[str, Any]) -> dict[str, Any]:

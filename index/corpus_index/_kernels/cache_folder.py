@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import config
 
@@ -30,16 +31,55 @@ _LOG = logging.getLogger("corpus_index")
 _LOCKS = ".kernels.lock"
 
 
-def _hash_of_sources() -> bytes:
-    digest = hashlib.sha256()
-    for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
+_OF_ALL = ("arrays", "cache_folder", "front_end", "jit")
+"""What every kernel is compiled by."""
+
+_IMPORT = re.compile(rf"^ *from {re.escape(__package__)}\.(\w+) import", re.MULTILINE)
+
+
+class _Source(NamedTuple):
+    """A module of this package: SHA-256 of its source, and the modules that it imports here."""
+
+    digest: bytes
+    imports: list[str]
+
+
+@cache
+def _sources() -> dict[str, _Source]:
+    """Every module of this package."""
+    found = {}
+    for file in resources.files(__package__).iterdir():
         if file.name.endswith(".py"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+            text = file.read_text(encoding="utf-8")
+            found[file.name[:-3]] = _Source(hashlib.sha256(text.encode()).digest(), _IMPORT.findall(text))
+    return found
+
+
+def read_by(module: str) -> set[str]:
+    """A module of kernels, what it imports here, what that imports, and what every kernel is compiled by."""
+    known, waiting = set[str](), [module, *_OF_ALL]
+    while waiting:
+        name = waiting.pop()
+        if name not in known and name in _sources():
+            known.add(name)
+            waiting += _sources()[name].imports
+    return known
+
+
+@cache
+def stamp_of(module: str, file: str) -> bytes:
+    """SHA-256 of the sources that a module's kernels are made of: compiled code of others is out of date.
+
+    Of a module elsewhere (a test's, a benchmark's): its file and all sources of this package.
+    """
+    package, _, name = module.rpartition(".")
+    digest = hashlib.sha256()
+    if package != __package__:
+        with suppress(OSError):
+            digest.update(Path(file).read_bytes())
+    for each in sorted(read_by(name) if package == __package__ else _sources()):
+        digest.update(each.encode() + b"\0" + _sources()[each].digest)
     return digest.digest()
-
-
-SOURCES = _hash_of_sources()
-"""SHA-256 of all kernels' sources."""
 
 
 @cache
@@ -97,6 +137,7 @@ class _Locator:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._line = function.__code__.co_firstlineno
+        self._stamp = stamp_of(function.__module__, function.__code__.co_filename)
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
@@ -109,7 +150,7 @@ class _Locator:
         return str(cache_folder())
 
     def get_source_stamp(self) -> bytes:
-        return SOURCES
+        return self._stamp
 
     def get_disambiguator(self) -> str:
         return str(self._line)

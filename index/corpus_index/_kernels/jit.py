@@ -1,7 +1,7 @@
 """The kernels' decorator: numba's `njit` without the GIL, made for a short first wait.
 
 Naively `numba.njit(nogil=True, cache=True)`. This departs from it where that costs users time or answers. And from our
-rule of no work at import, by a hash of the kernels' sources, because numba's cache looks at a function's own file alone
+rule of no work at import, by hashes of the kernels' sources, because numba's cache looks at a function's own file alone
 (numba issue 1833): after an upgrade that changes a helper, the old helper would go on running inside of its unchanged
 callers, perhaps on arrays of another layout, and answer nonsense without a word.
 
@@ -34,7 +34,7 @@ from typing import Any
 
 from numba import config, njit, types
 
-from corpus_index._kernels.cache_folder import SOURCES, kernel_lock, locator_classes
+from corpus_index._kernels.cache_folder import kernel_lock, locator_classes
 
 try:
     import llvmlite.binding as llvm
@@ -96,7 +96,7 @@ if CPUDispatcher is not None:
         _locator_classes = locator_classes()
 
     class _KernelCache(FunctionCache):
-        """numba's cache of a function, which also counts as stale when any kernel's source is another.
+        """numba's cache of a function, stale too when a module that its own one imports is another (`stamp_of`).
 
         And when it was compiled with other checks or less optimisation: numba's own cache doesn't ask.
         """
@@ -106,7 +106,7 @@ if CPUDispatcher is not None:
 
         def __init__(self, function: Callable[..., Any]) -> None:
             super().__init__(function)
-            stamp = (SOURCES, config.BOUNDSCHECK, config.OPT)
+            stamp = (self._impl.locator.get_source_stamp(), config.BOUNDSCHECK, config.OPT)
             self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
             self.name = f"{self.cache_path}/{self._impl.filename_base}"
 

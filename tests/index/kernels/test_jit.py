@@ -5,6 +5,8 @@ Most of this runs in processes of their own, on a package of two kernels with a 
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -16,7 +18,8 @@ import corpus_index._kernels.rows as rows_module
 import numpy as np
 import pytest
 from corpus_index import build_index, compiling_s, working_s
-from corpus_index._kernels import walk
+from corpus_index._kernels import cache_folder, walk
+from corpus_index._kernels.cache_folder import _sources, read_by
 from numba.core.compiler_lock import global_compiler_lock
 
 pytestmark = pytest.mark.slow
@@ -83,6 +86,24 @@ def test_the_cache_sees_an_edit_in_a_helpers_file(tmp_path: Path) -> None:
     assert _run(tmp_path) == (1, 1)
     (package / "helper.py").write_text(_HELPER.format(added=2))
     assert _run(tmp_path) == (2, 0)
+    (package / "other.py").write_text(_HELPER.format(added=3))  # which the caller doesn't read
+    assert _run(tmp_path) == (2, 1)
+    (package / "helper.py").write_text("from kernels.other import answer\n")
+    assert _run(tmp_path)[0] == 3
+
+
+@pytest.mark.parametrize("module", sorted(_sources()))
+def test_what_a_kernel_calls_is_read_by_its_module(module: str) -> None:
+    imported = importlib.import_module(f"{cache_folder.__package__}.{module}")
+    reached = read_by(module)
+    for value in vars(imported).values():
+        if hasattr(value, "py_func") and value.py_func.__module__ == imported.__name__:
+            called = (value.py_func.__globals__.get(name) for name in value.py_func.__code__.co_names)
+            others = {one.py_func.__module__.rpartition(".")[2] for one in called if hasattr(one, "py_func")}
+            assert others <= reached
+    for node in ast.walk(ast.parse(Path(str(imported.__file__)).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(cache_folder.__package__):
+            assert str(node.module).rpartition(".")[2] in reached
 
 
 def test_every_kernel_is_compiled_so() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import pickle
 import socket
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,21 @@ def test_what_is_refused(server: Client, remote: RemoteTeacher, rows: np.ndarray
         RemoteTeacher("http://127.0.0.1:9", retries=1)
     with pytest.raises(ConfigError, match="ftp"):
         RemoteTeacher("ftp://here")
+
+
+def test_a_teacher_in_a_cycle_closes_its_connection(server: Client, rows: np.ndarray) -> None:
+    """The collector may finalize a socket before the object that would have closed it."""
+    for _ in range(4):
+        holder: dict[str, Any] = {"teacher": RemoteTeacher(server.url, index="animals", top_k=8)}
+        holder["teacher"](rows)
+        connection = holder["teacher"]._connection()
+        holder["socket"], holder["itself"] = connection.sock, holder
+        del connection
+    del holder
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert not said
 
 
 def test_many_clients_at_once_get_their_own(local: CorpusTeacher, remote: RemoteTeacher, rows: np.ndarray) -> None:
