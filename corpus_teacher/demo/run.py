@@ -95,7 +95,7 @@ class DemoSettings:
     top_k: int = 64
     corpus_weight: float = 0.5
     batch_size: int = 16
-    max_steps: int = 300
+    max_steps: int = 240
     learning_rate: float = 2e-3
     num_evaluations: int = 10
     held_out_windows: int = 256

@@ -19,18 +19,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from corpus_index._kernels import jit
 from corpus_index._kernels.cache_folder import cache_folder
+from corpus_index._kernels.target_arrays import GoneRows
 from corpus_index.arpa import write_arpa
 from corpus_index.build import as_if_large, build_index
 from corpus_index.core.duplicates import copied_shares, near_duplicates
 from corpus_index.estimators.estimator import make_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.shard_changes import convert_index
+from corpus_index.sharded import union
+from corpus_index.targets import request
 from corpus_index.targets.drawing import draw_from, draw_tokens, sorted_base
 from corpus_index.targets.measures import measure
 from corpus_index.targets.recall import fit_recall
@@ -226,14 +230,27 @@ def _targets(index: CorpusIndex) -> None:
         index.next_probabilities(ids, following, estimator=estimator, max_order=4)
 
 
+@contextmanager
+def _with(module: ModuleType, **values: Any) -> Iterator[None]:
+    """Other constants of a module for a while: what large indexes come to, for a tiny one."""
+    before = {name: getattr(module, name) for name in values}
+    vars(module).update(values)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
 def _documents(index: CorpusIndex) -> None:
     ids, following, positions = _batch(index)
-    for estimator in ("witten-bell", "modified-kneser-ney"):
-        options: dict[str, Any] = {"estimator": estimator, "max_order": 4}
-        options |= {"leave_out": "document", "positions": positions}
-        index.smoothed_targets(ids, following, top_k=4, **options)
-        index.next_probabilities(ids, following, **options)
-        index.mixed_targets(ids, following, **options)
+    request.more_room(GoneRows.empty(1, 1, False))
+    with _with(request, _LONG=8):
+        for estimator in ("witten-bell", "modified-kneser-ney"):
+            options: dict[str, Any] = {"estimator": estimator, "max_order": 4}
+            options |= {"leave_out": "document", "positions": positions}
+            index.smoothed_targets(ids, following, top_k=4, **options)
+            index.next_probabilities(ids, following, **options)
+            index.mixed_targets(ids, following, **options)
 
 
 def _whole(index: CorpusIndex) -> None:
@@ -289,7 +306,8 @@ def _near_duplicates(index: CorpusIndex) -> None:
 
 
 def _files(index: CorpusIndex) -> None:
-    verify_index(index.path)
+    for full in (False, True):
+        verify_index(index.path, full=full)
     with tempfile.TemporaryDirectory() as folder:
         write_arpa(index, make_estimator("modified-kneser-ney", 3), f"{folder}/model.arpa")
 
@@ -315,6 +333,7 @@ def _compact(index: CorpusIndex) -> None:
                 _texts,
             ):
                 ask(compact)
+            compact.positions(compact.tokens[:1].astype(np.int64))
         convert_index(f"{folder}/compact", "full", out=f"{folder}/full").close()
 
 
@@ -326,9 +345,11 @@ def _shards(index: CorpusIndex) -> None:
             "workers": 1,
         }
         half = index.num_tokens // 2 + 40
-        with build_index(index.tokens, f"{folder}/shards", shard_tokens=half, **options) as shards:
+        shards = build_index(index.tokens, f"{folder}/shards", shard_tokens=half, **options)
+        with shards, _with(union, WIDE=2):
             _targets(shards)
             _documents(shards)
+            _exclusion(shards)
 
 
 GROUPS: dict[str, Callable[[CorpusIndex], None]] = {

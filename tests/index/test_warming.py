@@ -6,9 +6,16 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import corpus_index
 import pytest
+from corpus_index import _kernels
+from corpus_index._kernels import jit
+from corpus_index.warming import all_jobs
+
+import corpus_teacher
 
 pytestmark = pytest.mark.slow
 
@@ -127,3 +134,29 @@ from corpus_index.warming import jobs_of
 print(checks.first_misstep.is_cached(types), checks.first_disorder.is_cached(types))
 """
     assert _run(code, tmp_path).split() == ["True", "False"]
+
+
+def _called_from_python() -> set[tuple[str, str]]:
+    """Module and name of each kernel that a file outside of the kernels' package names."""
+    named: set[tuple[str, str]] = set()
+    for root in (Path(corpus_index.__file__).parent, Path(corpus_teacher.__file__).parent):
+        for file in root.rglob("*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            modules = {}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and "_kernels" in file.parts:
+                    continue
+                if isinstance(node, ast.ImportFrom) and node.module == _kernels.__name__:
+                    modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and str(node.module).startswith(_kernels.__name__ + "."):
+                    named |= {(str(node.module), alias.name) for alias in node.names}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                    named.add((f"{_kernels.__name__}.{modules[node.value.id]}", node.attr))
+    return {(module, name) for module, name in named if isinstance(getattr(import_module(module), name), jit.Kernel)}
+
+
+def test_every_kernel_that_python_calls_is_compiled_ahead() -> None:
+    twins = {("left_out", "tally_gone"), ("rules", "cut_of"), ("rules", "node_weights")}  # which tests alone ask
+    known = {job[:2] for job in all_jobs(wide=False, compact=True)}
+    assert _called_from_python() - known == {(f"{_kernels.__name__}.{module}", name) for module, name in twins}

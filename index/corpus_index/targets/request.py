@@ -134,7 +134,7 @@ class Request:
                 yield _head(out, done), begin, begin + done
             begin += done
             if self.gone is not None and self.gone.used[1:].any():
-                self.gone = _more_room(self.gone)
+                self.gone = more_room(self.gone)
         if self.gone is not None:
             index.thread_memory.keep_gone(self.estimator.uses_left_counts, self.gone, self.gone_documents)
 
@@ -162,7 +162,7 @@ def request_of(index: Matcher, input_ids: ArrayLike, next_ids: ArrayLike | None 
     return Request(index, input_ids, next_ids, **options)
 
 
-def _more_room(old: GoneRows) -> GoneRows:
+def more_room(old: GoneRows) -> GoneRows:
     """A copy with at least twice the room of what there was too little of."""
     rows, entries, needed = old.totals.shape[0], old.tokens.size, old.tokens.size + int(old.used[1])
     rows *= 1 + (old.used[2] > 0)
