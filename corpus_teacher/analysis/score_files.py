@@ -11,6 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpus_index import EstimatorLike, working_s
+from corpus_index import CorpusIndex, Estimator, EstimatorLike, working_s
 
 from corpus_teacher.analysis.scoring import (
     BUCKETS,
@@ -27,10 +28,12 @@ from corpus_teacher.analysis.scoring import (
     MAX_ORDER,
     DocumentScorer,
     Thresholds,
+    can_have_tables,
     fit_thresholds,
     score_columns,
 )
 from corpus_teacher.data.documents import Progress, ReadLog, silent
+from corpus_teacher.data.memory import free_memory_bytes
 from corpus_teacher.data.opening import open_index
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.sources import Inventory, find_sources
@@ -42,6 +45,9 @@ from corpus_teacher.provenance import available_cores
 _PART_CHARS = 1 << 20
 _PART_TOKENS = 1 << 18
 _SETTINGS = "settings.json"
+_TABLES_PAY = 4  # tokens of the corpus for each one to be scored; one thread makes the tables, all score
+_TABLE_BYTES = 21  # of tables for each token of the corpus, and while they are made
+_BYTES_PER_TOKEN = 4  # of text
 _SCHEMA = pa.schema([
     ("name", pa.string()),
     ("tokens", pa.int64()),
@@ -71,8 +77,10 @@ class ScoreSummary:
     buckets : dict of str to int
         Documents in each.
     estimator : str
+    tables : bool
+        Whether a table of all n-grams was made for it.
     seconds, tokens_per_s : float
-        Of this run, and its rate, tokenising included.
+        Of this run, and its rate, tokenising and tables included.
     """
 
     path: str
@@ -84,6 +92,7 @@ class ScoreSummary:
     thresholds: Thresholds
     buckets: dict[str, int]
     estimator: str
+    tables: bool
     seconds: float
     tokens_per_s: float
 
@@ -109,6 +118,7 @@ def score_documents(
     read: ReadOptions | None = None,
     dtype: str = "auto",
     tokenizer: str | None = None,
+    tables: bool | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -129,6 +139,9 @@ def score_documents(
         Nats per token where middle and tail begin; by default such that the buckets are of even size.
     read, dtype, tokenizer
         How sources are read.
+    tables : bool, optional
+        See `DocumentScorer`; by default where the sources hold at least a quarter as many tokens as the corpus, and
+        memory has room. A run goes on as it began.
     workers : int, optional
         Threads; the file is the same for any number.
     overwrite : bool
@@ -152,12 +165,16 @@ def score_documents(
     folder = out.with_name(f"{out.name}.parts")
     begin = working_s()
     with open_index(path) as index:
-        scorer = DocumentScorer(index, estimator=estimator, max_order=max_order, tokenizer=tokenizer)
         inventory = find_sources(list(sources))
+        fitted = index.fitted(estimator, max_order)
+        if tables is None:
+            tables = _tables_pay(index, fitted, inventory, are_ready(inventory, read or ReadOptions()), folder)
+        scorer = DocumentScorer(index, estimator=fitted, tokenizer=tokenizer, tables=tables)
         settings = {
             "index": index.fingerprint,
             "estimator": scorer.estimator.name,
             "max_order": scorer.estimator.max_order,
+            **({"tables": True} if tables else {}),
             "sources": [[source.name, source.size_bytes] for source in inventory.sources],
             "text_field": (read or ReadOptions()).text_field,
         }
@@ -168,8 +185,23 @@ def score_documents(
     shutil.rmtree(folder, ignore_errors=True)
     seconds = working_s() - begin
     return ScoreSummary(
-        **summary, new_documents=scored[0], seconds=seconds, tokens_per_s=scored[1] / max(seconds, 1e-9)
+        **summary,
+        tables=tables,
+        new_documents=scored[0],
+        seconds=seconds,
+        tokens_per_s=scored[1] / max(seconds, 1e-9),
     )
+
+
+def _tables_pay(index: CorpusIndex, estimator: Estimator, inventory: Inventory, ready: bool, folder: Path) -> bool:
+    """Whether a table of all n-grams is made first: as an earlier run of the same folder did, or by sizes."""
+    if not can_have_tables(index, estimator):
+        return False
+    with suppress(OSError, ValueError, AttributeError):
+        return bool(read_json(folder / _SETTINGS).get("tables", False))
+    tokens = (inventory.size_bytes or 0) / (_BYTES_PER_TOKEN if not ready else 2 if index.vocab_size <= 2**16 else 4)
+    fits = 2 * _TABLE_BYTES * index.num_tokens <= free_memory_bytes()
+    return fits and _TABLES_PAY * tokens >= index.num_tokens
 
 
 def _pair(thresholds: Sequence[float]) -> Thresholds:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, EstimatorLike
+from corpus_index import CorpusIndex, Estimator, EstimatorLike, Scorer, ShardedIndex
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -106,6 +106,10 @@ class DocumentScorer:
         Adds a bucket to what `__call__` gives.
     text_field : str
         What `__call__` scores.
+    tables : bool
+        Score from a table of all n-grams (`CorpusIndex.scorer`): some three to five times as fast, to seven digits.
+        Making it takes as long as scoring a seventh of the corpus does without, and 8 to 12 bytes of memory for each
+        token of the corpus. For (modified) Kneser–Ney with a bound, over an index that isn't sharded.
 
     Raises
     ------
@@ -135,6 +139,7 @@ class DocumentScorer:
         tokenizer: str | None = None,
         thresholds: Thresholds | Sequence[float] | None = None,
         text_field: str = "text",
+        tables: bool = False,
     ) -> None:
         self.index = index_of(index)
         self.estimator = self.index.fitted(estimator, max_order)
@@ -146,9 +151,18 @@ class DocumentScorer:
             thresholds = Thresholds(*map(float, thresholds))
         self.thresholds = thresholds
         self.text_field = text_field
+        self._scorer: Scorer | None = None
+        if tables:
+            if not can_have_tables(self.index, self.estimator):
+                raise ConfigError(
+                    f"there are no tables of {self.estimator.name} over {type(self.index).__name__}: they are of "
+                    "kneser-ney or modified-kneser-ney with a max_order, and of an index that isn't sharded"
+                )
+            self._scorer = self.index.scorer(self.estimator)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (str(self.index.path), self.estimator, self.thresholds, self.text_field)
+        made = str(self.index.path), self.estimator, self.thresholds, self.text_field, self._scorer is not None
+        return _reopened, made
 
     def score_tokens(self, documents: Sequence[npt.NDArray[np.integer]]) -> tuple[Floats, Ints]:
         """The sum of −log p over each document's tokens, in nats, and how many were counted.
@@ -164,6 +178,8 @@ class DocumentScorer:
         nats : ndarray of shape (D,), float64
         tokens : ndarray of shape (D,), int64
         """
+        if self._scorer is not None:
+            return self._score_by_tables(self._scorer, documents)
         pieces = [piece for number, ids in enumerate(documents) for piece in self._pieces(number, ids)]
         pieces.sort(key=lambda piece: -piece[0].size)
         nats, tokens = np.zeros(len(documents)), np.zeros(len(documents), np.int64)
@@ -183,6 +199,20 @@ class DocumentScorer:
             for row, (_, _, _, number) in enumerate(batch):
                 nats[number] += losses[row].sum()
                 tokens[number] += int(counted[row].sum())
+        return nats, tokens
+
+    def _score_by_tables(self, scorer: Scorer, documents: Sequence[npt.NDArray[np.integer]]) -> tuple[Floats, Ints]:
+        tokens = np.array([ids.size for ids in documents], np.int64)
+        offsets = np.append(0, np.cumsum(tokens))
+        losses = np.zeros(int(offsets[-1]) + 1)  # a zero at the end, for empty documents there
+        if losses.size > 1:
+            chances = scorer.document_probabilities(np.concatenate(documents), offsets)
+            np.negative(np.log(np.maximum(chances, _LEAST_PROBABILITY)), out=losses[:-1])
+        if self.index.end_of_document is None:  # a first token has no context
+            losses[offsets[:-1]] = 0.0
+            tokens = np.maximum(tokens - 1, 0)
+        nats = np.add.reduceat(losses, offsets[:-1]) if tokens.size else np.zeros(0)
+        nats[np.diff(offsets) == 0] = 0.0  # of which reduceat gives the next one's first
         return nats, tokens
 
     def score_texts(self, texts: list[str]) -> tuple[Floats, Ints, Ints]:
@@ -242,6 +272,12 @@ class DocumentScorer:
                 yield piece, overlap if begin else 0, begin == 0, number
 
 
+def can_have_tables(index: CorpusIndex, estimator: Estimator) -> bool:
+    """Whether an index makes tables of an estimator's n-grams."""
+    bounded = "convention" in estimator.row.parameters and bool(estimator.max_order)
+    return bounded and not isinstance(index, ShardedIndex)
+
+
 @dataclass(frozen=True)
 class _Keeps:
     """Whether one example is in a bucket; pickles, for `datasets.filter` in several processes."""
@@ -269,5 +305,7 @@ def score_columns(nats: Floats, tokens: Ints, num_bytes: Ints, thresholds: Thres
     return columns
 
 
-def _reopened(path: str, estimator: Any, thresholds: Thresholds | None, text_field: str) -> DocumentScorer:
-    return DocumentScorer(path, estimator=estimator, thresholds=thresholds, text_field=text_field)
+def _reopened(
+    path: str, estimator: Any, thresholds: Thresholds | None, text_field: str, tables: bool
+) -> DocumentScorer:
+    return DocumentScorer(path, estimator=estimator, thresholds=thresholds, text_field=text_field, tables=tables)

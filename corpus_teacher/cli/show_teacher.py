@@ -240,6 +240,7 @@ def show_scores(summary: ScoreSummary) -> None:
         table.add_row(name, bound_of, f"{count:,}")
     screen.print(table)
     earlier = summary.documents - summary.new_documents
-    done = f"; {many(earlier, 'document')} scored before" if earlier else ""
+    done = "; from a table of all n-grams" if summary.tables else ""
+    done += f"; {many(earlier, 'document')} scored before" if earlier else ""
     screen.print(Text(f"{amount(summary.tokens_per_s)} tokens/s, {summary.seconds:.1f} s{done}", style="dim"))
     screen.print(f"wrote {summary.path}", soft_wrap=True)

@@ -460,6 +460,14 @@ def teacher_score(
     ] = None,
     dtype: TokenDtype = "auto",
     tokenizer: OwnTokenizer = None,
+    tables: Annotated[
+        bool | None,
+        typer.Option(
+            help="Make a table of all n-grams first, in memory: some 20 seconds and 0.8 GB for 100 million tokens of "
+            "the corpus, then several times as fast.",
+            show_default="where it pays and fits",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads; the file is the same for any number.", show_default="all cores")
     ] = None,
@@ -490,6 +498,7 @@ def teacher_score(
             read=ReadOptions(text_field=text_field, name_field=name_field, unpack_ratio=unpack_ratio),
             dtype=dtype,
             tokenizer=tokenizer,
+            tables=tables,
             workers=workers,
             overwrite=overwrite,
             progress=progress,

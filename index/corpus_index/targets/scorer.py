@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from corpus_index._kernels import mixed, ngram_tables, scoring, walk
 from corpus_index._kernels.ngram_tables import BACKOFF, CONTEXT, FIELDS, PROB, NgramTables
-from corpus_index.core.checks import as_starts
+from corpus_index.core.checks import as_array, as_starts
 from corpus_index.core.matching import Matcher
 from corpus_index.errors import QueryError
 from corpus_index.estimators.estimator import Estimator
@@ -107,10 +107,43 @@ class Scorer:
         ids = self.index._batch(token_ids)
         starts = as_starts(starts_document, ids.shape[0])
         out = np.empty(ids.size, np.float64)
-        if ids.size:
-            pieces = _pieces(ids.shape, starts, self._max_order)
-            self._score(np.ascontiguousarray(ids).reshape(-1), pieces, out)
+        offsets = np.arange(ids.shape[0] + 1) * ids.shape[1]
+        self._score(np.ascontiguousarray(ids).reshape(-1), _pieces(offsets, starts, self._max_order), out)
         return out.reshape(np.shape(token_ids))
+
+    def document_probabilities(self, token_ids: ArrayLike, offsets: ArrayLike) -> np.ndarray:
+        """The probability of every token of documents of any lengths, each after those before it in its document.
+
+        Parameters
+        ----------
+        token_ids : array_like of shape (N,), integer
+            The documents' token ids below V, one document after the other.
+        offsets : array_like of shape (D + 1,), integer
+            Document d is token_ids[offsets[d] : offsets[d + 1]].
+
+        Returns
+        -------
+        ndarray of shape (N,), float64
+            As `probabilities` with `starts_document`.
+
+        Raises
+        ------
+        QueryError
+            If an id is out of range, a shape is wrong, or the offsets don't ascend from 0 to N.
+        """
+        ids = self.index._batch(token_ids).reshape(-1)
+        bounds = as_array(offsets, "offsets")
+        if np.ndim(token_ids) != 1 or bounds.ndim != 1 or bounds.dtype.kind not in "ui" or bounds.size == 0:
+            raise QueryError(
+                f"token_ids must have one dimension, and so must offsets, of integers: these are {np.shape(token_ids)} "
+                f"and {bounds.shape}, {bounds.dtype}"
+            )
+        bounds = bounds.astype(np.int64)
+        if bounds[0] != 0 or bounds[-1] != ids.size or (bounds[1:] < bounds[:-1]).any():
+            raise QueryError(f"offsets must ascend from 0 to the {ids.size:,} tokens")
+        out = np.empty(ids.size, np.float64)
+        self._score(ids, _pieces(bounds, np.ones(bounds.size - 1, bool), self._max_order), out)
+        return out
 
     def _score(self, ids: np.ndarray, pieces: tuple[np.ndarray, ...], out: np.ndarray) -> None:
         index, end = self.index, self.index._end_symbol()
@@ -241,16 +274,24 @@ def _tables(index: Matcher, estimator: Estimator, max_order: int, base: np.ndarr
 
 
 def _pieces(
-    shape: tuple[int, ...], starts: np.ndarray, max_order: int
+    offsets: np.ndarray, starts: np.ndarray, max_order: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where pieces of rows begin, where what is scored of them does, where they end, and which begin a document.
+    """Where pieces of texts begin, where what is scored of them does, where they end, and which begin a document.
 
-    A piece begins max_order tokens early: no context that counts is longer.
+    Parameters
+    ----------
+    offsets : ndarray of shape (D + 1,), int64
+        Text d is offsets[d] : offsets[d + 1].
+    starts : ndarray of shape (D,), bool
+        Which begin a document.
+    max_order : int
+        A piece begins that many tokens early: no context that counts is longer.
     """
-    rows, length = shape
-    parts = max(1, -(-length // _PIECE))
-    cuts = np.arange(parts + 1) * length // parts
-    row = np.repeat(np.arange(rows) * length, parts)
-    firsts, ends = np.tile(cuts[:-1], rows), np.tile(cuts[1:], rows)
+    lengths = np.diff(offsets)
+    parts = -(-lengths // _PIECE)
+    row = np.repeat(np.arange(lengths.size), parts)
+    number = np.arange(row.size) - np.repeat(np.cumsum(parts) - parts, parts)
+    text, length, of = offsets[row], lengths[row], parts[row]
+    firsts, ends = number * length // of, (number + 1) * length // of
     begins = np.maximum(firsts - max_order, 0)
-    return row + begins, row + firsts, row + ends, np.repeat(starts, parts) & (begins == 0)
+    return text + begins, text + firsts, text + ends, starts[row] & (begins == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,36 @@ def test_one_text_is_as_its_parts(make_index: Make, data: st.DataObject, corpus:
     assert np.array_equal(together, np.stack([scorer.probabilities(row) for row in rows]))
     asked = index.next_probabilities(rows[:, :-1], rows[:, 1:], estimator="modified-kneser-ney", max_order=3)
     assert together[:, 1:].reshape(-1) == pytest.approx(asked, rel=2e-6)
+
+
+@given(data=st.data(), corpus=corpora(), lengths=st.lists(st.sampled_from([0, 1, 2, 7]), min_size=0, max_size=6))
+def test_documents_are_as_each_alone(
+    make_index: Make, data: st.DataObject, corpus: dict[str, Any], lengths: list[int]
+) -> None:
+    scorer = make_index(**corpus).scorer("kneser-ney", 2)
+    last = corpus["vocab_size"] - 1
+    documents = [data.draw(st.lists(st.integers(0, last), min_size=size, max_size=size)) for size in lengths]
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    together = scorer.document_probabilities(np.array([*chain(*documents)], np.int64), offsets)
+    alone = (scorer.probabilities(one, starts_document=True).tolist() for one in documents if one)
+    assert together.tolist() == [*chain(*alone)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "offsets", "message"),
+    [
+        ([0, 1], [0, 1], "ascend from 0 to the 2 tokens"),
+        ([0, 1], [0, 2, 1], "ascend"),
+        ([0, 1], [1, 2], "ascend"),
+        ([0, 1], [0.0, 2.0], "of integers"),
+        ([0, 1], [], "of integers"),
+        ([[0, 1]], [0, 2], "one dimension"),
+    ],
+)
+def test_offsets_that_are_none(make_index: Make, ids: list[int], offsets: list[int], message: str) -> None:
+    scorer = make_index([[0, 1, 1]], 2).scorer("kneser-ney", 1)
+    with pytest.raises(QueryError, match=message):
+        scorer.document_probabilities(ids, offsets)
 
 
 def test_a_long_text_is_cut_into_pieces(make_index: Make) -> None:

@@ -82,6 +82,44 @@ def test_without_an_end_token_the_first_token_does_not_count(tmp_path: Path) -> 
         scorer.score_texts(["a"])
 
 
+@pytest.mark.parametrize("end", [None, 3])
+def test_from_tables_it_is_the_same(tmp_path: Path, end: int | None) -> None:
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, 3, 400).astype(np.uint16)
+    tokens[[149, 399]] = 3
+    corpus = TokenFile(tokens, np.array([0, 150, 400]))
+    build_token_index(corpus, None, tmp_path / "bare", vocab_size=4, end_of_document=end).close()
+    documents = [generator.integers(0, 4, size) for size in (0, 1, 700, 0, 2, 0)]
+    plain, quick = (DocumentScorer(tmp_path / "bare", tables=tables) for tables in (False, True))
+    (nats, tokens_of), expected = (
+        pickle.loads(pickle.dumps(quick)).score_tokens(documents),
+        plain.score_tokens(documents),
+    )
+    assert nats == pytest.approx(expected[0], rel=2e-6)
+    assert tokens_of.tolist() == expected[1].tolist()
+    assert quick.score_tokens([])[0].size == 0
+    assert quick.score_tokens([documents[0]])[0].tolist() == [0.0]
+
+
+def test_tables_where_they_pay(index: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(name: str, **options: Any) -> bool:
+        return score_documents(index, [str(source)], tmp_path / name, **options).tables
+
+    assert told("a.parquet")
+    assert not told("b.parquet", estimator="witten-bell")
+    assert not told("c.parquet", tables=False)
+    monkeypatch.setattr(score_files, "_TABLES_PAY", 0)
+    assert not told("d.parquet")
+    monkeypatch.setattr(score_files, "_TABLES_PAY", 100)
+    monkeypatch.setattr(score_files, "free_memory_bytes", lambda: 1000)
+    assert not told("e.parquet")
+    assert told("f.parquet", tables=True)
+    with pytest.raises(ConfigError, match=r"no tables of witten-bell over CorpusIndex: .*kneser-ney"):
+        told("h.parquet", estimator="witten-bell", tables=True)
+    nats = [pq.read_table(tmp_path / name)["nats"].to_pylist() for name in ("a.parquet", "c.parquet")]
+    assert nats[0] == pytest.approx(nats[1], rel=2e-6)
+
+
 def test_the_file(index: Path, source: Path, tmp_path: Path) -> None:
     summary = score_documents(index, [str(source)], tmp_path / "a.parquet", estimator="witten-bell", max_order=5)
     table = pq.read_table(tmp_path / "a.parquet").to_pydict()
