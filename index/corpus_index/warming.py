@@ -149,7 +149,9 @@ _LARGEST = ("mixed_targets", "exclusion_targets", "evidence", "flat_targets", "m
 
 
 def compile_named(group: str, wide: str, *names: str) -> None:
-    """What a process of `jit.compile_beside` does."""
+    """What a process of `jit.compile_beside` does, a little behind the one that asks, which may not wait for it."""
+    with suppress(OSError, AttributeError):  # Windows
+        os.nice(5)
     jobs = jobs_of(group, wide == "1")
     for name in names:
         _compile(next(job for job in jobs if job[1] == name))  # of its forms the one that is called first

@@ -184,7 +184,7 @@ def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
                 values[t] += _change(gone, k, left, s, k1, k2, k3)
 
 
-@kernel(**UNCOUNTED)
+@kernel(**UNCOUNTED, work=lambda *arguments: arguments[13] - arguments[12])
 def flat_targets(
     estimator,  # EstimatorArrays
     heavy,  # HeavyNodes

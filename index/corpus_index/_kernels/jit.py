@@ -29,9 +29,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 from numba import config, njit, types
 
 from corpus_index._kernels.cache_folder import kernel_lock, locator_classes
@@ -50,7 +52,7 @@ except ImportError:  # another numba
     CPUDispatcher = None
 
 _LOG = logging.getLogger("corpus_index")
-_LITTLE = 2_000  # units of work (tokens, ranks) that a process interprets of a kernel before it has it compiled
+_LITTLE = 5_000  # units of work (tokens, ranks) that a process interprets of a kernel before it has it compiled
 
 _compiling_s = 0.0
 _told = False
@@ -272,7 +274,7 @@ if CPUDispatcher is not None:
                 self._interpreted += self.work(*args)
                 sig = tuple(self.typeof_pyval(argument) for argument in args)
                 if self._interpreted <= _LITTLE and not self._cache.holds(sig, self.targetctx):
-                    return plain(self)
+                    return _without_warnings(plain(self))
             return super()._compile_for_args(*args, **kws)
 
         def add_overload(self, cres: Any) -> None:
@@ -338,6 +340,17 @@ def plain(function: Any) -> Callable[..., Any]:
         _add_plain(function, made)
         _plain.update(made)  # only now: another thread must not run one that lacks what it calls
     return _plain[function]
+
+
+@cache
+def _without_warnings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of numpy's numbers, whose integers wrap and whose zeros divide as in compiled code: without a word."""
+
+    def run(*arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+
+    return run
 
 
 def _add_plain(function: Any, made: dict[Any, Callable[..., Any]]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import look_up
-from corpus_index._kernels.left_out import gone_row, known_gone, prefetch_gone, prefetch_slots
+from corpus_index._kernels.left_out import gone_row, known_gone, prefetch_gone, prefetch_slots, work_of_documents
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
@@ -226,7 +226,7 @@ def _write_pairs(
     return used
 
 
-@kernel(**UNCOUNTED)
+@kernel(**UNCOUNTED, work=lambda *arguments: arguments[6].size + work_of_documents(arguments[12]))
 def mixed_targets(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank

@@ -39,7 +39,7 @@ def ask_twice():
     return answer(1) + answer(2)
 
 
-@kernel(work=lambda x: 900)
+@kernel(work=lambda x: 2_000)
 def ask_little(x):
     return answer(x)
 """
