@@ -233,7 +233,7 @@ def find_in_rows(
 
 
 @kernel()
-def count_losses(
+def fill_codes(
     codes,  # (n,) int64, of the tokens that follow the ranks of a stretch, by rank
     places,  # (n,) int64, the positions of the ranks, from the first token of `around` on; not read without `left`
     starts,  # (n,) int64, where their documents start, likewise
@@ -242,14 +242,11 @@ def count_losses(
     begins,  # (k,) int64: node i holds ranks begins[i] .. ends[i] − 1 of these
     ends,  # (k,) int64
     depths,  # (k,) int64
-    nodes,  # (room,) int64, to be filled
-    found,  # (room,) int64, to be filled: the distinct codes of each node, ascending
-    counts,  # (room,) int64, to be filled
+    found,  # (room,) int64, to be filled: the codes of each node, one after the other
 ):
-    """What nodes lose with a stretch of text; returns how many entries. room: the ranks in all nodes."""
-    used = np.int64(0)
+    """The codes of what nodes lose with a stretch of text. room: the ranks in all nodes."""
+    end = np.int64(0)
     for node in range(begins.size):
-        first, end = used, used
         for i in range(begins[node], ends[node]):
             code = codes[i]
             if left:
@@ -257,8 +254,23 @@ def count_losses(
                 code += around[before] + 1 if before >= starts[i] else 0
             found[end] = code
             end += 1
-        sort_part(found, first, end)
-        for i in range(first, end):
+
+
+@kernel()
+def count_codes(
+    offsets,  # (k + 1,) int64: node i's codes are entries offsets[i] .. offsets[i + 1] − 1
+    long,  # int64, more codes than that are sorted already
+    found,  # (room,) int64; out: the distinct codes of each node, ascending
+    nodes,  # (room,) int64, to be filled
+    counts,  # (room,) int64, to be filled
+):
+    """Sort and count the codes of each node; returns how many distinct ones there are."""
+    used = np.int64(0)
+    for node in range(offsets.size - 1):
+        first, begin, end = used, offsets[node], offsets[node + 1]
+        if end - begin <= long:
+            sort_part(found, begin, end)
+        for i in range(begin, end):
             if used > first and found[used - 1] == found[i]:
                 counts[used - 1] += 1
             else:

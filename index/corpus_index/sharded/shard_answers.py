@@ -23,6 +23,7 @@ from corpus_index.sharded.tables import counted, ranges
 
 _AHEAD = 16
 _DEEP = 2**31  # more than any depth
+_LONG = 256  # codes of a node that numpy sorts
 START = -1
 """The symbol before the first token of a document."""
 
@@ -226,10 +227,12 @@ def losses_in(
             places, of_document = places - origin, of_document - origin
         mine = slice(first, stop)
         begin, end = np.searchsorted(ranks, lo[mine]), np.searchsorted(ranks, hi[mine])
-        node, code, count = np.empty((3, int((end - begin).sum())), np.int64)
-        used = union_nodes.count_losses(
-            codes, places, of_document, around, left, begin, end, depths[mine], node, code, count
-        )
+        offsets = np.append(0, np.cumsum(end - begin))
+        node, code, count = np.empty((3, int(offsets[-1])), np.int64)
+        union_nodes.fill_codes(codes, places, of_document, around, left, begin, end, depths[mine], code)
+        for one in np.flatnonzero(end - begin > _LONG).tolist():
+            code[offsets[one] : offsets[one + 1]].sort()  # ten times as fast as the kernel's
+        used = union_nodes.count_codes(offsets, _LONG, code, node, count)
         found.append((node[:used] + first, code[:used], count[:used]))
     nothing = np.zeros(0, np.int64)
     nodes, codes, counts = (np.concatenate(column) for column in zip((nothing, nothing, nothing), *found, strict=True))
