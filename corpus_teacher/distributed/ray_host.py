@@ -1,8 +1,8 @@
 """Shards in Ray's actors: who opens them, where, and who asks again when one of them dies.
 
-Every actor opens one shard and runs whatever `corpus_index.sharded.asking` sends it. Questions have no effects, so one
-that was lost with its actor is asked again: Ray starts the actor anew, on another machine if that one is gone, and
-where it has given up, the host makes another actor.
+Every actor opens one shard, fetched first where the index is behind a URL, and runs whatever
+`corpus_index.sharded.asking` sends it. Questions have no effects, so one that was lost with its actor is asked again:
+Ray starts the actor anew, on another machine if that one is gone, and where it has given up, the host makes another.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus_index import CorpusIndex
 from corpus_index.integrity import Check
+from corpus_index.manifest import MANIFEST
 from corpus_index.shard_manifest import ShardEntry
 from corpus_index.sharded.masked_shard import open_shard
 
 from corpus_teacher.distributed.cluster import NAMESPACE, connect, load_ray
 from corpus_teacher.errors import ConfigError, IndexFormatError, RemoteError
+from corpus_teacher.storage import is_here, local_shard, url_of
 
 _RESTARTS = -1  # of an actor: without end
 _TRIES = 4  # of a question
@@ -31,6 +33,7 @@ _PAUSE_S = 0.2  # before the second try; it doubles
 class ShardPlace(NamedTuple):
     """A shard as its actor opens it: its folder, its fingerprint, its tokens, and what the index's manifest says of it.
 
+    path: of the folder, or a URL of it, from which each machine fetches its shards into its own cache.
     entry: None of an index of one piece. Masks of removed documents lie beside the folders of the shards.
     """
 
@@ -38,6 +41,33 @@ class ShardPlace(NamedTuple):
     fingerprint: str
     num_tokens: int
     entry: ShardEntry | None = None
+
+    def opened(self, check: Check) -> CorpusIndex:
+        """The shard, on a machine that has its files or can fetch them.
+
+        Raises
+        ------
+        FileNotFoundError, IndexFormatError
+            As `open_shard`; it was replaced since it was named.
+        InputError, OutputError
+            It can't be fetched.
+        """
+        folder, entry = Path(self.path), self.entry
+        if url_of(self.path) is not None:
+            folder = local_shard(self.path, self.fingerprint, entry.mask if entry else None)
+        if entry is not None:
+            return open_shard(folder.parent, entry._replace(name=folder.name), check)
+        shard = CorpusIndex.open(folder, check=check)
+        if shard.fingerprint != self.fingerprint:
+            shard.close()
+            raise IndexFormatError(f"{self.path} was replaced since it was named: open it again")
+        return shard
+
+    def is_here(self) -> bool:
+        """Whether this machine has the shard."""
+        if url_of(self.path) is not None:
+            return is_here(self.fingerprint)
+        return Path(self.path, MANIFEST).is_file()
 
 
 class ShardActor:
@@ -55,12 +85,7 @@ class ShardActor:
     def _opened(self) -> CorpusIndex:
         with self._lock:  # questions come in several threads
             if self._shard is None:
-                if self.place.entry is not None:
-                    shard = open_shard(Path(self.place.path).parent, self.place.entry, self.check)
-                else:
-                    shard = CorpusIndex.open(self.place.path, check=self.check)
-                    if shard.fingerprint != self.place.fingerprint:
-                        raise IndexFormatError(f"{self.place.path} was replaced since it was named: open it again")
+                shard = self.place.opened(self.check)
                 shard.prefer_large_pages()
                 self._shard = shard
             return self._shard
@@ -211,7 +236,9 @@ def _found_host(places: Sequence[ShardPlace], prefix: str, options: dict[str, An
 
 
 def _nodes_of_shards(ray: Any, places: Sequence[ShardPlace]) -> list[list[str] | None]:
-    """For each shard, the nodes that have its files, those with least tokens first; None on a single machine.
+    """For each shard, the nodes that may hold it, the best first; None on a single machine.
+
+    Those that have its files, the one with the fewest tokens first; of a shard behind a URL all, see `_by_preference`.
 
     Raises
     ------
@@ -234,9 +261,12 @@ def _nodes_of_shards(ray: Any, places: Sequence[ShardPlace]) -> list[list[str] |
         except ray.exceptions.RayError:  # it went away meanwhile
             here[node] = set()
     load: Counter[str] = Counter()
+    share = sum(place.num_tokens for place in places) / len(alive)
     chosen: list[list[str] | None] = []
     for number, place in enumerate(places):
         having = sorted((node for node in alive if number in here[node]), key=lambda node: load[node])
+        if url_of(place.path) is not None:
+            having = _by_preference(alive, set(having), load, share)
         if not having:
             raise IndexFormatError(
                 f"no machine of the cluster has the shard {place.path}: copy it to one, under the same path, or put "
@@ -247,9 +277,14 @@ def _nodes_of_shards(ray: Any, places: Sequence[ShardPlace]) -> list[list[str] |
     return chosen
 
 
+def _by_preference(alive: Sequence[str], having: set[str], load: Mapping[str, int], share: float) -> list[str]:
+    """Nodes for a shard that any can fetch: one that has it while it holds less than its share, else the emptiest."""
+    return sorted(alive, key=lambda node: (not (node in having and load[node] < share), load[node]))
+
+
 def _which_are_here(places: Sequence[ShardPlace]) -> list[int]:
     """Numbers of the shards whose files this machine has."""
-    return [number for number, place in enumerate(places) if Path(place.path, "manifest.json").is_file()]
+    return [number for number, place in enumerate(places) if place.is_here()]
 
 
 def _lost(ray: Any) -> tuple[type[Exception], ...]:

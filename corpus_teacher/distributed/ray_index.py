@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from corpus_index import CorpusIndex, ShardedIndex
+from corpus_index import ShardedIndex
 from corpus_index.integrity import Check
 from corpus_index.shard_manifest import (
     SHARDS_FORMAT,
@@ -19,10 +19,11 @@ from corpus_index.shard_manifest import (
     shards_manifest,
 )
 from corpus_index.sharded.shard_elsewhere import ShardElsewhere, facts_of
+from corpus_index.store import read_manifest
 
 from corpus_teacher.distributed.ray_host import RayHost, ShardPlace
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.storage import url_of
+from corpus_teacher.storage import index_folder, local_index, manifest_of, url_of
 
 
 class RayIndex(ShardedIndex):
@@ -34,9 +35,11 @@ class RayIndex(ShardedIndex):
 
     Parameters
     ----------
-    path : path
+    path : path or str
         The folder of an index. Its manifest is read here; a shard is opened, under the same path, on a machine that
-        has it: all machines where the folder is shared, or some shards here and some there.
+        has it: all machines where the folder is shared, or some shards here and some there. Or a URL of it: each
+        actor fetches the shard that it holds into its machine's cache, where it isn't there yet, and compares it with
+        its checksums; this process fetches the manifest alone.
     address : str, optional
         "local", "auto", or HOST:PORT of a cluster's head. Default: the cluster that this process is connected to, else
         RAY_ADDRESS, else "local", which starts one of this machine alone.
@@ -56,8 +59,8 @@ class RayIndex(ShardedIndex):
         Ray isn't installed.
     RemoteError
         No cluster answers.
-    IndexFormatError
-        As `open_index`; or no machine of the cluster has a shard.
+    IndexFormatError, InputError, OutputError
+        As `open_index`, an actor's fetch included; or no machine of the cluster has a shard.
 
     Notes
     -----
@@ -84,14 +87,8 @@ class RayIndex(ShardedIndex):
                 f"num_cpus {num_cpus} and concurrency {concurrency}: an actor has at least 0 processors, and answers "
                 "at least 1 question at once"
             )
-        url = url_of(path)
-        if url is not None:
-            raise ConfigError(
-                f"{url} is a URL, and actors open files: copy the index to a folder that the machines of the cluster "
-                "see, and name that"
-            )
-        self.path = Path(os.path.abspath(path))
-        manifest, places = _places_of(self.path)
+        manifest, places = _places_of(path)
+        self.path = _path_of(path, manifest)
         self._connect(
             manifest,
             RayHost(
@@ -138,19 +135,29 @@ def _reconnected(path: str, manifest: dict[str, Any], host: RayHost) -> RayIndex
     return index
 
 
-def _places_of(path: Path) -> tuple[dict[str, Any], list[ShardPlace]]:
+def _path_of(path: str | os.PathLike[str], manifest: dict[str, Any]) -> Path:
+    """What the index is called: its folder; of one behind a URL that which it has in the cache, where fits are kept."""
+    if url_of(path) is None:
+        return local_index(path).absolute()
+    return index_folder() / str(manifest["fingerprint"])[:32]
+
+
+def _places_of(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[ShardPlace]]:
     """The manifest, and what each actor opens."""
-    if format_of(path) == SHARDS_FORMAT:
-        manifest = load_shards_manifest(path)
-        return manifest, [
-            ShardPlace(str(path / entry.name), entry.fingerprint, entry.num_tokens, entry)
-            for entry in entries_of(manifest)
+    url = url_of(path)
+    if url is not None:
+        where, said = url.rstrip("/"), manifest_of(url).manifest
+    else:
+        folder = local_index(path).absolute()
+        where = str(folder)
+        said = load_shards_manifest(folder) if format_of(folder) == SHARDS_FORMAT else read_manifest(folder)
+    if said["format"] == SHARDS_FORMAT:
+        return said, [
+            ShardPlace(f"{where}/{entry.name}", entry.fingerprint, entry.num_tokens, entry)
+            for entry in entries_of(said)
         ]
-    with CorpusIndex.open(path, check="never") as single:
-        entry = ShardEntry(
-            shard_name(single.fingerprint), single.fingerprint, 0, 0, single.num_documents, single.num_tokens
-        )
-        history = single.metadata.get("history", [])
-        manifest = shards_manifest([entry], single.vocab_size, single.metadata, history)
-        manifest["fingerprint"] = single.fingerprint  # what was fitted on the index stays known
-        return manifest, [ShardPlace(str(path), single.fingerprint, single.num_tokens)]
+    fingerprint, metadata, num_tokens = said["fingerprint"], said["metadata"], said["num_tokens"]
+    entry = ShardEntry(shard_name(fingerprint), fingerprint, 0, 0, said["num_documents"], num_tokens)
+    manifest = shards_manifest([entry], said["vocab_size"], metadata, metadata.get("history", []))
+    manifest["fingerprint"] = fingerprint  # what was fitted on the index stays known
+    return manifest, [ShardPlace(where, fingerprint, num_tokens)]

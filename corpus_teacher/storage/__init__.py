@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from corpus_teacher.storage.index_cache import index_of, local_index, open_index
+from corpus_teacher.storage.index_cache import (
+    index_folder,
+    index_of,
+    is_here,
+    local_index,
+    local_shard,
+    manifest_of,
+    open_index,
+)
 from corpus_teacher.storage.urls import Place, UrlPath, place_of, refuse_url, url_of
 
-__all__ = ["Place", "UrlPath", "index_of", "local_index", "open_index", "place_of", "refuse_url", "url_of"]
+__all__ = [
+    "Place",
+    "UrlPath",
+    "index_folder",
+    "index_of",
+    "is_here",
+    "local_index",
+    "local_shard",
+    "manifest_of",
+    "open_index",
+    "place_of",
+    "refuse_url",
+    "url_of",
+]

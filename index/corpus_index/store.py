@@ -54,10 +54,13 @@ __all__ = [
     "DEEPEST",
     "MANIFEST",
     "IndexWriter",
+    "OpenFile",
     "OpenFiles",
+    "array_of",
     "check_target",
     "file_sha256",
     "index_writer",
+    "map_file",
     "placed_folder",
     "scratch_beside",
     "seal",
@@ -359,9 +362,9 @@ class OpenFiles(NamedTuple):
     """
 
     manifest: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-    attachments: dict[str, mmap.mmap | bytes]
-    stamps: dict[str, tuple[int, int, int, int]]
+    arrays: Mapping[str, np.ndarray]
+    attachments: Mapping[str, mmap.mmap | bytes]
+    stamps: Mapping[str, tuple[int, int, int, int]]
     checked: str
 
 
@@ -518,10 +521,46 @@ def _map_all(path: Path, folder: int | None, manifest: dict[str, Any], check: st
     return OpenFiles(manifest, arrays, attachments, stamps, checked)
 
 
+class OpenFile(NamedTuple):
+    """One file of an index, mapped read-only, and its stamp; see `OpenFiles`."""
+
+    content: mmap.mmap | bytes
+    stamp: tuple[int, int, int, int]
+
+
+def map_file(path: Path, entry: Mapping[str, Any]) -> OpenFile:
+    """Map one file of an index that isn't whole yet; `open_files` maps those of a whole one.
+
+    Parameters
+    ----------
+    path : Path
+    entry : mapping
+        What the manifest says of the file.
+
+    Raises
+    ------
+    IndexFormatError
+        It isn't there, or has another size.
+    """
+    try:
+        descriptor = _open_sized(path.parent, None, path.name, entry)
+    except FileNotFoundError as error:
+        raise _unreadable(path, error) from error
+    try:
+        return OpenFile(_map(descriptor, entry), files.stamp_of(os.fstat(descriptor)))
+    finally:
+        os.close(descriptor)
+
+
 def _map(descriptor: int, entry: Mapping[str, Any]) -> mmap.mmap | bytes:
     return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if entry["bytes"] else b""
 
 
 def _array(descriptor: int, entry: Mapping[str, Any]) -> np.ndarray:
     """A read-only array over the file (its pages are read when touched)."""
-    return np.frombuffer(_map(descriptor, entry), np.dtype(entry["dtype"])).reshape(entry["shape"])
+    return array_of(_map(descriptor, entry), entry)
+
+
+def array_of(content: mmap.mmap | bytes, entry: Mapping[str, Any]) -> np.ndarray:
+    """A mapped file as the array that the manifest says it is, read-only."""
+    return np.frombuffer(content, np.dtype(entry["dtype"])).reshape(entry["shape"])

@@ -19,7 +19,7 @@ from corpus_index.core.compact import FoundOrder, FoundTokens, all_ranks, compac
 from corpus_index.errors import CorpusIndexError, IndexFormatError, QueryError
 from corpus_index.manifest import BLOCK, DEEPEST, HOT_ARRAYS, as_folder, levels_of
 from corpus_index.names import DocumentNames
-from corpus_index.store import check_files, open_files
+from corpus_index.store import OpenFiles, check_files, open_files
 
 __all__ = ["BLOCK", "OpenedIndex"]
 
@@ -32,7 +32,7 @@ class OpenedIndex:
 
     def __init__(self, path: str | os.PathLike[str], check: str = "first") -> None:
         self.path = as_folder(path)
-        opened = open_files(self.path, check)
+        opened = self._open_files(check)
         self._checked = opened.checked
         self._row_tokens_checked = False
         self._manifest = manifest = opened.manifest
@@ -45,26 +45,13 @@ class OpenedIndex:
         self._arrays = opened.arrays
         self._attachments = opened.attachments
         self._names: DocumentNames | None = None
-        self._tokens_stamp = opened.stamps.get("tokens")
+        self._stamps = opened.stamps
         self._rows: tuple[np.ndarray, ...] | None = None
-        array = self.array
-        self._index: IndexArrays | None
-        if self.layout == "compact":
-            self._index = compact_arrays(manifest, array)
-            return
-        self._index = IndexArrays(
-            TextArrays(
-                array("order"),
-                array("tokens"),
-                array("doc_starts"),
-                array("doc_directory"),
-                manifest["document_shift"],
-                self.num_tokens,
-            ),
-            NodeArrays(array("common"), array("minima"), levels_of(self.num_tokens)),
-            StepArrays(array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")),
-            manifest["num_starts"],
-        )
+        self._index: IndexArrays | None = None
+
+    def _open_files(self, check: str) -> OpenFiles:
+        """The files: here all of them, opened; of an index that is on its way, those that are asked for."""
+        return open_files(self.path, check)
 
     def prefer_large_pages(self) -> None:
         """Advise the kernel to map the files in pages of 2 MiB: for readers that will ask for all of them.
@@ -133,11 +120,15 @@ class OpenedIndex:
         """What a compact index doesn't store."""
         text: Any = self.kernel_arrays().text
         if name in ("order", "tokens"):
-            source = OpenedIndex, str(self.path), name, self.fingerprint
+            source = OpenedIndex, self._pickled_path(), name, self.fingerprint
             return (FoundOrder if name == "order" else FoundTokens)(text, source)  # type: ignore[return-value]
         if self._rows is None:
             self._rows = counted_rows(self.array("next_tokens"), self.array("row_bounds"), self.num_symbols)
         return self._rows[_ROW_ARRAYS.index(name)]
+
+    def _pickled_path(self) -> Any:
+        """What is pickled as the path of the index."""
+        return str(self.path)
 
     def array_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shapes and types of the arrays that there are, those that a compact index finds included."""
@@ -224,7 +215,7 @@ class OpenedIndex:
         mapped: Any = base.obj if isinstance(base, memoryview) else base
         tokens: Any = np.ndarray.__new__(np.memmap, symbols.shape, symbols.dtype, mapped)
         tokens._mmap, tokens.offset, tokens.mode = mapped, 0, "r"
-        tokens.filename, tokens.stamp = self.path / "tokens.bin", self._tokens_stamp
+        tokens.filename, tokens.stamp = self.path / "tokens.bin", self._stamps["tokens"]
         return tokens
 
     @property
@@ -333,8 +324,28 @@ class OpenedIndex:
     def kernel_arrays(self) -> IndexArrays:
         """The arrays as kernels take them."""
         if self._index is None:
-            raise QueryError(f"the index at {self.path} is closed: open it again")
+            if not self._arrays:
+                raise QueryError(f"the index at {self.path} is closed: open it again")
+            self._index = self._made_arrays()
         return self._index
+
+    def _made_arrays(self) -> IndexArrays:
+        array, manifest = self.array, self._manifest
+        if self.layout == "compact":
+            return compact_arrays(manifest, array)
+        return IndexArrays(
+            TextArrays(
+                array("order"),
+                array("tokens"),
+                array("doc_starts"),
+                array("doc_directory"),
+                manifest["document_shift"],
+                self.num_tokens,
+            ),
+            NodeArrays(array("common"), array("minima"), levels_of(self.num_tokens)),
+            StepArrays(array("symbols").reshape(-1), array("near"), array("far"), array("occurrence_directory")),
+            manifest["num_starts"],
+        )
 
     def ids_of(self, symbols: np.ndarray) -> np.ndarray:
         """Token ids of symbols."""

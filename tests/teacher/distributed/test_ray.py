@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two nodes of one processor each, and this process connected to them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # where Ray keeps a token of the cluster
+        patch.setenv("CORPUS_TEACHER_CACHE", str(tmp_path_factory.mktemp("cache")))  # of this process and all actors
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.add_node(num_cpus=1)
         ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -221,8 +224,6 @@ def test_what_cannot_be_asked_is_said(local: ShardedIndex, remote: RayIndex, mon
         RayIndex(local.path, concurrency=0)
     with pytest.raises(IndexFormatError, match="there is no index at"):
         RayIndex(local.path.parent / "nothing")
-    with pytest.raises(ConfigError, match="s3://books/shards is a URL, and actors open files"):
-        RayIndex("s3://books/shards")
     moved = local.shards[1].path
     os.rename(moved, moved.parent.parent / "away")
     try:
@@ -233,6 +234,49 @@ def test_what_cannot_be_asked_is_said(local: ShardedIndex, remote: RayIndex, mon
     monkeypatch.setattr(remote._host, "_process", -1)
     with pytest.raises(ConfigError, match="before this process was forked"):
         remote.count([1])
+
+
+def test_an_index_behind_a_url(cluster: Any, local: ShardedIndex) -> None:
+    """Actors share no memory with this process, so the storage is a server of files."""
+    pytest.importorskip("aiohttp", reason="aiohttp isn't installed")
+    asked: list[str] = []
+
+    class Files(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            file = local.path / self.path.removeprefix("/index/")
+            content = file.read_bytes() if file.is_file() else b""
+            told = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+            part = content[int(told[1]) : int(told[2]) + 1] if told else content
+            self.send_response(206 if told else 200 if file.is_file() else 404)
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            if self.command == "GET":
+                asked.append(self.path)
+                self.wfile.write(part)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with RayIndex(f"http://127.0.0.1:{server.server_port}/index") as index:
+                actors = _actors(index)
+                assert len({actor["node"] for actor in actors}) == 2  # one shard on each
+                assert index.count([11, 10]) == local.count([11, 10])
+                rows, following, places = rows_of(local)
+                options: dict[str, Any] = {"leave_out": "document", "positions": places}
+                same(
+                    index.smoothed_targets(rows, following, **options),
+                    local.smoothed_targets(rows, following, **options),
+                )
+                os.kill(actors[0]["pid"], signal.SIGKILL)
+                assert index.count([11, 10]) == local.count([11, 10])
+        finally:
+            server.shutdown()
+    files = [path for path in asked if not path.endswith("manifest.json")]
+    assert len(files) == len(set(files)) > 20  # nothing twice
 
 
 # building

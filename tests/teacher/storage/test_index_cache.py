@@ -11,11 +11,12 @@ from typing import Any
 import corpus_index
 import numpy as np
 import pytest
+from corpus_index import integrity
 from typer.testing import CliRunner
 
 from corpus_teacher.cli.main import app
 from corpus_teacher.errors import IndexFormatError, InputError, OutputError
-from corpus_teacher.storage import UrlPath, index_cache, local_index, open_index
+from corpus_teacher.storage import UrlPath, fetching, local_index, open_index
 from corpus_teacher.teacher import CorpusTeacher
 
 TOKENS = np.random.default_rng(0).integers(1, 5, 400).astype(np.uint16)
@@ -52,10 +53,11 @@ def test_an_index_in_memory_is_the_index(memory: Any, tmp_path: Path, asked: lis
     with open_index("memory://bucket/index") as fetched, corpus_index.open_index(path) as built:
         assert fetched.fingerprint == built.fingerprint
         assert fetched.path.is_relative_to(tmp_path / "cache")
-        assert type(fetched) is type(built)
+        assert isinstance(fetched, type(built))
         query = TOKENS[5:8]
         assert fetched.count(query) == built.count(query)
         np.testing.assert_array_equal(fetched.tokens[:], TOKENS)
+    assert local_index("memory://bucket/index") == fetched.path
     assert len(asked) > 10
     asked.clear()
     with open_index(Path("memory://bucket/index")) as again:  # a Path makes one slash of two
@@ -80,14 +82,14 @@ def test_a_teacher_and_commands_take_urls(memory: Any, tmp_path: Path) -> None:
 def test_an_appended_index_needs_its_new_shards_alone(memory: Any, tmp_path: Path, asked: list[str]) -> None:
     path = build(tmp_path / "built", shards=True, documents=3)
     memory.put(str(path), "/bucket/index", recursive=True)
-    open_index("memory://bucket/index").close()
+    local_index("memory://bucket/index")
     corpus_index.append_documents(path, TOKENS[300:], doc_starts=[0, 100], progress=False).close()
     memory.rm("/bucket/index", recursive=True)
     memory.put(str(path), "/bucket/index", recursive=True)
     asked.clear()
     with open_index("memory://bucket/index") as index:
-        assert index.num_tokens == 400
-        newest = index.shards[-1].path.name  # type: ignore[attr-defined]
+        assert index.tokens[:].size == 400
+        newest = index.entries[-1].name  # type: ignore[attr-defined]
     fetched = {name.split("/")[-2] for name in asked if not name.endswith("manifest.json")}
     assert fetched == {newest}
 
@@ -95,7 +97,7 @@ def test_an_appended_index_needs_its_new_shards_alone(memory: Any, tmp_path: Pat
 def test_what_was_removed_is_fetched_as_a_mask(memory: Any, tmp_path: Path, asked: list[str]) -> None:
     path = build(tmp_path / "built", shards=False)
     memory.put(str(path), "/bucket/index", recursive=True)
-    open_index("memory://bucket/index").close()
+    local_index("memory://bucket/index")
     corpus_index.remove_documents(path, [1]).close()
     memory.rm("/bucket/index", recursive=True)
     memory.put(str(path), "/bucket/index", recursive=True)
@@ -107,7 +109,9 @@ def test_what_was_removed_is_fetched_as_a_mask(memory: Any, tmp_path: Path, aske
     [mask] = path.glob("mask-*.bin")
     memory.pipe(f"/bucket/index/{mask.name}", mask.read_bytes()[::-1])
     for folder in (tmp_path / "cache" / "indexes").iterdir():
-        if (folder / mask.name).exists():
+        if folder.name == mask.name:
+            folder.unlink()
+        elif (folder / mask.name).exists():
             shutil.rmtree(folder)
     with pytest.raises(IndexFormatError, match="doesn't have the checksum"):
         open_index("memory://bucket/index")
@@ -115,8 +119,8 @@ def test_what_was_removed_is_fetched_as_a_mask(memory: Any, tmp_path: Path, aske
 
 @pytest.mark.parametrize("shards", [False, True])
 def test_what_broke_off_goes_on(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: bool) -> None:
-    monkeypatch.setattr(index_cache, "_BLOCK_BYTES", 64)
-    monkeypatch.setattr(index_cache, "_THREADS", 1)
+    monkeypatch.setattr(fetching, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(fetching, "_THREADS", 1)
     path = build(tmp_path / "built", shards=shards)
     memory.put(str(path), "/bucket/index", recursive=True)
     read_range, left = UrlPath.read_range, [25]
@@ -133,7 +137,7 @@ def test_what_broke_off_goes_on(memory: Any, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(UrlPath, "read_range", breaking)
     for _ in range(60):
         try:
-            with open_index("memory://bucket/index") as index:
+            with open_index(local_index("memory://bucket/index")) as index:
                 assert index.num_tokens == 400
             break
         except InputError:
@@ -150,12 +154,56 @@ def test_damage_is_found_and_fetched_again(memory: Any, tmp_path: Path) -> None:
     whole = memory.cat_file("/bucket/index/order.bin")
     memory.pipe("/bucket/index/order.bin", b"\xff" + whole[1:])
     with pytest.raises(IndexFormatError, match=r"memory://bucket/index/order\.bin doesn't have the checksum"):
-        open_index("memory://bucket/index")
+        local_index("memory://bucket/index")
     memory.pipe("/bucket/index/order.bin", whole[:-1])
     with pytest.raises(IndexFormatError, match=r"order\.bin has 1,599 bytes, its manifest tells of 1,600|has .* bytes"):
-        open_index("memory://bucket/index")
+        local_index("memory://bucket/index")
     memory.pipe("/bucket/index/order.bin", whole)
+    with open_index("memory://bucket/index") as index:
+        assert index.count(TOKENS[:1]) > 0
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_what_was_compared_when_it_came_is_not_compared_again(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "stamps"))
+    monkeypatch.setattr(integrity, "_SMALL_BYTES", 0)
+    compared: list[Path] = []
+    monkeypatch.setattr(integrity, "compare", lambda path, *rest: compared.append(path))
+    memory.put(str(build(tmp_path / "built", shards=shards)), "/bucket/index", recursive=True)
+    folder = local_index("memory://bucket/index")
+    with open_index(folder) as index:
+        assert index.is_checked
+        assert compared == []
+        place = index.shards[0].path if shards else index.path  # type: ignore[attr-defined]
+    (place / "order.bin").write_bytes((place / "order.bin").read_bytes())
     open_index("memory://bucket/index").close()
+    assert compared == [place]
+
+
+def test_an_interrupt_ends_all_that_was_begun(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.put(str(build(tmp_path / "built", shards=False)), "/bucket/index", recursive=True)
+    monkeypatch.setattr(fetching, "_BLOCK_BYTES", 8)
+    begun: list[str] = []
+    read_range, interrupted = UrlPath.read_range, threading.Event()
+
+    def interrupting(path: UrlPath, begin: int, end: int) -> bytes:
+        begun.append(path.name)
+        if path.name == "tokens.bin" and begin == 16:
+            interrupted.set()
+            raise KeyboardInterrupt
+        if path.name == "order.bin":
+            assert interrupted.wait(30)
+        return read_range(path, begin, end)
+
+    monkeypatch.setattr(UrlPath, "read_range", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        local_index("memory://bucket/index")
+    assert begun.count("order.bin") <= 2  # of 200 blocks
+    monkeypatch.setattr(UrlPath, "read_range", read_range)
+    with open_index(local_index("memory://bucket/index")) as index:
+        assert index.num_tokens == 400
 
 
 def test_what_is_no_index(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
