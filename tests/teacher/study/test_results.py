@@ -28,6 +28,7 @@ README, OVERVIEW, PAGE = "README.md", "docs/findings.md", "docs/findings/first-s
 LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/early-only.md"
 FEW_PAGE, INSIDE_PAGE = "docs/findings/few-words.md", "docs/findings/in-the-model.md"
 ESTIMATOR_PAGE, ESTIMATORS = "docs/findings/which-estimator.md", "docs/explanation/estimators.md"
+LARGER_PAGE = "docs/findings/index-larger.md"
 HOW_INSIDE = "docs/how-to/inside-the-student.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
@@ -189,6 +190,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield from claims_of_few_words()
     yield from claims_of_inside()
     yield from claims_of_estimators()
+    yield from claims_of_larger()
     yield from claims_of_overview()
 
 
@@ -436,6 +438,44 @@ def claims_of_estimators() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield where, "({} against {} nats on its own)", (own[1], own[0])
 
 
+def claims_of_larger() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """An index of more than is read, and the other way of spending the text."""
+
+    def run(arm: str, budget: str = "0.8M") -> derived.Run:
+        return LARGER, arm, "base", budget
+
+    domain, mixed, page = "authors", "authors+counts", LARGER_PAGE
+    hard, half, sixteen = (run(arm) for arm in ("hard", "half", "index-16x"))
+    more = run("hard", "3.1M")
+    plain = mean(hard, domain=domain), mean(hard, domain=mixed)
+    yield page, "| hard labels | {...} | {} | | | {} | |", plain
+    rows = {
+        "half corpus": half, "half corpus, 16 times the index": sixteen, "hard labels on four times the tokens": more,
+    }  # fmt: skip
+    for words, own in rows.items():
+        row = f"| {words} | {{...}} |"
+        yield page, row + " {} |", (mean(own, domain=domain),)
+        yield page, row + " {...} | {} [{}, {}] |", difference(own, hard, domain)
+        if own != half:
+            yield page, row + " {...} | {...} | {} [{}, {}] |", difference(own, half, domain)
+        yield page, row + " {...} |" * 3 + " {} |", (mean(own, domain=mixed),)
+        yield page, row + " {...} |" * 4 + " {} [{}, {}] |", difference(own, hard, mixed)
+    shown = difference(sixteen, half, domain)
+    yield page, "index of what is read, {} [{}, {}], and", shown
+    yield page, "million tokens end {} [{}, {}] below", difference(sixteen, more, domain)
+    yield page, "larger index is {} [{}, {}] against hard labels", difference(sixteen, hard, mixed)
+    yield page, "the tokens end at {} with theirs", (mean(more, domain=mixed),)
+    for words in ("size of student, {} million", "that read {} million"):
+        yield page, words, (million(hard),)
+    yield page, "students of {} M parameters", (parameters(hard),)
+    yield notes(LARGER), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
+    first = [runs(*own)[0]["metrics"][domain]["nats"] for own in (half, sixteen)]
+    yield notes(LARGER), "half has {} and sixteen times the index {} with that", tuple(first)
+    yield OVERVIEW, "ixteen times the index changes the loss by {} [{}, {}]", shown
+    yield OVERVIEW, "four times the tokens end {} [{}, {}] below", difference(sixteen, more, domain)
+    yield README, "findings.md) that changes the loss by {} [{}, {}], and", shown
+
+
 def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """The decision table, and the answers in a line."""
 
@@ -626,6 +666,7 @@ def test_no_figure_is_left_unread() -> None:
         FEW_PAGE,
         INSIDE_PAGE,
         ESTIMATOR_PAGE,
+        LARGER_PAGE,
         *(notes(folder.name) for folder in FOLDERS),
     ]
     unread = []
@@ -658,6 +699,7 @@ KNOWN = {
     notes("4-student-sizes"): ("1.83",),  # what was taken out, and why
     notes("7-quantization-int2"): ("4.72",),
     notes(LENGTH): ("4.925", "4.922", "4.902"),  # a run whose other seeds are missing
+    notes(LARGER): ("5.296",),
 }
 
 
