@@ -392,7 +392,9 @@ class _Build:
         return list(pairwise(count * k // parts for k in range(parts + 1)))
 
     def each(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
-        """Call function on every tuple of arguments, in threads."""
+        """Call function on every tuple of arguments, in threads where that pays."""
+        if len(arguments) == 1:
+            return [function(*arguments[0])]
         return [future.result() for future in [self.pool.submit(function, *given) for given in arguments]]
 
     def add_tokens(self) -> None:

@@ -67,6 +67,7 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 1 << 24
+_AT_ONCE_BYTES = 1 << 14  # of a file that isn't worth a thread
 _TRIES = 200  # to open one version while others replace it
 _PAUSE_S = 0.005
 _HAS_FOLDERS = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
@@ -82,7 +83,7 @@ def file_sha256(path: Path) -> str:
 class IndexWriter:
     """Writes the files of one index into a folder beside `path`; use through `index_writer`.
 
-    Arrays are written and hashed by one thread in the background; `finish` waits for it.
+    Large arrays are written and hashed by one thread in the background; `finish` waits for it.
     """
 
     def __init__(self, folder: Path, path: Path) -> None:
@@ -101,7 +102,7 @@ class IndexWriter:
         entry: dict[str, Any] = {"dtype": array.dtype.newbyteorder("<").str, "shape": list(array.shape)}
         self._arrays[name] = entry
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        self._pending.append(self._pool.submit(self._write, f"{name}.bin", little.reshape(-1).data, entry))
+        self._begin(f"{name}.bin", little.reshape(-1).data, entry)
 
     def attach(self, name: str, content: bytes | mmap.mmap) -> None:
         """Write an extra file that travels with the index, such as a tokenizer."""
@@ -109,7 +110,14 @@ class IndexWriter:
             raise IndexWriteError(f"{name!r} can't be attached: give a plain file name that doesn't end in .bin")
         entry: dict[str, Any] = {}
         self._attachments[name] = entry
-        self._pending.append(self._pool.submit(self._write, name, memoryview(content), entry))
+        self._begin(name, memoryview(content), entry)
+
+    def _begin(self, name: str, content: memoryview, entry: dict[str, Any]) -> None:
+        """Write a file: small ones at once, others in the background."""
+        if content.nbytes <= _AT_ONCE_BYTES:
+            self._write(name, content, entry)
+        else:
+            self._pending.append(self._pool.submit(self._write, name, content, entry))
 
     def _write(self, name: str, content: memoryview, entry: dict[str, Any]) -> None:
         digest, sums = hashlib.sha256(), integrity.BlockSums()

@@ -49,7 +49,14 @@ def corpora(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.fixture
 def make_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CorpusIndex]:
-    """Build an index over documents, with rows stored (up to `deepest`) and threads used even where they are tiny."""
+    """Build an index over documents, with rows stored (up to `deepest`) and parts cut even where they are tiny.
+
+    Each in a folder of its own, which is quicker than to replace one; parts go to threads in one build of eight.
+    """
+    in_threads, made = build_module._Build.each, 0
+
+    def in_turn(_: Any, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        return [function(*given) for given in arguments]
 
     def make(
         documents: list[list[int]],
@@ -64,14 +71,16 @@ def make_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         rows_kept = (light, build_module.DEEPEST if deepest is None else deepest)
         monkeypatch.setattr(build_module, "_affordable", lambda *_: rows_kept)
         monkeypatch.setattr(build_module, "_SLICE", 5)
+        nonlocal made
+        monkeypatch.setattr(build_module._Build, "each", in_turn if made % 8 else in_threads)
+        made += 1
         return build_index(
             np.array([token for document in documents for token in document], np.int64),
-            tmp_path / "index",
+            tmp_path / ("index" if made == 1 else f"index-{made}"),
             doc_starts=np.cumsum([0, *map(len, documents)]),
             vocab_size=vocab_size,
             end_of_document=end_of_document,
             workers=workers,
-            overwrite=True,
             **options,
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 import corpus_index.core.derived as tables_module
 import numpy as np
 import pytest
-from corpus_index import CorpusIndex, IndexFormatError, Match, QueryError
+from corpus_index import CorpusIndex, IndexFormatError, Match, QueryError, build_index
 from corpus_index.reference.engine import ReferenceIndex
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,8 +212,9 @@ def test_pickles_as_its_path(make_index: Make, method: str) -> None:
 
 
 def test_a_pickle_notices_another_index_at_its_path(make_index: Make) -> None:
-    pickled = pickle.dumps(make_index([[1, 2, 1, 2, 3]], vocab_size=4))
-    make_index([[1, 2]], vocab_size=4)
+    index = make_index([[1, 2, 1, 2, 3]], vocab_size=4)
+    pickled = pickle.dumps(index)
+    build_index([1, 2], index.path, vocab_size=4, overwrite=True)
     with pytest.raises(IndexFormatError, match="was replaced"):
         pickle.loads(pickled)
 

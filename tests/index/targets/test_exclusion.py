@@ -237,7 +237,7 @@ def test_a_vocabulary_far_larger_than_the_corpus(make_both: Both, case: str) -> 
     for t, label in enumerate(following[0]):
         known = reference.known_symbols(row[: t + 1])
         expected = np.array(twin(reference, known, max_order=2, leave_out=("self", label), **twin_parameters))
-        assert dense(targets, t) == pytest.approx(expected, abs=1e-6)
+        assert np.allclose(dense(targets, t), expected, rtol=0, atol=1e-6)
         assert dense(targets, t).sum(dtype=np.float64) == pytest.approx(1, abs=1e-6)
         assert scores[t] == pytest.approx(expected[label], rel=1e-9)
 
