@@ -28,7 +28,7 @@ README, OVERVIEW, PAGE = "README.md", "docs/findings.md", "docs/findings/first-s
 LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/early-only.md"
 FEW_PAGE, INSIDE_PAGE = "docs/findings/few-words.md", "docs/findings/in-the-model.md"
 ESTIMATOR_PAGE, ESTIMATORS = "docs/findings/which-estimator.md", "docs/explanation/estimators.md"
-LARGER_PAGE = "docs/findings/index-larger.md"
+LARGER_PAGE, PUBLISHED_PAGE = "docs/findings/index-larger.md", "docs/findings/as-published.md"
 HOW_INSIDE = "docs/how-to/inside-the-student.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
@@ -45,6 +45,7 @@ IN_ALL = (
 )
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
+PUBLISHED = "prose-7-published"
 REPEATED = ["continues a repeat", "was seen before"]
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
 ONE, TWO, THREE, FOUR, FIVE, SIX = (
@@ -191,6 +192,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield from claims_of_inside()
     yield from claims_of_estimators()
     yield from claims_of_larger()
+    yield from claims_of_published()
     yield from claims_of_overview()
 
 
@@ -474,6 +476,36 @@ def claims_of_larger() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield OVERVIEW, "ixteen times the index changes the loss by {} [{}, {}]", shown
     yield OVERVIEW, "four times the tokens end {} [{}, {}] below", difference(sixteen, more, domain)
     yield README, "findings.md) that changes the loss by {} [{}, {}], and", shown
+
+
+def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Counts of the training text with the position's own occurrence in them."""
+
+    def run(arm: str) -> derived.Run:
+        return PUBLISHED, arm, "base", "0.8M"
+
+    domain, mixed, page = "authors", "authors+counts", PUBLISHED_PAGE
+    hard, half, alone, beside = (run(arm) for arm in ("hard", "half", "order-4", "order-4-half"))
+    yield page, "| hard labels | {} | | | {} | |", (mean(hard, domain=domain), mean(hard, domain=mixed))
+    rows = {
+        "half corpus, document left out": half,
+        "counts as published, alone": alone,
+        "counts as published, half beside the label": beside,
+    }
+    for words, own in rows.items():
+        row = f"| {words} |"
+        yield page, row + " {} |", (mean(own, domain=domain),)
+        yield page, row + " {...} | {} [{}, {}] |", difference(own, hard, domain)
+        if own != half:
+            yield page, row + " {...} | {...} | {} [{}, {}] |", difference(own, half, domain)
+        yield page, row + " {...} |" * 3 + " {} |", (mean(own, domain=mixed),)
+        yield page, row + " {...} |" * 4 + " {} [{}, {}] |", difference(own, hard, mixed)
+    yield page, "alone differ by {} [{}, {}]: nothing", difference(beside, alone, domain)
+    yield page, "students of {} M parameters that read {} million", (parameters(hard), million(hard))
+    yield notes(PUBLISHED), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
+    yield README, "prose-7-published/findings.md): {} [{}, {}].", difference(beside, hard, domain)
+    yield OVERVIEW, "half beside the label they change the loss by {} [{}, {}]", difference(beside, hard, domain)
+    yield OVERVIEW, "with the document left out by {} [{}, {}]", difference(half, hard, domain)
 
 
 def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
