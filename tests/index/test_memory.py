@@ -85,7 +85,7 @@ from corpus_index import InsufficientMemoryError, build_index
 from corpus_index.memory import build_bytes
 count = 2_000_000
 tokens = np.random.default_rng(0).zipf(1.3, count).clip(max=50_000).astype(np.uint16)
-build_index(tokens[:1000], sys.argv[1] + "/small", vocab_size=60_000).close()
+build_index(tokens[:50_000], sys.argv[1] + "/small", vocab_size=60_000).close()  # its thread has its memory before
 page = resource.getpagesize()
 used = int(open("/proc/self/statm").read().split()[0]) * page
 limit = used + int(float(sys.argv[2]) * build_bytes(count, 1, 60_000, 1))
