@@ -288,6 +288,7 @@ def _parts(
         while first < corpus.num_documents:
             last = max(first + 1, int(np.searchsorted(starts, starts[first] + _PART_TOKENS, side="right")) - 1)
             ids = [corpus.tokens[starts[one] : starts[one + 1]] for one in range(first, last)]
+            log.done = (inventory.size_bytes or 0) * int(starts[last]) // max(1, int(starts[-1]))
             yield _Part(number, [f"document {one + 1}" for one in range(first, last)], [], ids)
             first, number = last, number + 1
         return

@@ -176,7 +176,12 @@ def _stream(index: Path, source: Path) -> tuple[Any, ...]:
 def test_ready_tokens(index: Path, tmp_path: Path) -> None:
     tokens = np.concatenate([np.array([*one.encode(), 256]) for one in TEXTS[:4]]).astype(np.uint16)
     np.save(tmp_path / "tokens.npy", tokens)
-    summary = score_documents(index, [str(tmp_path / "tokens.npy")], tmp_path / "a.parquet")
+    told: list[tuple[str, float, float | None, int]] = []
+    summary = score_documents(
+        index, [str(tmp_path / "tokens.npy")], tmp_path / "a.parquet", progress=lambda *said: told.append(said)
+    )
+    size = (tmp_path / "tokens.npy").stat().st_size
+    assert told[-1] == ("score", size, size, tokens.size)  # bytes of bytes, so that the time left is one
     table = pq.read_table(tmp_path / "a.parquet").to_pydict()
     assert table["nats"] == pytest.approx(DocumentScorer(index).score_texts(TEXTS[:4])[0].tolist())
     assert summary.bits_per_byte is None
