@@ -148,6 +148,7 @@ def test_a_page_runs(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
     if page in OPTIONAL:
         pytest.importorskip(OPTIONAL[page])
     monkeypatch.chdir(place)
+    monkeypatch.setenv("CORPUS_TEACHER_CACHE", str(place / "user-cache"))  # put back after a page that names another
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(SETUP.get(page, ""), scope)
     with contextlib.ExitStack() as stack:
