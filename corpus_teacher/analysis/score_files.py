@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpus_index import CorpusIndex, Estimator, EstimatorLike, working_s
+from corpus_index import CorpusIndex, Estimator, EstimatorLike, ShardedIndex, working_s
+from corpus_index.targets.scorer import is_ngram_model
 
 from corpus_teacher.analysis.scoring import (
     BUCKETS,
@@ -28,7 +29,6 @@ from corpus_teacher.analysis.scoring import (
     MAX_ORDER,
     DocumentScorer,
     Thresholds,
-    can_have_tables,
     fit_thresholds,
     score_columns,
 )
@@ -195,7 +195,7 @@ def score_documents(
 
 def _tables_pay(index: CorpusIndex, estimator: Estimator, inventory: Inventory, ready: bool, folder: Path) -> bool:
     """Whether a table of all n-grams is made first: as an earlier run of the same folder did, or by sizes."""
-    if not can_have_tables(index, estimator):
+    if isinstance(index, ShardedIndex) or not (is_ngram_model(estimator) and estimator.max_order):
         return False
     with suppress(OSError, ValueError, AttributeError):
         return bool(read_json(folder / _SETTINGS).get("tables", False))

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from corpus_index import CorpusIndex, Estimator, EstimatorLike, Scorer, ShardedIndex
+from corpus_index import CorpusIndex, EstimatorLike, Scorer
 
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
@@ -151,14 +151,7 @@ class DocumentScorer:
             thresholds = Thresholds(*map(float, thresholds))
         self.thresholds = thresholds
         self.text_field = text_field
-        self._scorer: Scorer | None = None
-        if tables:
-            if not can_have_tables(self.index, self.estimator):
-                raise ConfigError(
-                    f"there are no tables of {self.estimator.name} over {type(self.index).__name__}: they are of "
-                    "kneser-ney or modified-kneser-ney with a max_order, and of an index that isn't sharded"
-                )
-            self._scorer = self.index.scorer(self.estimator)
+        self._scorer = self.index.scorer(self.estimator) if tables else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = str(self.index.path), self.estimator, self.thresholds, self.text_field, self._scorer is not None
@@ -270,12 +263,6 @@ class DocumentScorer:
             piece = stream[begin : begin + _ROW + overlap + 1]
             if piece.size > 1:
                 yield piece, overlap if begin else 0, begin == 0, number
-
-
-def can_have_tables(index: CorpusIndex, estimator: Estimator) -> bool:
-    """Whether an index makes tables of an estimator's n-grams."""
-    bounded = "convention" in estimator.row.parameters and bool(estimator.max_order)
-    return bounded and not isinstance(index, ShardedIndex)
 
 
 @dataclass(frozen=True)

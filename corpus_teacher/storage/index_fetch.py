@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from corpus_index.files import scratch_folder, sync_tree
@@ -90,10 +90,8 @@ class IndexFetch:
         """Do so in a thread that doesn't keep the process from ending; who waits is told what goes wrong."""
 
         def work() -> None:
-            try:
+            with suppress(BaseException):  # which `run` has told already
                 self.run()
-            except BaseException as error:
-                self.arrival.fail(error)
 
         threading.Thread(target=work, name="fetch", daemon=True).start()
 

@@ -13,9 +13,8 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -330,18 +329,6 @@ def compile_ahead(vocab_size: int, *, large: bool = False) -> None:
     rest += [fill.fill_occurrences, rows.gather_rows, fill.block_minima, fill.count_continuations]
     rest += [fill.finish_directory, fill.add_spill, fill.fill_text_directory, fill.fill_document_directory]
     compile_beside("build", rest, sorting, wide=wide)
-
-
-@contextmanager
-def as_if_large() -> Iterator[None]:
-    """Build small corpora as large ones are, in all of this process: for who asks which kernels those call."""
-    global _SLICE, _LARGE, _DENSE
-    before = _SLICE, _LARGE, _DENSE
-    _SLICE, _LARGE, _DENSE = 16, 0, 1e9
-    try:
-        yield
-    finally:
-        _SLICE, _LARGE, _DENSE = before
 
 
 def _stderr_progress(stage: str, share: float) -> None:

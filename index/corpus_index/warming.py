@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from corpus_index import build
 from corpus_index._kernels import jit
 from corpus_index._kernels.cache_folder import cache_folder
 from corpus_index._kernels.target_arrays import GoneRows
 from corpus_index.arpa import write_arpa
-from corpus_index.build import as_if_large, build_index
+from corpus_index.build import build_index
 from corpus_index.core.duplicates import copied_shares, near_duplicates
 from corpus_index.estimators.estimator import make_estimator
 from corpus_index.index import CorpusIndex
@@ -210,6 +211,22 @@ def _nothing(index: CorpusIndex) -> None:
     """Building alone."""
 
 
+@contextmanager
+def _with(module: ModuleType, **values: Any) -> Iterator[None]:
+    """Other constants of a module for a while: what large indexes come to, for a tiny one."""
+    before = {name: getattr(module, name) for name in values}
+    vars(module).update(values)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+def as_if_large() -> AbstractContextManager[None]:
+    """Build small corpora as large ones are, in all of this process: for who asks which kernels those call."""
+    return _with(build, _SLICE=16, _LARGE=0, _DENSE=1e9)
+
+
 def _large(index: CorpusIndex) -> None:
     """Building what is sorted and cut as a large corpus is; repeats of repeats are sorted by recursion."""
     tokens = np.tile(index.tokens[:80], 8)
@@ -230,17 +247,6 @@ def _targets(index: CorpusIndex) -> None:
     for estimator in ("witten-bell", "modified-kneser-ney"):
         index.smoothed_targets(ids, following, estimator=estimator, max_order=4, leave_out="self", top_k=4)
         index.next_probabilities(ids, following, estimator=estimator, max_order=4)
-
-
-@contextmanager
-def _with(module: ModuleType, **values: Any) -> Iterator[None]:
-    """Other constants of a module for a while: what large indexes come to, for a tiny one."""
-    before = {name: getattr(module, name) for name in values}
-    vars(module).update(values)
-    try:
-        yield
-    finally:
-        vars(module).update(before)
 
 
 def _documents(index: CorpusIndex) -> None:

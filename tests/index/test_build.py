@@ -9,8 +9,8 @@ import corpus_index.build as build_module
 import numpy as np
 import pytest
 from corpus_index import CorpusError, build_index, verify_index
-from corpus_index.build import as_if_large
 from corpus_index.reference.engine import ReferenceIndex
+from corpus_index.warming import as_if_large
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.int64, np.uint64, ">u2"])

@@ -31,7 +31,7 @@ import tempfile
 import numpy as np
 from corpus_index import build_index
 from corpus_index._kernels.jit import recorded
-from corpus_index.build import as_if_large
+from corpus_index.warming import as_if_large
 from corpus_index.warming import all_jobs
 
 known = set(all_jobs(WIDE))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from corpus_teacher.storage import UrlPath
 from corpus_teacher.targets.soft import SoftTargets
 
 
@@ -46,3 +47,17 @@ def _random_targets(
     return SoftTargets.from_arrays(
         offsets, np.array(token_ids, np.int64), probs, rest, base, evidence, evidence * 3, rest * 0.1, valid
     )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The URLs of the files of which bytes were asked for."""
+    asked: list[str] = []
+    read_range = UrlPath.read_range
+
+    def noted(path: UrlPath, begin: int, end: int) -> bytes:
+        asked.append(str(path))
+        return read_range(path, begin, end)
+
+    monkeypatch.setattr(UrlPath, "read_range", noted)
+    return asked

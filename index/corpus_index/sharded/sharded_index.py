@@ -27,6 +27,7 @@ from corpus_index.core.checks import check_integer, check_match_options, check_w
 from corpus_index.core.matching import as_context
 from corpus_index.core.scratch import ThreadMemory
 from corpus_index.errors import IndexFormatError, QueryError
+from corpus_index.estimators.resolving import EstimatorLike
 from corpus_index.index import CorpusIndex
 from corpus_index.integrity import Check, believe
 from corpus_index.manifest import MANIFEST, as_folder
@@ -37,6 +38,7 @@ from corpus_index.sharded.pieces import NamesInPieces, Pieces, TokenPieces
 from corpus_index.sharded.row_store import RowStore
 from corpus_index.sharded.shard_answers import Pairs, counts_of_ids, pairs_in, votes_in
 from corpus_index.sharded.union import added_pairs, union_chains
+from corpus_index.targets.scorer import Scorer
 
 _TRIES = 200  # to open one version while others replace it
 _PAUSE_S = 0.005
@@ -474,6 +476,15 @@ class ShardedIndex(CorpusIndex):
             nothing.astype(self.token_type),
             nothing,
         )
+
+    def scorer(self, estimator: EstimatorLike = "modified-kneser-ney", max_order: int = 4) -> Scorer:
+        """Not here: its tables are in the order of one index's contexts.
+
+        Raises
+        ------
+        QueryError
+        """
+        raise QueryError("a scorer's tables are of one index: ask next_probabilities, or merge the shards into one")
 
     def rows_of(self, match: Match) -> NextTokensBatch:
         """Not here: a match's ranks are one shard's.

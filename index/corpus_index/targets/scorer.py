@@ -200,14 +200,19 @@ class Scorer:
             done = part.stop
 
 
+def is_ngram_model(estimator: Estimator) -> bool:
+    """Whether what an estimator says can be written down n-gram by n-gram."""
+    return "convention" in estimator.row.parameters
+
+
 def check_scores(estimator: Estimator) -> None:
-    """Refuse an estimator that isn't a model of n-grams.
+    """Refuse an estimator that isn't a model of n-grams, or has no bound.
 
     Raises
     ------
     QueryError
     """
-    if "convention" not in estimator.row.parameters:
+    if not is_ngram_model(estimator):
         raise QueryError(
             f"a scorer can't hold {estimator.name}: choose kneser-ney or modified-kneser-ney, or ask next_probabilities"
         )

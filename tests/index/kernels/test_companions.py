@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from corpus_index import build_index
 from corpus_index._kernels.companions import NEAR
-from corpus_index.build import as_if_large
+from corpus_index.warming import as_if_large
 
 
 def naive(documents: list[list[int]]) -> tuple[list[int], list[int], list[int]]:

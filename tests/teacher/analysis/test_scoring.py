@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_index import CorpusIndex
+from corpus_index import CorpusIndex, QueryError, build_index
 from typer.testing import CliRunner
 
 from corpus_teacher.analysis import score_files
@@ -114,8 +114,12 @@ def test_tables_where_they_pay(index: Path, source: Path, tmp_path: Path, monkey
     monkeypatch.setattr(score_files, "free_memory_bytes", lambda: 1000)
     assert not told("e.parquet")
     assert told("f.parquet", tables=True)
-    with pytest.raises(ConfigError, match=r"no tables of witten-bell over CorpusIndex: .*kneser-ney"):
+    with pytest.raises(QueryError, match=r"a scorer can't hold witten-bell: choose kneser-ney"):
         told("h.parquet", estimator="witten-bell", tables=True)
+    shards = tmp_path / "shards"
+    build_index(np.arange(8), shards, doc_starts=[0, 4, 8], vocab_size=300, shard_tokens=4).close()
+    with pytest.raises(QueryError, match=r"tables are of one index: ask next_probabilities"):
+        DocumentScorer(shards, tables=True)
     nats = [pq.read_table(tmp_path / name)["nats"].to_pylist() for name in ("a.parquet", "c.parquet")]
     assert nats[0] == pytest.approx(nats[1], rel=2e-6)
 

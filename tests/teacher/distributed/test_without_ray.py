@@ -21,7 +21,6 @@ from corpus_teacher.distributed import RayIndex
 from corpus_teacher.distributed.ray_host import ShardActor, ShardPlace, _by_preference
 from corpus_teacher.distributed.ray_index import _places_of
 from corpus_teacher.errors import ConfigError, IndexFormatError
-from corpus_teacher.storage import UrlPath
 
 
 class HostHere:
@@ -78,22 +77,15 @@ def test_an_index_behind_a_url(here: None, tmp_path: Path, shard_tokens: int | N
         assert index.num_tokens == 400
 
 
-def test_an_actor_fetches_its_own_shard_once(here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_fetches_its_own_shard_once(here: None, tmp_path: Path, asked: list[str]) -> None:
     put(tmp_path / "built", shard_tokens=130)
-    asked: list[str] = []
-    read_range = UrlPath.read_range
-
-    def noted(path: UrlPath, begin: int, end: int) -> bytes:
-        asked.append(str(path))
-        return read_range(path, begin, end)
-
-    monkeypatch.setattr(UrlPath, "read_range", noted)
+    asked.clear()
     _, places = _places_of("memory://bucket/index/")
     assert asked == ["memory://bucket/index/manifest.json"]
     assert [place.is_here() for place in places] == [False] * 4
     asked.clear()
     assert ShardActor(places[1], "first").ask(lambda shard: shard.num_tokens, ()) == 80
-    assert {name.rpartition("/")[0] for name in asked} == {f"memory://bucket/index/{places[1].entry.name}"}  # type: ignore[union-attr]
+    assert {name.rpartition("/")[0] for name in asked} == {places[1].path}
     assert [place.is_here() for place in places] == [False, True, False, False]
     asked.clear()
     assert ShardActor(places[1], "first").ask(lambda shard: shard.num_tokens, ()) == 80

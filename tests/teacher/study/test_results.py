@@ -440,6 +440,19 @@ def claims_of_estimators() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield where, "({} against {} nats on its own)", (own[1], own[0])
 
 
+def claims_of_row(
+    page: str, row: str, own: derived.Run, hard: derived.Run, half: derived.Run | None
+) -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """A row of prose: loss, against hard and half, and, with the counts at inference, the same against hard."""
+    domain, mixed = "authors", "authors+counts"
+    yield page, row + " {} |", (mean(own, domain=domain),)
+    yield page, row + " {...} | {} [{}, {}] |", difference(own, hard, domain)
+    if half is not None:
+        yield page, row + " {...} | {...} | {} [{}, {}] |", difference(own, half, domain)
+    yield page, row + " {...} |" * 3 + " {} |", (mean(own, domain=mixed),)
+    yield page, row + " {...} |" * 4 + " {} [{}, {}] |", difference(own, hard, mixed)
+
+
 def claims_of_larger() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """An index of more than is read, and the other way of spending the text."""
 
@@ -455,13 +468,7 @@ def claims_of_larger() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         "half corpus": half, "half corpus, 16 times the index": sixteen, "hard labels on four times the tokens": more,
     }  # fmt: skip
     for words, own in rows.items():
-        row = f"| {words} | {{...}} |"
-        yield page, row + " {} |", (mean(own, domain=domain),)
-        yield page, row + " {...} | {} [{}, {}] |", difference(own, hard, domain)
-        if own != half:
-            yield page, row + " {...} | {...} | {} [{}, {}] |", difference(own, half, domain)
-        yield page, row + " {...} |" * 3 + " {} |", (mean(own, domain=mixed),)
-        yield page, row + " {...} |" * 4 + " {} [{}, {}] |", difference(own, hard, mixed)
+        yield from claims_of_row(page, f"| {words} | {{...}} |", own, hard, None if own == half else half)
     shown = difference(sixteen, half, domain)
     yield page, "index of what is read, {} [{}, {}], and", shown
     yield page, "million tokens end {} [{}, {}] below", difference(sixteen, more, domain)
@@ -493,13 +500,7 @@ def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         "counts as published, half beside the label": beside,
     }
     for words, own in rows.items():
-        row = f"| {words} |"
-        yield page, row + " {} |", (mean(own, domain=domain),)
-        yield page, row + " {...} | {} [{}, {}] |", difference(own, hard, domain)
-        if own != half:
-            yield page, row + " {...} | {...} | {} [{}, {}] |", difference(own, half, domain)
-        yield page, row + " {...} |" * 3 + " {} |", (mean(own, domain=mixed),)
-        yield page, row + " {...} |" * 4 + " {} [{}, {}] |", difference(own, hard, mixed)
+        yield from claims_of_row(page, f"| {words} |", own, hard, None if own == half else half)
     yield page, "alone differ by {} [{}, {}]: nothing", difference(beside, alone, domain)
     yield page, "students of {} M parameters that read {} million", (parameters(hard), million(hard))
     yield notes(PUBLISHED), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
@@ -699,6 +700,7 @@ def test_no_figure_is_left_unread() -> None:
         INSIDE_PAGE,
         ESTIMATOR_PAGE,
         LARGER_PAGE,
+        PUBLISHED_PAGE,
         *(notes(folder.name) for folder in FOLDERS),
     ]
     unread = []
