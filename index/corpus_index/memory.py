@@ -22,6 +22,8 @@ _PER_DOCUMENT = 48
 _PER_SYMBOL, _PER_SYMBOL_AND_WORKER = 56, 12
 _FIXED = 16 << 20
 _SMALL_BYTES = 32 << 20  # that a process has anyhow
+_THREADS_ADDRESSES = 2 * (72 << 20)
+"""What two threads of a build, a worker and a writer, reserve of the addresses: a heap of 64 MiB and a stack of 8."""
 
 
 def build_bytes(num_tokens: int, num_documents: int = 1, vocab_size: int = 2**15, workers: int = 1) -> int:
@@ -100,7 +102,7 @@ def _available(proc: Path) -> int:
 
 
 def _address_space(proc: Path) -> list[int]:
-    """What is left of the addresses that the process may use, where they are limited."""
+    """What is left of the addresses that the process may use, threads apart, where they are limited."""
     try:
         import resource
 
@@ -108,7 +110,7 @@ def _address_space(proc: Path) -> list[int]:
         used = int((proc / "self" / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (ImportError, OSError, ValueError, IndexError):
         return []
-    return [] if limit == resource.RLIM_INFINITY else [limit - used]
+    return [] if limit == resource.RLIM_INFINITY else [limit - used - _THREADS_ADDRESSES]
 
 
 def _groups(proc: Path, cgroups: Path) -> list[int]:

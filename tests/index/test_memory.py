@@ -82,13 +82,13 @@ CHILD = """
 import resource, sys
 import numpy as np
 from corpus_index import InsufficientMemoryError, build_index
-from corpus_index.memory import build_bytes
+from corpus_index.memory import _THREADS_ADDRESSES, build_bytes
 count = 2_000_000
 tokens = np.random.default_rng(0).zipf(1.3, count).clip(max=50_000).astype(np.uint16)
-build_index(tokens[:50_000], sys.argv[1] + "/small", vocab_size=60_000).close()  # its thread has its memory before
+build_index(tokens[:50_000], sys.argv[1] + "/small", vocab_size=60_000).close()  # machine code is loaded before
 page = resource.getpagesize()
 used = int(open("/proc/self/statm").read().split()[0]) * page
-limit = used + int(float(sys.argv[2]) * build_bytes(count, 1, 60_000, 1))
+limit = used + _THREADS_ADDRESSES + int(float(sys.argv[2]) * build_bytes(count, 1, 60_000, 1))
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
     build_index(tokens, sys.argv[1] + "/index", vocab_size=60_000, workers=1).close()
