@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ WINDOW_CHARACTERS = 50
 _SUSPICIOUS, _DIRTY = 0.2, 0.8
 _WORDS_LEAST, _WORDS_MOST, _PERCENTILE = 8, 13, 5
 _ITEMS = 256  # at a time
-_WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -318,7 +317,7 @@ def _judged(
         last = int(match.length.argmax())
         if best is None or match.length[last] > longest:
             best, longest = (ids, match, last), int(match.length[last])
-        spans = np.array([one.span() for one in _WORD.finditer(text)], np.int64).reshape(-1, 2)
+        spans = _words(text)
         num_words += len(spans)
         longest_words = max(longest_words, _longest_words(spans, begins, ends, match.length))
         there = _windows(text, spans, begins, ends, match.length)
@@ -351,6 +350,19 @@ def _judged(
         window_verdict="dirty" if share >= _DIRTY else "suspicious" if share >= _SUSPICIOUS else "clean",
         documents=holders,
     )
+
+
+def _words(text: str) -> Ints:
+    """Where the words of a text, runs of characters that are no white space, begin and end; (W, 2)."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    inside = np.pad(~_white()[np.minimum(codes, _white().size - 1)], 1)
+    return np.flatnonzero(inside[1:] != inside[:-1]).reshape(-1, 2)
+
+
+@cache
+def _white() -> npt.NDArray[np.bool_]:
+    """Which characters are white space; the last entry stands for all above."""
+    return np.array([chr(code).isspace() for code in range(0x3002)])
 
 
 def _longest_words(spans: Ints, begins: Ints, ends: Ints, length: Ints) -> int:

@@ -127,6 +127,22 @@ def _overload_step_range(steps, c, lo, hi):
     return lambda steps, c, lo, hi: listed_step(steps, c, lo, hi)
 
 
+@kernel(**UNCOUNTED, work=lambda steps, ngram, lo, hi: ngram.size)
+def step_through(
+    steps,  # StepArrays or CompactSteps
+    ngram,  # (n,) int64, symbols
+    lo,  # int64, a node
+    hi,  # int64
+):
+    """The ranks of the contexts made of a node's and an n-gram; 0, 0 where no token follows any."""
+    symbols = steps.symbols
+    for c in ngram:
+        if lo >= hi or 4 * c + 4 >= symbols.size or symbols[4 * c] == symbols[4 * c + 4]:
+            return np.int64(0), np.int64(0)
+        lo, hi = step_range(steps, c, lo, hi)
+    return lo, hi
+
+
 @kernel(**UNCOUNTED)
 def _broken_match(
     text,  # TextArrays

@@ -360,30 +360,21 @@ class Matcher(Derived):
         The others are those at the end of their document: there the n-gram's last token is the continuation.
         """
         ids = as_context(ngram, self.vocab_size)
-        none = (0, 0, np.empty(0, np.int64))
+        none = np.empty(0, np.int64)
         if ids.size == 0:
-            return 0, self.num_tokens, none[2]
-        symbols = self.symbols_of(ids)
-        lo, hi = 0, self.num_tokens
-        table, array = self.array("symbols"), self.array
-        for place, symbol in enumerate(symbols.tolist()):
-            if symbol >= self.num_symbols:
-                return none
-            last = place == symbols.size - 1
-            ends = none[2]
-            if last:
-                keys = np.array([lo, hi], np.uint64) | (np.uint64(symbol) << np.uint64(32))
-                first, stop = np.searchsorted(array("endings"), keys)
-                ends = (array("endings")[first:stop] & np.uint64(2**32 - 1)).astype(np.int64)
-            if table[symbol, 0] == table[symbol + 1, 0]:
-                lo = hi = 0
-            else:
-                lo, hi = walk.step_range(self.kernel_arrays().steps, symbol, lo, hi)
-            if last:
-                return int(lo), int(hi), ends
-            if lo >= hi:
-                return none
-        raise AssertionError("unreachable")
+            return 0, self.num_tokens, none
+        symbols = self.symbols_of(ids).astype(np.int64)
+        steps = self.kernel_arrays().steps
+        lo, hi = walk.step_through(steps, symbols[:-1], np.int64(0), np.int64(self.num_tokens))
+        if lo >= hi or symbols[-1] >= self.num_symbols:
+            return 0, 0, none
+        endings = self.array("endings")
+        first, stop = np.searchsorted(
+            endings, np.array([lo, hi], np.uint64) | (symbols[-1:].astype(np.uint64) << np.uint64(32))
+        )
+        ends = (endings[first:stop] & np.uint64(2**32 - 1)).astype(np.int64)
+        lo, hi = walk.step_through(steps, symbols[-1:], lo, hi)
+        return int(lo), int(hi), ends
 
 
 def as_context(context: ArrayLike, vocab_size: int) -> np.ndarray:

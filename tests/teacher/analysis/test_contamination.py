@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from corpus_teacher.analysis.contamination import Contamination, index_contamination, write_csv
+from corpus_teacher.analysis.contamination import Contamination, _words, index_contamination, write_csv
 from corpus_teacher.cli.main import app
 from corpus_teacher.data.benchmarks import read_benchmark
 from corpus_teacher.data.indexing import build_index_from_documents
@@ -159,3 +159,10 @@ def test_the_command(made: tuple[Path, list[str], list[dict[str, object]]], tmp_
     assert "</html>" in (tmp_path / "b.html").read_text()
     said = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
     assert len(said["items"]) == ITEMS
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "a", "one  two\n", "\tA\u3000b\u00a0c \U0001f600 \ud800\x1f.", "\u3001\u2028x"]
+)
+def test_words_are_what_stands_between_white_space(text: str) -> None:
+    assert [tuple(span) for span in _words(text).tolist()] == [word.span() for word in re.finditer(r"\S+", text)]
