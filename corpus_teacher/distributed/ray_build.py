@@ -11,6 +11,7 @@ of its files, one that builds about 28 bytes per token of its shard, which Ray i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,7 +168,7 @@ def _tokenized(
 ) -> _Corpus:
     """The corpus, tokenised by tasks; `log` gets what they met."""
     task = ray.remote(_read).options(num_returns=2, max_retries=_RETRIES, num_cpus=1)
-    shared = ray.put((options, tokenizer))
+    shared = ray.put((options, tokenizer, os.getcwd()))
     asked = [task.remote(group, shared) for group in _groups(inventory.sources)]
     parts: list[_Read] = [None] * len(asked)  # type: ignore[list-item]
     done = num_tokens = 0
@@ -205,9 +206,26 @@ def _groups(sources: Sequence[Source]) -> Iterator[list[Source]]:
         yield group
 
 
-def _read(sources: list[Source], shared: tuple[ReadOptions, Tokenizer]) -> tuple[npt.NDArray[Any], _Read]:
+@contextlib.contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    """Work in the folder of the process that asks, where this machine has it: sources may be named from there."""
+    before = os.getcwd()
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _read(sources: list[Source], shared: tuple[ReadOptions, Tokenizer, str]) -> tuple[npt.NDArray[Any], _Read]:
     """The task: the tokens of some files, and the rest of what was found."""
-    options, tokenizer = shared
+    options, tokenizer, folder = shared
+    with _in_folder(folder):
+        return _tokens_of(sources, options, tokenizer)
+
+
+def _tokens_of(sources: list[Source], options: ReadOptions, tokenizer: Tokenizer) -> tuple[npt.NDArray[Any], _Read]:
     log = ReadLog()
     tokens: list[npt.NDArray[Any]] = [np.zeros(0, tokenizer.dtype)]
     ends = [np.zeros(0, np.int64)]

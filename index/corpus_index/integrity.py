@@ -238,8 +238,10 @@ def _folder() -> Path | None:
 
 
 def _is_checked(name: str) -> bool:
+    if name in _checked:
+        return True
     folder = _folder()
-    if name not in _checked and folder is not None:
+    if folder is not None:
         with contextlib.suppress(OSError):
             os.stat(folder / name)
             believe(name)

@@ -67,6 +67,9 @@ BLOCK = 64  # ranks, or blocks of them, to a minimum of the level above
 _MOST_BYTES = 1 << 28
 _DEEPEST_NESTING = 100
 _AGAIN = "build the index again"
+_ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch
+_NUMBER_TYPE = re.compile(r"\|[ui]1|<[ui][248]|<f[48]").fullmatch
+_HEX = re.compile("[0-9a-f]*").fullmatch
 
 _NUMBERS: dict[str, tuple[int, int]] = {
     "num_tokens": (1, 2**32 - 2),
@@ -279,7 +282,11 @@ def check_manifest(manifest: Mapping[str, Any], where: Path) -> None:
 
 
 def _is_array_name(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name) is not None
+    return isinstance(name, str) and _ARRAY_NAME(name) is not None
+
+
+def _is_hex(text: Any, digits: int) -> bool:
+    return isinstance(text, str) and len(text) == digits and _HEX(text) is not None
 
 
 def _check_entry(field: str, entry: Any, fail: Callable[[str, str], IndexFormatError]) -> None:
@@ -288,10 +295,10 @@ def _check_entry(field: str, entry: Any, fail: Callable[[str, str], IndexFormatE
     size, digest = entry.get("bytes"), entry.get("sha256")
     if type(size) is not int or not 0 <= size < 2**63:
         raise fail(f"{field}.bytes", f"{_shown(size)} is not a number of bytes")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+    if not _is_hex(digest, 64):
         raise fail(f"{field}.sha256", f"{_shown(digest)} is not a SHA-256 in hex")
     sums, blocks = entry.get("crc32"), -(-size // SUMMED_BYTES)
-    if sums is not None and not (isinstance(sums, str) and re.fullmatch(f"[0-9a-f]{{{8 * blocks}}}", sums)):
+    if sums is not None and not _is_hex(sums, 8 * blocks):
         raise fail(f"{field}.crc32", f"{_shown(sums)} is not the CRC-32 of {blocks:,} blocks in hex")
 
 
@@ -300,7 +307,7 @@ def _check_arrays(
 ) -> None:
     for name, entry in arrays.items():
         text, shape = entry.get("dtype"), entry.get("shape")
-        if not isinstance(text, str) or not re.fullmatch(r"\|[ui]1|<[ui][248]|<f[48]", text):
+        if not isinstance(text, str) or not _NUMBER_TYPE(text):
             raise fail(f"arrays.{name}.dtype", f"{_shown(text)} is not the type of a number")
         if (
             not isinstance(shape, list)

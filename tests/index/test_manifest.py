@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus_index import CorpusIndex, IndexFormatError, build_index, verify_index
+from corpus_index import CorpusIndex, IndexFormatError, ShardedIndex, build_index, open_index, verify_index
 from corpus_index.manifest import seal
+from corpus_index.shard_manifest import format_of, likely_format_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +176,36 @@ def test_arrays_of_later_versions_are_let_be(path: Path) -> None:
     entry = {"dtype": "<u8", "shape": [1], "bytes": 8, "sha256": hashlib.sha256(b"\0" * 8).hexdigest()}
     lie(path, lambda manifest: manifest["arrays"].update(names=entry))
     assert CorpusIndex.open(path).array("names").tolist() == [0]
+
+
+def test_an_opening_parses_the_manifest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def loads(content: bytes, **options: Any) -> Any:
+        parsed.append(str(content[:40]))
+        return _loads(content, **options)
+
+    _loads = json.loads
+    whole, shards = tmp_path / "whole", tmp_path / "shards"
+    build_index(np.arange(9, dtype=np.uint16), whole, vocab_size=9).close()
+    build_index(np.arange(9, dtype=np.uint16), shards, doc_starts=[0, 4, 9], vocab_size=9, shard_tokens=5).close()
+    monkeypatch.setattr("corpus_index.manifest.json.loads", loads)
+    for path, of_shards in ((whole, 0), (shards, 2)):
+        parsed.clear()
+        with open_index(path) as index:
+            assert isinstance(index, ShardedIndex) == bool(of_shards)
+        assert len(parsed) == 1 + of_shards, parsed
+
+
+def test_what_a_folder_is_is_said_anywhere_in_its_manifest(tmp_path: Path) -> None:
+    build_index(np.arange(9, dtype=np.uint16), tmp_path / "it", vocab_size=9).close()
+    manifest = tmp_path / "it" / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(dict(reversed(fields.items()))))
+    assert likely_format_of(tmp_path / "it") == format_of(tmp_path / "it") == "corpus-index"
+    open_index(tmp_path / "it").close()
+    assert likely_format_of(tmp_path) is None
+    manifest.write_text('{"format": "another"}')
+    assert likely_format_of(tmp_path / "it") == "another"
+    with pytest.raises(IndexFormatError, match="describes no corpus-index"):
+        open_index(tmp_path / "it")

@@ -31,7 +31,7 @@ from corpus_index.estimators.resolving import EstimatorLike
 from corpus_index.index import CorpusIndex
 from corpus_index.integrity import Check, believe
 from corpus_index.manifest import MANIFEST, as_folder
-from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, load_shards_manifest
+from corpus_index.shard_manifest import SHARDS_FORMAT, entries_of, format_of, likely_format_of, load_shards_manifest
 from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.masked_shard import open_shard
 from corpus_index.sharded.pieces import NamesInPieces, Pieces, TokenPieces
@@ -77,7 +77,7 @@ def open_index(path: str | os.PathLike[str], *, check: Check = "first") -> Corpu
     """
     path = as_folder(path)
     for _ in range(_TRIES):
-        kind = format_of(path)
+        kind = likely_format_of(path)
         try:
             return ShardedIndex(path, check) if kind == SHARDS_FORMAT else CorpusIndex(path, check)
         except IndexFormatError:

@@ -323,6 +323,18 @@ def test_the_index_is_that_of_a_local_build(
         assert getattr(actual, name) == getattr(expected, name), name
 
 
+def test_sources_are_named_from_where_the_driver_is(
+    cluster: Any, frozen: None, sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # workers of the cluster are elsewhere
+    options = BuildOptions(tokenizer="bytes", shard_tokens=1200)
+    build_index_from_sources(["books"], "local", options)
+    build_index_on_ray(["books"], "ray", options)
+    with open_index(tmp_path / "local") as one, open_index(tmp_path / "ray") as other:
+        assert other.fingerprint == one.fingerprint
+        assert other.document(0).name == one.document(0).name
+
+
 def test_ready_tokens(cluster: Any, frozen: None, tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.random.default_rng(0).integers(0, 9, 3000).astype(np.uint16))
     options = BuildOptions(shard_tokens=1000, end_of_document="0")
