@@ -59,6 +59,8 @@ class Case:
         Resume too where the command had done its work before the kill; False: it would do it twice.
     files : callable, optional
         A hash of what the command leaves when it is done, the same in every run; default: of all files.
+    campaign : callable, optional
+        (case, folder, seed) → what kills and counts; default: `kills.Campaign`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Case:
     warm: Callable[[], object] = field(default=lambda: None)
     again: bool = True
     files: Callable[[Path], str] = field(default=tree)
+    campaign: Callable[..., Any] | None = None
 
 
 class _Frozen:

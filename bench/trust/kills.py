@@ -181,10 +181,11 @@ class Campaign:
 
 
 def all_cases() -> tuple[Case, ...]:
-    """Every command that is killed."""
+    """Every command that is killed; those on a Ray cluster where Ray is installed."""
+    from bench.trust.kill_rays import RAYS, has_ray
     from bench.trust.kill_trainings import TRAININGS
 
-    return (*INDEXES, *TRAININGS)
+    return (*INDEXES, *TRAININGS, *(RAYS if has_ray() else ()))
 
 
 def campaign(
@@ -209,7 +210,7 @@ def campaign(
         if done < kills:
             case.warm()
             with tempfile.TemporaryDirectory(prefix="kills-", dir=in_memory()) as place:
-                counts = Campaign(case, Path(place), seed + done).run(kills - done, seconds)
+                counts = (case.campaign or Campaign)(case, Path(place), seed + done).run(kills - done, seconds)
             found[case.name] = joined(earlier, counts) if earlier else counts
             told({case.name: found[case.name]})
         else:

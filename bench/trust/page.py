@@ -1,6 +1,7 @@
-"""The tables of docs/explanation: reliability.md from bench/results/trust.json, hostile-input.md from fuzz.json.
+"""Tables of what was found: the README's, and those of docs/explanation: reliability.md and hostile-input.md.
 
-`python -m bench.trust.page` puts them there. Tests compare the pages with them: no figure of a table is typed by hand.
+They are made from bench/results/trust.json and fuzz.json; `python -m bench.trust.page` puts them there. Tests compare
+the pages with them: no figure of a table is typed by hand.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "trust.json"
 FUZZ_RESULTS = RESULTS.with_name("fuzz.json")
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 FUZZ_PAGE = PAGE.with_name("hostile-input.md")
+README = Path(__file__).parents[2] / "README.md"
 
 _HEAD = "| promise | how it is tested | tried | failed | command |\n|---|---|---|---|---|"
 _KILLS_HEAD = (
@@ -103,6 +105,54 @@ def readers(found: Mapping[str, Any]) -> str:
     return "\n".join(["| reader | cases | refused | finds |\n|---|---:|---:|---:|", *rows])
 
 
+def readme(found: Mapping[str, Any], fuzzed: Mapping[str, Any]) -> str:
+    """A row for each sort of fault."""
+    flips, kills, load, soak = found["flips"], found["kills"].values(), found["load"], found["soak"]
+    killed, lost, wrong = (sum(one[name] for one in kills) for name in ("killed", "lost", "wrong"))
+    sizes = found["sizes"].values()
+    rows = [
+        (
+            "bits and bytes changed in an index, opened unchecked and asked",
+            f"{flips['tried']:,} changes",
+            f"{flips['crash']} crashes, {flips['hang']} hangs; wrong answers only unchecked",
+        ),
+        (
+            f"`kill -9` of {len(kills)} commands and processes that write, train or serve",
+            f"{killed:,} kills",
+            f"{lost} lost, {wrong} wrong",
+        ),
+        (
+            f"hostile input to {len(fuzzed['by_reader'])} readers of files and requests",
+            f"{fuzzed['cases']:,} cases",
+            f"{fuzzed['finds']} found, all mended",
+        ),
+        (
+            f"{load['readers']} processes of {load['threads']} threads read while others replace, append and remove",
+            f"{load['answers']:,} answers",
+            f"{load['wrong']} wrong",
+        ),
+        (
+            f"a server among bad clients, {soak['seconds'] / 60:.0f} minutes",
+            f"{soak['asked'] + soak['rubbish'] + soak['lies'] + soak['hung up']:,} requests",
+            f"{soak['wrong']} wrong; memory {soak['memory_mib'][1]:.0f} → {soak['memory_mib'][3]:.0f} MiB",
+        ),
+        (
+            "inputs of odd sizes, packed bombs, pipes, devices",
+            f"{len(sizes)} cases",
+            f"{sum(not row['right'] for row in sizes)} beyond their time or memory",
+        ),
+    ]
+    head = "| fault | tried | what happened |\n|---|---|---|"
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def readme_filled(page: str, found: Mapping[str, Any], fuzzed: Mapping[str, Any]) -> str:
+    """The README with its table in place; it has no marks, since each would be a line."""
+    begin = page.index("| fault | tried |")
+    end = page.index("\n\n", begin)
+    return page[:begin] + readme(found, fuzzed) + page[end:]
+
+
 def filled(page: str, found: Mapping[str, Any]) -> str:
     """The page of reliability with its tables in place."""
     return _filled(page, {"promises": promises(found), "kills": kills(found), "sizes": sizes(found)})
@@ -134,4 +184,5 @@ def fuzz_results() -> dict[str, Any]:
 
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results()), encoding="utf-8")
+    README.write_text(readme_filled(README.read_text(encoding="utf-8"), results(), fuzz_results()), encoding="utf-8")
     FUZZ_PAGE.write_text(fuzz_filled(FUZZ_PAGE.read_text(encoding="utf-8"), fuzz_results()), encoding="utf-8")

@@ -9,6 +9,7 @@ import pickle
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from pathlib import Path
 import pytest
 from corpus_index import build_index, open_index
 
-from bench.trust import flips, kills, load, page, soak
+from bench.trust import flips, kill_rays, kills, load, page, soak
 from bench.trust.__main__ import failures
 from bench.trust.kill_cases import NOTHING, Case
 from bench.trust.killing import Plan, run_killed
 from bench.trust.kills import Campaign
+from corpus_teacher.errors import InputError
 
 FEW = ("witten-bell", "kneser-ney")  # others' kernels take their time to compile
 
@@ -166,6 +168,40 @@ def test_kills_are_gone_on_with() -> None:
     assert kills.campaign([case], 10, say=len, before=more) == more  # nothing is left to do
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["index build --ray", "RayIndex", "RayIndex, an actor", "index build --ray, a worker"])
+def test_kills_on_a_ray_cluster_lose_nothing(name: str) -> None:
+    pytest.importorskip("ray", reason="Ray isn't installed: pip install corpus-teacher[ray]")
+    found = json.loads(_run("--only", "kills", "--command", name, "--kills", "2")[-1])["kills"]
+    assert found[name]["killed"] == 2
+    assert failures("kills", found) == 0, found
+
+
+def test_what_is_killed_beside_who_asks_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cluster: a process of the test's own is the victim, and the answers are planted."""
+    answers = iter(["good", "good", "GOOD", "OTHER", InputError("IT IS GONE"), "good", KeyError("X")])
+    hit = threading.Semaphore(0)
+
+    def turn(folder: Path) -> str:
+        answer = next(answers)
+        if str(answer).isupper():  # something is killed meanwhile
+            assert hit.acquire(timeout=60)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer.lower()
+
+    class Victims:
+        def called(self, *titles: str) -> list[int]:
+            hit.release()
+            return [subprocess.Popen(["sleep", "60"]).pid]
+
+    monkeypatch.setattr(kill_rays, "cluster", Victims)
+    case = Case("asked", lambda folder: None, turn, lambda folder: "good", campaign=kill_rays.Kills)
+    found = kill_rays.Kills(case, tmp_path).run(4)
+    assert (found["killed"], found["lost"], found["wrong"], found["resumed"], found["bit_equal"]) == (4, 1, 1, 3, 1)
+    assert found["faults"] == ["wrong: other", "refused: IT IS GONE", "lost: KeyError: 'X'"]
+
+
 def test_what_a_child_has_loaded_another_process_loads(tmp_path: Path) -> None:
     tells = (
         "import colorsys, sys; from bench.trust import flips; from bench.trust.killing import loaded_here;"
@@ -274,3 +310,6 @@ def test_the_page_says_what_was_found() -> None:
         assert failures(name, found[name]) == 0
     changed = {**found, "load": {**found["load"], "wrong": 1}}
     assert page.filled(text, changed) != text
+    text = page.README.read_text(encoding="utf-8")
+    assert page.readme_filled(text, found, page.fuzz_results()) == text, "python -m bench.trust.page"
+    assert page.readme_filled(text, changed, page.fuzz_results()) != text
