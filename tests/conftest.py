@@ -7,8 +7,10 @@ keeps that one instead: what is in it is compiled anew after an edit in any kern
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -32,6 +34,18 @@ os.environ.setdefault(
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 os.fsync = lambda descriptor: None  # no test loses its power, and thousands of small files would wait for the disk
+
+
+_modules_frozen = 0
+
+
+def pytest_runtest_setup() -> None:
+    """What imports have left is no garbage: each full collection, one a training, would walk through all of it."""
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen + 20 or not gc.get_freeze_count():
+        _modules_frozen = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ from corpus_index import ESTIMATORS, CorpusIndex, ShardedIndex
 from corpus_teacher.data.opening import index_tokenizer
 from corpus_teacher.data.tokenizers import Tokenizer
 from corpus_teacher.errors import ConfigError, TokenizerError
-from corpus_teacher.neural import NeuralTeacher, TargetFormat
 from corpus_teacher.serve.limits import RefusedRequest, ServeOptions
 from corpus_teacher.settings import nearest
 from corpus_teacher.storage import open_index
 from corpus_teacher.teacher import LEAVE_OUT, CorpusTeacher
+
+if TYPE_CHECKING:
+    from corpus_teacher.neural import NeuralTeacher
 
 _MOST_TEACHERS = 32
 _RAY = "ray:"
@@ -53,7 +55,9 @@ class ServedIndex:
         if tokenizer is not None or index.metadata.get("tokenizer"):
             self.tokenizer = index_tokenizer(index, tokenizer)
         self.neural: NeuralTeacher | None = None
-        if options.neural is not None:
+        if options.neural is not None:  # imported here: a server of indexes alone starts without transformers
+            from corpus_teacher.neural import NeuralTeacher, TargetFormat
+
             self.neural = NeuralTeacher(
                 options.neural,
                 vocab_size=int(index.vocab_size),

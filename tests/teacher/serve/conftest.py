@@ -1,4 +1,4 @@
-"""A real server in a process of its own, over small indexes, and a plain client."""
+"""A real server in a process of its own, forked from a warm one, over small indexes, and a plain client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.warm import WarmChild
 
 ROOT = Path(__file__).parents[3]
 
@@ -82,17 +83,9 @@ def running(*arguments: str, indexes: dict[str, Path], env: dict[str, str] | Non
     """`corpus-teacher serve` in a process group of its own, until the block ends."""
     places = [f"{name}={path}" for name, path in indexes.items()]
     environment = {k: v for k, v in os.environ.items() if k != "CORPUS_TEACHER_TOKEN"} | (env or {})
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "index"), environment.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "corpus_teacher", "serve", *places, "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    command = ("-m", "corpus_teacher", "serve", *places, "--port", "0", *arguments)
+    process = WarmChild(*command, env=environment, start_new_session=True)
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("serving at "):
             _, errors = process.communicate(timeout=120)
@@ -104,7 +97,6 @@ def running(*arguments: str, indexes: dict[str, Path], env: dict[str, str] | Non
             _, errors = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             raise
     assert process.returncode == 0, errors
     assert "Traceback" not in errors, errors

@@ -24,9 +24,11 @@ pytest.importorskip("prometheus_client")
 import uvicorn
 from h11 import LocalProtocolError
 from prometheus_client import generate_latest
+from typer.testing import CliRunner
 from uvicorn.server import ServerState
 
 from bench.load import load
+from corpus_teacher.cli.main import app
 from corpus_teacher.serve import heads
 from corpus_teacher.serve.access import AccessLog
 from corpus_teacher.serve.counters import Counters
@@ -34,6 +36,7 @@ from corpus_teacher.serve.joining import Joiner
 from corpus_teacher.serve.limits import Limits, RefusedRequest
 from corpus_teacher.serve.server import _quick_threads
 from tests.teacher.serve.conftest import ROOT, Client, running
+from tests.warm import WarmChild
 
 pytestmark = pytest.mark.slow
 
@@ -198,45 +201,34 @@ def test_who_waits_too_long_is_told() -> None:
     asyncio.run(run())
 
 
-def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "index")])
-    return subprocess.run(
-        [sys.executable, "-m", "corpus_teacher", "serve", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=120,
-    )
-
-
 def test_what_it_refuses_to_serve(indexes: dict[str, Path], tmp_path: Path) -> None:
+    def refusal(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["serve", *arguments])
+        assert done.exit_code == 2
+        return done.stderr
+
     animals = str(indexes["animals"])
-    twice = start(f"a={animals}", f"a={animals}")
-    assert twice.returncode == 2
-    assert "'a'" in twice.stderr
+    assert "'a'" in refusal(f"a={animals}", f"a={animals}", "--port", "0")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        busy = start(animals, "--port", str(port))
-    assert busy.returncode == 2
-    assert f"127.0.0.1:{port}" in busy.stderr
-    missing = start(str(tmp_path / "nothing"), "--port", "0")
-    assert missing.returncode == 2
-    assert "nothing" in missing.stderr
+        assert f"127.0.0.1:{port}" in refusal(animals, "--port", str(port))
+    assert "nothing" in refusal(str(tmp_path / "nothing"), "--port", "0")
+
+
+def test_a_server_of_indexes_starts_without_transformers(indexes: dict[str, Path]) -> None:
+    code = (
+        "import sys\nfrom corpus_teacher.serve import ServeOptions, create_app, open_indexes\n"
+        f"create_app(open_indexes([{str(indexes['tales'])!r}], ServeOptions()), ServeOptions())\n"
+        "assert not {'transformers', 'datasets', 'pandas'} & set(sys.modules)"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "index")])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
 
 
 def test_it_stops_gracefully_and_logs(indexes: dict[str, Path]) -> None:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "index")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "corpus_teacher", "serve", str(indexes["tales"]), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    process = WarmChild("-m", "corpus_teacher", "serve", indexes["tales"], "--port", "0", start_new_session=True)
     address = process.stdout.readline().split()[-1]
     host, _, port = address.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as connection:
@@ -286,6 +278,7 @@ def test_small_questions_are_answered_at_once_until_one_takes_long() -> None:
 
 
 def test_the_server_does_not_pause() -> None:
+    gc.unfreeze()  # of the tests themselves
     before = sys.getswitchinterval()
     with _quick_threads():
         assert sys.getswitchinterval() < before

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from corpus_index import build_index
+
+from tests.warm import run_ranks, run_warm
 
 _SCRIPT = """
 import json, os, sys
@@ -85,23 +85,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told_of(place: Path, out: Path, processes: int, **options: Any) -> dict[str, Any]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--no-python"]
-    launch = [*launch, sys.executable] if processes > 1 else []
-    ran = subprocess.run(
-        [sys.executable, *launch, place / "script.py", place / "index", place / "tokens.npy", out, json.dumps(options)],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_FSDP": "true" if options.get("fsdp") else "false",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert ran.returncode == 0, ran.stderr[-4000:]
-    line = next(line for line in ran.stdout.splitlines() if line.startswith("told "))
+    arguments = (place / "script.py", place / "index", place / "tokens.npy", out, json.dumps(options))
+    sharded = {"ACCELERATE_USE_FSDP": "true" if options.get("fsdp") else "false"}
+    if processes == 1:
+        ranks = [run_warm(*arguments, env={**os.environ, **sharded})]
+    else:
+        ranks = run_ranks(processes, *arguments, **sharded)
+    assert all(rank.returncode == 0 for rank in ranks), [rank.stderr[-4000:] for rank in ranks]
+    line = next(line for line in ranks[0].stdout.splitlines() if line.startswith("told "))
     told: dict[str, Any] = json.loads(line.removeprefix("told "))
     return told
 

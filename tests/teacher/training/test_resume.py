@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from corpus_teacher.files import held_folder
 from corpus_teacher.training import TrainingResult, checkpoints
 from corpus_teacher.training.command import run_training
 from corpus_teacher.training.settings import make_run, merged
+from tests.warm import run_ranks
 
 from ...faults import run_faults
 
@@ -327,19 +325,11 @@ def test_two_processes_killed_in_the_second_epoch(place: Path, tmp_path: Path) -
         place, tmp_path, data={"train_tokens": 24 * LENGTH},
         training={"max_steps": "remove", "num_train_epochs": 2, "save_steps": 3, "logging_steps": 1},
     )  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable]
     (tmp_path / "script.py").write_text(_TWO_PROCESSES)
     table = json.dumps({name: value for name, value in settings.to_dict().items() if value is not None})
-    ran = subprocess.run(
-        [sys.executable, *launch, str(tmp_path / "script.py"), table, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr[-4000:]
-    assert ran.stdout.count("equal") == 2
+    for rank in run_ranks(2, tmp_path / "script.py", table, tmp_path):
+        assert rank.returncode == 0, rank.stderr[-4000:]
+        assert rank.stdout.count("equal") == 1
 
 
 def test_adaptive_weights_go_on(place: Path, tmp_path: Path) -> None:

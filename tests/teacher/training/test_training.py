@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from corpus_teacher.training import (
     make_student,
     train_student,
 )
+from tests.warm import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -319,7 +317,6 @@ def test_two_processes_are_one_big_batch(
     np.save(tmp_path / "tokens.npy", tokens)
     options: dict[str, Any] = {**SETTINGS, "learning_rate": 0.5, "optim": "sgd", **changes}
     del options["per_device_train_batch_size"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable]
     arguments = [
         teacher.index.path,
         tmp_path / "tokens.npy",
@@ -327,16 +324,9 @@ def test_two_processes_are_one_big_batch(
         json.dumps(STUDENT),
         json.dumps(options),
     ]
-    ran = subprocess.run(
-        [sys.executable, *launch, tmp_path / "script.py", *map(str, arguments), "4"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
-    printed = next(line for line in ran.stdout.splitlines() if line.startswith("nats "))
+    ranks = run_ranks(2, tmp_path / "script.py", *arguments, 4)
+    assert all(rank.returncode == 0 for rank in ranks), [rank.stderr for rank in ranks]
+    printed = next(line for line in ranks[0].stdout.splitlines() if line.startswith("nats "))
     options |= {"windows": PartlyLabelled, "per_device_train_batch_size": 8}
     whole = run(tokens, teacher, tmp_path / "one", **options)
     logs = [whole.logs[-1][name] for name in ("corpus_nats", "hard_nats", "weight_corpus", "teacher_entropy")]
