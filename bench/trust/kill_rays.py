@@ -53,7 +53,14 @@ def has_ray() -> bool:
 _HEAD = """
 import os, sys, time
 from ray.cluster_utils import Cluster
-print(Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}).address, flush=True)
+for tries in range(5):  # a busy machine doesn't start a node in the 30 s that Ray waits
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        break
+    except Exception:
+        if tries == 4:
+            raise
+print(cluster.address, flush=True)
 while os.getppid() == int(sys.argv[1]):
     time.sleep(0.5)
 """

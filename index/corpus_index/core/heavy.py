@@ -46,7 +46,7 @@ def heavy_nodes(index: OpenedIndex, lefts: np.ndarray | None) -> HeavyNodes:
         bounds=read_only(flat),
         directory=read_only(directory),
         shift=shift,
-        light=index.light,
+        light=min(index.light, index.num_tokens),  # room is made for that many pairs of a position
         deepest=index.deepest,
         deepest_chain=chain,
         offsets=read_only(offsets),
