@@ -105,5 +105,5 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", record
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # names of columns and values are text
         raise InputError(f"{path} can't be read as Parquet ({one_line(error)})") from error

@@ -119,7 +119,7 @@ def read_parquet(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[Do
                     yield from document_of(record, f"{path}, row {number + offset}", options, log)
                 number += batch.num_rows
                 log.done = begin + size * number / rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are text
         raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
 
 

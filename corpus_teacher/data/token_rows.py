@@ -164,8 +164,10 @@ def _parquet_schema(path: Place) -> Any:
 
     try:
         with path.open("rb") as file:
-            return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
+            schema = pq.read_schema(file)
+        _ = schema.names  # decoded here, where the file can be named
+        return schema
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are text
         raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
 
 
@@ -195,7 +197,7 @@ def _parquet_columns(path: Place, field: str) -> Iterator[tuple[str, int, Any]]:
             for batch in file.iter_batches(batch_size=_ARROW_ROWS, columns=[field]):
                 yield str(path), number, batch.column(0)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are text
         raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
 
 

@@ -238,6 +238,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**48
 
 
+def _is_vocabulary(value: Any) -> bool:
+    return _is_count(value) and value <= _MOST_TOKENS
+
+
 def _is_entry(value: Any) -> bool:
     """Whether this describes a file in the folder itself."""
     return (
@@ -268,10 +272,12 @@ def _is_format(value: Any) -> bool:
     return True
 
 
+_MOST_TOKENS = 1 << 24
+"""Of a teacher's vocabulary, for which a distribution is kept in memory when a cache is opened."""
 _SHARD = re.compile(r"shard-\d{5,9}\.bin")
 _OWN = re.compile(rf"{_SHARD.pattern}|{re.escape(MANIFEST)}|head\.pt")
 _SCHEMA: dict[str, Callable[[Any], bool]] = {
-    "teacher": lambda value: isinstance(value, dict) and _is_count(value.get("vocab_size")),
+    "teacher": lambda value: isinstance(value, dict) and _is_vocabulary(value.get("vocab_size")),
     "kept": _is_format,
     "length": lambda value: _is_count(value) and value > 0,
     "hidden_size": _is_count,

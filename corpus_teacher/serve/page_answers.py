@@ -330,7 +330,7 @@ def _whole(fields: Fields, name: str, default: Any, least: int, most: int) -> An
         return default
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RefusedRequest(f"`{name}` {value!r} is not a whole number") from None
     if not least <= number <= most:
         raise ConfigError(f"`{name}` {number} is outside of {least} to {most:,}")

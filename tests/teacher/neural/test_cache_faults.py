@@ -148,6 +148,7 @@ def test_an_open_cache_stays_the_one_that_was_opened(teacher: NeuralTeacher, tmp
         (lambda manifest: manifest.update(kept={"kind": "top-k", "colour": 1}), "kept"),
         (lambda manifest: manifest.update(kept=None), "kept"),
         (lambda manifest: manifest["teacher"].pop("vocab_size"), "teacher"),
+        (lambda manifest: manifest["teacher"].update(vocab_size=2**31 - 1), "teacher"),
         (lambda manifest: manifest.pop("hidden_size"), "hidden_size"),
     ],
 )
