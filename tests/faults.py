@@ -1,7 +1,7 @@
 """Faults, injected: a kill before every call that changes the file system, and a disk that is full after any byte.
 
-A test writes a small script of three functions and hands it to `run_faults`. One process imports what is needed and
-forks for each fault, so a fault costs milliseconds:
+A test writes a small script of three functions and hands it to `run_faults`. One process imports what is needed, goes
+through all once, which loads the kernels, and forks for each fault, so a fault costs milliseconds:
 
     prepare(folder)          makes what stands there before
     operate(folder)          what is killed, or finds the disk full
@@ -10,6 +10,7 @@ forks for each fault, so a fault costs milliseconds:
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import resource
@@ -17,12 +18,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.trust.killing import at_calls
+from tests.warm import run_warm
 
 _KILLED, _FAILED = 99, 98
 
@@ -30,8 +33,11 @@ Prepare = Callable[[Path], None]
 Check = Callable[[Path, bool], None]
 
 
-def run_faults(folder: Path, script: str, *, arguments: str = "") -> int:
-    """Run a script's `prepare`, `operate` and `check` under every fault; how many faults there were."""
+def run_faults(folder: Path, script: str, *, arguments: str = "", warm: bool = False) -> int:
+    """Run a script's `prepare`, `operate` and `check` under every fault; how many faults there were.
+
+    With `warm` in a child that needn't import torch, for the scripts that do.
+    """
     program = textwrap.dedent(script) + textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -39,7 +45,10 @@ def run_faults(folder: Path, script: str, *, arguments: str = "") -> int:
         print("faults:", faults.inject({str(folder)!r}, prepare, operate, check{", " + arguments if arguments else ""}))
     """)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    if warm:
+        done = run_warm("-c", program, env=environment)
+    else:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     return int(done.stdout.rsplit("faults:", 1)[1])
 
@@ -66,6 +75,12 @@ def inject(
     folder, count = Path(place), 0
     os.fsync = lambda descriptor: None  # the power stays on
     made = folder.with_name(f"{folder.name}.made")
+    with tempfile.TemporaryDirectory() as rehearsed:
+        prepare(Path(rehearsed))
+        operate(Path(rehearsed))
+        check(Path(rehearsed), True)
+    gc.collect()
+    gc.freeze()  # or a child's collections would copy the pages of all that is here
     made.mkdir()
     assert _forked(lambda: None, lambda: prepare(made)) == 0, "the preparation failed"
     for number in itertools.count(0, step) if kills else ():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm import run_warm
 
 pytestmark = pytest.mark.slow
 
@@ -24,16 +23,7 @@ def code_of(notebook: Path) -> str:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(notebook: Path, tmp_path: Path) -> None:
-    path = os.pathsep.join(str(Path(__file__).parents[1] / part) for part in ("", "index"))
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code_of(notebook)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    done = run_warm("-c", "import warnings\nwarnings.simplefilter('ignore')\n" + code_of(notebook), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip()
 

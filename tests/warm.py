@@ -17,6 +17,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -26,7 +27,13 @@ _READ_AT_IMPORT = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLI
 class WarmChild:
     """A child with what tests use of `subprocess.Popen`; its outputs are text, in pipes."""
 
-    def __init__(self, *arguments: Any, env: dict[str, str] | None = None, start_new_session: bool = False) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        start_new_session: bool = False,
+    ) -> None:
         environment = dict(os.environ if env is None else env)
         changed = [name for name in _READ_AT_IMPORT if environment.get(name) != os.environ.get(name)]
         assert not changed, f"{changed} were read when the parent imported: start a process of its own"
@@ -35,7 +42,7 @@ class WarmChild:
         writers = [writer for _, writer in pipes]
         self.args = [str(one) for one in arguments]
         self._process = CONTEXT.Process(
-            target=_run, args=(self.args, environment, os.getcwd(), writers, start_new_session)
+            target=_run, args=(self.args, environment, str(cwd or Path.cwd()), writers, start_new_session)
         )
         self._process.start()
         for writer in writers:
@@ -126,4 +133,5 @@ def _run(
             exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = [first, *rest]
+        sys.path.insert(0, str(Path(first).parent))
         runpy.run_path(first, run_name="__main__")

@@ -15,6 +15,7 @@ import json
 import math
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -297,8 +298,7 @@ class _workers:
         if self.jobs == 1:
             return lambda jobs: map(measure, jobs)
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # read where a process of the pool starts
-        # spawned, not forked: threads of torch and numba don't survive a fork
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self.pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_share, initargs=(self.threads,))
         return self._rows
 
@@ -326,6 +326,19 @@ class _workers:
                         "a process of a training was killed, perhaps for want of memory: start the study again, with "
                         "fewer `jobs`; what is finished is kept"
                     ) from error
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Of processes that don't begin with this one's threads, which wouldn't survive a fork.
+
+    On Linux they are forked from one that has imported torch and transformers, which each would take seconds for, and
+    done nothing else. Elsewhere each starts anew: other systems' libraries may start threads when they are imported.
+    """
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([measure.__module__])
+    return context
 
 
 def _share(threads: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import corpus_index
 import pytest
@@ -26,93 +28,90 @@ def _run(code: str, cache: Path) -> str:
     return done.stdout
 
 
-_BUILT = """
-import tempfile
+_RECORDED = """
+import json, tempfile
+from collections import Counter
 import numpy as np
 from corpus_index import build_index
 from corpus_index._kernels.jit import recorded
-from corpus_index.warming import as_if_large
-from corpus_index.warming import all_jobs
+from corpus_index.warming import all_jobs, as_if_large
 
-known = set(all_jobs(WIDE))
-rng = np.random.default_rng(1)
-with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), as_if_large(), recorded() as calls:
-    vocab_size = 67_000 if WIDE else 300
-    for number, tokens in enumerate([rng.integers(0, 9, 4_000), np.tile(rng.integers(0, 9, 300), 9)]):
-        index = build_index(tokens.astype(np.uint32), f"{folder}/{number}", vocab_size=vocab_size, workers=2 + number)
-unknown = set(calls) - known
-assert not unknown, unknown
-print(len(set(calls)))
-"""
+def built(folder, vocab_size):
+    "What building as a large corpus is built calls."
+    rng = np.random.default_rng(1)
+    with as_if_large(), recorded() as calls:
+        for number, tokens in enumerate([rng.integers(0, 9, 4_000), np.tile(rng.integers(0, 9, 300), 9)]):
+            build_index(tokens.astype(np.uint32), f"{folder}/{number}", vocab_size=vocab_size, workers=2 + number)
+    return set(calls)
 
-
-@pytest.mark.parametrize("wide", [False, True])
-def test_what_a_large_build_calls_is_compiled_ahead(tmp_path: Path, wide: bool) -> None:
-    assert int(_run(_BUILT.replace("WIDE", str(wide)), tmp_path)) > 20
-
-
-_ASKED = """
-import tempfile
-import numpy as np
-from corpus_index import build_index
-from corpus_index._kernels.jit import recorded
-from corpus_index.warming import all_jobs
-
-known = set(all_jobs(WIDE))
-with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), recorded() as calls:
+def asked(folder, vocab_size):
+    "What questions call that warm-up doesn't ask in this way."
     tokens = np.random.default_rng(1).integers(0, 9, 1_200).astype(np.uint32)
-    vocab_size = 67_000 if WIDE else 5_000
-    index = build_index(tokens, folder + "/index", doc_starts=[0, 500, 500, 1_200], vocab_size=vocab_size)
     rows = tokens[:20].reshape(2, 10).astype(np.int64)
     following = np.roll(rows, -1, axis=1)
-    index.next_tokens_batch(rows, starts_document=True)
-    index.next_tokens([3])
-    for estimator in ("absolute-discounting", "kneser-ney", "ppm-c"):
-        for options in ({}, {"leave_out": "self"}, {"leave_out": "document", "positions": np.array([0, 10])}):
-            index.smoothed_targets(rows, following, estimator=estimator, max_order=3, **options)
-            index.smoothed_targets(rows, following, estimator=estimator, only_last=True, top_p=0.5, **options)
-            index.next_probabilities(rows, following, estimator=estimator, max_order=3, **options)
-            index.mixed_targets(rows, following, estimator=estimator, max_order=3, **options)
-    index.smoothed_targets(rows)
-unknown = set(calls) - known
-assert not unknown, unknown
-print(len(set(calls)))
+    with recorded() as calls:
+        index = build_index(tokens, folder + "/index", doc_starts=[0, 500, 500, 1_200], vocab_size=vocab_size)
+        index.next_tokens_batch(rows, starts_document=True)
+        index.next_tokens([3])
+        for estimator in ("absolute-discounting", "kneser-ney", "ppm-c"):
+            for options in ({}, {"leave_out": "self"}, {"leave_out": "document", "positions": np.array([0, 10])}):
+                index.smoothed_targets(rows, following, estimator=estimator, max_order=3, **options)
+                index.smoothed_targets(rows, following, estimator=estimator, only_last=True, top_p=0.5, **options)
+                index.next_probabilities(rows, following, estimator=estimator, max_order=3, **options)
+                index.mixed_targets(rows, following, estimator=estimator, max_order=3, **options)
+        index.smoothed_targets(rows)
+    return set(calls)
+
+told = {}
+for wide in (False, True):
+    jobs = all_jobs(wide)
+    for work, vocab_sizes in ((built, (300, 67_000)), (asked, (5_000, 67_000))):
+        with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+            calls = work(folder, vocab_sizes[wide])
+        told[f"{work.__name__} {wide}"] = len(calls), sorted(map(str, calls - set(jobs)))
+    if not wide:
+        told["forms"] = Counter(name for _, name, _ in jobs)
+        told["compact"] = [name for _, name, types in jobs if "Compact" in str(types)]
+jobs = all_jobs(False, compact=True)
+told["there"] = sum("Compact" in str(types) for _, _, types in jobs)
+told["known"] = [job[:2] for job in jobs]
+print(json.dumps(told))
 """
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is compiled ahead, and what is called, told by a process that has compiled nothing, or it would lack."""
+    told: dict[str, Any] = json.loads(_run(_RECORDED, tmp_path_factory.mktemp("cache")))
+    return told
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_what_others_call_is_what_is_compiled_ahead(tmp_path: Path, wide: bool) -> None:
-    assert int(_run(_ASKED.replace("WIDE", str(wide)), tmp_path)) > 30
+@pytest.mark.parametrize(("work", "least"), [("built", 20), ("asked", 30)])
+def test_what_others_call_is_what_is_compiled_ahead(
+    recorded: dict[str, Any], work: str, least: int, wide: bool
+) -> None:
+    calls, unknown = recorded[f"{work} {wide}"]
+    assert unknown == []
+    assert calls > least
 
 
-_FORMS = """
-from collections import Counter
-from corpus_index.warming import all_jobs
-
-jobs = all_jobs(False)
-print(dict(Counter(name for _, name, _ in jobs)))
-print([name for _, name, types in jobs if "Compact" in str(types)])
-print(sum("Compact" in str(types) for _, _, types in all_jobs(False, compact=True)) > 10)
-"""
-
-
-def test_the_largest_kernels_have_few_forms_and_compact_ones_are_asked_for(tmp_path: Path) -> None:
+def test_the_largest_kernels_have_few_forms_and_compact_ones_are_asked_for(recorded: dict[str, Any]) -> None:
     """Each form is compiled by every user: arrays of files and of memory share one, documents left out or not don't."""
-    forms, compact, there = map(ast.literal_eval, _run(_FORMS, tmp_path).splitlines())
+    forms = recorded["forms"]
     assert forms["mixed_targets"] == 4
     assert {forms[name] for name in ("flat_targets", "whole_targets", "sampled_targets")} == {2}
     once = "match_rows", "exclusion_targets", "evidence", "measure", "lost_by_documents", "label_losses", "row_classes"
     assert {forms[name] for name in once} == {1}
-    assert compact == []
-    assert there
+    assert recorded["compact"] == []
+    assert recorded["there"] > 10
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_time_all_is_there(tmp_path: Path, workers: int) -> None:
     code = """
 from corpus_index import compiling_s, warm_up, warming
-group = "near-duplicates" if WORKERS == 1 else "files"
-warming.GROUPS = {group: warming.GROUPS[group]}
+warming.GROUPS = {"near-duplicates": warming.GROUPS["near-duplicates"]}
 done = warm_up(workers=WORKERS, wide=False)
 assert done.compiled == 0 or (compiling_s() > 0) == (WORKERS == 1)
 print(done.compiled, done.cached, done.folder)
@@ -155,8 +154,7 @@ def _called_from_python() -> set[tuple[str, str]]:
     return {(module, name) for module, name in named if isinstance(getattr(import_module(module), name), jit.Kernel)}
 
 
-def test_every_kernel_that_python_calls_is_compiled_ahead(tmp_path: Path) -> None:
+def test_every_kernel_that_python_calls_is_compiled_ahead(recorded: dict[str, Any]) -> None:
     twins = {("left_out", "tally_gone"), ("rules", "cut_of"), ("rules", "node_weights")}  # which tests alone ask
-    code = "from corpus_index.warming import all_jobs; print({job[:2] for job in all_jobs(False, compact=True)})"
-    known = ast.literal_eval(_run(code, tmp_path))  # where none is compiled: those would not be recorded
+    known = set(map(tuple, recorded["known"]))
     assert _called_from_python() - known == {(f"{_kernels.__name__}.{module}", name) for module, name in twins}

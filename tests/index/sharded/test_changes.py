@@ -209,7 +209,7 @@ def test_cuts(sizes: list[int], most: int) -> None:
 
 
 SCRIPT = """
-import os, tempfile
+import os
 from pathlib import Path
 import numpy as np
 from corpus_index import append_documents, build_index, open_index, remove_documents
@@ -217,7 +217,6 @@ OLD = [1, 2, 3, 1, 2]
 def build(folder):
     options = dict(doc_starts=[0, 3, 5], vocab_size=4, shard_tokens=3, overwrite=True, workers=1)
     build_index(np.array(OLD), folder / "index", **options).close()
-warm = Path(tempfile.mkdtemp())
 def found(folder):
     with open_index(folder / "index") as index:
         return np.asarray(index.tokens).tolist()
@@ -250,8 +249,6 @@ def test_a_change_is_made_or_not_after_any_fault_and_the_next_mends(
             operate(folder)
             assert found(folder) == {new}
             assert os.listdir(folder) == ["index"], os.listdir(folder)
-        for work in (prepare, operate, found):  # the kernels, for all forks
-            work(warm)
         """),
         arguments="sizes=(3000,), step=2",
     )

@@ -11,7 +11,7 @@ from corpus_index import draw_tokens, fit_recall, make_estimator, measure, near_
 from corpus_index.core.duplicates import shared_across_documents
 from corpus_index.estimators.counts_of_counts import counts_of_counts, kenlm_shift
 from corpus_index.estimators.held_out_evidence import Evidence, leave_documents_out
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ..conftest import corpora, draw_rows
@@ -116,9 +116,10 @@ def test_draws_measures_and_scores(
     np.testing.assert_allclose(actual.top_prob, expected.top_prob, atol=1e-6)
     scores = [one.backoff_scores(rows, following_of(rows), leave_out="self") for one in (index, shards)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-12)
+    if shards.vocab_size > 10:
+        return  # too many tokens for shares of a few hundred draws
     drawn = draw_tokens(shards, np.repeat(rows[:1], 400, axis=0), np.random.default_rng(0), max_order=2)
     p = shards.smoothed_targets(rows[:1], max_order=2, top_k=shards.vocab_size, only_last=True).dense()[0]
-    assume(p.size < 10)
     shares = np.bincount(drawn.token_ids, minlength=p.size) / 400
     np.testing.assert_allclose(shares, p, atol=0.15)
     sampled = shards.sampled_targets(rows, draws=300, seed=0).dense()

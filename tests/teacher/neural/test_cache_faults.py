@@ -70,6 +70,7 @@ def test_a_cache_holds_whole_shards_after_any_fault_and_a_rerun_mends(tmp_path: 
             assert sorted(found) == ["manifest.json", *(f"shard-0000{n}.bin" for n in range(3))], sorted(found)
         """,
         arguments="sizes=(0, 100, 700)",
+        warm=True,
     )
     assert count > 30
 

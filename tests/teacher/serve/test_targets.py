@@ -29,6 +29,7 @@ from corpus_teacher.errors import ConfigError, InputError, RemoteError
 from corpus_teacher.teaching import Teacher
 from corpus_teacher.training import DistillationConfig, DistillationTrainer, make_student
 from corpus_teacher.wire import ARROW, SAFETENSORS, pack_batch, unpack_batch, unpack_targets
+from tests import warm
 from tests.teacher.serve.conftest import Client, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*texts of a batch")]  # said by the local one
@@ -233,11 +234,12 @@ def test_a_training_with_workers(server: Client, local: CorpusTeacher, tmp_path:
         trainer.train()
         losses.append([one["loss"] for one in trainer.state.log_history if "loss" in one])
     assert losses[0] == losses[1] == losses[2]
+    warm.begin_parent()
     loader = torch.utils.data.DataLoader(
         TokenWindows(np.asarray(local.index.tokens), 16, seed=0),
         batch_size=2,
         num_workers=1,
-        multiprocessing_context="spawn",
+        multiprocessing_context=warm.CONTEXT,  # the teacher goes there as a pickle, as to a spawned worker
         collate_fn=TeacherCollator(remote),  # type: ignore[arg-type]
     )
     batch = next(iter(loader))

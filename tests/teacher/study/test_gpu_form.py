@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm import run_warm
 
 SCRIPT = Path(__file__).parents[3] / "studies" / "gpu.py"
 SENTENCES = "The cat sat on the mat. The dog saw the cat. Nobody minded. A bird sang, and the dog slept. "
@@ -20,8 +20,7 @@ def test_the_pair_is_trained_and_compared(tmp_path: Path) -> None:
     for number in range(4):
         (texts / f"{number}.txt").write_text(f"Book {number}. " + SENTENCES * (20 + number), encoding="utf-8")
     out = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), str(texts), "--out", str(out), "--quick", "--tokens", "8000"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    run = run_warm(SCRIPT, texts, "--out", out, "--quick", "--tokens", 8000, timeout=900)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
     assert told == json.loads((out / "result.json").read_text())

@@ -184,6 +184,7 @@ def test_a_corpus_is_whole_after_any_fault_and_a_rerun_ends_in_the_same_bytes(in
             assert content(folder / "out") == content(folder / "whole")
         """,
         arguments="sizes=(100, 600), step=5",
+        warm=True,
     )
     assert count > 10
 

@@ -276,6 +276,7 @@ def test_killed_anywhere_in_a_checkpoint_one_is_whole(tmp_path: Path) -> None:
             assert not finished or not (out / "checkpoint-2").exists()
         """,
         arguments="sizes=(0, 100, 2999, 3000, 3500)",
+        warm=True,
     )
     assert count > 15
 
