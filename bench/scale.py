@@ -4,7 +4,11 @@
 (see bench/README.md) to each size, builds one index and one in four shards of it, and asks both. Every build and every
 asking is a process of its own on one core, and times are its processor time, so that another load on the machine counts
 only by what it does to the caches and the memory. A result that is there is not measured again, so a run that was cut
-short goes on with the same command; `--only 100M:shards` measures a part. `--table` prints what is there.
+short goes on with the same command; `--only 100M:shards` measures a part. `--table` prints what is there, `--curves`
+draws it.
+
+Questions are timed when 24 batches have been asked: what a shard's answers share (rows of wide contexts, put together
+once and kept) is mostly there by then. `first` is what the first batch after opening took.
 
 Beyond the tokens that there are, text is cut from them with noise: documents drawn again, in which every seventh token
 on average is exchanged for one of the corpus. It is as diverse as tokens go, and more repetitive than new text.
@@ -13,6 +17,7 @@ on average is exchanged for one of the corpus. It is as diverse as tokens go, an
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -25,14 +30,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus_index import CorpusIndex, build_index, merge_shards, open_index, remove_documents
+from corpus_index import (
+    CorpusIndex,
+    InsufficientMemoryError,
+    build_index,
+    merge_shards,
+    open_index,
+    remove_documents,
+)
 
 CUTS = ("single", "shards")
 SHARDS = 4
 BATCH, ROW = 64, 128
-WARM, LEAST_S = 4, 1.0
+WARM, LEAST_S = 24, 1.0
 MAX_ORDER = 5
 NOISE = 1 / 7
+MOST_FITTED = 10**8
+"""Tokens of shards on which Kneser–Ney is fitted: that sorts all n-grams of each order, longer than all else takes."""
 REMOVED_OF = 100  # documents, of which one is removed
 QUESTIONS: dict[str, dict[str, Any]] = {
     "match": {},
@@ -131,8 +145,12 @@ def ask(corpus: Path, size: int, cut: str, work: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"open_ms": statistics.median(opened[1:])}
     held_out = np.fromfile(corpus / "heldout_1M.u16", np.uint16).astype(np.int64)
     with open_index(path) as index:
-        for name, options in QUESTIONS.items():
-            found[name], found[f"{name}_cpu_share"] = rate(_question(index, name, options, held_out))
+        for name, options in _asked(size, cut).items():
+            question = _question(index, name, options, held_out)
+            begin = time.process_time()
+            question(np.random.default_rng(0))
+            found[f"{name}_first_s"] = time.process_time() - begin
+            found[name], found[f"{name}_cpu_share"] = rate(question)
     return found
 
 
@@ -146,11 +164,22 @@ def change(corpus: Path, size: int, cut: str, work: Path) -> dict[str, Any]:
     index = remove_documents(path, gone.tolist())
     found: dict[str, Any] = {"removed_tokens": tokens, "remove_s": time.process_time() - begin}
     with index:
-        for name in ("targets", "scores"):
+        for name in _asked(size, cut).keys() & {"targets", "scores"}:
             found[f"{name}_with_masks"], _ = rate(_question(index, name, QUESTIONS[name], held_out))
     begin = time.process_time()
-    merge_shards(path, workers=1).close()
+    try:
+        merge_shards(path, workers=1).close()
+    except InsufficientMemoryError:
+        return found | {"merge_s": None}
     return found | {"merge_s": time.process_time() - begin}
+
+
+def _asked(size: int, cut: str) -> dict[str, dict[str, Any]]:
+    return {
+        name: options
+        for name, options in QUESTIONS.items()
+        if (name, cut) != ("scores", "shards") or size <= MOST_FITTED
+    }
 
 
 def _question(
@@ -256,8 +285,10 @@ def changes_table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         if "merge_s" in row:
             figures = [f"{row['removed_tokens']:,}", f"{row['remove_s']:.3g}"]
-            figures += [f"{row[f'{name}_with_masks']:,.0f}" for name in ("targets", "scores")]
-            figures += [f"{seconds:.3g}" for seconds in (row["merge_s"], built[row["tokens"]])]
+            masked = (row.get(f"{name}_with_masks") for name in ("targets", "scores"))
+            figures += ["–" if one is None else f"{one:,.0f}" for one in masked]
+            seconds = (row["merge_s"], built.get(row["tokens"]))
+            figures += ["needs more memory" if one is None else f"{one:.3g}" for one in seconds]
             lines.append(f"| {row['tokens']:,} | " + " | ".join(figures) + " |")
     return "\n".join(lines)
 
@@ -265,6 +296,34 @@ def changes_table(result: dict[str, Any]) -> str:
 def tables(result: dict[str, Any]) -> str:
     """Both tables, as the page has them."""
     return f"{table(result)}\n\n{changes_table(result)}"
+
+
+def curves(result: dict[str, Any]) -> str:
+    """Times per token and per position by the number of tokens, both axes in powers of ten: SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    names = {
+        "match": "match",
+        "targets": "targets",
+        "targets_without_document": "document left out",
+        "scores": "scores",
+    }
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    for axes, cut, title in zip(figure.subplots(1, 2, sharey=True), CUTS, ("one index", "shards"), strict=True):
+        rows = [row for row in result["rows"] if row["cut"] == cut and "match" in row]
+        tokens = np.array([row["tokens"] for row in rows])
+        axes.loglog(tokens, [1e6 * row["build_s"] / row["tokens"] for row in rows], "k--", marker="o", label="build")
+        for name, label in names.items():
+            axes.loglog(tokens, [1e6 / row[name] for row in rows], marker="o", label=label)
+        axes.set(title=title, xlabel="tokens of the corpus")
+        axes.grid(visible=True, alpha=0.3)
+    figure.axes[0].set_ylabel("µs of a core per token, or position")
+    figure.axes[1].legend(fontsize="small")
+    file = io.StringIO()
+    with rc_context({"svg.hashsalt": "scale"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
 
 
 def main() -> None:
@@ -277,10 +336,14 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the indexes")
     parser.add_argument("--out", type=Path, default=Path("bench/results/scale.json"))
     parser.add_argument("--table", action="store_true", help="print what --out holds")
+    parser.add_argument("--curves", type=Path, help="draw what --out holds into this SVG file")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.table:
         print(tables(json.loads(arguments.out.read_text())))
+        return
+    if arguments.curves:
+        arguments.curves.write_text(curves(json.loads(arguments.out.read_text())), encoding="utf-8")
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.step:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from corpus_index import InsufficientMemoryError
 
 from bench import scale
 
@@ -44,7 +46,7 @@ def test_steps_say_what_they_measured(corpus: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(scale, "LEAST_S", 0.0)
     monkeypatch.setattr(scale, "WARM", 0)
     monkeypatch.setattr(scale, "BATCH", 2)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cut in scale.CUTS:
         row = {"tokens": 3_000, "cut": cut} | scale.build(corpus, 3_000, cut, corpus)
         row |= scale.ask(corpus, 3_000, cut, corpus)
@@ -56,8 +58,21 @@ def test_steps_say_what_they_measured(corpus: Path, monkeypatch: pytest.MonkeyPa
         assert row["documents"] == 10
         rows.append(row)
     assert rows[1]["shards"] > 1
+    assert "<svg" in scale.curves({"rows": rows})
     shown = scale.tables({"rows": rows, "exponents": {}})
     assert shown.count("| 3,000 |") == 3
+
+
+def test_a_merge_that_needs_more_memory_is_said(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InsufficientMemoryError("no")
+
+    for name, value in {"LEAST_S": 0.0, "WARM": 0, "BATCH": 2, "REMOVED_OF": 5, "merge_shards": refuse}.items():
+        monkeypatch.setattr(scale, name, value)
+    row = {"tokens": 3_000, "cut": "shards"} | scale.build(corpus, 3_000, "shards", corpus)
+    row |= scale.change(corpus, 3_000, "shards", corpus)
+    assert row["merge_s"] is None
+    assert "needs more memory" in scale.changes_table({"rows": [row]})
 
 
 def test_exponents() -> None:

@@ -406,8 +406,10 @@ def mixed_targets(
                 raw = from_start or (at_match and out_self and started[q] == WHOLE)
                 if top:
                     length, count = depth - from_start, total
+                if not runs:  # each token has one left extension
+                    m1 = n1 + n2 + n3
                 remaining, use_left, s, k1, k2, k3 = node_weights(
-                    estimator, depth, up, top, raw, total, n1, n2, n3, runs, left_total, m1, m2, m3, remaining
+                    estimator, depth, up, top, raw, total, n1, n2, n3, left_total, m1, m2, m3, remaining
                 )
                 top = False
                 if own > left_out:

@@ -94,9 +94,8 @@ def node_weights(
     n1,  # int64, how many of them are 1
     n2,  # int64, 2
     n3,  # int64, 3 and more
-    runs,  # bool, whether the node's own depth is `depth`; if not, each token has one left extension
     left_total,  # int64, the same of left extensions
-    m1,  # int64
+    m1,  # int64; as many as there are tokens: order `depth` needs nothing else of the left extensions
     m2,  # int64
     m3,  # int64
     remaining,  # float64, weight that deeper nodes left
@@ -105,7 +104,8 @@ def node_weights(
 
     total, n1, n2, n3: sum of the counts, and how many are 1, 2, 3 and more; left_total, m1 …: of the left extensions.
     raw: whether order `depth` counts occurrences, since nothing can, or is known to, precede the context.
-    runs: whether the node's own depth is `depth`; if not, each token has one left extension.
+    Where each token has one left extension, as where the node's own depth is larger than `depth`, its mass is written
+    without them: whoever asks, of one index or of counts that were added, adds up the same numbers in the same order.
     """
     s0 = k1 = k2 = k3 = 0.0
     use_left = False
@@ -120,7 +120,7 @@ def node_weights(
             k1 += s * d1
             k2 += s * d2
             k3 += s * d3
-        elif order < depth or not runs:  # one left extension each
+        elif order < depth or m1 == distinct:  # one left extension each
             d1, d2, d3, s, back = weigh(
                 estimator.rule, estimator.discounts, estimator.extra, order, distinct, distinct, 0, 0
             )

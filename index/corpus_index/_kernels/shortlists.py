@@ -73,7 +73,8 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     total = np.int64(table[row, HI]) - np.int64(table[row, LO])
     n1, n2 = np.int64(table[row, RAW_1]), np.int64(table[row, RAW_2])
     m1, m2 = np.int64(table[row, LEFT_1]), np.int64(table[row, LEFT_2])
-    runs = np.int64(table[row, OWN_DEPTH]) == depth
+    if np.int64(table[row, OWN_DEPTH]) != depth:
+        m1 = e - a
     passed, use_left, s, k1, k2, k3 = node_weights(
         estimator,
         depth,
@@ -84,7 +85,6 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
         n1,
         n2,
         e - a - n1 - n2,
-        runs,
         np.int64(table[row, LEFT_TOTAL]),
         m1,
         m2,

@@ -68,7 +68,6 @@ def weigh_chains(
                 chains.occurrences[node, 2],
                 chains.occurrences[node, 3],
                 chains.occurrences[node, 4],
-                True,
                 chains.lefts[node, 1],
                 chains.lefts[node, 2],
                 chains.lefts[node, 3],

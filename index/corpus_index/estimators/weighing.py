@@ -117,9 +117,7 @@ def _weights(
         counts, lefts = chains.occurrences[node, TOTAL:].tolist(), chains.lefts[node, TOTAL:].tolist()
         depth, shallower = int(chains.depths[node]), int(chains.shallower[node])
         raw = top and bool(chains.counts_occurrences[q])
-        remaining, use_left, s, *cuts = node_weights(
-            arrays, depth, shallower, top, raw, *counts, True, *lefts, remaining
-        )
+        remaining, use_left, s, *cuts = node_weights(arrays, depth, shallower, top, raw, *counts, *lefts, remaining)
         top = False
         yield node, bool(use_left), s, (cuts[0], cuts[1], cuts[2]), remaining
         if remaining < LEAST_MASS or estimator.rule == MAXIMUM:

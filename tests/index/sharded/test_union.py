@@ -168,6 +168,22 @@ def test_every_estimator(
     )
 
 
+@pytest.mark.parametrize("name", ["kneser-ney", "modified-kneser-ney", "pitman-yor", "auto"])
+def test_contexts_that_always_stand_in_one_longer_context(make_sharded: Both, name: str) -> None:
+    """9 precedes 1 wherever that occurs, which rows that begin at 1 don't know: to the last bit all the same."""
+    rng = np.random.default_rng(0)
+    texts = [rng.zipf(1.3, 200).clip(max=8) for _ in range(6)]
+    documents = [np.insert(text, np.flatnonzero(text == 1), 9).tolist() for text in texts]
+    corpus = {"documents": documents, "vocab_size": 10, "end_of_document": None, "light": 2, "deepest": None}
+    index, shards = make_sharded(corpus, [2, 4])
+    rows = np.array([[1, first] for first in range(1, 9) for _ in range(8)])
+    following = np.array([[first, second] for first in range(1, 9) for second in range(1, 9)])
+    fitted = index.fitted(name, 4)
+    estimator = shards.fitted({key: getattr(fitted, key) for key in ("name", "max_order", *fitted.row.parameters)})
+    expected = index.next_probabilities(rows, following, estimator=fitted)
+    assert shards.next_probabilities(rows, following, estimator=estimator).tolist() == expected.tolist()
+
+
 def test_open_index_opens_either_kind(make_sharded: Both) -> None:
     corpus = {"documents": [[1, 2], [1, 2, 3]], "vocab_size": 4, "end_of_document": None, "light": 2, "deepest": None}
     index, shards = make_sharded(corpus, [1])
