@@ -42,7 +42,7 @@ _modules_frozen = 0
 def pytest_runtest_setup() -> None:
     """What imports have left is no garbage: each full collection, one a training, would walk through all of it."""
     global _modules_frozen
-    if len(sys.modules) > _modules_frozen + 20 or not gc.get_freeze_count():
+    if len(sys.modules) > _modules_frozen + 20:
         _modules_frozen = len(sys.modules)
         gc.collect()
         gc.freeze()

@@ -285,6 +285,7 @@ def test_the_server_does_not_pause() -> None:
         assert gc.get_freeze_count() > 1000
     assert sys.getswitchinterval() == before
     assert gc.get_freeze_count() == 0
+    gc.freeze()
 
 
 def test_a_head_without_end_is_refused(server: Client) -> None:

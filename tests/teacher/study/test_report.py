@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from corpus_teacher.errors import ConfigError, InputError, OutputError
 from corpus_teacher.pages.page import PALETTE
-from corpus_teacher.study.report import tables
+from corpus_teacher.study.report import tables, write
 from corpus_teacher.study.report.analysis import BETTER, UNDECIDED, WORSE, analyse
 from corpus_teacher.study.report.contrasts import contrasts
 from corpus_teacher.study.report.more_plots import rate_map
@@ -84,6 +86,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudySummary]
     ]
     folder = write_study(tmp_path_factory.mktemp("study"), rows)
     return folder, write_study_report(folder)
+
+
+@pytest.fixture(autouse=True)
+def sketches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of reports other than `whole` aren't drawn, most of a report's time: their parts are listed."""
+
+    def sketched(figure: Figure, *, transparent: bool) -> str:
+        assert not transparent
+        parts: list[Any] = [[text.get_text() for text in figure.texts]]
+        for axes in figure.axes:
+            parts.append([axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), axes.get_xlim(), axes.get_ylim()])
+            parts += [[line.get_label(), line.get_color(), line.get_xydata().tolist()] for line in axes.lines]
+            parts += [one.get_offsets().tolist() for one in axes.collections]
+            parts += [one.get_path().vertices.tolist() for one in axes.patches]
+            parts += [[text.get_text(), text.get_position()] for text in axes.texts]
+        return f"<svg><desc>{html.escape(str(parts))}</desc></svg>"
+
+    monkeypatch.setattr(write, "svg", sketched)
 
 
 def test_the_page_needs_nothing_but_itself(whole: tuple[Path, StudySummary]) -> None:
