@@ -104,6 +104,8 @@ def read_wanted(given: Mapping[str, Any], served: ServedIndex, limits: Limits) -
     settings = {name: given[name] for name in _SETTINGS if name in given}
     seed = given.get("seed")
     stop = given.get("stop") or []
+    if not isinstance(stop, (str, list)):
+        raise RefusedRequest(f"stop is {str(stop)[:40]}: give a text, or a list of texts")
     return Wanted(
         served=served,
         settings=settings,
@@ -165,4 +167,7 @@ def _number(given: Mapping[str, Any], name: str, default: float) -> float:
         return default
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise RefusedRequest(f"{name} is {value!r}: give a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise RefusedRequest(f"{name} is {str(value)[:20]}…: give a number that a float can hold") from None

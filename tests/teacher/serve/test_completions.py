@@ -93,6 +93,8 @@ def test_leaving_out(server: Client, indexes: dict[str, Path]) -> None:
         ({"tempreature": 1}, "temperature"),
         ({"model": "none"}, "none"),
         ({"max_tokens": 1 << 20}, "positions"),
+        ({"stop": float("-inf")}, "stop is -inf: give a text, or a list of texts"),
+        ({"temperature": 10**400}, "give a number that a float can hold"),
     ],
 )
 def test_what_is_refused(server: Client, change: dict[str, Any], words: str) -> None:
