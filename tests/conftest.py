@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,6 +35,18 @@ os.environ.setdefault(
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 os.fsync = lambda descriptor: None  # no test loses its power, and thousands of small files would wait for the disk
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make check` leaves out as slow: `slow.txt`, beside the marks that stand at tests themselves."""
+    folder = Path(__file__).parent
+    slow = set((folder / "slow.txt").read_text(encoding="utf-8").split())
+    for item in items:
+        if item.path.is_relative_to(folder):
+            name = f"{item.path.relative_to(folder).as_posix()}::{item.name.partition('[')[0]}"
+            if name in slow:
+                item.add_marker(pytest.mark.slow)
 
 
 _modules_frozen = 0
