@@ -1,11 +1,11 @@
-"""Kills on a Ray cluster: of the process that asks or builds, of an actor that holds a shard, of a worker that builds.
+"""Kills on a Ray cluster: of the process that asks or builds, and of an actor that holds a shard.
 
 The cluster is one of this machine, in processes of its own, begun at the first case and ended with this process. Where
 the driver is killed, the means are those of the other commands (`kills`): it is forked, connects, and is killed; the
 next one must find an index that is the old or the new, answers that are right, and none of the dead one's actors.
-Where an actor or a worker is killed, the driver goes on: its answers must be those of the same shards opened here, and
-its index the one that a build without kills leaves; an error of ours is counted as refused, and the next answer must be
-right.
+Where an actor is killed, the driver goes on: its answers must be those of the same shards opened here; an error of ours
+is counted as refused, and the next answer must be right. Workers that build are killed by a test alone
+(tests/teacher/distributed/test_ray.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from bench.trust.kill_cases import UNFINISHED, Case, build, done, freeze_clocks,
 from bench.trust.killing import Plan, run_killed
 
 _ACTOR = "ray::ShardActor"
-_VICTIMS = (_ACTOR, "ray::_build_shard", "ray::_read")
 _GONE_S = 30.0  # in which the actors of a dead driver have to end
 _TURN_S = 120  # for an answer, or a build
 _LIMIT_S = 7_200.0  # for a campaign
@@ -119,9 +118,9 @@ class Cluster:
                     continue
         return found
 
-    def called(self, *titles: str) -> list[int]:
-        """Its processes with such names."""
-        return [process for process, title in self.processes().items() if title.startswith(titles)]
+    def called(self, title: str) -> list[int]:
+        """Its processes of such a name."""
+        return [process for process, found in self.processes().items() if found.startswith(title)]
 
 
 @cache
@@ -191,7 +190,7 @@ def _answers_state(folder: Path) -> str:
 
 
 class Kills:
-    """As `kills.Campaign`, but `operate` goes on while an actor or a worker is killed, and its answer is compared.
+    """As `kills.Campaign`, but `operate` goes on while an actor is killed, and its answer is compared.
 
     It runs again and again in one child, which is connected. `killed` are those that hit; `resumed` the answers after
     these; one that is an error of ours, in a sentence, is no answer: the next one has to be.
@@ -237,7 +236,7 @@ class Kills:
         def kill() -> None:
             over.wait(after_s)
             while not hit and not over.is_set():
-                found = cluster().called(*_VICTIMS)
+                found = cluster().called(_ACTOR)
                 if found:
                     hit.append(self.random.choice(found))
                     os.kill(hit[0], signal.SIGKILL)
@@ -291,37 +290,6 @@ def _right_answers(folder: Path) -> str:
         return _hash(_told(index))
 
 
-def _texts(folder: Path) -> None:
-    write_texts(folder)
-    _options_build(folder, "expected")
-
-
-def _options_build(folder: Path, out: str, address: str | None = None) -> None:
-    """Build with the library, here or on the cluster."""
-    from corpus_teacher.data.build import BuildOptions, build_index_from_sources
-    from corpus_teacher.distributed import build_index_on_ray
-
-    options = BuildOptions(tokenizer="bytes", shard_tokens=1_500, force=True)
-    sources = [str(folder / "old.jsonl"), str(folder / "new.jsonl")]
-    if address is None:
-        build_index_from_sources(sources, folder / out, options)
-    else:
-        build_index_on_ray(sources, folder / out, options, address=address)
-
-
-def _built(folder: Path) -> str:
-    _options_build(folder, "index", cluster().address)
-    return _whole(folder, "index")
-
-
-def _whole(folder: Path, name: str) -> str:
-    """What readers of an index find, and all its files."""
-    os.chdir(folder / name)
-    files = tree(Path())
-    os.chdir(folder)
-    return index_state(folder, name) + files
-
-
 RAYS = (
     Case(
         "index build --ray",
@@ -337,14 +305,6 @@ RAYS = (
         _shards,
         lambda folder: _hash(_told(_actors(folder))),
         _right_answers,
-        warm=_warm,
-        campaign=Kills,
-    ),
-    Case(
-        "index build --ray, a worker",
-        _texts,
-        _built,
-        lambda folder: _whole(folder, "expected"),
         warm=_warm,
         campaign=Kills,
     ),
