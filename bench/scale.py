@@ -315,11 +315,11 @@ def curves(result: dict[str, Any]) -> str:
         tokens = np.array([row["tokens"] for row in rows])
         axes.loglog(tokens, [1e6 * row["build_s"] / row["tokens"] for row in rows], "k--", marker="o", label="build")
         for name, label in names.items():
-            axes.loglog(tokens, [1e6 / row[name] for row in rows], marker="o", label=label)
+            axes.loglog(tokens, [1e6 / row.get(name, math.nan) for row in rows], marker="o", label=label)
         axes.set(title=title, xlabel="tokens of the corpus")
         axes.grid(visible=True, alpha=0.3)
     figure.axes[0].set_ylabel("µs of a core per token, or position")
-    figure.axes[1].legend(fontsize="small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     file = io.StringIO()
     with rc_context({"svg.hashsalt": "scale"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
