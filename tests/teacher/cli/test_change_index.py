@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus_index import CorpusIndex, ShardedIndex, open_index
+from corpus_index import CorpusIndex, ShardedIndex, memory, open_index
 from typer.testing import CliRunner
 
 from corpus_teacher import CorpusTeacher, open_corpus
@@ -124,7 +124,8 @@ def test_memory_that_addresses_leave(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "meminfo").write_text("MemAvailable:    8000 kB\n")
     (tmp_path / "self" / "statm").write_text("100 50 3 4 5 6 7\n")
     page = os.sysconf("SC_PAGE_SIZE")
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (150 * page, resource.RLIM_INFINITY))
+    threads = memory._THREADS_ADDRESSES
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (150 * page + threads, resource.RLIM_INFINITY))
     assert free_memory_bytes(tmp_path, tmp_path / "none") == 50 * page
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert free_memory_bytes(tmp_path, tmp_path / "none") == 8000 * 1024

@@ -205,7 +205,10 @@ def test_it_pickles_when_it_is_whole(memory: Any, tmp_path: Path, held: Held, ki
     with open_index(URL) as index:
         content, tokens = asked(lambda: pickle.dumps(index)), asked(lambda: pickle.dumps(index.tokens))
         assert is_waiting(content)
-        assert is_waiting(tokens) == (kind[1] == "compact")
+        if kind[1] == "compact":
+            assert is_waiting(tokens)
+        else:
+            tokens.result(30)  # while the names are held
         held.free.set()
         with pickle.loads(content.result(30)) as again:
             assert again.path == index.path
