@@ -145,7 +145,9 @@ def _clear_removed(out: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    """Its files but the manifest, and what a killed run has written of one."""
+    names = (MANIFEST, f".{MANIFEST}.")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(names))
 
 
 def _checksum(file: Any) -> str:

@@ -239,6 +239,14 @@ def test_old_checkpoints_go_only_when_a_new_one_is_whole(place: Path, tmp_path: 
     assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-6", "checkpoint-8"]
 
 
+def test_what_a_killed_seal_has_written_is_no_file_of_the_checkpoint(tmp_path: Path) -> None:
+    """The next manifest takes its place, so it must not tell of it."""
+    (tmp_path / "weights").write_text("w")
+    (tmp_path / f".{checkpoints.MANIFEST}.partial").write_text("cut sh")
+    checkpoints.seal(tmp_path)
+    assert checkpoints.fault_of(tmp_path) is None
+
+
 def test_killed_anywhere_in_a_checkpoint_one_is_whole(tmp_path: Path) -> None:
     """Before each call that changes files, and with a full disk: the newest whole one is the old or the new."""
     count = run_faults(
