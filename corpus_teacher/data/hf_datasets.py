@@ -50,10 +50,12 @@ def _checked(rows: Any, name: str) -> Any:
 
     All is read once more for it, at more than a gigabyte per second; tokenising takes a hundred times as long.
     """
+    import pyarrow as pa
+
     for batch in rows.data.table.to_batches():
         try:
             batch.validate(full=True)
-        except Exception as error:
+        except pa.ArrowException as error:
             raise InputError(f"the data set in {name} is damaged: {one_line(error)}") from error
     return rows
 

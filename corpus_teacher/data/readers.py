@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from corpus_teacher.data.documents import PART_CHARS, Document, ReadLog, best_cut
@@ -85,42 +86,50 @@ def json_records(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[tu
                 yield origin, record
 
 
+@contextmanager
+def parquet_faults(path: Place) -> Iterator[None]:
+    """Name the file in what goes wrong while Parquet is read; names of columns are text too."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
+
+
 def read_parquet(path: Place, options: ReadOptions, log: ReadLog) -> Iterator[Document]:
     """A text column of a Parquet file, a few hundred rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     size, begin = path.stat().st_size, log.done
-    try:
-        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
-            schema = file.schema_arrow
-            kinds = [_column_type(schema, field, path) for field in options.fields]
-            text = kinds[0].value_type if pa.types.is_dictionary(kinds[0]) else kinds[0]
-            is_text = any(test(text) for test in (pa.types.is_string, pa.types.is_large_string, _is_view))
-            if not is_text and options.render is None:
-                hint = "; ask for chat to make text of messages" if pa.types.is_list(text) else ""
-                raise InputError(f"{path}: the column {options.text_field!r} holds {kinds[0]}, not text{hint}")
-            in_bytes = is_text and options.text_field in schema.names  # so that broken UTF-8 can be named with its row
-            rows, number = max(1, file.metadata.num_rows), 0
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=options.fields):
-                if in_bytes:
-                    place = batch.schema.names.index(options.text_field)
-                    column = batch.column(place).cast(pa.large_binary())
-                    batch = batch.set_column(place, options.text_field, column)
-                try:
-                    records = batch.to_pylist()
-                except UnicodeDecodeError as error:
-                    where = f"{path}, rows {number + 1} to {number + batch.num_rows}"
-                    if options.errors != "skip":
-                        raise invalid_utf8(where, error) from error
-                    log.note(str(invalid_utf8(where, error)), skipped=True)
-                    records = []
-                for offset, record in enumerate(records, start=1):
-                    yield from document_of(record, f"{path}, row {number + offset}", options, log)
-                number += batch.num_rows
-                log.done = begin + size * number / rows
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are text
-        raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
+    with parquet_faults(path), path.open("rb") as raw, pq.ParquetFile(raw) as file:
+        schema = file.schema_arrow
+        kinds = [_column_type(schema, field, path) for field in options.fields]
+        text = kinds[0].value_type if pa.types.is_dictionary(kinds[0]) else kinds[0]
+        is_text = any(test(text) for test in (pa.types.is_string, pa.types.is_large_string, _is_view))
+        if not is_text and options.render is None:
+            hint = "; ask for chat to make text of messages" if pa.types.is_list(text) else ""
+            raise InputError(f"{path}: the column {options.text_field!r} holds {kinds[0]}, not text{hint}")
+        in_bytes = is_text and options.text_field in schema.names  # so that broken UTF-8 can be named with its row
+        rows, number = max(1, file.metadata.num_rows), 0
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=options.fields):
+            if in_bytes:
+                place = batch.schema.names.index(options.text_field)
+                column = batch.column(place).cast(pa.large_binary())
+                batch = batch.set_column(place, options.text_field, column)
+            try:
+                records = batch.to_pylist()
+            except UnicodeDecodeError as error:
+                where = f"{path}, rows {number + 1} to {number + batch.num_rows}"
+                if options.errors != "skip":
+                    raise invalid_utf8(where, error) from error
+                log.note(str(invalid_utf8(where, error)), skipped=True)
+                records = []
+            for offset, record in enumerate(records, start=1):
+                yield from document_of(record, f"{path}, row {number + offset}", options, log)
+            number += batch.num_rows
+            log.done = begin + size * number / rows
 
 
 def _column_type(schema: Any, field: str, path: Place) -> Any:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from corpus_teacher.data.documents import ReadLog
 from corpus_teacher.data.hf_datasets import load_hub, load_saved
-from corpus_teacher.data.readers import json_records
+from corpus_teacher.data.readers import json_records, parquet_faults
 from corpus_teacher.data.records import ReadOptions, one_line, value_of
 from corpus_teacher.data.shard_readers import SHARD_READERS
 from corpus_teacher.data.sources import Source
@@ -159,16 +159,12 @@ def _shown(value: Any) -> str:
 
 
 def _parquet_schema(path: Place) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with path.open("rb") as file:
-            schema = pq.read_schema(file)
+    with parquet_faults(path), path.open("rb") as file:
+        schema = pq.read_schema(file)
         _ = schema.names  # decoded here, where the file can be named
         return schema
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are text
-        raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
 
 
 def _types_of(schema: Any) -> dict[str, Any]:
@@ -188,17 +184,13 @@ def _types_of(schema: Any) -> dict[str, Any]:
 
 def _parquet_columns(path: Place, field: str) -> Iterator[tuple[str, int, Any]]:
     """A column of a Parquet file, some hundred rows at a time: the file's name, rows before, the column."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=_ARROW_ROWS, columns=[field]):
-                yield str(path), number, batch.column(0)
-                number += batch.num_rows
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are text
-        raise InputError(f"{path} can't be read as Parquet: {one_line(error)}") from error
+    with parquet_faults(path), path.open("rb") as raw, pq.ParquetFile(raw) as file:
+        number = 0
+        for batch in file.iter_batches(batch_size=_ARROW_ROWS, columns=[field]):
+            yield str(path), number, batch.column(0)
+            number += batch.num_rows
 
 
 def _dataset_columns(name: str, options: ReadOptions) -> Iterator[tuple[str, int, Any]]:
