@@ -93,6 +93,8 @@ def shared_curve(answer: RepeatsAnswer) -> Figure:
     axes.set_xscale("log", base=2)
     if answer.curve[1] > 0:
         axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1)  # a share, though there is none
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64, 128, 255], ["1", "2", "4", "8", "16", "32", "64", "128", "255"])
     axes.set_xlabel("tokens shared with another document, at least", color=INK)
     axes.set_ylabel("share of positions", color=INK)

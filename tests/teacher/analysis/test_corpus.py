@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_index import build_index
 
 import corpus_teacher
 from corpus_teacher.analysis.corpus import Corpus, open_corpus
@@ -19,7 +20,7 @@ from corpus_teacher.data.build import BuildOptions, build_index_from_sources
 from corpus_teacher.data.indexing import build_token_index
 from corpus_teacher.data.pipeline import TokenFile
 from corpus_teacher.errors import QueryError, TokenizerError
-from corpus_teacher.pages.duplicates import render_duplicates_report
+from corpus_teacher.pages.duplicates import render_duplicates_report, shared_curve
 
 LONG = "a passage that is long enough to be told from what stands in other documents by chance"
 
@@ -93,6 +94,12 @@ def test_repeats_and_held_out_text_name_documents(folder: Path, tmp_path: Path) 
     (leak,) = scores.recited
     assert leak.name in (str(folder / "b.txt"), str(folder / "c.txt"))
     assert leak.positions == len(LONG) + 1 - 31  # each after 32 bytes or more of it, the space before included
+
+
+def test_a_corpus_that_repeats_nothing_has_shares_from_0_to_1(tmp_path: Path) -> None:
+    build_index(np.arange(20), tmp_path / "index", doc_starts=[0, 10, 20], vocab_size=20).close()
+    (axes,) = shared_curve(index_repeats(tmp_path / "index")).axes
+    assert axes.get_ylim() == (0, 1)
 
 
 def test_an_index_without_names_or_tokenizer(tmp_path: Path) -> None:
