@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.nodes import document_start, position_of
 from corpus_index._kernels.rows import first_at_least, sort_part
+from corpus_index._kernels.target_arrays import LEVEL
 
 FREE = -1
 _FACTOR, _BITS, _FOLD = 1_000_003, (1 << 42) - 1, 17
@@ -131,25 +130,41 @@ def span_nodes(
     return size
 
 
-@kernel(**UNCOUNTED)
-def symbols_before(
-    text,  # TextArrays
-    ranks,  # (n,) int64
-    depths,  # (n,) int64
-    symbols,  # (n,) int64, to be filled
-    ahead,  # int64, ranks whose places are asked for ahead
+@kernel()
+def number_rows(
+    parents,  # (n,) int64: the row of the next shorter context, −1: none, −2 − i: the i-th of these; out: no −2 − i
+    sizes,  # (n,) int64
+    pair_sizes,  # (n,) int64
+    totals,  # (n,) int64, occurrences of each
+    table,  # (room, COLUMNS) uint32, the rows that are kept
+    rows,  # int64, kept already
+    entries,  # int64, likewise
+    pairs,  # int64, likewise
+    most,  # int64, entries and pairs that may be kept
+    numbers,  # (n,) int64, −1 of those that aren't kept yet; to be filled: −1 of those that have no place
+    levels,  # (n,) int64, to be filled: of the new rows, how many contexts are above each
 ):
-    """The token before the last `depth` symbols of each rank's context; −1 where its document starts there."""
-    for i in range(ranks.size):
-        if i + 2 * ahead < ranks.size:
-            prefetch(text.order, ranks[i + 2 * ahead])
-        if i + ahead < ranks.size:
-            position = position_of(text.order, ranks[i + ahead])
-            prefetch(text.tokens, position - depths[i + ahead] - 1)
-            prefetch(text.doc_directory, position >> text.document_shift)
-        position = position_of(text.order, ranks[i])
-        place = position - depths[i] - 1
-        symbols[i] = np.int64(text.tokens[place]) if place >= document_start(text, position) else -1
+    """Number the rows that are to be kept, parents first; returns how many rows are kept then."""
+    begun = rows
+    for i in range(numbers.size):
+        if parents[i] < -1:
+            parents[i] = numbers[-2 - parents[i]]
+            if parents[i] < 0:
+                continue
+        if numbers[i] >= 0 or entries + sizes[i] > most or pairs + pair_sizes[i] > most or totals[i] >= 1 << 32:
+            continue
+        parent = parents[i]
+        level = np.int64(0)
+        if parent >= begun:
+            level = levels[parent - begun] + 1
+        elif parent >= 0:
+            level = np.int64(table[parent, LEVEL]) + 1
+        levels[rows - begun] = level
+        numbers[i] = rows
+        entries += sizes[i]
+        pairs += pair_sizes[i]
+        rows += 1
+    return rows
 
 
 @kernel()

@@ -123,35 +123,28 @@ class RowStore:
             begun = self._rows
             # another thread may have kept them since
             union_nodes.find_lines(nodes, np.arange(depths.size), self._lines, self._places, numbers)
-            for i in np.flatnonzero(numbers < 0).tolist():
-                parent = int(parents[i])
-                if parent <= -2:
-                    parent = int(numbers[-2 - parent])
-                    if parent < 0:
-                        continue
-                part = slice(int(offsets[i]), int(offsets[i + 1]))
-                own = slice(0, 0) if pairs is None else slice(int(pairs[0][i]), int(pairs[0][i + 1]))
-                row, end = self._rows, self._entries + part.stop - part.start
-                if end > _MOST_ENTRIES or self._pairs + own.stop - own.start > _MOST_ENTRIES:
-                    continue
-                if int(classes[i, 0, 0]) >= 2**32:
-                    continue
-                self._make_room(end)
-                entries = tokens[part], counts[part], lefts[part]
-                self._add(int(depths[i]), parent, int(parent_depths[i]), *entries, classes[i])
-                if pairs is not None:
-                    self._add_pairs(row, pairs[1][own], pairs[2][own])
-                self._lines[row] = nodes[i]
-                numbers[i] = row
+            own = np.zeros(depths.size + 1, np.int64) if pairs is None else pairs[0]
+            parents, levels = parents.copy(), np.empty(depths.size, np.int64)
+            counted = self._table, self._rows, self._entries, self._pairs, _MOST_ENTRIES
+            sizes, totals = (np.diff(offsets), np.diff(own)), classes[:, 0, 0]
+            end = union_nodes.number_rows(parents, *sizes, totals, *counted, numbers, levels)
+            new = np.flatnonzero(numbers >= begun)
+            self._make_room(end, self._entries + int(sizes[0][new].sum()))
+            lines = depths[new], parents[new], parent_depths[new], levels[: new.size], classes[new]
+            self._lines[begun:end] = nodes[new]
+            if pairs is not None:
+                self._add_pairs(sizes[1], new, *pairs[1:])
+            self._add(sizes[0], new, (tokens, counts, lefts), *lines)
             if 2 * self._rows > self._places.size:
                 self._places, begun = _free_places(2 * self._rows), 0
             union_nodes.add_lines(self._lines, begun, self._rows, self._places)
         return numbers
 
-    def _make_room(self, entries: int) -> None:
-        if self._rows == self._table.shape[0]:
+    def _make_room(self, rows: int, entries: int) -> None:
+        while rows > self._table.shape[0]:
+            more = np.zeros(self._table.shape[0], np.int64)
             self._table, self._classes = _doubled(self._table), _doubled(self._classes)
-            self._lines, more = _doubled(self._lines), np.zeros(self._rows, np.int64)
+            self._lines = _doubled(self._lines)
             self._offsets, self._pair_offsets = np.append(self._offsets, more), np.append(self._pair_offsets, more)
         while entries > self._tokens.size:
             self._tokens, self._counts = _doubled(self._tokens), _doubled(self._counts)
@@ -159,33 +152,48 @@ class RowStore:
 
     def _add(
         self,
-        depth: int,
-        parent: int,
-        parent_depth: int,
-        tokens: np.ndarray,
-        counts: np.ndarray,
-        lefts: np.ndarray,
+        sizes: np.ndarray,
+        new: np.ndarray,
+        values: tuple[np.ndarray, np.ndarray, np.ndarray],
+        depths: np.ndarray,
+        parents: np.ndarray,
+        parent_depths: np.ndarray,
+        levels: np.ndarray,
         classes: np.ndarray,
     ) -> None:
-        row, begin, end = self._rows, self._entries, self._entries + tokens.size
-        self._tokens[begin:end], self._counts[begin:end], self._lefts[begin:end] = tokens, counts, lefts
-        self._offsets[row + 1] = end
-        self._classes[row] = classes
-        line, raw, left = self._table[row], classes[0], classes[1]
-        line[columns.HI], line[columns.RAW_1], line[columns.RAW_2] = raw[0], raw[1], raw[2]
-        line[columns.LEFT_1], line[columns.LEFT_2], line[columns.LEFT_TOTAL] = left[1], left[2], left[0]
-        line[columns.OWN_DEPTH], line[columns.PARENT_DEPTH] = depth, parent_depth
-        line[columns.PARENT] = columns.NO_PARENT if parent < 0 else parent
-        line[columns.LEVEL] = 0 if parent < 0 else self._table[parent, columns.LEVEL] + 1
-        line[columns.START], line[columns.ENTRIES] = begin, tokens.size
-        self._rows, self._entries = row + 1, end
+        """Append some of the rows whose values stand one after the other, `sizes` of each."""
+        rows = slice(self._rows, self._rows + new.size)
+        begins = self._entries + np.append(0, np.cumsum(sizes[new]))
+        entries, here = slice(self._entries, int(begins[-1])), _of_some(sizes, new)
+        for kept, given in zip((self._tokens, self._counts, self._lefts), values, strict=True):
+            kept[entries] = given[here]
+        self._offsets[rows.start + 1 : rows.stop + 1] = begins[1:]
+        self._classes[rows] = classes
+        table, raw, left = self._table[rows], classes[:, 0], classes[:, 1]
+        table[:, columns.HI], table[:, columns.RAW_1], table[:, columns.RAW_2] = raw[:, 0], raw[:, 1], raw[:, 2]
+        table[:, columns.LEFT_1], table[:, columns.LEFT_2] = left[:, 1], left[:, 2]
+        table[:, columns.LEFT_TOTAL], table[:, columns.LEVEL] = left[:, 0], levels
+        table[:, columns.OWN_DEPTH], table[:, columns.PARENT_DEPTH] = depths, parent_depths
+        table[:, columns.PARENT] = np.where(parents < 0, columns.NO_PARENT, parents)
+        table[:, columns.START], table[:, columns.ENTRIES] = begins[:-1], sizes[new]
+        self._rows, self._entries = rows.stop, entries.stop
 
-    def _add_pairs(self, row: int, codes: np.ndarray, counts: np.ndarray) -> None:
-        begin, end = self._pairs, self._pairs + codes.size
+    def _add_pairs(self, sizes: np.ndarray, new: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> None:
+        ends = self._pairs + np.cumsum(sizes[new])
+        end = int(ends[-1]) if ends.size else self._pairs
         while end > self._pair_codes.size:
             self._pair_codes, self._pair_counts = _doubled(self._pair_codes), _doubled(self._pair_counts)
-        self._pair_codes[begin:end], self._pair_counts[begin:end] = codes, counts
-        self._pair_offsets[row + 1] = self._pairs = end
+        here = _of_some(sizes, new)
+        self._pair_codes[self._pairs : end], self._pair_counts[self._pairs : end] = codes[here], counts[here]
+        self._pair_offsets[self._rows + 1 : self._rows + new.size + 1] = ends
+        self._pairs = end
+
+
+def _of_some(sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A mask over the entries of all rows, those of some of them."""
+    wanted = np.zeros(sizes.size, np.bool_)
+    wanted[rows] = True
+    return np.repeat(wanted, sizes)
 
 
 def _doubled(array: np.ndarray) -> np.ndarray:

@@ -12,19 +12,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import union_nodes
+from corpus_index._kernels import merged_ngrams, union_nodes, union_pairs
 from corpus_index._kernels.arrays import TextArrays
 from corpus_index.core.answers import DocumentVotes, Match
 from corpus_index.core.chains import chains_of
 from corpus_index.core.duplicates import LONGEST
 from corpus_index.core.matching import Matcher
 from corpus_index.sharded.masked_shard import MaskedShard
-from corpus_index.sharded.tables import counted, ranges
+from corpus_index.sharded.tables import ranges
 
 _AHEAD = 16
 _DEEP = 2**31  # more than any depth
 _LONG = 256  # codes of a node that numpy sorts
-START = -1
+_CHUNK = 1 << 22  # tokens that are read at a time
+START = merged_ngrams.START
 """The symbol before the first token of a document."""
 
 
@@ -77,16 +78,6 @@ class ShardNodes(NamedTuple):
         return self._replace(hi=np.where(rows, self.lo, self.hi))
 
 
-class Entries(NamedTuple):
-    """Continuations of nodes, ascending: (node, token id, count); and (node, code, occurrences) of their pairs.
-
-    The pairs are empty where no left extensions are wanted.
-    """
-
-    continuations: tuple[np.ndarray, np.ndarray, np.ndarray]
-    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
 def counts_of_ids(shard: Matcher) -> np.ndarray:
     """How often each id occurs: shape (V,), int64."""
     counts = np.zeros(shard.vocab_size, np.int64)
@@ -122,11 +113,9 @@ def _at_start(shard: Matcher, rows: int, max_order: int | None, starts: bool) ->
     return Match(nothing, hi, nothing.astype(np.int32)), np.full((rows, 1), int(begins), np.int32)
 
 
-def entries_in(shard: Matcher, nodes: ShardNodes, left: bool) -> Entries:
-    """The continuations of nodes, and, for left extensions, their pairs."""
-    nothing = np.zeros(0, np.int64)
-    found = _continuations(shard, nodes)
-    return Entries(found, _pairs(shard, nodes, *found) if left else (nothing, nothing, nothing))
+def entries_in(shard: Matcher, nodes: ShardNodes, left: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The continuations of nodes: (node, token id, count), ascending; for left extensions, (node, pair, count)."""
+    return _pairs(shard, nodes) if left else _continuations(shard, nodes)
 
 
 def _continuations(shard: Matcher, nodes: ShardNodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,25 +139,27 @@ def _continuations(shard: Matcher, nodes: ShardNodes) -> tuple[np.ndarray, np.nd
     return there[of], tokens, counts
 
 
-def _pairs(
-    shard: Matcher, nodes: ShardNodes, of_node: np.ndarray, tokens: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pairs of each node, from its continuations."""
-    there = nodes.hi > nodes.lo
-    going_on = np.flatnonzero(there & ~nodes.ends)
-    before = np.full(nodes.lo.size, START, np.int64)
-    before[going_on] = _symbols_before(shard, nodes.lo[going_on], nodes.depths[going_on])
-    spanned = ~nodes.ends[of_node]
-    one = of_node[spanned], tokens[spanned] * (shard.vocab_size + 1) + before[of_node[spanned]] + 1
-    ending = np.flatnonzero(there & nodes.ends)
-    of, ranks = ranges(nodes.lo[ending], nodes.hi[ending])
-    symbols = _symbols_before(shard, ranks, nodes.depths[ending][of])
-    found = counted(ending[of], _codes(shard, shard.array("next_tokens")[ranks], symbols))
-    return (
-        np.concatenate([one[0], found[0]]),
-        np.concatenate([one[1], found[1]]),
-        np.concatenate([counts[spanned], found[2]]),
-    )
+def _pairs(shard: Matcher, nodes: ShardNodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs of nodes: read before each occurrence, or once where a node goes on with one symbol before all."""
+    there = np.flatnonzero(nodes.hi > nodes.lo)
+    lo, hi, ends, depths = (np.ascontiguousarray(part[there]) for part in nodes)
+    offsets = np.append(0, np.cumsum(hi - lo))
+    node, code, count = np.empty((3, int(offsets[-1])), np.int64)
+    text = _text_of(shard)
+    if text is not None:
+        ids = np.asarray(shard.ids_of(np.arange(shard.num_symbols)), np.int64)
+        width = shard.vocab_size + 1
+        union_pairs.fill_pairs(text, shard.array("next_tokens"), ids, lo, hi, ends, depths, width, _AHEAD, code)
+    else:
+        of, ranks = ranges(lo, hi)
+        read = np.flatnonzero(ends[of] | (ranks == lo[of]))
+        before = _symbols_before(shard, ranks[read], depths[of[read]])
+        before = np.repeat(before, np.diff(np.append(read, ranks.size)))
+        code[:] = _codes(shard, shard.array("next_tokens")[ranks], before)
+    for one in np.flatnonzero(hi - lo > _LONG).tolist():
+        code[offsets[one] : offsets[one + 1]].sort()  # ten times as fast as the kernel's
+    used = union_nodes.count_codes(offsets, _LONG, code, node, count)
+    return there[node[:used]], code[:used], count[:used]
 
 
 def pairs_in(shard: Matcher) -> Pairs:
@@ -259,24 +250,57 @@ def votes_in(
     return votes
 
 
-def occurrences_in(shard: Matcher, wanted: np.ndarray, symbols: int, chunk: int) -> list[np.ndarray]:
-    """All occurrences of wanted tokens: the token, and that many symbols before each, the nearest first.
+def ngrams_in(shard: Matcher, first: int, stop: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The distinct n-grams of `size` tokens that end with an id of first .. stop − 1, in lists, each ascending.
 
-    wanted: a mask over the ids. A symbol is −1 at the start of the document, and −2 beyond.
+    The last token of an n-gram stands first. Where a document begins, START stands, and START − 1 beyond it.
+
+    Returns
+    -------
+    list of (ngrams, counts)
+        (n, size) and (n,) int64 each: ids, and how often each is there.
     """
+    text = _text_of(shard)
+    if text is None:
+        return [_read_ngrams(shard, first, stop, size)]
+    lo, hi = np.searchsorted(shard.ids_of(np.arange(shard.num_symbols)), [first, stop]).tolist()
+    begin, end = np.append(shard.array("symbols")[:, 0].astype(np.int64), shard.num_tokens)[[lo, hi]].tolist()
+    endings = shard.array("endings")
+    last = endings[slice(*np.searchsorted(endings >> np.uint64(32), [lo, hi]).tolist())]
+    ranks = np.minimum(last & np.uint64(2**32 - 1), shard.num_tokens - 1).astype(np.int64)
+    lists = []
+    for places, back in (
+        (np.arange(begin, end), 1),
+        (ranks, 0),
+    ):  # of the last token of a document no rank is beyond it
+        ngrams, counts = np.empty((places.size, size), np.int64), np.empty(places.size, np.int64)
+        used = merged_ngrams.list_ngrams(text, places, back, _AHEAD, ngrams, counts)
+        ngrams = ngrams[:used]
+        if "alphabet" in shard.array_shapes():
+            there = ngrams >= 0
+            ngrams[there] = shard.ids_of(ngrams[there])
+        lists.append((ngrams, counts[:used]))
+    return lists
+
+
+def _read_ngrams(shard: Matcher, first: int, stop: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`ngrams_in` by reading the text: of shards whose ranks aren't stored, or are those of other documents too."""
     tokens, starts = shard.array("tokens"), shard.doc_starts
-    parts: list[list[np.ndarray]] = []
-    for begin in range(0, shard.num_tokens, chunk):
-        part = shard.ids_of(tokens[begin : begin + chunk])
-        places = np.flatnonzero(wanted[part]) + begin
+    parts = []
+    for begin in range(0, shard.num_tokens, _CHUNK):
+        part = shard.ids_of(tokens[begin : begin + _CHUNK])
+        places = np.flatnonzero((part >= first) & (part < stop)) + begin
         first_of = starts[np.searchsorted(starts, places, side="right") - 1]
         columns = [part[places - begin].astype(np.int64)]
-        for back in range(1, symbols + 1):
+        for back in range(1, size):
             at = places - back
             symbol = shard.ids_of(tokens[np.maximum(at, 0)]).astype(np.int64)
             columns.append(np.where(at >= first_of, symbol, np.where(at == first_of - 1, START, START - 1)))
-        parts.append(columns)
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        parts.append(np.stack(columns, axis=1))
+    found = np.concatenate(parts)
+    found = found[np.lexsort(found.T[::-1])]
+    distinct = np.flatnonzero(np.append(True, (found[1:] != found[:-1]).any(axis=1)))[: found.shape[0]]
+    return found[distinct], np.diff(np.append(distinct, found.shape[0]))
 
 
 def longer_in(shard: Matcher, rows: np.ndarray, than: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -320,13 +344,14 @@ def sharers_in(shard: Matcher, tails: list[np.ndarray], least: int) -> list[tupl
     return found
 
 
+def _text_of(shard: Matcher) -> TextArrays | None:
+    """The text as kernels read it; None where ranks aren't stored, or are those of other documents too."""
+    text = None if isinstance(shard, MaskedShard) else shard.kernel_arrays().text
+    return text if isinstance(text, TextArrays) else None
+
+
 def _symbols_before(shard: Matcher, ranks: np.ndarray, depths: np.ndarray) -> np.ndarray:
     """The token that stands before the last `depth` symbols of each rank's context; `START` where there is none."""
-    text = None if isinstance(shard, MaskedShard) else shard.kernel_arrays().text
-    if isinstance(text, TextArrays):
-        symbols = np.empty(ranks.size, np.int64)
-        union_nodes.symbols_before(text, ranks.astype(np.int64), depths, symbols, _AHEAD)
-        return np.where(symbols >= 0, shard.ids_of(np.maximum(symbols, 0)), START)
     positions = shard.array("order")[ranks].astype(np.int64)
     starts = shard.doc_starts[shard.document_of(positions)]
     places = positions - depths - 1

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from corpus_index._kernels import union_pairs
 
 
 def ranges(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,9 +43,10 @@ def counted(rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return key // most, key % most, count
 
 
-def run_lengths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """How many neighbours have the same (row, token), for each run of them."""
-    if rows.size == 0:
-        return rows
-    first = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | (tokens[1:] != tokens[:-1])))
-    return np.diff(np.append(first, rows.size))
+def merged(lists: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`added` of entries that stand in order in each of some lists, and are distinct there."""
+    columns = [np.concatenate(column) for column in zip(*lists, strict=True)]
+    bounds = np.append(0, np.cumsum([each[0].size for each in lists])).astype(np.int64)
+    row, code, count = np.empty((3, columns[0].size), np.int64)
+    used = union_pairs.merge_entries(bounds, *columns, np.empty(len(lists), np.int64), row, code, count)
+    return row[:used], code[:used], count[:used]

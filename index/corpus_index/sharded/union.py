@@ -20,13 +20,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import union_nodes
+from corpus_index._kernels import union_nodes, union_pairs
 from corpus_index.core.chains import Gathered, Losses
 from corpus_index.core.matching import Matcher
 from corpus_index.sharded.asking import ask_all
 from corpus_index.sharded.row_store import WIDE, RowStore
 from corpus_index.sharded.shard_answers import Pairs, ShardChains, ShardNodes, chains_in, entries_in, losses_in
-from corpus_index.sharded.tables import added, ranges, run_lengths
+from corpus_index.sharded.tables import added, merged, ranges
 
 
 def union_chains(
@@ -81,16 +81,16 @@ def union_chains(
         stored[wide] = store.find(unique, wide)
         asked = [node.but(stored[:-1] >= 0) for node in nodes]
     parts = ask_all(entries_in, shards, [(node, left) for node in asked])
-    row, token, count = added(*_joined([part.continuations for part in parts]))
-    lefts, pairs = np.zeros(row.size, np.int64), None
+    pairs = merged(parts)
+    row, token, count = pairs
+    lefts = np.zeros(row.size, np.int64)
     if left:
-        pairs = added(*_joined([part.pairs for part in parts]))
-        lefts = run_lengths(pairs[0], pairs[1] // (shards[0].vocab_size + 1))
+        row, token, count, lefts = _summed(pairs, shards[0].vocab_size + 1)
     if store is not None:
         new = wide[(stored[wide] < 0) & (np.bincount(row, minlength=unique.shape[0])[wide] > 1)]
         if new.size:
             above = first[new] + 1  # the next shorter context of some position
-            kept = pairs if store.keeps_pairs else None
+            kept = pairs if left and store.keeps_pairs else None
             _keep_rows(store, new, unique, stored, rows[above], depths[above], (row, token, count, lefts), kept)
             here = stored[row] < 0
             row, token, count, lefts = row[here], token[here], count[here], lefts[here]
@@ -100,7 +100,7 @@ def union_chains(
 
     def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Losses:
         totals = None
-        if pairs is not None and root_pairs is not None:
+        if left and root_pairs is not None:
             totals = partial(_totals, unique.shape[0], pairs, root_pairs, stored, store)
         return _without(shards, first_positions, nodes, rows, units, (begins, ends), totals)
 
@@ -146,6 +146,13 @@ def _spanned(found: Sequence[ShardChains]) -> tuple[np.ndarray, ...]:
     )
     used = int(offsets[-1])
     return offsets, union_depths[:used], rows[:used], lines[:size], first[:size]
+
+
+def _summed(pairs: tuple[np.ndarray, ...], width: int) -> tuple[np.ndarray, ...]:
+    """(row, token, count, distinct symbols before) of pairs."""
+    row, token, count, lefts = np.empty((4, pairs[0].size), np.int64)
+    used = union_pairs.sum_pairs(*pairs, width, row, token, count, lefts)
+    return row[:used], token[:used], count[:used], lefts[:used]
 
 
 def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """How many n-grams of the union occur once, twice, …: what discounts in closed form are fitted on.
 
-Naively: list every n-gram of the corpus and count. Here the occurrences of some tokens at a time are listed with the
-symbols before them and sorted, which puts equal n-grams of all orders side by side: O(N · orders · log N) time, and
-memory for a few million n-grams, whatever the size of the corpus.
+Naively: list every n-gram of the corpus and count. Here every shard lists the n-grams that end with some tokens as its
+own order has them, and the lists are merged: equal n-grams of all orders come side by side. O(N · (orders + shards))
+time, and memory for a few million n-grams, whatever the size of the corpus.
 """
 
 from __future__ import annotations
@@ -12,44 +12,31 @@ from functools import partial
 
 import numpy as np
 
+from corpus_index._kernels import merged_ngrams
 from corpus_index.estimators.counts_of_counts import counts_of_counts
 from corpus_index.sharded.asking import ask_all
-from corpus_index.sharded.shard_answers import START, occurrences_in
+from corpus_index.sharded.shard_answers import ngrams_in
 from corpus_index.sharded.sharded_index import ShardedIndex
 
-_OCCURRENCES = 1 << 22  # that are sorted at a time, or those of one token
-_CHUNK = 1 << 22
-_NOTHING = START - 1  # beyond the start of a document
+_OCCURRENCES = 1 << 21  # that are listed at a time, or those of one token
 
 
 @counts_of_counts.register
 def _(index: ShardedIndex, highest: int, *, left: bool, most: int = 4) -> np.ndarray:
     """Those of all shards together; see `estimators.counts_of_counts`."""
-    table = np.zeros((highest + 1, most + 1), np.int64)
-    for tokens in _token_groups(index.symbol_counts):
-        question = partial(occurrences_in, wanted=tokens, symbols=highest + 1, chunk=_CHUNK)
-        found = ask_all(question, index.shards)
-        columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-        order = np.lexsort(columns[::-1])
-        columns = [column[order] for column in columns]
-        begins = np.append(True, np.diff(columns[0]) != 0)
-        for size in range(highest + 1):
-            deeper = begins | np.append(False, np.diff(columns[size + 1]) != 0)
-            first = np.flatnonzero(begins)
-            counts = np.diff(np.append(first, begins.size))
-            if left and size < highest:
-                types = np.diff(np.append(np.cumsum(deeper)[first], int(deeper.sum()) + 1))
-                begun = columns[size][first] == START if size > 0 else np.zeros(first.size, np.bool_)
-                counts = np.where(begun, counts, types)
-            if size > 0:
-                counts = counts[columns[size][first] != _NOTHING]
-            table[size] += np.bincount(np.minimum(counts, most + 1), minlength=most + 2)[1:]
-            begins = deeper
+    size, table = highest + 2, np.zeros((highest + 1, most + 1), np.int64)
+    for first, stop in _token_groups(index.symbol_counts):
+        found = ask_all(partial(ngrams_in, first=first, stop=stop, size=size), index.shards)
+        lists = [each for of_shard in found for each in of_shard]
+        ngrams, counts = (np.concatenate(column) for column in zip(*lists, strict=True))
+        bounds = np.append(0, np.cumsum([each.size for _, each in lists])).astype(np.int64)
+        scratch = np.empty(len(lists), np.int64), np.zeros((2, highest + 1), np.int64)
+        merged_ngrams.count_merged(bounds, ngrams, counts, *scratch, left, table)
     return table[:, :most]
 
 
-def _token_groups(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Tokens that occur, in groups that occur a few million times together, by group a mask over V."""
+def _token_groups(counts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of ids, first .. stop − 1, that occur a few million times together, or are one id."""
     group = np.cumsum(counts) // _OCCURRENCES
-    for number in np.unique(group[counts > 0]).tolist():
-        yield (group == number) & (counts > 0)
+    firsts = np.flatnonzero(np.append(True, np.diff(group) != 0))
+    return zip(firsts.tolist(), [*firsts[1:].tolist(), counts.size], strict=True)
