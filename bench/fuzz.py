@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="that often, with one seed after the other")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guided", action="store_true", help="follow the coverage of the project's Python, by atheris")
+    parser.add_argument("--drawn", type=int, default=0, help="cases that hypothesis draws, besides, to each reader")
     parser.add_argument("--corpus", type=Path, help="keep the cases that reached something new, of --guided")
     parser.add_argument("--keep", type=Path, help="write each case that was found into this folder")
     parser.add_argument("--out", type=Path)
@@ -50,7 +51,7 @@ def main() -> int:
             (given.keep / f"{name}.{hashlib.sha256(find.case).hexdigest()[:8]}").write_bytes(find.case)
 
     readers = [READERS[name] for name in given.readers.split(",")] if given.readers else list(READERS.values())
-    options = {"cases": given.cases, "seconds": given.seconds, "guided": given.guided, "corpus": given.corpus}
+    options = {name: getattr(given, name) for name in ("cases", "seconds", "drawn", "guided", "corpus")}
     machine = describe()
 
     def told(found: dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import hashlib
-import importlib.util
 import mmap
 import os
 import random
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 
 from corpus_index import CorpusIndexError
 
+from bench.trust.choosing import draw, follow_coverage
 from bench.trust.mutating import MOST_BYTES, mutate
 
 HANG_S = 10
@@ -45,6 +45,7 @@ _ROOM_BYTES, _FACTOR = 64 << 20, 100
 _ADDRESSES = 4 << 30
 _CASES_PER_CHILD = 5_000
 _ROOT = Path(__file__).parents[2]
+_COUNTED = ("cases", "refused", "drawn", "guided")
 _COUNTS = struct.Struct("<4Q")  # cases, refused, finds written, bytes of the current case
 
 
@@ -87,6 +88,8 @@ class Outcome:
     reader: str
     cases: int = 0
     refused: int = 0
+    drawn: int = 0
+    guided: int = 0
     cpu_s: float = 0.0
     finds: dict[str, Find] = field(default_factory=dict)
 
@@ -102,17 +105,13 @@ def in_memory() -> Path | None:
     return place if os.access(place, os.W_OK) else None
 
 
-def has_atheris() -> bool:
-    """Whether cases can follow the coverage."""
-    return importlib.util.find_spec("atheris") is not None
-
-
 def fuzz(
     reader: Reader,
     *,
     cases: int,
     seconds: float = float("inf"),
     seed: int = 0,
+    drawn: int = 0,
     guided: bool = False,
     corpus: Path | None = None,
     known: Sequence[bytes] = (),
@@ -123,6 +122,8 @@ def fuzz(
     ----------
     seconds : float
         Of processor time, which a busy machine doesn't take away.
+    drawn : int
+        Cases that hypothesis draws, besides and before the others.
     known : sequence of bytes
         Cases that come before all others: those that were once found.
     guided : bool
@@ -135,23 +136,38 @@ def fuzz(
     with _prepared(reader) as (folder, given):
         while outcome.cases < len(known):
             _in_child(outcome, folder, given, lambda child: [child.run(case) for case in known[outcome.cases :]])
-        cases += len(known)
-        while outcome.cases < cases and _children_s() - started < seconds:
-            first, count = outcome.cases, min(_CASES_PER_CHILD, cases - outcome.cases)
-            left = min(seconds - (_children_s() - started), 1e6)
-
-            def work(child: _Child, first: int = first, count: int = count, left: float = left) -> None:
-                if guided:
-                    _follow_coverage(child, given, corpus, seed + first, count, left)
-                end = time.process_time() + left
-                for number in range(first, first + count):
-                    child.run(_case(given, reader.name, seed, number))
-                    if time.process_time() > end:
-                        break
-
-            _in_child(outcome, folder, given, work)
+        before = len(known)
+        for way, count in (("drawn", drawn), ("guided" if guided else "plain", cases)):
+            _give(outcome, folder, given, way, count, seed, started + seconds, corpus)
+            made, before = outcome.cases - before, outcome.cases
+            outcome.drawn += made * (way == "drawn")
+            outcome.guided += made * (way == "guided")
     outcome.cpu_s = _children_s() - started
     return outcome
+
+
+def _give(
+    outcome: Outcome, folder: Path, given: Input, way: str, cases: int, seed: int, end: float, corpus: Path | None
+) -> None:
+    """That many more cases, chosen in one way, in children; none after so much processor time of all children."""
+    cases += outcome.cases
+    while outcome.cases < cases and _children_s() < end:
+        first, count = outcome.cases, min(_CASES_PER_CHILD, cases - outcome.cases)
+        left = min(end - _children_s(), 1e6)
+
+        def work(child: _Child, first: int = first, count: int = count, left: float = left) -> None:
+            if way == "drawn":
+                return draw(child.run, given, seed + first, count, left)
+            if way == "guided":
+                return follow_coverage(child.run, given, corpus, seed + first, count, left)
+            until = time.process_time() + left
+            for number in range(first, first + count):
+                child.run(_case(given, outcome.reader, seed, number))
+                if time.process_time() > until:
+                    break
+            return None
+
+        _in_child(outcome, folder, given, work)
 
 
 def _children_s() -> float:
@@ -195,19 +211,19 @@ def campaign(
         by_reader[reader.name] = {
             "cases": known["cases"] + made.cases,
             "refused": known["refused"] + made.refused,
+            "drawn": known.get("drawn", 0) + made.drawn,
+            "guided": known.get("guided", 0) + made.guided,
             "finds": list(dict.fromkeys([*known["finds"], *finds])),
         }
-        told(_summed(by_reader, seeds, options))
-    return _summed(by_reader, seeds, options)
+        told(_summed(by_reader, seeds))
+    return _summed(by_reader, seeds)
 
 
-def _summed(by_reader: dict[str, dict[str, Any]], seeds: list[int], options: Mapping[str, Any]) -> dict[str, Any]:
+def _summed(by_reader: dict[str, dict[str, Any]], seeds: list[int]) -> dict[str, Any]:
     return {
-        "cases": sum(one["cases"] for one in by_reader.values()),
-        "refused": sum(one["refused"] for one in by_reader.values()),
+        **{name: sum(one.get(name, 0) for one in by_reader.values()) for name in _COUNTED},
         "finds": sum(len(one["finds"]) for one in by_reader.values()),
         "seeds": seeds,
-        "guided": options.get("guided", False),
         "by_reader": by_reader,
     }
 
@@ -457,34 +473,3 @@ def _place(error: BaseException) -> str:
 
 def _is_ours(name: str) -> bool:
     return name.startswith(str(_ROOT)) and "site-packages" not in name and f"{os.sep}bench{os.sep}" not in name
-
-
-def _follow_coverage(child: _Child, given: Input, corpus: Path | None, seed: int, count: int, seconds: float) -> None:
-    """Let libFuzzer choose the cases; the process ends with it."""
-    import atheris
-
-    folder = Path(tempfile.gettempdir()) / "corpus" if corpus is None else corpus
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, sample in enumerate(given.samples):
-        (folder / f"sample-{number}").write_bytes(b"\0" + sample)
-        (folder / f"sample-{number}-finished").write_bytes(b"\1" + given.finish(sample))
-
-    def change(data: bytes, most: int, number: int) -> bytes:
-        rng = random.Random(number)
-        if rng.random() < 0.4 or not data:
-            return bytes(atheris.Mutate(data, most))
-        return data[:1] + mutate(rng, data[1:], given.samples, given.structure)[: most - 1]
-
-    options = [
-        f"-runs={count}",
-        f"-max_total_time={max(1, int(seconds))}",
-        f"-max_len={MOST_BYTES}",
-        f"-seed={seed + 1}",
-        "-handle_alrm=0",
-        "-rss_limit_mb=0",
-        "-print_final_stats=0",
-        "-verbosity=0",
-        "-detect_leaks=0",
-    ]
-    atheris.Setup(["fuzz", *options, str(folder)], child.run, custom_mutator=change)
-    atheris.Fuzz()

@@ -105,6 +105,7 @@ class Campaign:
         self.seconds = self._run(self.case.operate).seconds
         for state in (self.old, self.new, self.files):
             assert not state.startswith("unreadable"), f"{self.case.name}: {state}"
+        assert self.new not in (NOTHING, UNFINISHED), f"{self.case.name}: what is done says {self.new}"
         assert self.files == self._asked(self.case.files), f"{self.case.name}: two unkilled runs differ"
 
     def _names(self) -> list[str]:

@@ -98,11 +98,15 @@ def sizes(found: Mapping[str, Any]) -> str:
 def readers(found: Mapping[str, Any]) -> str:
     """A row for each reader, and one for all."""
     rows = [
-        f"| {name} | {one['cases']:,} | {one['refused']:,} | {len(one['finds'])} |"
+        f"| {name} | {one['cases']:,} | {one.get('drawn', 0):,} | {one.get('guided', 0):,} | {one['refused']:,} "
+        f"| {len(one['finds'])} |"
         for name, one in found["by_reader"].items()
     ]
-    rows.append(f"| all | {found['cases']:,} | {found['refused']:,} | {found['finds']} |")
-    return "\n".join(["| reader | cases | refused | finds |\n|---|---:|---:|---:|", *rows])
+    rows.append(
+        f"| all | {found['cases']:,} | {found['drawn']:,} | {found['guided']:,} | {found['refused']:,} "
+        f"| {found['finds']} |"
+    )
+    return "\n".join(["| reader | cases | drawn | guided | refused | finds |\n|---|---:|---:|---:|---:|---:|", *rows])
 
 
 def readme(found: Mapping[str, Any], fuzzed: Mapping[str, Any]) -> str:

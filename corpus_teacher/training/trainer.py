@@ -234,6 +234,9 @@ class DistillationTrainer(transformers.Trainer):
         self.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self.state.is_world_process_zero = self.is_world_process_zero()
         self.state.is_local_process_zero = self.is_local_process_zero()
+        if self.args.should_save:  # a kill after the last checkpoint leaves those that it was to replace
+            out = Path(str(self.args.output_dir))
+            checkpoints.remove_oldest(out, self.args.save_total_limit, self.state.best_model_checkpoint)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best_model()
         return TrainOutput(self.state.global_step, float("nan"), {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +21,7 @@ if not hasattr(os, "fork"):
     pytest.skip("cases are read in forks of a process", allow_module_level=True)
 
 from bench.trust import fuzzing, page
+from bench.trust.choosing import draw
 from bench.trust.fuzzing import Input, Reader, fuzz
 from bench.trust.mutating import mutate
 from bench.trust.readers import READERS
@@ -32,8 +35,9 @@ SEED = 20_261_129
 @pytest.mark.parametrize("name", READERS)
 def test_nothing_is_found(name: str) -> None:
     known = [path.read_bytes() for path in sorted(FOUND.glob(f"{name}.*"))]
-    outcome = fuzz(READERS[name], cases=20, seed=SEED, known=known)
-    assert outcome.cases == 20 + len(known)
+    outcome = fuzz(READERS[name], cases=20, drawn=10, seed=SEED, known=known)
+    assert outcome.cases == 20 + outcome.drawn + len(known)
+    assert outcome.drawn
     assert not outcome.finds, [f"{find.kind}: {find.what}: {find.case[:200]!r}" for find in outcome.finds.values()]
 
 
@@ -133,6 +137,9 @@ def test_campaigns_are_added_up() -> None:
     assert (both["cases"], told, both["seeds"]) == (50, [50], [1, 2])
     assert both["finds"] == 1  # the same one again
     assert first["cases"] == 20
+    drawn = fuzzing.campaign([reader], cases=0, drawn=10, before=both)
+    assert drawn["cases"] == 50 + drawn["drawn"] > 50
+    assert (drawn["drawn"], drawn["guided"]) == (drawn["by_reader"]["planted"]["drawn"], 0)
 
 
 def test_the_page_says_what_the_run_gave() -> None:
@@ -152,6 +159,36 @@ def test_cases_are_a_function_of_seed_and_number() -> None:
     assert cases(0) == cases(0)
     assert cases(0) != cases(1)
     assert len(set(cases(0))) > 40
+
+
+def test_a_fault_that_only_hypothesis_plants_is_found() -> None:
+    """A list with a table in it that isn't empty: no list of odd values has one."""
+
+    def prepare(folder: Path) -> Input:
+        def read(content: bytes) -> None:
+            (folder / "file").write_bytes(content)
+            with contextlib.suppress(ValueError, RecursionError):
+                table = json.loads(content)
+                values = table.get("a") if isinstance(table, dict) else None
+                if isinstance(values, list) and any(value and isinstance(value, dict) for value in values):
+                    raise KeyError
+
+        return Input([b'{"a": 1, "b": [1, {"c": null}]}'], read, structure="json")
+
+    reader = Reader("planted", prepare)
+    assert not fuzz(reader, cases=600, seed=3).finds
+    outcome = fuzz(reader, cases=0, drawn=600, seed=3)
+    assert outcome.drawn == outcome.cases > 300
+    assert [find.kind for find in outcome.finds.values()] == ["exception"]
+
+
+def test_hypothesis_draws_for_every_structure() -> None:
+    samples = {"json": b'{"a": 1}', "lines": b'{"a": 1}\n{"b": 2}', "toml": b'a = 1\n[b]\nc = "x"\n', None: b"abcd"}
+    for structure, sample in samples.items():
+        made: set[bytes] = set()
+        draw(made.add, Input([sample], len, structure=structure), 1, 200, 60.0)
+        assert len(made) > 100, structure
+        assert {case[0] for case in made} == {0, 1}
 
 
 def test_values_of_every_structure_are_exchanged() -> None:

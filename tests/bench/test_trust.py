@@ -21,7 +21,7 @@ from corpus_index import build_index, open_index
 
 from bench.trust import flips, kill_rays, kills, load, page, soak
 from bench.trust.__main__ import failures
-from bench.trust.kill_cases import NOTHING, Case
+from bench.trust.kill_cases import NOTHING, UNFINISHED, Case
 from bench.trust.killing import Plan, run_killed
 from bench.trust.kills import Campaign
 from corpus_teacher.errors import InputError
@@ -155,6 +155,13 @@ def test_what_is_left_and_what_differs_is_counted(tmp_path: Path) -> None:
     assert found["bit_equal"] < found["resumed"]
     assert any("scratch-" in fault for fault in found["faults"])
     assert failures("kills", {"write": found}) > 0
+
+
+def test_a_case_whose_end_looks_unfinished_is_none(tmp_path: Path) -> None:
+    """Its judge would take every half for the whole."""
+    case = _case(lambda folder: _write(folder, "new"), lambda folder: UNFINISHED)
+    with pytest.raises(AssertionError, match="what is done says unfinished"):
+        Campaign(case, tmp_path).run(1)
 
 
 def test_kills_are_gone_on_with() -> None:

@@ -239,6 +239,18 @@ def test_old_checkpoints_go_only_when_a_new_one_is_whole(place: Path, tmp_path: 
     assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-6", "checkpoint-8"]
 
 
+def test_what_a_kill_after_the_last_checkpoint_left_goes_at_the_rerun(place: Path, tmp_path: Path) -> None:
+    """Killed between the last checkpoint's manifest and the removal of older ones: found by a kill."""
+    settings = settings_of(place, tmp_path / "run", training={"save_total_limit": 1})
+    Trained(settings, kill_after=5)
+    shutil.copytree(tmp_path / "run/checkpoint-4", tmp_path / "old")
+    Trained(settings, resume=True)
+    shutil.move(tmp_path / "old", tmp_path / "run/checkpoint-4")
+    (tmp_path / "run/result.json").unlink()
+    assert Trained(settings, resume=True).steps == []
+    assert [one.name for one in checkpoints.checkpoints_in(tmp_path / "run")] == ["checkpoint-6"]
+
+
 def test_what_a_killed_seal_has_written_is_no_file_of_the_checkpoint(tmp_path: Path) -> None:
     """The next manifest takes its place, so it must not tell of it."""
     (tmp_path / "weights").write_text("w")
