@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,6 +182,16 @@ def _parsed() -> argparse.Namespace:
     return given
 
 
+def _timed(name: str, work: Callable[[], Section]) -> Section:
+    """What a section finds; how long it took is printed."""
+    begin = time.monotonic()
+    found = work()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_s = sum(one.ru_utime + one.ru_stime for one in used)
+    print(f"{name}: {time.monotonic() - begin:,.0f} s, {cpu_s:,.0f} s of a processor", flush=True)
+    return found
+
+
 def _in_a_process(name: str, out: Path) -> subprocess.Popen[bytes]:
     """One section, with the options of this call."""
     return subprocess.Popen([sys.executable, "-m", "bench.trust", *sys.argv[1:], "--only", name, "--out", str(out)])
@@ -205,7 +217,7 @@ def main() -> int:
     if given.go_on and given.out is None:
         raise SystemExit("--go-on needs --out: the file that is gone on with")
     if len(names) == 1:
-        found[names[0]] = SECTIONS[names[0]](amounts, given)
+        found[names[0]] = _timed(names[0], lambda: SECTIONS[names[0]](amounts, given))
     else:
         with tempfile.TemporaryDirectory() as folder:
             parts = {name: Path(folder) / f"{name}.json" for name in names}

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -264,6 +265,7 @@ def test_the_command(tmp_path: Path) -> None:
     lines = _run("--only", "kills", "--command", "index append", "--kills", "3", "--out", str(out))
     found, told = json.loads(out.read_text())["kills"], json.loads(lines[-1])["kills"]
     assert told["index append"]["killed"] > 0
+    assert re.fullmatch(r"kills: \d+ s, \d+ s of a processor", lines[-2])
     assert found == {"other": 1, **told}
     assert json.loads(out.read_text())["fuzz"] == 2
 
