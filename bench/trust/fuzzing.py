@@ -232,7 +232,7 @@ def _summed(by_reader: dict[str, dict[str, Any]], seeds: list[int]) -> dict[str,
 def _prepared(reader: Reader) -> Iterator[tuple[Path, Input]]:
     with tempfile.TemporaryDirectory(dir=in_memory()) as place:
         folder = Path(place).resolve()
-        kept, tempfile.tempdir = tempfile.tempdir, str(folder)
+        kept, tempfile.tempdir, environment = tempfile.tempdir, str(folder), dict(os.environ)
         given = None
         try:
             given = reader.prepare(folder)
@@ -247,6 +247,8 @@ def _prepared(reader: Reader) -> Iterator[tuple[Path, Input]]:
             tempfile.tempdir = kept
             if given is not None:
                 given.close()
+            os.environ.clear()  # or what is written later makes the folder anew
+            os.environ.update(environment)
 
 
 def _case(given: Input, name: str, seed: int, number: int) -> bytes:
@@ -438,6 +440,7 @@ def _limit() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.disable()
+    os.environ["RUST_BACKTRACE"] = "0"  # a panic that tells where it was reads 50 MiB of symbols
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

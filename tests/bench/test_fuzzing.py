@@ -107,6 +107,25 @@ def test_what_is_refused_and_what_is_fine_are_no_finds() -> None:
     assert (outcome.cases, outcome.refused, outcome.finds) == (2, 1, {})
 
 
+def test_a_library_that_panics_takes_no_memory_to_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(content: bytes) -> None:
+        if os.environ["RUST_BACKTRACE"] != "0":
+            raise KeyError
+
+    monkeypatch.setenv("RUST_BACKTRACE", "1")
+    assert not fuzz(_reader(read), cases=0, known=[b"\0other"]).finds
+
+
+def test_a_reader_changes_the_environment_for_itself_alone() -> None:
+    def prepare(folder: Path) -> Input:
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        return Input([b"x"], len)
+
+    before = dict(os.environ)
+    fuzz(Reader("planted", prepare), cases=1)
+    assert dict(os.environ) == before
+
+
 def test_a_reader_that_refuses_its_sample_tests_nothing() -> None:
     def refuse(content: bytes) -> None:
         raise InputError("no")
