@@ -1,9 +1,9 @@
 """`python -m bench.trust`: faults on purpose, and what became of them; an hour, or with --quick some minutes.
 
 Sections: flips of bits in indexes that are opened unchecked; kills of every command that writes; readers and writers at
-once; inputs of odd sizes; a server among bad clients, beside all the others. Each runs in a process of its
-own. Prints tables for people, and last one line of JSON for programs; --out merges what was found into a file. Ends
-with 1 where something crashed, hung, was lost or was wrong.
+once; inputs of odd sizes; a server among bad clients. Each runs in a process of its own, some side by side.
+Prints tables for people, and last one line of JSON for programs; --out merges what was found into a file. Ends with 1
+where something crashed, hung, was lost or was wrong.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,9 +126,9 @@ def _told(found: Section) -> str:
 
 
 SECTIONS: dict[str, Callable[[Amounts, argparse.Namespace], Section]] = {
-    "soak": soak, "flips": flips, "kills": kills, "load": load, "fuzz": fuzz, "sizes": sizes
+    "soak": soak, "kills": kills, "fuzz": fuzz, "flips": flips, "load": load, "sizes": sizes
 }  # fmt: skip
-"""The first runs beside the others."""
+"""They run side by side, as many as there are processors, and one more; the longest begin."""
 
 _BAD = {
     "flips": ("crash", "hang", "exception"),
@@ -192,9 +193,14 @@ def _timed(name: str, work: Callable[[], Section]) -> Section:
     return found
 
 
-def _in_a_process(name: str, out: Path) -> subprocess.Popen[bytes]:
-    """One section, with the options of this call."""
-    return subprocess.Popen([sys.executable, "-m", "bench.trust", *sys.argv[1:], "--only", name, "--out", str(out)])
+def _in_a_process(name: str, out: Path) -> None:
+    """One section, with the options of this call; what it says is said here, behind its name."""
+    command = [sys.executable, "-m", "bench.trust", *sys.argv[1:], "--only", name, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith("{"):  # what is for programs is in the file
+                print(f"{name:6s}| {line}", end="", flush=True)
 
 
 def main() -> int:
@@ -219,12 +225,12 @@ def main() -> int:
     if len(names) == 1:
         found[names[0]] = _timed(names[0], lambda: SECTIONS[names[0]](amounts, given))
     else:
+        from corpus_teacher.data import available_cores
+
         with tempfile.TemporaryDirectory() as folder:
             parts = {name: Path(folder) / f"{name}.json" for name in names}
-            beside = _in_a_process(names[0], parts[names[0]])
-            for name in names[1:]:
-                _in_a_process(name, parts[name]).wait()
-            beside.wait()
+            with ThreadPoolExecutor(1 + available_cores()) as lanes:  # the server among its clients mostly waits
+                list(lanes.map(lambda name: _in_a_process(name, parts[name]), names))
             found |= {name: json.loads(part.read_text())[name] for name, part in parts.items()}
     if given.out is not None:
         merge(given.out, found)

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from corpus_index import build_index, open_index
 
+from bench.trust import __main__ as campaigns
 from bench.trust import flips, kill_rays, kills, load, page, soak
 from bench.trust.__main__ import failures
 from bench.trust.kill_cases import NOTHING, UNFINISHED, Case
@@ -268,6 +269,31 @@ def test_the_command(tmp_path: Path) -> None:
     assert re.fullmatch(r"kills: \d+ s, \d+ s of a processor", lines[-2])
     assert found == {"other": 1, **told}
     assert json.loads(out.read_text())["fuzz"] == 2
+
+
+def test_sections_run_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    both, sections = threading.Barrier(2), {"kills": {}, "sizes": {}}
+
+    def run(name: str, out: Path) -> None:
+        both.wait(60)
+        out.write_text(json.dumps({name: sections[name]}))
+
+    monkeypatch.setattr(campaigns, "_in_a_process", run)
+    monkeypatch.setattr(campaigns, "_ALONE", {})
+    monkeypatch.setattr(sys, "argv", ["trust", "--only", "kills,sizes"])
+    assert campaigns.main() == 0
+    assert sections.items() <= json.loads(capsys.readouterr().out).items()
+
+
+def test_what_a_section_says_stands_behind_its_name(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trust", "--size", "pipe"])
+    campaigns._in_a_process("sizes", tmp_path / "sizes.json")
+    assert json.loads((tmp_path / "sizes.json").read_text())["sizes"]["pipe"]["right"]
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) > 2
+    assert all(line.startswith("sizes | ") for line in lines)
 
 
 # load and soak
