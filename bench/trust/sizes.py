@@ -92,8 +92,8 @@ def _words(folder: Path, count: int) -> bytes:
     made = tokenizers.Tokenizer(models.WordLevel({word: n for n, word in enumerate(["<unk>", *words])}, "<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.save(f"{folder / _WORDS}")
-    chosen = rng.integers(0, 500, -(-count // (_WORD + 1)))
-    return b" ".join([word.encode() for word in words][number] for number in chosen)[:count]
+    encoded = [word.encode() for word in words]
+    return b" ".join(encoded[number] for number in rng.integers(0, 500, -(-count // (_WORD + 1))))[:count]
 
 
 def _text_line(folder: Path, count: int) -> None:
