@@ -257,7 +257,10 @@ def _totals(
     """How often the union has each (row, pair)."""
     total = np.zeros(rows.size, np.int64)
     at_root = rows >= num_rows
-    total[at_root] = root_pairs.counts[np.searchsorted(root_pairs.codes, codes[at_root])]
+    whole, places = np.array([0, root_pairs.codes.size]), np.empty(int(at_root.sum()), np.int64)
+    nothing = np.zeros(places.size, np.int64)
+    union_nodes.find_in_rows(whole, root_pairs.codes, nothing, codes[at_root], places)  # they ascend, by stretch
+    total[at_root] = root_pairs.counts[places]
     in_store = stored[rows] >= 0
     if store is not None:
         total[in_store] = store.pair_counts(stored[rows[in_store]], codes[in_store])
