@@ -100,7 +100,7 @@ def bench_size(
     answers.mkdir(parents=True, exist_ok=True)
     run = SizeRun(corpus, slices, work, answers, settings)
     say(f"{size}: {corpus.num_tokens:,} tokens, {corpus.num_documents:,} documents, V {corpus.vocab_size:,}")
-    chosen = [c for c in ALL if (c.is_ours and not arguments.no_ours) or c.name in arguments.peers]
+    chosen = [c for c in ALL if (c.name == OURS and not arguments.no_ours) or c.name in arguments.peers]
     before = len(result.rows)
     for contender in chosen:
         path = run.answers_path(contender)

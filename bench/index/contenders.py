@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from bench.index.contender import Contender
-from bench.index.ours import Ours
+from bench.index.ours import Compact, Ours
 from bench.index.peers import InfiniGram, RustyDawg, Tokengrams
 from bench.index.sorters import Libsais16, Pydivsufsort
 
-ALL: tuple[Contender, ...] = (Ours(), Tokengrams(), InfiniGram(), RustyDawg(), Pydivsufsort(), Libsais16())
+ALL: tuple[Contender, ...] = (
+    Ours(),
+    Compact(),
+    Tokengrams(),
+    InfiniGram(),
+    RustyDawg(),
+    Pydivsufsort(),
+    Libsais16(),
+)
 BY_NAME = {contender.name: contender for contender in ALL}

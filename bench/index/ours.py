@@ -23,6 +23,7 @@ class Ours(Contender):
     distribution = "corpus-teacher"
     module = "corpus_index"
     is_ours = True
+    layout = "full"
     build_cores = (2, 1)
     sections = ("match", "continuations", "order4")
 
@@ -48,7 +49,13 @@ class Ours(Contender):
         starts = np.array([0, 1000, 4096])
         for workers in self.build_cores:
             build_index(
-                tokens, folder / "warm", doc_starts=starts, vocab_size=300, overwrite=True, workers=workers
+                tokens,
+                folder / "warm",
+                doc_starts=starts,
+                vocab_size=300,
+                overwrite=True,
+                workers=workers,
+                layout=self.layout,
             ).close()
         with self.open_path(folder / "warm") as index:
             rows = np.ascontiguousarray(tokens[:512].reshape(4, 128)).astype(np.int64)
@@ -66,6 +73,7 @@ class Ours(Contender):
             vocab_size=corpus.vocab_size,
             overwrite=True,
             workers=cores,
+            layout=self.layout,
         ).close()
 
     def sizes(self, corpus: Corpus, folder: Path) -> dict[str, int]:
@@ -117,3 +125,10 @@ class Ours(Contender):
                 token_ids, token_counts, _, _ = answer.at(place, t)
             entries.append((match_len, count, 0, token_ids, token_counts))
         return Answers.of(entries)
+
+
+class Compact(Ours):
+    """corpus_index, in the compact layout; its build is that of the full one, made compact."""
+
+    name = "compact"
+    layout = "compact"

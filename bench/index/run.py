@@ -226,7 +226,7 @@ class SizeRun:
                 with_oracle = compare(section, truth, take(theirs, oracle_sample(sample)), **limits)
                 self._verdict(key, contender.name, "oracle", with_oracle)
                 mine = answers[ours].get(key) if ours is not None else None
-                if mine is not None and not contender.is_ours:
+                if mine is not None and contender.name != ours:
                     self._verdict(key, ours or "", contender.name, compare(section, mine, theirs, **limits))
 
     def _verdict(self, key: str, who: str, witness: str, comparison: Comparison) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from bench import corpora, machine
 from bench.index.rows import Row, render
 from bench.index.run import say
-from bench.teacher.ours import TAIL_ESTIMATORS, Ours
+from bench.teacher.ours import OURS, TAIL_ESTIMATORS, Ours
 from bench.teacher.peers import PEERS
 from bench.teacher.questions import ended, make_quick, texts
 from bench.teacher.run import SECTIONS, TITLES, Settings, TeacherRun
@@ -42,13 +42,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--sizes", type=_names, help="which sizes of the folder, such as 10M,100M (default: all)")
     add("--only", type=_names, default=SECTIONS, help=f"which sections (default: {','.join(SECTIONS)})")
     add("--peers", type=_names, default=peers, help=f"which peers, or none (default: {','.join(peers)})")
+    add("--layouts", type=_names, default=("full",), help=f"of ours (default: full; there are: {', '.join(OURS)})")
     add("--quick", action="store_true", help="a made-up corpus of 50,000 tokens: seconds, to see that all works")
     add("--runs", type=int, default=5, help="timed runs of a figure (default: 5)")
     add("--budget", type=float, default=5.0, help="seconds a peer, or a tail, has for a figure (default: 5)")
     add("--out", type=Path, help="write the results here, {size} in the name replaced")
     add("--work", type=Path, help="folder for the indexes, kept for later runs (default: a temporary one, removed)")
     found = parser.parse_args(arguments)
-    for given, known in ((found.only, SECTIONS), (found.peers, (*peers, "none"))):
+    for given, known in ((found.only, SECTIONS), (found.peers, (*peers, "none")), (found.layouts, OURS)):
         if unknown := set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     if found.corpus is None and not found.quick:
@@ -76,7 +77,7 @@ def bench_size(
     run = TeacherRun(corpus, asked, work, settings)
     say(f"{size}: {corpus.num_tokens:,} tokens, {corpus.num_documents:,} documents, V {corpus.vocab_size:,}")
     chosen = [peer for peer in PEERS if peer.name in options.peers]
-    for contender in (Ours(), *chosen):
+    for contender in (*(OURS[layout] for layout in options.layouts), *chosen):
         for _ in run.run(contender):
             _write(options.out, size, described, run.rows)
     run.judge(chosen)

@@ -97,7 +97,9 @@ class Ours(ours.Ours):
 
         tokens = np.random.default_rng(0).integers(0, 300, size=4096).astype(np.uint16)
         tokens[-1] = 300
-        index = build_index(tokens, folder / "warm", vocab_size=301, end_of_document=300, overwrite=True, workers=1)
+        index = build_index(
+            tokens, folder / "warm", vocab_size=301, end_of_document=300, overwrite=True, workers=1, layout=self.layout
+        )
         with index:
             questions = Questions(tokens[:1032].reshape(8, 129).astype(np.int64), np.arange(8) * 129)
             for asking in askings(self.sections if sections is None else sections):
@@ -115,6 +117,7 @@ class Ours(ours.Ours):
             end_of_document=corpus.vocab_size - 1,
             overwrite=True,
             workers=cores,
+            layout=self.layout,
         ).close()
 
     @staticmethod
@@ -218,3 +221,14 @@ class Ours(ours.Ours):
         place = {"row": int(rows[found.slowest]), "first": int(firsts[found.slowest])}
         place |= {"match_len": int(match.match_len[0, -1]), "count": int(match.hi[0, -1] - match.lo[0, -1])}
         return found, place
+
+
+class Compact(Ours):
+    """In the compact layout."""
+
+    name = "compact"
+    layout = "compact"
+
+
+OURS = {contender.layout: contender for contender in (Ours(), Compact())}
+"""By layout."""

@@ -15,7 +15,7 @@ from bench.index.judge import sample_positions
 from bench.index.worker import build, pin
 from bench.teacher.judge import Judge
 from bench.teacher.oracle import NaiveTeacher
-from bench.teacher.ours import THREADED, Ours, askings, tail_askings
+from bench.teacher.ours import OURS, THREADED, Ours, askings, tail_askings
 from bench.teacher.peers import INFINITY, KENLM_SECTIONS, PEERS, PROVEN_ROWS, KenLM, TeacherPeer, with_ends
 from bench.teacher.questions import TAILS, Asking, Questions, tail_corpus, windows
 
@@ -59,7 +59,7 @@ class Job:
 
     def ours(self) -> None:
         """Ours: judged first, then timed."""
-        ours = Ours()
+        ours = next(one for one in OURS.values() if one.name == self.job["contender"])
         ours.warm_up(self.work, self.sections if set(self.sections) <= set(ours.sections) else None)
         index, self.result["build_s"] = built(ours, self.corpus, self.folder, 1)
         asked = askings([section for section in self.sections if section in ours.sections])

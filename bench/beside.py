@@ -1,0 +1,124 @@
+"""The page that has all layouts and forms beside the peers: docs/explanation/beside-peers.md.
+
+    python -m bench --corpus DIR --sizes 1M,10M,100M --out bench/results/beside-index.json
+    python -m bench.teacher --corpus DIR --sizes 1M,10M,100M --only flat,mixed,score --layouts full,compact \\
+        --peers none --out bench/results/beside-teacher-{size}.json
+    python -m bench.beside
+
+The last puts the tables of these files into the page; a test compares the page with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.index.rows import Row
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "beside-peers.md"
+SIZES = ("1M", "10M", "100M")
+NAMES = {
+    "corpus_index": "**full layout**",
+    "compact": "**compact layout**",
+    "tokengrams": "tokengrams",
+    "infini-gram": "infini-gram",
+    "rusty-dawg": "rusty-dawg",
+}
+LEAVE_OUTS = {"nothing": "in-corpus", "itself": "in-corpus, self out", "its document": "in-corpus, document out"}
+ESTIMATORS = {"witten-bell 5": "Witten–Bell, order 5", "modified-kneser-ney 4": "modified Kneser–Ney, order 4"}
+FORMS = {"flat": "flat targets", "mixed": "mixed targets", "score": "scores"}
+_BEGIN, _END = "<!-- {} -->\n", "\n<!-- end -->"
+_LEAST_SHARE = 0.92
+
+
+def read() -> list[Row]:
+    """The rows of all runs that the page is made of."""
+    files = [RESULTS / "beside-index.json", *(RESULTS / f"beside-teacher-{size}.json" for size in SIZES)]
+    return [Row(**row) for path in files for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+
+
+def _one(rows: Sequence[Row], size: str, who: str, section: str, part: str = "", cores: int = 1) -> Row | None:
+    wanted = size, who, section, part, cores
+    return next((r for r in rows if (r.size, r.who, r.section, r.slice, r.cores) == wanted), None)
+
+
+def _figure(row: Row | None) -> str:
+    if row is None:
+        return "–"
+    if row.status != "ok":
+        return row.status
+    value = row.value
+    said = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    busy = row.section != "build" and row.details.get("cpu_share", 1.0) < _LEAST_SHARE
+    return f"{said}*" if busy else said
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|".join(["---", *["---:"] * (len(head) - 1)])
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def engines(rows: Sequence[Row]) -> str:
+    """What it takes to build, to keep and to ask for counts, at the largest size."""
+    asked: dict[str, Callable[[str], str]] = {
+        "build, 1 core, s": lambda who: _figure(_one(rows, SIZES[-1], who, "build")),
+        "2 cores": lambda who: _figure(_one(rows, SIZES[-1], who, "build", cores=2)),
+        "memory over the start, B/token": lambda who: _figure(
+            _one(rows, SIZES[-1], who, "memory") or _one(rows, SIZES[-1], who, "memory", cores=2)
+        ),
+        "files, B/token": lambda who: _figure(_one(rows, SIZES[-1], who, "disk")),
+        "opening, ms": lambda who: _figure(_one(rows, SIZES[-1], who, "open")),
+    }
+    for section, name in (("match", "matches"), ("continuations", "∞-gram counts"), ("order4", "4-gram counts")):
+        for part in ("held-out", "in-corpus"):
+            asked[f"{name}/s, {part}"] = lambda who, s=section, p=part: _figure(_one(rows, SIZES[-1], who, s, p))  # type: ignore[misc]
+    return _table(["", *NAMES.values()], [[name, *map(each, NAMES)] for name, each in asked.items()])
+
+
+def targets(rows: Sequence[Row]) -> str:
+    """Targets and scores a second at the largest size, by what is left out."""
+    lines = []
+    for estimator, said in ESTIMATORS.items():
+        for form, name in FORMS.items():
+            for layout in ("corpus_index", "compact"):
+                asked = [f"{estimator}, held-out", *(f"{estimator}, {part}" for part in LEAVE_OUTS.values())]
+                figures = [_figure(_one(rows, SIZES[-1], layout, form, part)) for part in asked]
+                lines.append([f"{said}: {name}, {NAMES[layout].strip('*')}", *figures])
+    return _table(["positions/s", "held-out", *(f"in the corpus, {name} left out" for name in LEAVE_OUTS)], lines)
+
+
+def growth(rows: Sequence[Row]) -> str:
+    """The same over the sizes."""
+    asked = {
+        "build on one core, s": ("build", ""),
+        "files, B/token": ("disk", ""),
+        "matches/s, held-out": ("match", "held-out"),
+        "∞-gram counts/s, held-out": ("continuations", "held-out"),
+        "4-gram counts/s, held-out": ("order4", "held-out"),
+    }
+    lines = []
+    for name, (section, part) in asked.items():
+        for who, said in NAMES.items():
+            figures = [_figure(_one(rows, size, who, section, part)) for size in SIZES]
+            if set(figures) != {"–"}:
+                lines.append([f"{name}: {said}", *figures])
+    for form, name in FORMS.items():
+        for layout in ("corpus_index", "compact"):
+            for out, part in LEAVE_OUTS.items():
+                figures = [_figure(_one(rows, size, layout, form, f"witten-bell 5, {part}")) for size in SIZES]
+                lines.append([f"{name}/s, Witten–Bell, {out} left out: {NAMES[layout]}", *figures])
+    return _table(["", *SIZES], lines)
+
+
+def page(text: str, rows: Sequence[Row]) -> str:
+    """A page with its tables made anew, each between its two comments."""
+    for name, make in (("engines", engines), ("targets", targets), ("growth", growth)):
+        begin = text.index(_BEGIN.format(name)) + len(_BEGIN.format(name))
+        text = text[:begin] + make(rows) + text[text.index(_END, begin) :]
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
