@@ -52,12 +52,14 @@ def fitted(index: CorpusIndex, name: str, order: int) -> Estimator:
     return estimator if estimator.is_fitted else estimator.fit(index)
 
 
-def compare(index: CorpusIndex, estimator: Estimator, question: str, rows: int, batches: int) -> dict[str, Any]:
+def compare(
+    index: CorpusIndex, estimator: Estimator, question: str, rows: int, batches: int, first_seed: int
+) -> dict[str, Any]:
     """Microseconds a position with the position and with the document left out, and their ratio."""
     ask = QUESTIONS[question]
     times: list[list[float]] = []
     for turn in range(batches + 2):  # the first two aren't timed
-        begins, ids, following = batch(index, rows, turn)
+        begins, ids, following = batch(index, rows, first_seed + turn)
         took = []
         for leave_out, positions in (("self", None), ("document", begins)):
             begin = time.thread_time()
@@ -158,7 +160,8 @@ def times(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             for name in arguments.estimators:
                 estimator = fitted(index, *ESTIMATORS[name])
                 for question in arguments.questions:
-                    found = compare(index, estimator, question, arguments.rows, arguments.batches)
+                    seed = len(rows) * (arguments.batches + 2)  # windows of their own: what was made for some is kept
+                    found = compare(index, estimator, question, arguments.rows, arguments.batches, seed)
                     about = {"index": path.name, "tokens": index.num_tokens, "typical_document": round(typical)}
                     rows.append({**about, "estimator": name, "question": question, **found})
                     print(

@@ -84,6 +84,25 @@ def tally_gone(
 
 
 @kernel(**COUNTED, forceinline=True)
+def _tally_counts(
+    following,  # (·,) as next_tokens, the token after each rank
+    a,  # int64, the document's ranks in the node are entries a .. e − 1
+    e,  # int64
+    scratch,  # Scratch; gone_counts: out
+):
+    """`tally_gone` without left extensions."""
+    tokens, counts = scratch.gone_tokens, scratch.gone_counts
+    n = 0
+    for i in range(a, e):
+        c = symbol_of(following, i, counts)
+        tokens[n] = c
+        n += counts[c] == 0
+        counts[c] += 1
+    sort_tokens(tokens, n, scratch.words, scratch.summary)
+    return n
+
+
+@kernel(**COUNTED, forceinline=True)
 def _tally_both(
     depth,  # int64, symbols of the node, below 255
     following,  # (·,) as next_tokens, the token after each rank
@@ -359,6 +378,8 @@ def gone_row(
     following, lost_from = documents.following, documents.lost_from
     if by_left and depth < CAP:
         n = _tally_both(depth, following, lost_from, a, e, scratch)
+    elif not by_left:
+        n = _tally_counts(following, a, e, scratch)
     else:
         n = tally_gone(index, next_tokens, endings, heavy, depth, by_left, ranks, following, a, e, scratch)
         for i in range(n):
