@@ -36,6 +36,8 @@ from corpus_teacher.provenance import available_cores
 BATCH_CHARS = 1 << 20
 """Characters that one task of a worker holds, about."""
 
+_DOCUMENT_CHARS = 64  # that a document counts for besides its text: a million empty ones take memory too
+
 
 _T = TypeVar("_T")
 
@@ -328,7 +330,7 @@ def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
     size = 0
     for part in parts:
         batch.append(part)
-        size += len(part.text) + 1
+        size += len(part.text) + _DOCUMENT_CHARS
         if size >= BATCH_CHARS:
             yield batch
             batch, size = [], 0

@@ -18,6 +18,7 @@ from corpus_teacher.data import parts as parts_module
 from corpus_teacher.data import pipeline
 from corpus_teacher.data.documents import Document, ReadLog, split_document
 from corpus_teacher.data.indexing import build_index_from_documents, build_token_index
+from corpus_teacher.data.parts import Part
 from corpus_teacher.data.pipeline import TokenWriter, tokenize_documents
 from corpus_teacher.data.tokenizers import ByteTokenizer, Tokenizer, train_tokenizer
 from corpus_teacher.errors import CorpusError, OutputError
@@ -174,6 +175,13 @@ def test_reading_is_only_a_bounded_way_ahead(monkeypatch: pytest.MonkeyPatch) ->
 
     tokenize_documents(texts(), ByteTokenizer(), workers=2, progress=progress)
     assert max(ahead) <= 2 * 2 + 1
+
+
+def test_empty_documents_are_read_only_a_bounded_way_ahead() -> None:
+    """A batch of a million of them took 300 MB."""
+    sizes = [len(batch) for batch in pipeline._batches(Part("", Document("")) for _ in range(1 << 16))]
+    assert sum(sizes) == 1 << 16
+    assert max(sizes) * 64 <= pipeline.BATCH_CHARS
 
 
 def test_a_reader_that_fails_leaves_nothing(tmp_path: Path) -> None:
