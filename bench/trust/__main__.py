@@ -26,7 +26,7 @@ from bench.machine import describe
 
 class Amounts(NamedTuple):
     """How much of each: flips, kills of each command and seconds for them at most, seconds of load and of soak, hostile
-    cases to each reader, and the scale of odd sizes.
+    cases to each reader and seconds of a processor for them at most, and the scale of odd sizes.
     """
 
     flips: int
@@ -35,11 +35,12 @@ class Amounts(NamedTuple):
     load_s: float
     soak_s: float
     cases: int
+    case_s: float
     scale: float
 
 
-LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600, cases=20_000, scale=1.0)
-QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60, cases=200, scale=0.001)
+LONG = Amounts(flips=100_000, kills=200, kill_s=600, load_s=600, soak_s=3600, cases=60_000, case_s=30, scale=1.0)
+QUICK = Amounts(flips=1_000, kills=6, kill_s=60, load_s=30, soak_s=60, cases=200, case_s=10, scale=0.001)
 
 _ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 """Forks want a process in which no library has started threads."""
@@ -103,7 +104,7 @@ def fuzz(amounts: Amounts, given: argparse.Namespace) -> Section:
     from bench.trust.fuzzing import campaign
     from bench.trust.readers import READERS
 
-    return campaign(list(READERS.values()), cases=amounts.cases, seed=given.seed)
+    return campaign(list(READERS.values()), cases=amounts.cases, seconds=amounts.case_s, seed=given.seed)
 
 
 def sizes(amounts: Amounts, given: argparse.Namespace) -> Section:
