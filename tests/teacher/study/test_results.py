@@ -563,6 +563,9 @@ def claims_of_tuned() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     assert falls[1] > falls[0]
     yield page, "gain, which is {} where", (gain,)
     yield page, "half of that: {} [{}, {}].", difference(own, hard, domain)
+    yield page, "hard labels end {} [{}, {}]: they take {} of the {}.", (
+        *difference(hard, taught, domain), falls[0], gain,
+    )  # fmt: skip
     yield page, "left, as before: {} [{}, {}].", difference(own, hard, mixed)
     yield page, "students of {} M parameters that read {} million", (parameters(hard), million(hard))
     yield notes(TUNED), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
