@@ -35,17 +35,20 @@ $(BIN)/python:
 # `make install EXTRAS=dev,integrations` also takes the libraries of others that tests ask where they are there.
 EXTRAS ?= dev
 
+# Without compiling all modules of all libraries, which takes most of the time: Python compiles what it imports.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
 # Installed again only where what it is installed from has changed.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(PIP_INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(PIP_INSTALL) -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	$(PIP_INSTALL) -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 install: $(INSTALLED)  ## .venv with the package (editable) and the tools, its kernels compiled
