@@ -181,6 +181,7 @@ def build_index(
             with build_index(corpus.tokens, scratch / "full", progress=progress, **options) as full:
                 write_layout(full, path, layout, overwrite=overwrite, workers=workers)
         return CorpusIndex.open(path)
+    # a thread more: what runs beside a stage waits in it for the others
     with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers + 1) as pool:
         if names is not None:
             writer.attach(NAMES_FILE, names)

@@ -51,6 +51,25 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
     return found
 
 
+@kernel(**COUNTED, forceinline=True)
+def _tally_counts(
+    following,  # (·,) as next_tokens, the token after each rank
+    a,  # int64, the document's ranks in the node are entries a .. e − 1
+    e,  # int64
+    scratch,  # Scratch; gone_counts: out
+):
+    """`tally_gone` without left extensions."""
+    tokens, counts = scratch.gone_tokens, scratch.gone_counts
+    n = 0
+    for i in range(a, e):
+        c = symbol_of(following, i, counts)
+        tokens[n] = c
+        n += counts[c] == 0
+        counts[c] += 1
+    sort_tokens(tokens, n, scratch.words, scratch.summary)
+    return n
+
+
 @kernel(**COUNTED)
 def tally_gone(
     index,  # IndexArrays
@@ -70,36 +89,9 @@ def tally_gone(
     following: the token after each rank. Of each token, scratch.gone_counts and gone_lefts hold how much; the caller
     sets them back to 0. A token loses a left extension where all its occurrences in a run are the document's.
     """
-    tokens, counts = scratch.gone_tokens, scratch.gone_counts
-    n = 0
-    for i in range(a, e):
-        c = symbol_of(following, i, counts)
-        tokens[n] = c
-        n += counts[c] == 0
-        counts[c] += 1
     if count_runs:
         _look_at_runs(index, next_tokens, endings, heavy, depth, ranks, following, a, e, scratch)
-    sort_tokens(tokens, n, scratch.words, scratch.summary)
-    return n
-
-
-@kernel(**COUNTED, forceinline=True)
-def _tally_counts(
-    following,  # (·,) as next_tokens, the token after each rank
-    a,  # int64, the document's ranks in the node are entries a .. e − 1
-    e,  # int64
-    scratch,  # Scratch; gone_counts: out
-):
-    """`tally_gone` without left extensions."""
-    tokens, counts = scratch.gone_tokens, scratch.gone_counts
-    n = 0
-    for i in range(a, e):
-        c = symbol_of(following, i, counts)
-        tokens[n] = c
-        n += counts[c] == 0
-        counts[c] += 1
-    sort_tokens(tokens, n, scratch.words, scratch.summary)
-    return n
+    return _tally_counts(following, a, e, scratch)
 
 
 @kernel(**COUNTED, forceinline=True)

@@ -123,18 +123,18 @@ class RowStore:
             begun = self._rows
             # another thread may have kept them since
             union_nodes.find_lines(nodes, np.arange(depths.size), self._lines, self._places, numbers)
-            own = np.zeros(depths.size + 1, np.int64) if pairs is None else pairs[0]
+            sizes = np.diff(offsets)
+            pair_sizes = np.zeros_like(sizes) if pairs is None else np.diff(pairs[0])
             parents, levels = parents.copy(), np.empty(depths.size, np.int64)
-            counted = self._table, self._rows, self._entries, self._pairs, _MOST_ENTRIES
-            sizes, totals = (np.diff(offsets), np.diff(own)), classes[:, 0, 0]
-            end = union_nodes.number_rows(parents, *sizes, totals, *counted, numbers, levels)
+            kept = self._table, self._rows, self._entries, self._pairs, _MOST_ENTRIES
+            end = union_nodes.number_rows(parents, sizes, pair_sizes, classes[:, 0, 0], *kept, numbers, levels)
             new = np.flatnonzero(numbers >= begun)
-            self._make_room(end, self._entries + int(sizes[0][new].sum()))
-            lines = depths[new], parents[new], parent_depths[new], levels[: new.size], classes[new]
+            self._make_room(end, self._entries + int(sizes[new].sum()))
             self._lines[begun:end] = nodes[new]
             if pairs is not None:
-                self._add_pairs(sizes[1], new, *pairs[1:])
-            self._add(sizes[0], new, (tokens, counts, lefts), *lines)
+                self._add_pairs(pair_sizes, new, *pairs[1:])
+            lines = depths[new], parents[new], parent_depths[new], levels[: new.size], classes[new]
+            self._add(sizes, new, (tokens, counts, lefts), *lines)
             if 2 * self._rows > self._places.size:
                 self._places, begun = _free_places(2 * self._rows), 0
             union_nodes.add_lines(self._lines, begun, self._rows, self._places)

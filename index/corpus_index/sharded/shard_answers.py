@@ -25,8 +25,8 @@ _AHEAD = 16
 _DEEP = 2**31  # more than any depth
 _LONG = 256  # codes of a node that numpy sorts
 _CHUNK = 1 << 22  # tokens that are read at a time
-START = merged_ngrams.START
-"""The symbol before the first token of a document."""
+START, NOTHING = merged_ngrams.START, merged_ngrams.NOTHING
+"""The symbol before the first token of a document, and before that."""
 
 
 class Pairs(NamedTuple):
@@ -253,7 +253,7 @@ def votes_in(
 def ngrams_in(shard: Matcher, first: int, stop: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The distinct n-grams of `size` tokens that end with an id of first .. stop − 1, in lists, each ascending.
 
-    The last token of an n-gram stands first. Where a document begins, START stands, and START − 1 beyond it.
+    The last token of an n-gram stands first; where its document begins, START, and NOTHING beyond that.
 
     Returns
     -------
@@ -269,10 +269,8 @@ def ngrams_in(shard: Matcher, first: int, stop: int, size: int) -> list[tuple[np
     last = endings[slice(*np.searchsorted(endings >> np.uint64(32), [lo, hi]).tolist())]
     ranks = np.minimum(last & np.uint64(2**32 - 1), shard.num_tokens - 1).astype(np.int64)
     lists = []
-    for places, back in (
-        (np.arange(begin, end), 1),
-        (ranks, 0),
-    ):  # of the last token of a document no rank is beyond it
+    # no rank is beyond the last token of a document, so what ends with it is listed apart
+    for places, back in ((np.arange(begin, end), 1), (ranks, 0)):
         ngrams, counts = np.empty((places.size, size), np.int64), np.empty(places.size, np.int64)
         used = merged_ngrams.list_ngrams(text, places, back, _AHEAD, ngrams, counts)
         ngrams = ngrams[:used]
@@ -295,7 +293,7 @@ def _read_ngrams(shard: Matcher, first: int, stop: int, size: int) -> tuple[np.n
         for back in range(1, size):
             at = places - back
             symbol = shard.ids_of(tokens[np.maximum(at, 0)]).astype(np.int64)
-            columns.append(np.where(at >= first_of, symbol, np.where(at == first_of - 1, START, START - 1)))
+            columns.append(np.where(at >= first_of, symbol, np.where(at == first_of - 1, START, NOTHING)))
         parts.append(np.stack(columns, axis=1))
     found = np.concatenate(parts)
     found = found[np.lexsort(found.T[::-1])]

@@ -188,6 +188,7 @@ def test_one_training_at_a_time(place: Path, tmp_path: Path) -> None:
     assert Trained(settings_of(place, tmp_path / "run", training={"max_steps": 1})).steps == [1]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_killed_in_the_second_epoch(place: Path, tmp_path: Path, num_workers: int) -> None:
     changes = {
