@@ -181,8 +181,7 @@ def build_index(
             with build_index(corpus.tokens, scratch / "full", progress=progress, **options) as full:
                 write_layout(full, path, layout, overwrite=overwrite, workers=workers)
         return CorpusIndex.open(path)
-    # a thread more: what runs beside a stage waits in it for the others
-    with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers + 1) as pool:
+    with index_writer(path, overwrite=overwrite) as writer, ThreadPoolExecutor(workers) as pool:
         if names is not None:
             writer.attach(NAMES_FILE, names)
         for name, content in (attachments or {}).items():
@@ -358,16 +357,9 @@ class _Build:
         self.add_documents()
         suffixes = self.sort()
         next_tokens, last, deep = self.fill_ranked(suffixes)
-        symbols, starts, parts = self.num_symbols, self.num_starts, self.slices(self.num_tokens)
-        occurrences = self.beside(
-            partial(occurrence_lists, next_tokens, last, symbols, starts, parts, self.each), len(parts)
-        )
         self.add_rows(next_tokens, deep)
         del deep
-        self.report("occurrences", 0.0)
-        for name, array in occurrences().items():
-            self.writer.add(name, array)
-        self.report("occurrences", 1.0)
+        self.add_occurrences(next_tokens, last)
         corpus = self.corpus
         return {
             "num_tokens": self.num_tokens,
@@ -391,10 +383,6 @@ class _Build:
         if len(arguments) == 1:
             return [function(*arguments[0])]
         return [future.result() for future in [self.pool.submit(function, *given) for given in arguments]]
-
-    def beside(self, function: Callable[[], dict[str, np.ndarray]], parts: int) -> Callable[[], dict[str, np.ndarray]]:
-        """Begin what shares the threads with the next stage, where there are several; a call gives its result."""
-        return self.pool.submit(function).result if parts > 1 else function
 
     def add_tokens(self) -> None:
         """Symbols: the ids themselves, or, where the vocabulary is far larger than the corpus, their ranks in it."""
@@ -470,16 +458,17 @@ class _Build:
         )
         del predecessor
         self.report("neighbours", 0.9)
-        places = np.append(0, np.cumsum([kept for kept, _, _ in filled])).tolist()
-        moves = [(place, lo, kept) for place, (lo, _), (kept, _, _) in zip(places, parts, filled, strict=False)]
-        self.each(_close_gaps, [(array, moves) for array in (suffixes, next_tokens, common, deep)])
-        carry, last_ranks = 2**62, []
-        for (place, _, kept), (_, ends, rest), last in zip(moves, filled, lasts, strict=True):
+        place, carry, last_ranks = 0, 2**62, []
+        for (lo, _), (kept, ends, rest), last in zip(parts, filled, lasts, strict=True):
+            for array in (suffixes, next_tokens, common, deep):
+                if place < lo:
+                    array[place : place + kept] = array[lo : lo + kept]
             if kept:
                 common[place] = min(int(common[place]), carry)
                 deep[place] = min(int(deep[place]), carry)
                 carry = 2**62
             last_ranks.append(last[:ends] + place)
+            place += kept
             carry = min(carry, rest)
         n = self.num_tokens
         order = suffixes[:n]
@@ -496,6 +485,16 @@ class _Build:
             level = smaller
         self.writer.add("minima", np.concatenate(minima))
         return next_tokens[:n], np.concatenate(last_ranks), deep[:n]
+
+    def add_occurrences(self, next_tokens: np.ndarray, last: np.ndarray) -> None:
+        """Where each token stands among the continuations, for the backward step; the ends of documents apart."""
+        self.report("occurrences", 0.0)
+        made = occurrence_lists(
+            next_tokens, last, self.num_symbols, self.num_starts, self.slices(self.num_tokens), self.each
+        )
+        for name, array in made.items():
+            self.writer.add(name, array)
+        self.report("occurrences", 1.0)
 
     def add_rows(self, next_tokens: np.ndarray, deep: np.ndarray) -> None:
         """The continuation rows of heavy nodes, as many as a byte a token holds."""
@@ -537,13 +536,6 @@ class _Build:
         self.writer.add("row_offsets", out_offsets)
         self.writer.add("row_tokens", out_tokens)
         self.writer.add("row_counts", out_counts)
-
-
-def _close_gaps(array: np.ndarray, moves: list[tuple[int, int, int]]) -> None:
-    """Move stretches of an array to the left: (to, from, entries) each."""
-    for place, begin, size in moves:
-        if place < begin:
-            array[place : place + size] = array[begin : begin + size]
 
 
 def _affordable(widths: np.ndarray, orders: np.ndarray, sizes: np.ndarray, budget: float) -> tuple[int, int]:
