@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit
+from corpus_index._kernels.intrinsics import WORD, count_bits, equal_bits, lowest_bit
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import add_to_tally, drain_tally, first_at_least
 
@@ -26,7 +26,7 @@ SCANNED = 512  # ranks that are looked through rather than counted by the list
 _NEAR = 8  # entries that are looked through rather than searched
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def low_width(num_ranks, entries):
     """The low bits of each entry of a list, from its length."""
     width, blocks = np.int64(0), (num_ranks >> BLOCK_SHIFT) + 1
@@ -44,7 +44,7 @@ def list_words(num_ranks: int, entries: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.where(entries > 0, (entries + parts + 63) >> 6, 0), (entries * width + 63) >> 6
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _nth_bit(word, n):
     """The place of the n-th set bit of a word, from 0; some place where there are fewer."""
     place = np.int64(0)
@@ -57,7 +57,7 @@ def _nth_bit(word, n):
     return place
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _select_zero(steps, n):
     """The place of the n-th zero of the high bits of all lists, from 0; some place at most their number."""
     high, ones, zeros = steps.high, steps.ones, steps.zeros
@@ -83,7 +83,7 @@ def _select_zero(steps, n):
     return stop << 6
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _run_length(high, place, most):
     """How many ones stand in the high bits from a place on, at most so many."""
     w, offset = place >> 6, place & 63
@@ -102,7 +102,7 @@ def _run_length(high, place, most):
     return min(most, count)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _low_bits(low, place, width):
     """So many low bits from a place on."""
     w, offset = place >> 6, place & 63
@@ -112,7 +112,7 @@ def _low_bits(low, place, width):
     return np.int64(value & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _first_low(low, begin, width, a, e, key):
     """The first of entries a .. e − 1, ascending, whose low bits aren't below key; e if there is none."""
     while e - a > _NEAR:
@@ -126,7 +126,7 @@ def _first_low(low, begin, width, a, e, key):
     return a
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def count_equal(next_tokens, a, e, c):
     """How often a token continues the ranks a .. e − 1."""
     found, n = np.int64(0), np.int64(next_tokens.size)
@@ -140,7 +140,7 @@ def count_equal(next_tokens, a, e, c):
     return found
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _endings_before(steps, c, rank):
     """How many documents whose last token is c end at a smaller rank: those of smaller tokens counted too."""
     symbols, endings = steps.symbols, steps.endings
@@ -151,7 +151,7 @@ def _endings_before(steps, c, rank):
     return first_at_least(endings, begin, stop, (np.uint64(c) << np.uint64(32)) | np.uint64(rank))
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def count_before(steps, c, rank):
     """How often token c, followed in its document, continues the ranks below one of them."""
     symbols, next_tokens = steps.symbols, steps.next_tokens
@@ -183,7 +183,7 @@ def count_before(steps, c, rank):
     return min(max(found, 0), followed)
 
 
-@kernel(**UNCOUNTED, work=lambda *arguments: 1)
+@kernel(work=lambda *arguments: 1)
 def compact_step(steps, c, lo, hi):
     """The ranks of the contexts made of a node's and one more token c (which the corpus holds and continues)."""
     first = np.int64(steps.symbols[4 * c])
@@ -194,7 +194,7 @@ def compact_step(steps, c, lo, hi):
     return first + before, min(first + before + inside, np.int64(steps.symbols[4 * c + 4]))
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def count_inside(steps, c, lo, hi):
     """How often token c, followed in its document, continues a few ranks."""
     found = count_equal(steps.next_tokens, lo, hi, c)
@@ -205,7 +205,7 @@ def count_inside(steps, c, lo, hi):
     return max(found, 0)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def next_rank(steps, rank):
     """The rank of the position after a rank's: of the next document's first, where the document ends there."""
     symbols, size = steps.symbols, np.int64(steps.next_tokens.size)
@@ -220,7 +220,7 @@ def next_rank(steps, rank):
     return min(first + count_before(steps, c, rank), size - 1)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def sampled_position(text, rank):
     """The corpus position of a rank."""
     last, walked = text.num_tokens - 1, np.int64(0)
@@ -238,7 +238,7 @@ def sampled_position(text, rank):
     return np.int64(0)  # of files that contradict themselves
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def rank_of_position(text, position):
     """The rank of a corpus position."""
     rank = min(np.int64(text.rank_samples[position >> text.sample_shift]), text.num_tokens - 1)
@@ -267,7 +267,7 @@ def ranks_of_stretches(text, begins, offsets, out):
             out[j] = rank
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _least_shared(nodes, a, e):
     """The least shared length of ranks a .. e − 1, at least one."""
     common, minima, levels = nodes.common, nodes.minima, nodes.levels
@@ -290,7 +290,7 @@ def _least_shared(nodes, a, e):
 _BACK = 200  # symbols that two contexts are shortened by: fewer than `common` can tell
 
 
-@kernel(**UNCOUNTED, work=lambda *arguments: 1)
+@kernel(work=lambda *arguments: 1)
 def compact_shared(text, r, s):
     """Symbols that the contexts of two ranks share.
 

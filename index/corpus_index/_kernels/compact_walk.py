@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from corpus_index._kernels.compact import SCANNED, count_before, count_inside
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import node_around, parent_depth
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _grown(text, nodes, steps, c, lo, hi, depth, min_count):
     """The longest suffix of a node's context, and c, that has enough occurrences: lo, hi, depth (0: all ranks)."""
     symbols = steps.symbols
@@ -38,7 +38,7 @@ def _grown(text, nodes, steps, c, lo, hi, depth, min_count):
         lo, hi = node_around(text, nodes, lo, hi, depth)
 
 
-@kernel(**UNCOUNTED, work=lambda index, ids, *rest: ids.size)
+@kernel(work=lambda index, ids, *rest: ids.size)
 def match_rows(
     index,  # IndexArrays, of a compact index
     ids,  # (B, T) int64, symbols; S: the corpus lacks it

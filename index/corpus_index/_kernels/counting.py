@@ -49,7 +49,7 @@ def left_extensions(
         seen[symbol_of(next_tokens, r, seen)] = -1
 
 
-@kernel()
+@kernel(allocates=True)
 def stored_left_extensions(next_tokens, common, num_symbols, bounds, offsets, row_tokens, depths, out):
     """Left extensions of the stored rows; 1 each where a row's depth isn't known or beyond what `common` tells."""
     tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
@@ -74,7 +74,7 @@ def row_classes(offsets, counts, out):
             out[row, 2] += c
 
 
-@kernel()
+@kernel(allocates=True)
 def count_counts(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255
@@ -118,7 +118,7 @@ def count_counts(
         a = e
 
 
-@kernel()
+@kernel(allocates=True)
 def distinct_left(next_tokens, common, num_symbols, out):
     """out[w] = after how many distinct symbols token w stands: the left extensions of the root."""
     seen = np.full(num_symbols, -1, np.int64)

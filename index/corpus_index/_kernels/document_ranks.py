@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import document_of, position_of, symbol_of
 
 _AHEAD = 16
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def fill_sorted_ranks(
     text,  # TextArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
@@ -37,7 +37,7 @@ def fill_sorted_ranks(
     return True
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def fill_lost_from(
     text,  # TextArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import first_above, sort_part
 from corpus_index._kernels.rules import cut_of
@@ -19,7 +18,7 @@ from corpus_index._kernels.target_arrays import HI, LEFT_1, LEFT_2, LEFT_TOTAL, 
 TIES = 1e-6  # weights that differ by so little tie: targets are float32
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def draw_exactly(heavy, mixed, base_sum, chances, out):
     """Draw a symbol for each position from targets without labels; −1 where the draw falls on the base."""
     num_rows = heavy.offsets.size - 1
@@ -72,7 +71,7 @@ def draw_exactly(heavy, mixed, base_sum, chances, out):
             wanted = -1.0
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _reach(powered, order, rest, threshold):
     """How many tokens of the sorted base have rest · powered ≥ threshold."""
     a, e = np.int64(0), np.int64(order.size)
@@ -85,7 +84,7 @@ def _reach(powered, order, rest, threshold):
     return a
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _walk(sorted_weights, n, powered, order, explicit, rest, most, goal):
     """The weight of the `most`-th token from the likeliest down, or of the first at which the sum reaches the goal.
 
@@ -110,7 +109,7 @@ def _walk(sorted_weights, n, powered, order, explicit, rest, most, goal):
             return weight
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _masses(
     tokens,  # (E,) int64, all pairs'
     weights,  # (·,) float64, of the position's pairs
@@ -136,7 +135,7 @@ def _masses(
     return of_pairs, of_base, reach
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def draw_cut(
     offsets,  # (Q + 1,) int64, each position's pairs
     tokens,  # (E,) int64

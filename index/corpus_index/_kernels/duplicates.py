@@ -211,7 +211,7 @@ def count_shared(shared, histogram):
         histogram[shared[position]] += 1
 
 
-@kernel()
+@kernel(allocates=True)
 def count_covered(doc_starts, shared, at_end, lengths):
     """How many tokens lie in a passage of at least each length that another document holds too: shape of lengths.
 

@@ -141,7 +141,7 @@ def _offer(tokens, masses, n, top_k, token, mass):
     return n
 
 
-@kernel()
+@kernel(allocates=True)
 def write_flat(
     arrays,  # ExclusionArrays
     scratch,  # ExclusionScratch
@@ -278,7 +278,8 @@ def _row_counts(
                 sums[0, i], sums[1, i] = arrays.row_sums[row, 0, i], arrays.row_sums[row, 1, i]
             sums_without_document(heavy, documents, document, arrays.occurrences, scratch, row, sums)
             scratch.memo_keys[memo, 0], scratch.memo_keys[memo, 1] = row, document
-        both[:] = sums
+        for i in range(SUMS):
+            both[0, i], both[1, i] = sums[0, i], sums[1, i]
         first, last = documents.first[document], documents.last[document]
         lo, hi = np.int64(table[row, LO]), np.int64(table[row, HI])
         return count_ranks(documents.following, documents.ranks, lo, hi, first, last, gone, scratch.gone_tokens)
@@ -397,9 +398,7 @@ def exclusion_targets(
     best_tokens, best_masses = scratch.best_tokens, scratch.best_masses
     num_symbols, vocab_size = tally.size, arrays.vocab_size
     targets = out.offsets.size > 0
-    own, new = np.zeros(SUMS, np.int64), np.zeros(SUMS, np.int64)
-    both = np.zeros((2, SUMS), np.int64)
-    worth = np.zeros(CLASSES + 1)
+    own, new, both, worth = scratch.sums[0], scratch.sums[1], scratch.sums[2:], scratch.worth
     used = np.int64(0)
     scratch.memo_keys[:] = -1
     if targets:
@@ -490,10 +489,8 @@ def exclusion_targets(
             place = place_in_row(heavy.tokens, start, stop, label) if known else np.int64(-1)
             of_row = np.int64(heavy.counts[place]) if place >= 0 else np.int64(0)
             # what is new here: all, but for the longer contexts' tokens
-            if below >= 0:
-                new[:] = both[1]
-            else:
-                new[:] = 0
+            for i in range(SUMS):
+                new[i] = both[1, i] if below >= 0 else 0
             num_gone = _row_counts(
                 heavy,
                 arrays,

@@ -48,7 +48,8 @@ class ExclusionScratch(NamedTuple):
     """By symbol: counts in the light node read last; the number of the last position that saw it; what is left out.
 
     tally, gone, gone_above: zeros between uses. numbers: how many positions there were. tokens, gone_tokens, best, …:
-    lists. memo_…: sums of stored rows without a document, of the rows that memo_keys names.
+    lists. memo_…: sums of stored rows without a document, of the rows that memo_keys names. sums (4, SUMS), worth
+    (CLASSES + 1,): those of the node that is read.
     """
 
     tally: np.ndarray
@@ -63,6 +64,8 @@ class ExclusionScratch(NamedTuple):
     best_masses: np.ndarray
     memo_keys: np.ndarray
     memo_sums: np.ndarray
+    sums: np.ndarray
+    worth: np.ndarray
 
     @classmethod
     def empty(cls, num_symbols: int, memo: int) -> ExclusionScratch:
@@ -80,6 +83,8 @@ class ExclusionScratch(NamedTuple):
             best_masses=np.zeros(num_symbols + 1, np.float64),
             memo_keys=np.full((memo, 2), -1, np.int64),
             memo_sums=np.zeros((memo, 2, SUMS), np.int64),
+            sums=np.zeros((4, SUMS), np.int64),
+            worth=np.zeros(CLASSES + 1),
         )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import first_above, place_in_row
 from corpus_index._kernels.rules import cut_of
@@ -57,7 +57,7 @@ class FlatWork(NamedTuple):
         )
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _prefetch_place(mixed, lists, q, num_rows):
     """Ask where the shortlist of position q stands."""
     a = mixed.ref_offsets[q]
@@ -66,7 +66,7 @@ def _prefetch_place(mixed, lists, q, num_rows):
         prefetch(lists.places, row - num_rows if row >= num_rows else row)
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
     """Ask for what position q will read."""
     a, e = mixed.ref_offsets[q], mixed.ref_offsets[q + 1]
@@ -78,7 +78,7 @@ def _prefetch_list(mixed, lists, q, num_rows, size, kinds):
                 prefetch(lists.blocks, place + 16 * line)
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _weigh_list(counts, s, k1, k2, k3, values):
     """Add what one level of a list says. (A slice, from 0 on: else numba asks each index whether it is negative.)"""
     for t in range(counts.size):
@@ -86,7 +86,7 @@ def _weigh_list(counts, s, k1, k2, k3, values):
         values[t] += s * x - cut_of(x, k1, k2, k3) if x > 0 else 0.0
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _count_smaller(tokens, token):
     """How many of a list's tokens are smaller: a sum in whole vectors, where bisecting would wait for every look."""
     n = np.int64(0)
@@ -95,7 +95,7 @@ def _count_smaller(tokens, token):
     return n
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _add_pairs(mixed, q, listed_tokens, always, work):
     """Add position q's pairs to the list's values, or put them beside it; (how many are beside, the place of always).
 
@@ -123,7 +123,7 @@ def _add_pairs(mixed, q, listed_tokens, always, work):
     return n, place_of_always
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _merge(listed_tokens, work, beside, zeros, used, out_tokens, out_values):
     """Write the list and the pairs beside it in the order of their tokens, with zeros or not; returns entries used."""
     done = np.int64(0)
@@ -141,7 +141,7 @@ def _merge(listed_tokens, work, beside, zeros, used, out_tokens, out_values):
     return used
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _sum(values):
     """The sum in double precision; four at a time, since each addition waits for the one before."""
     a = b = c = d = 0.0
@@ -156,7 +156,7 @@ def _sum(values):
     return (a + b) + (c + d)
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _change(gone, k, left, s, k1, k2, k3):
     """What leaving a document out changes at the k-th changed token."""
     x = np.int64(gone.left_before[k]) if left else np.int64(gone.before[k])
@@ -165,7 +165,7 @@ def _change(gone, k, left, s, k1, k2, k3):
     return change + (s * y - cut_of(y, k1, k2, k3)) if y > 0 else change
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
     """Take a document's part out of the values of a list, at blocks[start : start + listed], for one reference."""
     number = mixed.ref_gone[ref]
@@ -184,7 +184,7 @@ def _without_document(mixed, gone, ref, left, blocks, start, listed, values):
                 values[t] += _change(gone, k, left, s, k1, k2, k3)
 
 
-@kernel(**UNCOUNTED, work=lambda *arguments: arguments[13] - arguments[12])
+@kernel(work=lambda *arguments: arguments[13] - arguments[12])
 def flat_targets(
     estimator,  # EstimatorArrays
     heavy,  # HeavyNodes
@@ -260,13 +260,13 @@ def flat_targets(
     return used
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _mark(touched, summary, c):
     touched[c >> 6] |= np.uint64(1) << np.uint64(c & 63)
     summary[c >> 12] |= np.uint64(1) << np.uint64((c >> 6) & 63)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     """Position q's whole rows and pairs, added up: so many tokens, ascending, and their values in work."""
     num_rows = heavy.offsets.size - 1
@@ -310,7 +310,7 @@ def _add_up(heavy, mixed, gone, q, mass, touched, summary, work):
     return n
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def whole_targets(
     heavy,  # HeavyNodes
     mixed,  # Mixed
@@ -345,7 +345,7 @@ def whole_targets(
     return used
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def sampled_targets(
     heavy,  # HeavyNodes
     mixed,  # Mixed

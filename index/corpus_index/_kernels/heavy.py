@@ -9,7 +9,7 @@ from corpus_index._kernels.nodes import CAP, parent_depth
 from corpus_index._kernels.target_arrays import BLOCK_BITS, HI, LEVEL, LO, NO_PARENT, OWN_DEPTH, PARENT, PARENT_DEPTH
 
 
-@kernel()
+@kernel(allocates=True)
 def fill_ancestors(text, nodes, bounds, outer_first, table):
     """Ranges, parents and levels of the stored rows; returns the rows of the longest chain.
 

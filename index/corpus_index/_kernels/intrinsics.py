@@ -3,11 +3,6 @@
 A random read of a large index costs a hundred nanoseconds or more when the next step waits for it, and a few when
 some dozen others are under way. The kernels therefore touch what they will need some steps ahead. `prefetch(array, i)`
 compiles to one instruction, never faults (an index outside of the array is harmless) and does nothing in plain Python.
-
-And a flag that its types don't know: kernels on hot paths are UNCOUNTED. Numba counts references to every array that
-is taken out of a tuple or handed to a helper, atomically, dozens of times a position; that was half of the time of all
-targets. Without counts a kernel can't allocate (its caller does) nor sort. A helper that says nothing takes after its
-caller, so one that sorts is COUNTED.
 """
 
 from __future__ import annotations
@@ -18,9 +13,6 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
-
-UNCOUNTED: dict[str, Any] = {"_nrt": False}
-COUNTED: dict[str, Any] = {"_nrt": True}
 
 
 def prefetch(array: Any, index: int) -> None:

@@ -296,11 +296,18 @@ if CPUDispatcher is not None:
                 gc.enable()
 
 
-def kernel(*, work: Callable[..., int] | None = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def kernel(
+    *, allocates: bool = False, work: Callable[..., int] | None = None, **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function at its first call, or take it from the cache.
+
+    Numba counts references to every array that is taken out of a tuple or handed to a helper, atomically, dozens of
+    times a position, which was half of the time of all targets. Kernels are compiled without counts.
 
     Parameters
     ----------
+    allocates : bool
+        Whether it makes an array or sorts one, which wants counts.
     work : callable, optional
         From the arguments to the tokens and ranks that a call looks at. As long as the kernel isn't compiled, calls of
         little work are interpreted; a process that goes on asking has it compiled in the end.
@@ -311,7 +318,8 @@ def kernel(*, work: Callable[..., int] | None = None, **options: Any) -> Callabl
     def decorate(function: Callable[..., Any]) -> Any:
         if CPUDispatcher is None or config.DISABLE_JIT:
             return njit(nogil=True, cache=True, **options)(function)
-        chosen = {"nopython": True, "nogil": True, "boundscheck": None, "no_cfunc_wrapper": True, **options}
+        chosen = {"nopython": True, "nogil": True, "boundscheck": None, "no_cfunc_wrapper": True, "_nrt": allocates}
+        chosen |= options
         compiled = Kernel(function, targetoptions=chosen)
         compiled.enable_caching()
         compiled.work = work

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, equal_bits, lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import WORD, equal_bits, lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.target_arrays import (
@@ -28,7 +28,7 @@ from corpus_index._kernels.target_arrays import (
 _ENTRIES = 4  # of a row for each of its buckets
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def place_buckets(offsets, num_symbols, table):
     """Choose each row's bucket width, a power of two, and where its buckets begin; returns how many there are."""
     used = np.int64(0)
@@ -43,7 +43,7 @@ def place_buckets(offsets, num_symbols, table):
     return used
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def fill_buckets(tokens, table, offsets, buckets):
     """buckets[b] … buckets[b + 1] − 1: the entries of a row whose token, shifted, is b less the row's first bucket."""
     for row in range(offsets.size - 1):
@@ -59,7 +59,7 @@ def fill_buckets(tokens, table, offsets, buckets):
             bucket += 1
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def narrowest_row(table, narrowest, lo, hi):
     """The narrowest stored row that holds ranks lo … hi − 1, that of all ranks aside; NO_PARENT if there is none."""
     best, width = np.int64(NO_PARENT), np.int64(2**62)
@@ -72,23 +72,23 @@ def narrowest_row(table, narrowest, lo, hi):
     return best
 
 
-@kernel(**UNCOUNTED, inline="always")
-def _bucket_of(table, row, token):
+@kernel(inline="always")
+def bucket_of(table, row, token):
     """The bucket of a row that holds a token, if the row does."""
     return np.int64(table[row, BUCKETS]) + (token >> np.int64(table[row, BUCKET_SHIFT]))
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def place_of(heavy, row, token):
     """`place_in_row` of a stored row, from its buckets."""
-    bucket = _bucket_of(heavy.table, row, token)
+    bucket = bucket_of(heavy.table, row, token)
     return place_in_row(heavy.tokens, np.int64(heavy.buckets[bucket]), np.int64(heavy.buckets[bucket + 1]), token)
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def place_of_held(heavy, row, token):
     """`place_of` a token that the row holds: 64 entries are compared at once, without a branch to guess."""
-    bucket = _bucket_of(heavy.table, row, token)
+    bucket = bucket_of(heavy.table, row, token)
     first = np.int64(heavy.buckets[bucket])
     if first + WORD <= heavy.tokens.size:
         found = equal_bits(heavy.tokens, first, token)
@@ -97,7 +97,7 @@ def place_of_held(heavy, row, token):
     return place_in_row(heavy.tokens, first, np.int64(heavy.buckets[bucket + 1]), token)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def look_up(
     heavy,  # HeavyNodes
     lo,  # (Q,) int64, first rank of each position's match
@@ -140,7 +140,7 @@ def look_up(
         rows[i, 0] = row
         if row != NO_PARENT:
             if 0 <= labels[begin + i] < num_symbols:
-                prefetch(buckets, _bucket_of(table, row, labels[begin + i]))
+                prefetch(buckets, bucket_of(table, row, labels[begin + i]))
             active[n] = i
             n += 1
     for level in range(levels):
@@ -149,7 +149,7 @@ def look_up(
             row, label = rows[i, level], labels[begin + i]
             first[j] = stop[j] = 0
             if 0 <= label < num_symbols:
-                bucket = _bucket_of(table, row, label)
+                bucket = bucket_of(table, row, label)
                 first[j], stop[j] = np.int64(buckets[bucket]), np.int64(buckets[bucket + 1])
                 prefetch(tokens, (first[j] + stop[j]) >> 1)
             parent = np.int64(table[row, PARENT])
@@ -172,7 +172,7 @@ def look_up(
             parent = rows[i, level + 1]
             if parent != NO_PARENT:
                 if 0 <= label < num_symbols:
-                    prefetch(buckets, _bucket_of(table, parent, label))
+                    prefetch(buckets, bucket_of(table, parent, label))
                 active[kept] = i
                 kept += 1
         n = kept

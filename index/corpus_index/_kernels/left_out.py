@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import COUNTED, UNCOUNTED, WORD, equal_bits, lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import WORD, equal_bits, lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.label_places import place_of, place_of_held
+from corpus_index._kernels.label_places import bucket_of, place_of, place_of_held
 from corpus_index._kernels.nodes import CAP, node_around, symbol_of
-from corpus_index._kernels.rows import find_row, first_at_least
+from corpus_index._kernels.rows import find_row, first_at_least, first_at_least_before, first_at_least_near
 from corpus_index._kernels.tallies import sort_tokens
 from corpus_index._kernels.target_arrays import (
+    END,
+    FIRST,
+    GONE_COLUMNS,
     HI,
     LEFT_1,
     LEFT_2,
@@ -24,6 +27,7 @@ from corpus_index._kernels.target_arrays import (
 from corpus_index._kernels.walk import step_range
 
 _AHEAD = 8
+_SOON = 4
 _TOKENS_OF_A_POSITION = 256  # of a document, whose look takes as long as a position where both are interpreted
 
 
@@ -32,7 +36,7 @@ def work_of_documents(documents):
     return 0 if documents is None else int((documents.last - documents.first).sum()) // _TOKENS_OF_A_POSITION
 
 
-@kernel(**COUNTED)
+@kernel()
 def _occurrences(steps, next_tokens, endings, c, a, e):
     """How often token c continues the ranks a .. e − 1."""
     if e - a <= 64:
@@ -51,7 +55,7 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
     return found
 
 
-@kernel(**COUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _tally_counts(
     following,  # (·,) as next_tokens, the token after each rank
     a,  # int64, the document's ranks in the node are entries a .. e − 1
@@ -70,7 +74,7 @@ def _tally_counts(
     return n
 
 
-@kernel(**COUNTED)
+@kernel()
 def tally_gone(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
@@ -94,7 +98,7 @@ def tally_gone(
     return _tally_counts(following, a, e, scratch)
 
 
-@kernel(**COUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _tally_both(
     depth,  # int64, symbols of the node, below 255
     following,  # (·,) as next_tokens, the token after each rank
@@ -115,7 +119,7 @@ def _tally_both(
     return n
 
 
-@kernel(**COUNTED)
+@kernel()
 def _look_at_runs(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32
@@ -153,7 +157,7 @@ def _look_at_runs(
                 in_run[c] = 0
 
 
-@kernel(**COUNTED)
+@kernel()
 def lost_by_documents(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
@@ -194,7 +198,7 @@ def lost_by_documents(
         token_offsets[d + 1] = used
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def count_document(
     following,  # (·,) as next_tokens, the token after each rank
     lost_from,  # (·,) uint8, see `fill_lost_from`
@@ -230,7 +234,7 @@ def count_document(
     return n
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def add_losses(counts, lost, tokens, n, totals):
     """Add to totals (17): Σ lost, and by 4 · x + y how many counts of class x are of class y without what is lost.
 
@@ -242,7 +246,7 @@ def add_losses(counts, lost, tokens, n, totals):
         totals[4 * min(x, 3) + max(np.int64(0), min(x - less, 3))] += 1
 
 
-@kernel(**UNCOUNTED, work=lambda documents, *rest: work_of_documents(documents))
+@kernel(work=lambda documents, *rest: work_of_documents(documents))
 def label_losses(
     documents,  # Documents; label_lost: out
     by_left,  # bool, whether the base counts left extensions
@@ -270,13 +274,13 @@ def label_losses(
             lost[tokens[i]] = 0
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _first_slot(slots, key):
     """Where the search for a key in a hash table of 2^k keys begins."""
     return ((key * 0x9E3779B1) >> 15) & (slots.shape[0] - 1)  # a product's low bits are those of a key's low bits
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _slot_of(slots, key):
     """Where a key (not 0) stands in a hash table of 2^k keys, or the place that it would have."""
     at = _first_slot(slots, key)
@@ -285,7 +289,7 @@ def _slot_of(slots, key):
     return at
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def rehash(slots, new_slots):
     """Copy a hash table into a larger one."""
     for i in range(slots.shape[0]):
@@ -294,7 +298,7 @@ def rehash(slots, new_slots):
             new_slots[at, 0], new_slots[at, 1] = slots[i, 0], slots[i, 1]
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def prefetch_slots(heavy, documents, gone, rows, begin, end):
     """Ask for the slots of the rows (·, levels) of positions begin .. end − 1 without their documents."""
     flat = gone.slots.reshape(-1)
@@ -307,7 +311,7 @@ def prefetch_slots(heavy, documents, gone, rows, begin, end):
             level += 1
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def known_gone(heavy, documents, gone, document, row):
     """The number of a stored row without a document; −1 if it isn't there yet: see `gone_row`."""
     slots = gone.slots
@@ -316,7 +320,18 @@ def known_gone(heavy, documents, gone, document, row):
     return slots[at, 1] if slots[at, 0] == key else np.int64(-1)
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
+def four_totals(totals, number, first):
+    """Columns first … first + 3 of what a row without a document is: a sum, and how many are 1, 2, 3 and more."""
+    return (
+        np.int64(totals[number, first]),
+        np.int64(totals[number, first + 1]),
+        np.int64(totals[number, first + 2]),
+        np.int64(totals[number, first + 3]),
+    )
+
+
+@kernel(forceinline=True)
 def prefetch_gone(heavy, documents, gone, rows, document):
     """Ask for what is known of rows (levels,) without a document."""
     totals = gone.totals.reshape(-1)
@@ -326,12 +341,12 @@ def prefetch_gone(heavy, documents, gone, rows, document):
         at = _first_slot(gone.slots, key)
         if gone.slots[at, 0] == key:
             number = gone.slots[at, 1]
-            prefetch(totals, 8 * number)
+            prefetch(totals, GONE_COLUMNS * number)
             prefetch(gone.tokens, (gone.offsets[number] + gone.offsets[number + 1]) >> 1)
         level += 1
 
 
-@kernel(**COUNTED)
+@kernel()
 def gone_row(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
@@ -341,6 +356,7 @@ def gone_row(
     documents,  # Documents
     document,  # int64, which one is left out
     row,  # int64, a stored row
+    inner,  # int64, the number of a row within it without the document; −1: none is known
     scratch,  # Scratch
     gone,  # GoneRows
 ):
@@ -349,8 +365,12 @@ def gone_row(
     at = _slot_of(gone.slots, key)
     table, ranks = heavy.table, documents.ranks
     first, last = documents.first[document], documents.last[document]
-    a = first_at_least(ranks, first, last, np.int64(table[row, LO]))
-    e = first_at_least(ranks, a, last, np.int64(table[row, HI]))
+    if inner >= 0:
+        a = first_at_least_before(ranks, first, np.int64(gone.totals[inner, FIRST]), np.int64(table[row, LO]))
+        e = first_at_least_near(ranks, np.int64(gone.totals[inner, END]), last, np.int64(table[row, HI]))
+    else:
+        a = first_at_least(ranks, first, last, np.int64(table[row, LO]))
+        e = first_at_least_near(ranks, a, last, np.int64(table[row, HI]))
     number = gone.used[0]
     entry = gone.offsets[number]
     empty = e - a == np.int64(table[row, HI]) - np.int64(table[row, LO])  # then no token has to be told
@@ -359,8 +379,8 @@ def gone_row(
     if gone.used[1] > 0 or gone.used[2] > 0:
         return np.int64(-1)
     if empty:
-        for k in range(gone.totals.shape[1]):
-            gone.totals[number, k] = 0
+        gone.totals[number] = 0
+        gone.totals[number, FIRST], gone.totals[number, END] = a, e
         gone.offsets[number + 1] = entry
         gone.slots[at, 0], gone.slots[at, 1] = key, number
         gone.used[0] += 1
@@ -384,7 +404,16 @@ def gone_row(
     left_total = np.int64(table[row, LEFT_TOTAL])
     m1, m2 = np.int64(table[row, LEFT_1]), np.int64(table[row, LEFT_2])
     m3 = stop - place - m1 - m2
-    for i in range(n):
+    for i in range(-2 * _SOON, n):
+        if i + 2 * _SOON < n:
+            prefetch(heavy.buckets, bucket_of(table, row, scratch.gone_tokens[i + 2 * _SOON]))
+        if 0 <= i + _SOON < n:
+            place = np.int64(heavy.buckets[bucket_of(table, row, scratch.gone_tokens[i + _SOON])])
+            prefetch(heavy.tokens, place)
+            prefetch(heavy.tokens, place + WORD - 1)
+            prefetch(heavy.counts, place)
+        if i < 0:
+            continue
         c = scratch.gone_tokens[i]
         both = counts[c]
         counts[c] = 0
@@ -407,6 +436,7 @@ def gone_row(
     totals = gone.totals
     totals[number, 0], totals[number, 1], totals[number, 2], totals[number, 3] = total, n1, n2, n3
     totals[number, 4], totals[number, 5], totals[number, 6], totals[number, 7] = left_total, m1, m2, m3
+    totals[number, FIRST], totals[number, END] = a, e
     gone.offsets[number + 1] = entry + n
     gone.slots[at, 0], gone.slots[at, 1] = key, number
     gone.used[0] += 1

@@ -11,7 +11,7 @@ import numpy as np
 from corpus_index._kernels.jit import kernel
 
 
-@kernel()
+@kernel(allocates=True)
 def measure(
     targets,  # MixedTargets of Q positions
     table,  # RowTable, counts and left extensions

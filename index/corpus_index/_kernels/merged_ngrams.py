@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import document_start, position_of
 
@@ -12,7 +12,7 @@ START, NOTHING = -1, -2
 """What stands before the first token of a document, and before that."""
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def list_ngrams(
     text,  # TextArrays
     ranks,  # (n,) int64, in the order of the n-grams

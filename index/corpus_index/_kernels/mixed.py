@@ -16,10 +16,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import look_up
-from corpus_index._kernels.left_out import gone_row, known_gone, prefetch_gone, prefetch_slots, work_of_documents
+from corpus_index._kernels.left_out import (
+    four_totals,
+    gone_row,
+    known_gone,
+    prefetch_gone,
+    prefetch_slots,
+    work_of_documents,
+)
 from corpus_index._kernels.nodes import CAP, node_around, parent_depth, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights, root_cut
@@ -46,7 +53,7 @@ from corpus_index._kernels.target_arrays import (
 _SOON = 4  # positions between asking for what rows are without a document and reading it
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _base_without(
     base,  # BaseArrays
     discounts,  # (orders, 3) float64, of the estimator
@@ -89,19 +96,19 @@ def _base_without(
     return grown, grown * probs[label] - without
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _is_row(table, row, lo, hi):
     """Whether a stored row is that of the ranks lo … hi − 1."""
     return np.int64(table[row, LO]) == lo and np.int64(table[row, HI]) == hi
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _without_one(own, n1, n2, n3):
     """How many counts are 1, 2, 3 and more once the label's, `own`, is one less."""
     return n1 + (own == 2) - (own == 1), n2 + (own == 3) - (own == 2), n3 - (own == 3)
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _light_counts(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
@@ -196,7 +203,7 @@ def _light_counts(
     return n, total, n1, n2, n3, left_total, m1, m2, m3, own, own_left
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def _write_pairs(
     tokens,  # (·,) int64, those of the position
     masses,  # (S,) float64, by symbol; zeros afterwards
@@ -226,7 +233,7 @@ def _write_pairs(
     return used
 
 
-@kernel(**UNCOUNTED, work=lambda *arguments: arguments[6].size + work_of_documents(arguments[12]))
+@kernel(work=lambda *arguments: arguments[6].size + work_of_documents(arguments[12]))
 def mixed_targets(
     index,  # IndexArrays
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
@@ -316,7 +323,7 @@ def mixed_targets(
         n = np.int64(0)
         read_a = read_e = a
         around, row, parent = rows[at, 0], np.int64(-1), np.int64(NO_PARENT)
-        level, looked_up = np.int64(0), False
+        level, looked_up, inner = np.int64(0), False, np.int64(-1)
         at_match = True
         while depth > 0:  # a node each time: first light ones, then stored rows
             if row < 0 and e - a > heavy.light:
@@ -377,15 +384,24 @@ def mixed_targets(
                         number = known_gone(heavy, documents, gone, document, row)
                         if number < 0:
                             number = gone_row(
-                                index, next_tokens, endings, heavy, by_left, documents, document, row, scratch, gone
+                                index,
+                                next_tokens,
+                                endings,
+                                heavy,
+                                by_left,
+                                documents,
+                                document,
+                                row,
+                                inner,
+                                scratch,
+                                gone,
                             )
                         if number < 0:
                             full = True
                             break
-                        totals = gone.totals
-                        total, n1, n2, n3 = totals[number, 0], totals[number, 1], totals[number, 2], totals[number, 3]
-                        left_total, m1 = totals[number, 4], totals[number, 5]
-                        m2, m3 = totals[number, 6], totals[number, 7]
+                        inner = number
+                        total, n1, n2, n3 = four_totals(gone.totals, number, 0)
+                        left_total, m1, m2, m3 = four_totals(gone.totals, number, 4)
                         k = place_in_row(gone.tokens, gone.offsets[number], gone.offsets[number + 1], label)
                         if k >= 0:
                             own = gone.after[k]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits
+from corpus_index._kernels.intrinsics import WORD, count_bits
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import symbol_of
 
@@ -56,7 +56,7 @@ def fill_lines(common, stride, longest, lines, counts):
             counts[n] += 1
 
 
-@kernel()
+@kernel(allocates=True)
 def fill_firsts(common, max_order, places, contexts):
     """The first rank of every context of 1 .. max_order symbols, and behind those of one length the number of ranks."""
     used = places.copy()
@@ -69,7 +69,7 @@ def fill_firsts(common, max_order, places, contexts):
         contexts[CONTEXT * used[n] + RANK] = common.size
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def class_of(tables, n, rank):
     """The place of the class of n symbols that holds a rank."""
     at = (rank >> 6) * tables.stride + FIELDS * (n - 1)

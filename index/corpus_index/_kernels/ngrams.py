@@ -22,7 +22,7 @@ DECIMALS = 7
 UNIT = 10_000_000
 
 
-@kernel()
+@kernel(allocates=True)
 def count_ngrams(next_tokens, common, known, num_symbols, max_order, out):
     """out[n] = how many distinct (h, w) there are, h a context of n symbols, n = 0 .. max_order.
 
@@ -105,7 +105,7 @@ def _log10(value):
     return math.log10(value) if value > 0.0 else NOTHING
 
 
-@kernel()
+@kernel(allocates=True)
 def backoff_weights(next_tokens, common, known, num_symbols, discounts, order, max_order, out):
     """out[lo] = log10 of the backoff weight of each context of `order` symbols, a node from rank lo."""
     tally, seen = np.zeros(num_symbols, np.int64), np.full(num_symbols, -1, np.int64)
@@ -156,7 +156,7 @@ def _write_bytes(out, at, source, begin, end):
     return at
 
 
-@kernel()
+@kernel(allocates=True)
 def write_ngrams(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255

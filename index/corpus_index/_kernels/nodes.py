@@ -14,25 +14,24 @@ from numba.extending import overload
 
 from corpus_index._kernels.arrays import CompactText
 from corpus_index._kernels.compact import compact_shared
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import by_layout, kernel
 
 CAP = 255  # common tells shared lengths up to here; beyond, the text does
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def position_of(order, rank):
     """The corpus position of a rank; in bounds, whatever the file says."""
     return min(np.int64(order[rank]), np.int64(order.size) - 1)
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def symbol_of(next_tokens, rank, by_symbol):
     """The continuation of a rank; one that an array by symbol has, whatever the file says."""
     return min(np.int64(next_tokens[rank]), np.int64(by_symbol.size) - 1)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def document_of(text, position):
     """The document that holds a position: the last one that starts there or before."""
     doc_starts = text.doc_starts
@@ -52,13 +51,13 @@ def document_of(text, position):
     return d
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def document_start(text, position):
     """Where the document of a position starts."""
     return np.int64(text.doc_starts[document_of(text, position)])
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def shared_with_row(text, rank, ids, b, t, known, started, limit):
     """Symbols, at most limit, that the context of a rank shares with the row's at ids[b, t]."""
     position = position_of(text.order, rank)
@@ -77,7 +76,7 @@ def shared_with_row(text, rank, ids, b, t, known, started, limit):
     return k
 
 
-@kernel(**UNCOUNTED, work=lambda *arguments: 1)
+@kernel(work=lambda *arguments: 1)
 def shared_texts(text, r, s):
     """`shared_by_ranks` of an index that has its text."""
     tokens = text.tokens
@@ -108,7 +107,7 @@ def _overload_shared_by_ranks(text, r, s):
     return lambda text, r, s: shared_texts(text, r, s)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def widen_left(nodes, lo, depth):
     """The first rank of the node of that depth (1 .. 255) that holds rank lo."""
     common, minima, levels = nodes.common, nodes.minima, nodes.levels
@@ -140,7 +139,7 @@ def widen_left(nodes, lo, depth):
     return i
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def widen_right(nodes, hi, depth):
     """The rank after the last of the node of that depth (1 .. 255) that holds rank hi − 1."""
     common, minima, levels = nodes.common, nodes.minima, nodes.levels
@@ -178,7 +177,7 @@ def widen_right(nodes, hi, depth):
     return i
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _gallop(
     text,  # TextArrays
     start,  # int64, a rank that shares depth symbols
@@ -217,7 +216,7 @@ def _gallop(
     return good
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def widened(
     text,  # TextArrays
     nodes,  # NodeArrays
@@ -242,7 +241,7 @@ def widened(
     )
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def parent_depth(text, nodes, lo, hi, depth):
     """The depth of a node's parent: the longer of what its first and last rank share with the ranks outside.
 
@@ -258,7 +257,7 @@ def parent_depth(text, nodes, lo, hi, depth):
     return min(up, depth - 1)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _gallop_ranks(text, start, sign, depth):
     """The farthest rank from start, going by sign, whose context still shares depth symbols with that of start."""
     good, bad = start, np.int64(-1) if sign < 0 else text.num_tokens
@@ -277,7 +276,7 @@ def _gallop_ranks(text, start, sign, depth):
     return good
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def node_around(text, nodes, lo, hi, depth):
     """The node of that depth that holds ranks lo .. hi − 1, which share as many symbols."""
     if depth == 0:

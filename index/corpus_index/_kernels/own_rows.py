@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def write_references(
     mixed,  # Mixed
     size,  # int64, its positions
@@ -48,7 +47,7 @@ def write_references(
     return used
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def fill_own_rows(
     gone,  # GoneRows
     chosen,  # (M, 2) int64, number and kind of each, by the numbers of `write_references`

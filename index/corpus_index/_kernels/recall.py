@@ -43,7 +43,7 @@ def _past(row, begin, t, orders, deepest, tokens, totals, distinct):
     return n
 
 
-@kernel()
+@kernel(allocates=True)
 def shares(rows, labels, end, orders, lengths, deepest, out_buckets, out_shares):
     """For each position and order, its bucket (−1: nothing comes before) and the label's share of the continuations.
 
@@ -79,7 +79,7 @@ def shares(rows, labels, end, orders, lengths, deepest, out_buckets, out_shares)
                     out_shares[q, k] = counts[k] / totals[k]
 
 
-@kernel()
+@kernel(allocates=True)
 def masses(
     rows,  # (B, T) int64, token ids
     end,  # int64, the token after which the past begins anew, or −1

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit, prefetch
+from corpus_index._kernels.intrinsics import lowest_bit, prefetch
 from corpus_index._kernels.jit import kernel
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def first_at_least(values, a, e, x):
     """The first place in values[a:e], ascending, whose value isn't smaller than x; e if there is none."""
     while a < e:
@@ -26,7 +26,27 @@ def first_at_least(values, a, e, x):
     return a
 
 
-@kernel(**UNCOUNTED)
+@kernel()
+def first_at_least_near(values, a, e, x):
+    """`first_at_least`, in steps that double from a on: for a place that isn't far from there."""
+    step = np.int64(1)
+    while a + step < e and values[a + step] < x:
+        a += step
+        step += step
+    return first_at_least(values, a, min(a + step, e), x)
+
+
+@kernel()
+def first_at_least_before(values, a, e, x):
+    """`first_at_least`, in steps that double from e on downwards: for a place that isn't far from there."""
+    step = np.int64(1)
+    while e - step >= a and values[e - step] >= x:
+        e -= step
+        step += step
+    return first_at_least(values, max(e - step, a), e, x)
+
+
+@kernel()
 def first_above(values, x):
     """The first place in values, ascending, whose value is larger than x; their number if there is none."""
     a, e = np.int64(0), np.int64(values.size)
@@ -39,7 +59,7 @@ def first_above(values, x):
     return a
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def sort_part(values, a, e):
     """Sort values[a:e] in place (Shell 1959): numba's own sort takes longer to compile than most kernels."""
     gap = np.int64(1)
@@ -246,7 +266,7 @@ def gather_rows(chosen, offsets, row_tokens, row_counts, out_offsets, out_tokens
         out_offsets[i + 1] = place
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def find_row(row_bounds, row_directory, row_shift, lo, hi):
     """The stored row of a node, or −1; row_bounds (2·R): lo and hi of each row, sorted."""
     bucket = lo >> row_shift
@@ -263,7 +283,7 @@ def find_row(row_bounds, row_directory, row_shift, lo, hi):
     return np.int64(-1)
 
 
-@kernel(work=lambda *arguments: arguments[7].size + arguments[13].size)
+@kernel(allocates=True, work=lambda *arguments: arguments[7].size + arguments[13].size)
 def rows_of_nodes(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     num_symbols,  # int64, S
@@ -335,7 +355,7 @@ def rows_of_nodes(
     return num_own
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def place_in_row(token_ids, a, e, token):
     """Where a token stands in the row token_ids[a:e], ascending; −1 where it doesn't."""
     n = e - a

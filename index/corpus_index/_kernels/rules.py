@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
 
 WITTEN_BELL, JELINEK_MERCER, DIRICHLET, DISCOUNT, PITMAN_YOR, MAXIMUM, ADD_K, AUTO = range(8)
@@ -30,7 +29,7 @@ KATZ, STUPID_BACKOFF, PPM_C = range(100, 103)  # with exclusion, as ADD_K: see e
 LEAST_MASS = 1e-15  # times the least base probability, still a normal float32
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def bit_length(total, lengths):
     """The bit length of a count, less 1; at most lengths − 1."""
     length = np.int64(0)
@@ -40,7 +39,7 @@ def bit_length(total, lengths):
     return length
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def bucket_of(table, order, total, distinct):
     """The line of AUTO's table for a context; line 0 holds the numbers of orders, counts (bit lengths) and shares."""
     orders, counts, shares = np.int64(table[0, 0]), np.int64(table[0, 1]), np.int64(table[0, 2])
@@ -49,7 +48,7 @@ def bucket_of(table, order, total, distinct):
     return 1 + ((min(order, orders) - 1) * counts + length) * shares + share
 
 
-@kernel(**UNCOUNTED, forceinline=True, work=lambda *arguments: 1)
+@kernel(forceinline=True, work=lambda *arguments: 1)
 def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     """(D1, D2, D3, s, γ) of one order; n1, n2, n3: distinct continuations with a count of 1, 2, 3 and more."""
     at = min(order, extra.shape[0] - 1)
@@ -77,13 +76,13 @@ def weigh(rule, discounts, extra, order, total, n1, n2, n3):
     return 0.0, 0.0, 0.0, 1.0 / total, 0.0
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def cut_of(count, k1, k2, k3):
     """The coefficient of a count's class."""
     return k1 if count == 1 else k2 if count == 2 else k3
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def node_weights(
     estimator,  # EstimatorArrays
     depth,  # int64, the deepest order
@@ -144,7 +143,7 @@ def node_weights(
     return remaining, use_left, s0, k1, k2, k3
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def root_cut(discounts, count):
     """The discount of a count at order 0; 0 for a count of 0."""
     return discounts[0, min(count, 3) - 1] if count > 0 else 0.0

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import LANE, UNCOUNTED, below_bits, count_bits, prefetch
+from corpus_index._kernels.intrinsics import LANE, below_bits, count_bits, prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.ngram_tables import BACKOFF, CONTEXT, PROB, RANK, class_of
 from corpus_index._kernels.rows import first_at_least
@@ -56,7 +56,7 @@ class Scorers(NamedTuple):
         )
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _count_before(near, far, list_start, a, e, shift, rank):
     """`walk._count_before`, most buckets in one comparison."""
     if shift <= 16:
@@ -76,7 +76,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
     return first_at_least(far, list_start + a, list_start + e, rank) - list_start
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _ends_in(endings, tables, n, member, c):
     """Whether a document ends with c after the context of n symbols whose class holds a rank."""
     place = class_of(tables, n, member)
@@ -86,7 +86,7 @@ def _ends_in(endings, tables, n, member, c):
     return at < endings.size and endings[at] < key | np.uint64(hi)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def score_texts(
     index,  # IndexArrays
     tables,  # NgramTables

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import sort_part
 
 MOST_LOWEST = 24  # more are dropped by keeping the largest
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def kth_largest(values, n, k):
     """The k-th largest of values[:n], 1 ≤ k ≤ n, by quickselect; reorders them."""
     lo, hi = 0, n - 1
@@ -37,7 +36,7 @@ def kth_largest(values, n, k):
     return values[target]
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def drop_lowest(listed_tokens, work, beside, surplus, always):
     """Set the lowest `surplus` values of a list and of the pairs beside it to 0; returns their sum.
 
@@ -74,7 +73,7 @@ def drop_lowest(listed_tokens, work, beside, surplus, always):
     return cut
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _nucleus(values, n, top_p, threshold, spare):
     """The least of the largest n values that it takes for a sum of top_p, and how many equal to it are among them.
 
@@ -94,7 +93,7 @@ def _nucleus(values, n, top_p, threshold, spare):
     return threshold, spare
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def keep_largest(
     tokens,  # (n,) int64
     values,  # (n,) float64

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rows import place_in_row
 from corpus_index._kernels.rules import LEAST_MASS, cut_of, node_weights
@@ -59,7 +58,7 @@ class Shortlists(NamedTuple):
         )
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     """Make the shortlist of a row whose parent's is there."""
     table = heavy.table
@@ -161,7 +160,7 @@ def _make_shortlist(row, estimator, heavy, lists, size, most_levels, work):
     lists.used[1] += HEADER + size * (1 + kinds * levels)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def make_shortlists(row, estimator, heavy, lists, size, most_levels, work, ancestors):
     """Make a row's shortlist and those of its ancestors, where they aren't there; where the row's block begins."""
     kinds = 2 if estimator.left else 1

@@ -13,13 +13,13 @@ import numpy as np
 from numba.extending import overload
 
 from corpus_index._kernels.arrays import OwnRanks
-from corpus_index._kernels.intrinsics import UNCOUNTED, WORD, count_bits, equal_bits, lowest_bit, range_bits
+from corpus_index._kernels.intrinsics import WORD, count_bits, equal_bits, lowest_bit, range_bits
 from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import CAP, is_a
 from corpus_index._kernels.rows import first_at_least
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _listed_bits(own, start):
     """Bit k: whether rank start + k is one of a document's, for k < WORD."""
     bits, k = np.uint64(0), first_at_least(own.ranks, own.a, own.e, start)
@@ -42,13 +42,13 @@ def _overload_own_bits(own, start, begin, length):
     return lambda own, start, begin, length: range_bits(own, start, begin, length)
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def is_narrow(num_ranks, a, e, depth):
     """Whether `count_narrow` can count a node."""
     return e - a <= 2 * WORD and a + 2 * WORD <= num_ranks and depth < CAP
 
 
-@kernel(**UNCOUNTED, forceinline=True)
+@kernel(forceinline=True)
 def count_narrow(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     common,  # (N,) uint8, symbols that a rank shares with the one before, at most 255

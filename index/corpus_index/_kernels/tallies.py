@@ -9,7 +9,7 @@ from numba.core import types
 from numba.extending import overload
 
 from corpus_index._kernels.arrays import CompactText, OwnRanks
-from corpus_index._kernels.intrinsics import UNCOUNTED, lowest_bit
+from corpus_index._kernels.intrinsics import lowest_bit
 from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import CAP, is_a, node_around, shared_by_ranks, symbol_of
 from corpus_index._kernels.rows import first_at_least
@@ -31,7 +31,7 @@ def _overload_own_of(text, order, documents, a, e):
     return lambda text, order, documents, a, e: OwnRanks(documents.ranks, a, e)
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _is_listed(own, rank):
     """Whether a rank is one of a document's."""
     k = first_at_least(own.ranks, own.a, own.e, rank)
@@ -51,7 +51,7 @@ def _overload_is_own(own, rank, begin, end):
     return lambda own, rank, begin, end: begin <= np.int64(own[rank]) < end
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def classes(tally, tokens, n):
     """The sum of the tallies of n tokens, and how many of them are 1, 2, 3 and more; zeros don't count."""
     total = n1 = n2 = n3 = np.int64(0)
@@ -64,7 +64,7 @@ def classes(tally, tokens, n):
     return total, n1, n2, n3
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def read(next_tokens, a, e, tally, tokens, n):
     """Tally the continuations of ranks a .. e − 1; returns the number of distinct tokens so far."""
     for r in range(a, e):
@@ -75,7 +75,7 @@ def read(next_tokens, a, e, tally, tokens, n):
     return n
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def read_others(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     own,  # of `own_of`
@@ -97,7 +97,7 @@ def read_others(
     return n
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def read_runs(
     next_tokens,  # (N,) uint16 or uint32, the continuation of each rank
     text,  # TextArrays
@@ -133,7 +133,7 @@ def read_runs(
     return n
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def runs_of_one_token(
     text,  # TextArrays
     nodes,  # NodeArrays
@@ -167,7 +167,7 @@ def runs_of_one_token(
     return runs
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def sort_tokens(tokens, n, words, summary):
     """Sort n distinct tokens; words, summary: zeros, as many bits as there are tokens, and a bit for each word."""
     if n > 16:

@@ -17,6 +17,8 @@ NO_PARENT = 2**32 - 1
 NOWHERE = 2**32 - 1
 WHOLE = 2  # a match that is all that is known of a context
 SOLE_NODES = 4096  # wide contexts with one continuation whose runs are remembered; a power of two
+GONE_COLUMNS = 16  # of GoneRows.totals: a cache line
+FIRST, END = 8, 9  # of them: which of the document's ranks the row holds
 BLOCK = 64  # positions whose labels are looked up together
 LEVELS = 8  # rows of a chain that are looked up ahead
 _SPARE = 128  # tokens that a damaged file may name twice: `small_nodes` doesn't look
@@ -122,10 +124,10 @@ class Documents(NamedTuple):
 class GoneRows(NamedTuple):
     """What stored rows are without a document: totals, and the tokens whose counts change, for all positions in it.
 
-    slots (·, 2): a hash table from document · rows + row + 1 (0: free) to the number. totals (M, 8): sum of the counts,
-    and how many are 1, 2, 3 and more; the same of the left extensions. Row m's changed tokens, ascending, are entries
-    offsets[m] : offsets[m + 1] of tokens, with counts and left extensions before and after. used (3): rows, and room
-    that was missing, if any, for entries and for rows.
+    slots (·, 2): a hash table from document · rows + row + 1 (0: free) to the number. totals (M, GONE_COLUMNS): sum of
+    the counts, and how many are 1, 2, 3 and more; the same of the left extensions; FIRST and END. Row m's changed
+    tokens, ascending, are entries offsets[m] : offsets[m + 1] of tokens, with counts and left extensions before and
+    after. used (3): rows, and room that was missing, if any, for entries and for rows.
     """
 
     slots: np.ndarray
@@ -143,7 +145,7 @@ class GoneRows(NamedTuple):
         """Room for so many rows, a power of two, and changed tokens; left: and for their left extensions."""
         return cls(
             slots=np.zeros((2 * rows, 2), np.int64),
-            totals=np.zeros((rows, 8), np.int64),
+            totals=np.zeros((rows, GONE_COLUMNS), np.uint32),
             offsets=np.zeros(rows + 1, np.int64),
             tokens=np.zeros(entries, np.int32),
             before=np.zeros(entries, np.uint32),

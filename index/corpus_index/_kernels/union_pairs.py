@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.nodes import document_start, position_of, symbol_of
 
 NOT_READ = -1
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def fill_pairs(
     text,  # TextArrays
     next_tokens,  # (N,) uint16 or uint32

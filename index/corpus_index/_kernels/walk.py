@@ -24,7 +24,7 @@ from numba.extending import overload
 
 from corpus_index._kernels.arrays import CompactSteps
 from corpus_index._kernels.compact import compact_step
-from corpus_index._kernels.intrinsics import UNCOUNTED, prefetch
+from corpus_index._kernels.intrinsics import prefetch
 from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import (
     CAP,
@@ -73,7 +73,7 @@ class Walkers(NamedTuple):
         )
 
 
-@kernel(**UNCOUNTED, inline="always")
+@kernel(inline="always")
 def _count_before(near, far, list_start, a, e, shift, rank):
     """How many entries of one bucket (a .. e−1 of the list) are smaller than rank, plus a."""
     if shift <= 16:
@@ -101,7 +101,7 @@ def _count_before(near, far, list_start, a, e, shift, rank):
     return place - list_start
 
 
-@kernel(**UNCOUNTED, work=lambda *arguments: 1)
+@kernel(work=lambda *arguments: 1)
 def listed_step(steps, c, lo, hi):
     """`step_range` by the lists of ranks."""
     symbols, directory = steps.symbols, steps.directory
@@ -127,7 +127,7 @@ def _overload_step_range(steps, c, lo, hi):
     return lambda steps, c, lo, hi: listed_step(steps, c, lo, hi)
 
 
-@kernel(**UNCOUNTED, work=lambda steps, ngram, lo, hi: ngram.size)
+@kernel(work=lambda steps, ngram, lo, hi: ngram.size)
 def step_through(
     steps,  # StepArrays or CompactSteps
     ngram,  # (n,) int64, symbols
@@ -143,7 +143,7 @@ def step_through(
     return lo, hi
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def _broken_match(
     text,  # TextArrays
     nodes,  # NodeArrays
@@ -177,7 +177,7 @@ def _broken_match(
         depth = parent_depth(text, nodes, lo, hi, depth)
 
 
-@kernel(**UNCOUNTED, work=lambda index, ids, *rest: ids.size)
+@kernel(work=lambda index, ids, *rest: ids.size)
 def match_rows(
     index,  # IndexArrays
     ids,  # (B, T) int64, symbols; S: the corpus lacks it
@@ -314,7 +314,7 @@ def sample_ranks(order, shift, sampled):
             sampled[position >> shift] = r
 
 
-@kernel()
+@kernel(allocates=True)
 def document_ranks(index, sampled, shift, lanes, starts, first_ranks, offsets, ranks):
     """The rank of every position of some documents: ranks[offsets[d] + i] is the i-th position's of document d.
 

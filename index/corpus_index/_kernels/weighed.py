@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus_index._kernels.intrinsics import UNCOUNTED
 from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.rules import LEAST_MASS, MAXIMUM, cut_of, node_weights
 from corpus_index._kernels.tallies import sort_tokens
 
 
-@kernel(**UNCOUNTED)
+@kernel()
 def weigh_chains(
     estimator,  # EstimatorArrays
     chains,  # ChainCounts

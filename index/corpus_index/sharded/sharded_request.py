@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from corpus_index._kernels import exclusion, union_nodes, weighed
 from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import ExclusionArrays, ExclusionScratch
-from corpus_index._kernels.target_arrays import BaseArrays, Documents, GoneRows, Mixed
+from corpus_index._kernels.target_arrays import GONE_COLUMNS, BaseArrays, Documents, GoneRows, Mixed
 from corpus_index.core.chains import TOTAL, ChainCounts, counts_of_chains
 from corpus_index.core.checks import as_array
 from corpus_index.estimators.estimator import Estimator
@@ -219,7 +219,7 @@ def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows
     before[0, there], before[1, there] = rows.counts[places], rows.lefts[places]
     return GoneRows(
         slots=np.zeros((2, 2), np.int64),
-        totals=np.zeros((0, 8), np.int64),
+        totals=np.zeros((0, GONE_COLUMNS), np.uint32),
         offsets=chains.gone_offsets,
         tokens=chains.gone_tokens.astype(np.int32),
         before=before[0],
