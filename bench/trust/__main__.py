@@ -168,6 +168,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--flips", type=int, help="how many bits to flip")
     parser.add_argument("--kills", type=int, help="how many kills of each command")
     parser.add_argument("--kill-s", type=float, help="seconds for the kills of each command, at most")
+    parser.add_argument("--case-s", type=float, help="seconds of a processor for the cases to each reader, at most")
     parser.add_argument("--command", action="append", help="a command to kill, by its name; repeat it; default: all")
     parser.add_argument("--load", type=float, help="seconds of readers and writers at once")
     parser.add_argument("--soak", type=float, help="seconds of the server among bad clients")
@@ -215,6 +216,7 @@ def main() -> int:
         "kill_s": given.kill_s,
         "load_s": given.load,
         "soak_s": given.soak,
+        "case_s": given.case_s,
         "scale": given.scale,
     }
     said = {name: value for name, value in said.items() if value is not None}
