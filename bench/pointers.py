@@ -62,7 +62,7 @@ def _invert(order: np.ndarray, ranks: np.ndarray, ahead: int) -> None:
         ranks[np.int64(order[r])] = r
 
 
-@kernel()
+@kernel(allocates=True)
 def _nodes_of_positions(
     index: IndexArrays,
     ranks: np.ndarray,

@@ -27,7 +27,7 @@ from corpus_index._kernels.target_arrays import (
 from corpus_index._kernels.walk import step_range
 
 _AHEAD = 8
-_SOON = 4
+_SOON = 4  # entries of a row between asking for their place, for what stands there, and reading it
 _TOKENS_OF_A_POSITION = 256  # of a document, whose look takes as long as a position where both are interpreted
 
 
@@ -346,6 +346,18 @@ def prefetch_gone(heavy, documents, gone, rows, document):
         level += 1
 
 
+@kernel(forceinline=True)
+def _prefetch_entries(heavy, row, tokens, i, n):
+    """Ask for what finding the entries of the tokens after the i-th in a row will read: first where, then what."""
+    if i + 2 * _SOON < n:
+        prefetch(heavy.buckets, bucket_of(heavy.table, row, tokens[i + 2 * _SOON]))
+    if 0 <= i + _SOON < n:
+        place = np.int64(heavy.buckets[bucket_of(heavy.table, row, tokens[i + _SOON])])
+        prefetch(heavy.tokens, place)
+        prefetch(heavy.tokens, place + WORD - 1)
+        prefetch(heavy.counts, place)
+
+
 @kernel()
 def gone_row(
     index,  # IndexArrays
@@ -405,13 +417,7 @@ def gone_row(
     m1, m2 = np.int64(table[row, LEFT_1]), np.int64(table[row, LEFT_2])
     m3 = stop - place - m1 - m2
     for i in range(-2 * _SOON, n):
-        if i + 2 * _SOON < n:
-            prefetch(heavy.buckets, bucket_of(table, row, scratch.gone_tokens[i + 2 * _SOON]))
-        if 0 <= i + _SOON < n:
-            place = np.int64(heavy.buckets[bucket_of(table, row, scratch.gone_tokens[i + _SOON])])
-            prefetch(heavy.tokens, place)
-            prefetch(heavy.tokens, place + WORD - 1)
-            prefetch(heavy.counts, place)
+        _prefetch_entries(heavy, row, scratch.gone_tokens, i, n)
         if i < 0:
             continue
         c = scratch.gone_tokens[i]
