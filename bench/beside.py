@@ -3,6 +3,8 @@
     python -m bench --corpus DIR --sizes 1M,10M,100M --out bench/results/beside-index.json
     python -m bench.teacher --corpus DIR --sizes 1M,10M,100M --only flat,mixed,score --layouts full,compact \\
         --peers none --out bench/results/beside-teacher-{size}.json
+    python -m bench.teacher --corpus DIR --sizes 10M --only texts --rows 800 --peers kenlm \\
+        --out bench/results/beside-kenlm.json
     python -m bench.beside
 
 The last puts the tables of these files into the page; a test compares the page with them.
@@ -36,7 +38,8 @@ _LEAST_SHARE = 0.92
 
 def read() -> list[Row]:
     """The rows of all runs that the page is made of."""
-    files = [RESULTS / "beside-index.json", *(RESULTS / f"beside-teacher-{size}.json" for size in SIZES)]
+    names = ["beside-index.json", *(f"beside-teacher-{size}.json" for size in SIZES), "beside-kenlm.json"]
+    files = [RESULTS / name for name in names]
     return [Row(**row) for path in files for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
@@ -87,6 +90,16 @@ def targets(rows: Sequence[Row]) -> str:
     return _table(["positions/s", "held-out", *(f"in the corpus, {name} left out" for name in LEAVE_OUTS)], lines)
 
 
+def texts(rows: Sequence[Row]) -> str:
+    """Every token of texts scored by modified Kneser–Ney, 5-grams of 10M tokens, beside KenLM."""
+    parts = ("held-out", "in-corpus")
+    lines = [
+        [name, *(_figure(_one(rows, SIZES[1], who, "texts", f"modified-kneser-ney 4, {part}")) for part in parts)]
+        for name, who in (("**the scorer**", "corpus_index"), ("KenLM's `query`", "kenlm"))
+    ]
+    return _table(["tokens/s", "held-out", "in the corpus"], lines)
+
+
 def growth(rows: Sequence[Row]) -> str:
     """The same over the sizes."""
     asked = {"build on one core, s": ("build", ""), "files, B/token": ("disk", "")}
@@ -107,7 +120,7 @@ def growth(rows: Sequence[Row]) -> str:
 
 def page(text: str, rows: Sequence[Row]) -> str:
     """A page with its tables made anew, each between its two comments."""
-    for name, make in (("engines", engines), ("targets", targets), ("growth", growth)):
+    for name, make in (("engines", engines), ("targets", targets), ("texts", texts), ("growth", growth)):
         begin = text.index(_BEGIN.format(name)) + len(_BEGIN.format(name))
         text = text[:begin] + make(rows) + text[text.index(_END, begin) :]
     return text

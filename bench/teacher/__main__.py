@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--layouts", type=_names, default=("full",), help=f"of ours (default: full; there are: {', '.join(OURS)})")
     add("--quick", action="store_true", help="a made-up corpus of 50,000 tokens: seconds, to see that all works")
     add("--runs", type=int, default=5, help="timed runs of a figure (default: 5)")
+    add("--rows", type=int, default=64, help="windows of each text, of 1,024 tokens: few fit into caches (default: 64)")
     add("--budget", type=float, default=5.0, help="seconds a peer, or a tail, has for a figure (default: 5)")
     add("--out", type=Path, help="write the results here, {size} in the name replaced")
     add("--work", type=Path, help="folder for the indexes, kept for later runs (default: a temporary one, removed)")
@@ -63,7 +64,7 @@ def bench_size(
     """One size: measured, judged, written after every process."""
     quick = options.quick
     corpus = ended(corpora.load(folder, size, work), work)
-    asked = texts(corpus, folder, num=8 if quick else 64, length=128 if quick else 1024)
+    asked = texts(corpus, folder, num=8 if quick else options.rows, length=128 if quick else 1024)
     settings = Settings(
         sections=tuple(options.only),
         runs=1 if quick else options.runs,
