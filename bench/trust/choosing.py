@@ -21,13 +21,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from bench.trust.inputs import Input
 from bench.trust.mutating import MOST_BYTES, mutate
 from corpus_teacher.settings import to_toml
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
-
-    from bench.trust.fuzzing import Input
 
 Run = Callable[[bytes], object]
 """Reads a case: a byte that says whether it is finished already, and the content."""

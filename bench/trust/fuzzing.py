@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from corpus_index import CorpusIndexError
 
 from bench.trust.choosing import draw, follow_coverage
+from bench.trust.inputs import Input, Reader
 from bench.trust.mutating import MOST_BYTES, mutate
 
 HANG_S = 10
@@ -47,30 +48,6 @@ _CASES_PER_CHILD = 5_000
 _ROOT = Path(__file__).parents[2]
 _COUNTED = ("cases", "refused", "drawn", "guided")
 _COUNTS = struct.Struct("<4Q")  # cases, refused, finds written, bytes of the current case
-
-
-class Input(NamedTuple):
-    """What a reader reads, and how.
-
-    samples : content, of a manifest without its seal, of an archive what is packed in it; the first is valid.
-    read : reads one content, to the end; what it returns is thrown away.
-    close : lets go of what was opened, in the process that made the input.
-    finish : seals or packs a content; the identity where there is nothing to do.
-    structure : "json", "lines" or "toml" where values can be exchanged.
-    """
-
-    samples: Sequence[bytes]
-    read: Callable[[bytes], object]
-    finish: Callable[[bytes], bytes] = bytes
-    structure: str | None = None
-    close: Callable[[], object] = tuple
-
-
-class Reader(NamedTuple):
-    """A reader under test: its name, and what makes its input ready in an empty folder."""
-
-    name: str
-    prepare: Callable[[Path], Input]
 
 
 class Find(NamedTuple):

@@ -22,7 +22,7 @@ from corpus_index.manifest import MANIFEST, seal
 from corpus_index.names import DocumentNames, numbered_names, pack_names
 
 from bench.trust.flips import small_corpus
-from bench.trust.fuzzing import Input, Reader
+from bench.trust.inputs import Input, Reader
 from bench.trust.requests import REQUESTS
 from bench.trust.shard_readers import SHARDS
 from corpus_teacher.blend import make_policy

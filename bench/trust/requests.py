@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.trust.fuzzing import Input
+from bench.trust.inputs import Input
 from corpus_teacher.data import BuildOptions, build_index_from_sources
 from corpus_teacher.errors import InputError
 from corpus_teacher.remote import RemoteTeacher

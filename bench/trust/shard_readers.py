@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.trust.fuzzing import Input
+from bench.trust.inputs import Input
 from corpus_teacher.data.readers import ReadOptions
 from corpus_teacher.data.tokenizers import ByteTokenizer
 from corpus_teacher.data.tokens import read_tokens

@@ -40,9 +40,6 @@ SETTLED_S = 120.0
 """A shorter run is all beginning: what it held is told and isn't judged."""
 
 _TIMEOUT_S = 120
-_MOST_PAUSE_S = (
-    0.7  # between two turns of a client: what is sought grows with time and turns, and the load has a section
-)
 _RUBBISH_BODIES = (
     b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"query_type": "count"}',
     b'{"query_type": "count", "query_ids": [-1]}',
@@ -72,7 +69,6 @@ class Soak:
         order = random.Random(seed)
         turns: list[Callable[[random.Random], None]] = [self.ask, self.ask, self.rubbish, self.lie, self.hang_up]
         while time.monotonic() < self.until:
-            time.sleep(order.uniform(0, _MOST_PAUSE_S))
             turn = order.choice(turns)
             try:
                 turn(order)

@@ -22,7 +22,8 @@ if not hasattr(os, "fork"):
 
 from bench.trust import fuzzing, page
 from bench.trust.choosing import draw
-from bench.trust.fuzzing import Input, Reader, fuzz
+from bench.trust.fuzzing import fuzz
+from bench.trust.inputs import Input, Reader
 from bench.trust.mutating import mutate
 from bench.trust.readers import READERS
 from corpus_teacher.errors import InputError

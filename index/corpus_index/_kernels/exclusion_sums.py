@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.nodes import symbol_of
-from corpus_index._kernels.rows import first_at_least, place_in_row
+from corpus_index._kernels.rows import first_at_least, first_at_least_near, place_in_row
+from corpus_index._kernels.tallies import read
 from corpus_index._kernels.target_arrays import HI, LO, NO_PARENT, PARENT
 
 CLASSES = 5  # counts up to here may have a discount of their own
@@ -116,11 +116,7 @@ def fill_row_sums(heavy, occurrences, row_sums):
             if parent == NO_PARENT:
                 above = np.int64(occurrences[c])
             else:
-                step = np.int64(1)  # gallop: both rows ascend, the parent's is longer
-                while a + step < e and np.int64(heavy.tokens[a + step]) <= c:
-                    a += step
-                    step *= 2
-                a = place_in_row(heavy.tokens, a, min(e, a + step), c)
+                a = min(first_at_least_near(heavy.tokens, a, e, c), e - 1)  # both rows ascend, the parent's is longer
                 above = np.int64(heavy.counts[a])
             shift(row_sums[row, 1], 0, above)
 
@@ -128,13 +124,8 @@ def fill_row_sums(heavy, occurrences, row_sums):
 @kernel()
 def count_ranks(following, ranks, lo, hi, begin, end, gone, tokens):
     """gone[c]: how often c stands at those of ranks[begin:end] that are in lo .. hi − 1; how many tokens."""
-    n = 0
-    for i in range(first_at_least(ranks, begin, end, lo), first_at_least(ranks, begin, end, hi)):
-        c = symbol_of(following, i, gone)
-        tokens[n] = c
-        n += gone[c] == 0
-        gone[c] += 1
-    return n
+    a = first_at_least(ranks, begin, end, lo)
+    return read(following, a, first_at_least_near(ranks, a, end, hi), gone, tokens, np.int64(0))
 
 
 @kernel()

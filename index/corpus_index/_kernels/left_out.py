@@ -9,7 +9,7 @@ from corpus_index._kernels.jit import kernel
 from corpus_index._kernels.label_places import bucket_of, place_of, place_of_held
 from corpus_index._kernels.nodes import CAP, node_around, symbol_of
 from corpus_index._kernels.rows import find_row, first_at_least, first_at_least_before, first_at_least_near
-from corpus_index._kernels.tallies import sort_tokens
+from corpus_index._kernels.tallies import read, sort_tokens
 from corpus_index._kernels.target_arrays import (
     END,
     FIRST,
@@ -56,21 +56,10 @@ def _occurrences(steps, next_tokens, endings, c, a, e):
 
 
 @kernel(forceinline=True)
-def _tally_counts(
-    following,  # (·,) as next_tokens, the token after each rank
-    a,  # int64, the document's ranks in the node are entries a .. e − 1
-    e,  # int64
-    scratch,  # Scratch; gone_counts: out
-):
+def _tally_counts(following, a, e, scratch):
     """`tally_gone` without left extensions."""
-    tokens, counts = scratch.gone_tokens, scratch.gone_counts
-    n = 0
-    for i in range(a, e):
-        c = symbol_of(following, i, counts)
-        tokens[n] = c
-        n += counts[c] == 0
-        counts[c] += 1
-    sort_tokens(tokens, n, scratch.words, scratch.summary)
+    n = read(following, a, e, scratch.gone_counts, scratch.gone_tokens, np.int64(0))
+    sort_tokens(scratch.gone_tokens, n, scratch.words, scratch.summary)
     return n
 
 
@@ -211,12 +200,7 @@ def count_document(
     """What the base's counts lose with a document, by token; returns how many tokens do."""
     n = np.int64(0)
     if not by_left:
-        for i in range(first, last):
-            c = symbol_of(following, i, lost)
-            tokens[n] = c
-            n += lost[c] == 0
-            lost[c] += 1
-        return n
+        return read(following, first, last, lost, tokens, n)
     i = first
     while i < last:  # few do: 64 at a time
         bits = ~np.uint64(0) >> np.uint64(max(np.int64(0), WORD - (last - i)))
