@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import transformers
 
 from corpus_teacher.data import peak_memory_bytes
 from corpus_teacher.data.opening import open_index
-from corpus_teacher.data.tokenizers import token_dtype
-from corpus_teacher.files import write_array, write_json
-from corpus_teacher.on_policy import continue_rows
 from corpus_teacher.provenance import commit, machine, versions
 from corpus_teacher.study.counts import fitted_weights, kept_counts, reference_nats, summarize_mixture
 from corpus_teacher.study.data import StudyData
 from corpus_teacher.study.metrics import corpus_context, score, summarize
-from corpus_teacher.study.plans import WITH_COUNTS, MetricPlan
+from corpus_teacher.study.plans import WITH_COUNTS, MetricPlan, TextPlan
 from corpus_teacher.study.probes import extraction, fidelity, induction, novelty
 from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Cell
+from corpus_teacher.study.written import written_text
 from corpus_teacher.teacher import CorpusTeacher
-from corpus_teacher.training import TrainingResult, load_student, train_student
+from corpus_teacher.training import TrainingResult, train_student
 from corpus_teacher.training.assemble import Parts, assembled
 from corpus_teacher.training.model_folder import save_student
 from corpus_teacher.training.settings import RunSettings
 
 SAVING = ".saving-"
 """Of the names of folders in students/ that aren't whole yet."""
-
-_WRITTEN_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,8 @@ class Job:
         Where the student goes that other arms learn from.
     writer : Path, optional
         The student that writes what this one reads.
+    text : TextPlan
+        How it does.
     """
 
     fingerprint: str
@@ -81,6 +76,7 @@ class Job:
     domains: tuple[str, ...]
     keep: Path | None
     writer: Path | None = None
+    text: TextPlan = field(default_factory=TextPlan)
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def measure(job: Job) -> dict[str, Any]:
     started, has_peak = datetime.now(timezone.utc), _reset_peak()
     settings, written_s = job.settings, 0.0
     if job.writer is not None:
-        text, written_s = written_text(job.writer, settings, job.data)
+        text, written_s = written_text(job.writer, settings, job.data, job.text)
         settings = replace(settings, data=replace(settings.data, train=(str(text),)))
     with tempfile.TemporaryDirectory() as scratch, assembled(replace(settings, out=scratch)) as parts:
         began, cpu_began = time.perf_counter(), time.process_time()
@@ -216,36 +212,6 @@ def _references(job: Job) -> dict[str, dict[str, float]]:
     with open_index(folder) as index:
         texts = {domain: job.data.held_out(domain)[0] for domain in job.domains}
         return reference_nats(folder, index, texts, teacher)
-
-
-def written_text(folder: Path, settings: RunSettings, data: StudyData) -> tuple[Path, float]:
-    """A text of windows that a student writes, as long as what a training reads; kept beside the student.
-
-    Every window begins at the start of a document and is one draw, so that no position is farther from its beginning
-    than the student has learnt.
-
-    Returns
-    -------
-    tuple
-        The file of tokens, and the seconds that the writing took (whenever that was).
-    """
-    length = settings.data.length
-    rows = settings.training["max_steps"] * settings.tokens_a_step() // length
-    path, told = folder / f"text-{rows}x{length}.npy", folder / f"text-{rows}x{length}.json"
-    if path.is_file() and told.is_file():
-        return path, float(json.loads(told.read_text(encoding="utf-8"))["seconds"])
-    begin, vocab_size = time.perf_counter(), data.manifest["vocab_size"]
-    writer = load_student(folder, vocab_size=vocab_size).eval()
-    generator = torch.Generator().manual_seed(settings.seed)
-    pieces = []
-    for first in range(0, rows, _WRITTEN_ROWS):
-        start = torch.full((min(_WRITTEN_ROWS, rows - first), length), data.manifest["end_of_document"])
-        drawn = continue_rows(writer, start, prompt_len=1, generator=generator, vocab_size=vocab_size)
-        pieces.append(drawn.numpy().astype(token_dtype(vocab_size)))
-    seconds = time.perf_counter() - begin
-    write_array(path, np.concatenate(pieces).reshape(-1))  # another process may write the very same
-    write_json(told, {"seconds": seconds}, indent=None)
-    return path, seconds
 
 
 def _reset_peak() -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from corpus_teacher.data.documents import UNPACK_RATIO, check_unpack_ratio
 from corpus_teacher.errors import ConfigError
+from corpus_teacher.on_policy import check_drawing
 from corpus_teacher.settings import check_keys, check_share, check_whole
 from corpus_teacher.training.settings import CorpusSettings
 
@@ -123,6 +124,39 @@ class MetricPlan:
         check_keys(self.counts, ("estimator", "max_order"), "counts")
         known = [one.name for one in fields(CorpusSettings) if one.name not in ("index", "leave_out", "form")]
         check_keys(self.teacher, known, "teacher")
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """How the text is written that an arm reads where its data.train names another arm.
+
+    Parameters
+    ----------
+    prompt_tokens : int
+        Windows begin with the first so many tokens of those that the arm would read otherwise. 0: with the beginning of
+        a document.
+    temperature : float
+    top_k : int, optional
+    top_p : float
+        How the rest is drawn.
+    best_of : int
+        Of so many continuations the one that the writer gives the highest probability is kept.
+    real_share : float
+        Share of the windows that aren't written, but those that the arm would read otherwise.
+    """
+
+    prompt_tokens: int = 0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    best_of: int = 1
+    real_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole(self.prompt_tokens, "prompt_tokens", 0)
+        check_whole(self.best_of, "best_of", 1)
+        check_share(self.real_share, "real_share")
+        check_drawing(self.temperature, self.top_k, self.top_p)
 
 
 def texts_of(said: Any, name: str) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from corpus_teacher.files import clear_leftovers, held_folder, write_json
 from corpus_teacher.study.costs import read_costs
 from corpus_teacher.study.data import MAKING, StudyData, study_data
 from corpus_teacher.study.measuring import SAVING, Job, measure
+from corpus_teacher.study.plans import TextPlan
 from corpus_teacher.study.reuse import STUDENTS, Done
 from corpus_teacher.study.row_file import RowWriter, finite, read_rows
 from corpus_teacher.study.settings import TUNE, Cell, Study
@@ -229,7 +230,9 @@ class _Plan:
             asked.cell, seed=asked.seed, learning_rate=asked.choice.learning_rate, folder=self.data.folder,
             students=students, tuning=tuning, tuned=dict(asked.choice.tuned),
         )  # fmt: skip
-        config = _portable(settings.to_dict(), self.out)
+        config, text = _portable(settings.to_dict(), self.out), study.text(asked.cell.arm)
+        if text is not None:
+            config["text"] = asdict(text)
         identity = [
             config,
             asdict(study.metrics),
@@ -256,6 +259,7 @@ class _Plan:
             domains=(TUNE,) if tuning else ("in", *study.domains),
             keep=self.out / STUDENTS / fingerprint if asked.cell in self.needed else None,
             writer=students.get(("data", "train")),
+            text=text or TextPlan(),
         )  # fmt: skip
 
     def row_of(self, job: Job) -> dict[str, Any] | None:

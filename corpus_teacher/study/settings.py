@@ -8,7 +8,7 @@ learning rate (tuned for each arm by one rule), the output folder.
 Names stand for what the study makes: ``data.index`` and ``corpus.index`` take a name of ``[data.indexes]``, and
 ``neural.model``, ``self.checkpoint`` and ``student.checkpoint`` take ``"arm:NAME"``, the finished student of another
 arm of the same budget and seed (of the same size, or ``"arm:NAME@SIZE"``). As ``data.train`` it is a text that this
-student writes, as long as what is read in all.
+student writes, as long as what is read in all; the arm's table ``text`` says how (`TextPlan`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus_teacher.errors import ConfigError
-from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, within
-from corpus_teacher.study.plans import WITH_COUNTS, DataPlan, MetricPlan, texts_of
+from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, within
+from corpus_teacher.study.plans import WITH_COUNTS, DataPlan, MetricPlan, TextPlan, texts_of
 from corpus_teacher.study.report.contrasts import CONTRAST_KEYS
 from corpus_teacher.training.settings import RunSettings, make_run, merged
 
@@ -31,7 +31,7 @@ DOMAIN_METRICS = ("nats", "bits_per_byte", "ece", "brier", "top1")
 """What may be a primary metric, as DOMAIN.METRIC; all but top1 are better when lower."""
 
 _REFERENCES = (("neural", "model"), ("self", "checkpoint"), ("student", "checkpoint"), ("data", "train"))
-_ARMS = "arms"
+_ARMS, _TEXT = "arms", "text"
 _OF_THE_STUDY = {
     ("out",): "the study has a folder",
     ("seed",): "say at the top how many seeds",
@@ -139,12 +139,15 @@ class Study:
                 if not isinstance(changes, Mapping):
                     raise ConfigError(f"{name}.{one} is {changes!r}: give a table of changes")
                 _check_ours(changes, f"{name}.{one}")
+                if name != "arms":
+                    _check_no_text(changes, f"{name}.{one}")
         for name in ("base", "domains"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give a table")
         if not isinstance(self.contrasts, (list, tuple)):
             raise ConfigError(f"contrasts is {self.contrasts!r}: give a list of tables of arm and against")
         _check_ours(self.base, "base")
+        _check_no_text(self.base, "base")
         check_known(self.baseline, self.arms, "baseline")
         for name in ("sizes", "budgets"):
             for one, changes in getattr(self, name).items():
@@ -190,8 +193,13 @@ class Study:
         """The merged tables of a cell, its names as they stand in the file."""
         made = self.base
         for changes in (self.sizes[cell.size], self.budgets[cell.budget], self.arms[cell.arm]):
-            made = merged(made, {key: value for key, value in changes.items() if key != _ARMS})
+            made = merged(made, {key: value for key, value in changes.items() if key not in (_ARMS, _TEXT)})
         return made
+
+    def text(self, arm: str) -> TextPlan | None:
+        """How the text is written that an arm reads; None where its table doesn't say."""
+        said = self.arms[arm].get(_TEXT)
+        return None if said is None else make_from(TextPlan, said, f"arms.{arm}.{_TEXT}")
 
     def references(self, cell: Cell) -> dict[tuple[str, str], Cell]:
         """Which finished students a cell needs, by the setting that names them."""
@@ -326,10 +334,18 @@ class Study:
                 made.setdefault(table, {})[key] = value
             for (table, key), _ in self.references(cell).items():
                 made.setdefault(table, {})[key] = str(students.get((table, key), folder / "student"))
+            text = self.text(cell.arm)
+            if text is not None and ("data", "train") not in self.references(cell):
+                raise ConfigError("text says how another arm writes, and data.train names none: give 'arm:NAME' there")
             whole = merged(tables, {"out": str(folder / "run"), "seed": seed, **made})
             if ("student", "checkpoint") in self.references(cell):
                 whole["student"] = made["student"]  # a checkpoint has its own size
-            return make_run(whole)
+            run = make_run(whole)
+            if text is not None and text.prompt_tokens >= run.data.length:
+                raise ConfigError(
+                    f"text.prompt_tokens is {text.prompt_tokens}: give fewer than data.length, {run.data.length}"
+                )
+            return run
 
     def describe(self) -> dict[str, Any]:
         """The study as tables, all defaults resolved."""
@@ -344,3 +360,8 @@ def _check_ours(tables: Mapping[str, Any], where: str) -> None:
             found = found.get(key) if isinstance(found, Mapping) else None
         if found is not None:
             raise ConfigError(f"{where} has {'.'.join(place)}: {reason}")
+
+
+def _check_no_text(tables: Mapping[str, Any], where: str) -> None:
+    if _TEXT in tables:
+        raise ConfigError(f"{where} has {_TEXT}: an arm says it")

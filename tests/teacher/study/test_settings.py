@@ -17,6 +17,8 @@ STUDENT = {
     "num_key_value_heads": 2, "max_position_embeddings": 32,
 }  # fmt: skip
 
+WRITTEN = {"data": {"train": "arm:hard"}}
+
 
 def table(**changes: Any) -> dict[str, Any]:
     made = {
@@ -123,6 +125,14 @@ def test_forms() -> None:
         ({"arms": {"bad": {"self": {"checkpoint": "arm:none"}}}}, "the arm of self.checkpoint is 'none'"),
         ({"arms": {"bad": {"self": {"checkpoint": "arm:hard@none"}}}}, "the size of self.checkpoint is 'none'"),
         ({"arms": {"bad": {"self": {"checkpoint": "arm:bad"}}}}, "arms.bad learns, through others, from itself"),
+        ({"arms": {"bad": {"text": {"best_of": 2}}}}, "text says how another arm writes, and data.train names none"),
+        ({"arms": {"bad": WRITTEN | {"text": {"best": 2}}}}, "arms.bad.text has no key 'best': did you mean 'best_of'"),
+        ({"arms": {"bad": WRITTEN | {"text": {"real_share": 2}}}}, "arms.bad.text: real_share is 2"),
+        ({"arms": {"bad": WRITTEN | {"text": {"temperature": 0}}}}, "arms.bad.text: temperature is 0"),
+        ({"arms": {"bad": WRITTEN | {"text": {"prompt_tokens": 16}}}}, "text.prompt_tokens is 16: give fewer than"),
+        ({"arms": {"bad": WRITTEN | {"text": 3}}}, "arms.bad.text is 3"),
+        ({"sizes": {"base": {"text": {}}}}, "sizes.base has text: an arm says it"),
+        ({"base": {"text": {}}}, "base has text: an arm says it"),
         ({"data": {"held_out_shar": 1}}, "did you mean 'held_out_share'"),
         ({"data": {"held_out_share": 0.6, "tune_share": 0.5}}, "leave documents"),
         ({"data": {"max_overlap": 2}}, "max_overlap is 2"),

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus_index import build_index
+import torch
+from corpus_index import build_index, open_index
 from typer.testing import CliRunner
 
 from corpus_teacher.cli.main import app
@@ -22,7 +23,11 @@ from corpus_teacher.study import join_studies, make_study, read_rows, run_study,
 from corpus_teacher.study.data import split_documents, study_data
 from corpus_teacher.study.leaks import label_invariance, overlap_shares
 from corpus_teacher.study.measuring import measure
+from corpus_teacher.study.plans import TextPlan
 from corpus_teacher.study.row_file import RowWriter
+from corpus_teacher.study.settings import Cell
+from corpus_teacher.study.written import _log_likelihood, written_text
+from corpus_teacher.training import load_student
 from corpus_teacher.training.settings import merged
 
 pytestmark = pytest.mark.slow
@@ -222,6 +227,49 @@ def test_students_learn_from_students(texts: Path, tmp_path: Path) -> None:
     assert written.shape == (4 * 4 * 16,)
     assert (written.reshape(-1, 16)[:, 0] == 0).all()  # each window begins a document
     assert len(np.unique(written)) > 20
+
+
+def test_a_text_begins_as_real_windows_do(texts: Path, tmp_path: Path) -> None:
+    arms = {
+        "plain": {"data": {"train": "arm:hard"}},
+        "begun": {"data": {"train": "arm:hard"}, "text": {"prompt_tokens": 5, "temperature": 0.5}},
+        "best": {"data": {"train": "arm:hard"}, "text": {"prompt_tokens": 5, "temperature": 0.5, "best_of": 4}},
+        "mixed": {"data": {"train": "arm:hard"}, "text": {"prompt_tokens": 5, "real_share": 0.25}},
+        "corpus": "remove",
+    }
+    study = make_study(table(texts, arms=arms, seeds=1, learning_rates=[1e-3]))
+    rows = {row["arm"]: row for row in run_study(study, tmp_path)}
+    assert len({row["fingerprint"] for row in rows.values()}) == 5
+    assert rows["best"]["config"]["text"]["best_of"] == 4
+    assert "text" not in rows["plain"]["config"]  # as before: rows of older studies stay theirs
+
+    (data,) = (tmp_path / "data").iterdir()
+    tokens = open_index(data / "index-train").tokens
+    real = {tuple(window) for window in tokens[: len(tokens) // 16 * 16].reshape(-1, 16).tolist()}
+    begins = {window[:5] for window in real}
+    kept = tmp_path / "students" / rows["hard"]["fingerprint"]
+    made, written = study_data(study, tmp_path), {}
+    for arm in ("begun", "best", "mixed"):
+        settings = study.training(
+            Cell(arm, "base", "base"), seed=0, learning_rate=1e-3, folder=made.folder,
+            students={("data", "train"): kept}, tuning=False,
+        )  # fmt: skip
+        before = set(kept.glob("text-*"))
+        path, _ = written_text(kept, settings, made, study.text(arm) or TextPlan())
+        assert set(kept.glob("text-*")) == before  # it was kept
+        written[arm] = np.load(path).reshape(-1, 16)
+    for windows in written.values():
+        assert {tuple(window[:5]) for window in windows.tolist()} <= begins
+    is_real = [tuple(window) in real for window in written["mixed"].tolist()]
+    assert is_real[:4] == [True] * 4
+    assert not any(is_real[4:])
+
+    student = load_student(kept, vocab_size=280).eval()
+    likelihood = {
+        arm: _log_likelihood(student, torch.as_tensor(windows.astype(np.int64)), 5, 280).mean()
+        for arm, windows in written.items()
+    }
+    assert likelihood["best"] > likelihood["begun"]
 
 
 def test_the_same_training_is_done_once(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
