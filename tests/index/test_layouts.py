@@ -160,6 +160,12 @@ def test_what_is_not_stored_is_read_like_an_array(copies: tuple[CorpusIndex, Cor
         same([compact.array(name)], [full.array(name)])
 
 
+def copied_rows(index: CorpusIndex) -> np.ndarray:
+    """Three rows of the copied text, where they begin at 3,000, 4,000 and 4,990, and one that it doesn't hold."""
+    tokens = np.asarray(index.tokens).astype(np.int64)
+    return np.stack([tokens[3_000:3_600], tokens[4_000:4_600], tokens[4_990:5_590], np.roll(tokens, 300)[:600]])
+
+
 def test_steps_and_long_copies(copies: tuple[CorpusIndex, CorpusIndex]) -> None:
     full, compact = copies
     rng = np.random.default_rng(0)
@@ -169,17 +175,21 @@ def test_steps_and_long_copies(copies: tuple[CorpusIndex, CorpusIndex]) -> None:
             hi = int(rng.integers(lo, 6_001)) if rng.random() < 0.5 else min(6_000, lo + int(rng.integers(0, 9)))
             steps = full.kernel_arrays().steps, compact.kernel_arrays().steps
             assert step_range(steps[1], c, lo, hi) == step_range(steps[0], c, lo, hi)
-    tokens = np.asarray(full.tokens).astype(np.int64)
-    rows = np.stack([tokens[3_000:3_600], tokens[4_000:4_600], tokens[4_990:5_590], np.roll(tokens, 300)[:600]])
+    rows = copied_rows(full)
     for order in (None, 4, 300):
         for least in (1, 2):
             options: dict[str, Any] = {"max_order": order, "min_count": least}
             same(compact.match(rows, **options), full.match(rows, **options))
+
+
+def test_scores_of_long_copies(copies: tuple[CorpusIndex, CorpusIndex]) -> None:
+    full, compact = copies
+    rows = copied_rows(full)[:3]
     for leave_out in ("self", "document"):
-        options = {"leave_out": leave_out, "positions": np.array([3_000, 4_000, 4_990])}
+        options: dict[str, Any] = {"leave_out": leave_out, "positions": np.array([3_000, 4_000, 4_990])}
         for estimator in ("witten-bell", "pitman-yor"):
-            expected = full.next_probabilities(rows[:3, :-1], rows[:3, 1:], estimator=estimator, **options)
-            same(compact.next_probabilities(rows[:3, :-1], rows[:3, 1:], estimator=estimator, **options), expected)
+            expected = full.next_probabilities(rows[:, :-1], rows[:, 1:], estimator=estimator, **options)
+            same(compact.next_probabilities(rows[:, :-1], rows[:, 1:], estimator=estimator, **options), expected)
 
 
 def test_all_that_is_counted_over_the_whole(copies: tuple[CorpusIndex, CorpusIndex], tmp_path: Path) -> None:

@@ -79,32 +79,27 @@ print(json.dumps(told))
 """
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What is compiled ahead, and what is called, told by a process that has compiled nothing, or it would lack."""
-    told: dict[str, Any] = json.loads(_run(_RECORDED, tmp_path_factory.mktemp("cache")))
-    return told
+def test_what_others_call_is_what_is_compiled_ahead(tmp_path: Path) -> None:
+    """As a process tells that has compiled nothing, or calls would be missing: half a minute, so it is asked once."""
+    told: dict[str, Any] = json.loads(_run(_RECORDED, tmp_path))
+    for work, least in ("built", 20), ("asked", 30):
+        for wide in (False, True):
+            calls, unknown = told[f"{work} {wide}"]
+            assert unknown == [], (work, wide)
+            assert calls > least, (work, wide)
 
-
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize(("work", "least"), [("built", 20), ("asked", 30)])
-def test_what_others_call_is_what_is_compiled_ahead(
-    recorded: dict[str, Any], work: str, least: int, wide: bool
-) -> None:
-    calls, unknown = recorded[f"{work} {wide}"]
-    assert unknown == []
-    assert calls > least
-
-
-def test_the_largest_kernels_have_few_forms_and_compact_ones_are_asked_for(recorded: dict[str, Any]) -> None:
-    """Each form is compiled by every user: arrays of files and of memory share one, documents left out or not don't."""
-    forms = recorded["forms"]
+    # Each form is compiled by every user: arrays of files and of memory share one, documents left out or not don't.
+    forms = told["forms"]
     assert forms["mixed_targets"] == 4
     assert {forms[name] for name in ("flat_targets", "whole_targets", "sampled_targets")} == {2}
     once = "match_rows", "exclusion_targets", "evidence", "measure", "lost_by_documents", "label_losses", "row_classes"
     assert {forms[name] for name in once} == {1}
-    assert recorded["compact"] == []
-    assert recorded["there"] > 10
+    assert told["compact"] == []  # compact ones only where they are asked for
+    assert told["there"] > 10
+
+    twins = {("left_out", "tally_gone"), ("rules", "cut_of"), ("rules", "node_weights")}  # which tests alone ask
+    known = set(map(tuple, told["known"]))
+    assert _called_from_python() - known == {(f"{_kernels.__name__}.{module}", name) for module, name in twins}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -152,9 +147,3 @@ def _called_from_python() -> set[tuple[str, str]]:
                 if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
                     named.add((f"{_kernels.__name__}.{modules[node.value.id]}", node.attr))
     return {(module, name) for module, name in named if isinstance(getattr(import_module(module), name), jit.Kernel)}
-
-
-def test_every_kernel_that_python_calls_is_compiled_ahead(recorded: dict[str, Any]) -> None:
-    twins = {("left_out", "tally_gone"), ("rules", "cut_of"), ("rules", "node_weights")}  # which tests alone ask
-    known = set(map(tuple, recorded["known"]))
-    assert _called_from_python() - known == {(f"{_kernels.__name__}.{module}", name) for module, name in twins}

@@ -15,6 +15,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
 
+def instead_of(function: Any) -> Any:
+    """numba's `overload`, for what kernels alone call: no wrapper for callers in C."""
+    alone: Any = {"no_cfunc_wrapper": True}
+    return overload(function, inline="never", jit_options=alone)
+
+
 def prefetch(array: Any, index: int) -> None:
     """Hint that array[index] will be read soon; no effect but speed."""
 
@@ -41,7 +47,7 @@ def _prefetch(typing_context, array_type, index_type):
     return types.void(array_type, index_type), generate
 
 
-@overload(prefetch, inline="never")
+@instead_of(prefetch)
 def _overload_prefetch(array, index):
     if isinstance(array, types.Array) and array.ndim == 1 and isinstance(index, types.Integer):
 
@@ -66,7 +72,7 @@ def _lowest_bit(typing_context, word_type):
     return types.uint64(types.uint64), generate
 
 
-@overload(lowest_bit, inline="never")
+@instead_of(lowest_bit)
 def _overload_lowest_bit(word):
     def implementation(word):
         return np.int64(_lowest_bit(np.uint64(word)))
@@ -87,7 +93,7 @@ def _count_bits(typing_context, word_type):
     return types.uint64(types.uint64), generate
 
 
-@overload(count_bits, inline="never")
+@instead_of(count_bits)
 def _overload_count_bits(word):
     def implementation(word):
         return np.int64(_count_bits(np.uint64(word)))
@@ -137,14 +143,14 @@ def _comparison(relation: str, width: int) -> Any:
 _equal_bits, _below_bits = _comparison("==", WORD), _comparison("<", LANE)
 
 
-@overload(equal_bits, inline="never")
+@instead_of(equal_bits)
 def _overload_equal_bits(array, start, value):
     if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
         return lambda array, start, value: _equal_bits(array, np.int64(start), np.int64(value))
     return None
 
 
-@overload(below_bits, inline="never")
+@instead_of(below_bits)
 def _overload_below_bits(array, start, value):
     if isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C":
         return lambda array, start, value: _below_bits(array, np.int64(start), np.int64(value))
@@ -176,7 +182,7 @@ def _range_bits(typing_context, array_type, start_type, first_type, length_type)
     return types.uint64(array_type, types.int64, types.int64, types.int64), generate
 
 
-@overload(range_bits, inline="never")
+@instead_of(range_bits)
 def _overload_range_bits(array, start, first, length):
     if isinstance(array, types.Array) and array.ndim == 1 and array.dtype == types.uint32:
 

@@ -28,7 +28,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -47,7 +47,7 @@ try:
     from numba.core.dispatcher import _FunctionCompiler
     from numba.core.registry import CPUDispatcher
 
-    from corpus_index._kernels.front_end import Flags, Pipeline
+    from corpus_index._kernels.front_end import Flags, Pipeline, shortcuts
 except ImportError:  # another numba
     CPUDispatcher = None
 
@@ -250,7 +250,7 @@ if CPUDispatcher is not None:
                     _tell()
                 Kernel._depth += 1
                 try:
-                    with kernel_lock(self._cache.name), _without_gc(outermost):
+                    with kernel_lock(self._cache.name), _undisturbed() if outermost else nullcontext():
                         return super().compile(sig)
                 finally:
                     Kernel._depth -= 1
@@ -285,12 +285,14 @@ if CPUDispatcher is not None:
                 super().add_overload(cres)
 
     @contextmanager
-    def _without_gc(outermost: bool) -> Iterator[None]:
-        pause = outermost and gc.isenabled()
+    def _undisturbed() -> Iterator[None]:
+        """What is true of all that is compiled for a kernel, its helpers included."""
+        pause = gc.isenabled()
         if pause:
             gc.disable()
         try:
-            yield
+            with shortcuts():
+                yield
         finally:
             if pause:
                 gc.enable()

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
 from corpus_index._kernels.arrays import CompactText
 from corpus_index._kernels.compact import compact_shared
+from corpus_index._kernels.intrinsics import instead_of
 from corpus_index._kernels.jit import by_layout, kernel
 
 CAP = 255  # common tells shared lengths up to here; beyond, the text does
@@ -100,7 +100,7 @@ def shared_by_ranks(text: Any, r: int, s: int) -> int:
     return compact_shared(text, r, s) if isinstance(text, CompactText) else shared_texts(text, r, s)
 
 
-@overload(shared_by_ranks, inline="never")
+@instead_of(shared_by_ranks)
 def _overload_shared_by_ranks(text, r, s):
     if is_a(text, CompactText):
         return lambda text, r, s: compact_shared(text, r, s)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import overload
 
 from corpus_index._kernels.arrays import OwnRanks
-from corpus_index._kernels.intrinsics import WORD, count_bits, equal_bits, lowest_bit, range_bits
+from corpus_index._kernels.intrinsics import WORD, count_bits, equal_bits, instead_of, lowest_bit, range_bits
 from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import CAP, is_a
 from corpus_index._kernels.rows import first_at_least
@@ -35,7 +34,7 @@ def own_bits(own: Any, start: int, begin: int, length: int) -> np.uint64:
     return _listed_bits(own, start) if isinstance(own, OwnRanks) else range_bits(own, start, begin, length)
 
 
-@overload(own_bits, inline="never")
+@instead_of(own_bits)
 def _overload_own_bits(own, start, begin, length):
     if is_a(own, OwnRanks):
         return lambda own, start, begin, length: _listed_bits(own, start)

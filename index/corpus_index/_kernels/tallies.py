@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
 from corpus_index._kernels.arrays import CompactText, OwnRanks
-from corpus_index._kernels.intrinsics import lowest_bit
+from corpus_index._kernels.intrinsics import instead_of, lowest_bit
 from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import CAP, is_a, node_around, shared_by_ranks, symbol_of
 from corpus_index._kernels.rows import first_at_least
@@ -22,7 +21,7 @@ def own_of(text: Any, order: Any, documents: Any, a: int, e: int) -> Any:
     return OwnRanks(order if documents is None else documents.ranks, a, e)
 
 
-@overload(own_of, inline="never")
+@instead_of(own_of)
 def _overload_own_of(text, order, documents, a, e):
     if not is_a(text, CompactText):
         return lambda text, order, documents, a, e: order
@@ -44,7 +43,7 @@ def is_own(own: Any, rank: int, begin: int, end: int) -> bool:
     return _is_listed(own, rank) if isinstance(own, OwnRanks) else begin <= int(own[rank]) < end
 
 
-@overload(is_own, inline="never")
+@instead_of(is_own)
 def _overload_is_own(own, rank, begin, end):
     if is_a(own, OwnRanks):
         return lambda own, rank, begin, end: _is_listed(own, rank)

@@ -20,11 +20,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
 from corpus_index._kernels.arrays import CompactSteps
 from corpus_index._kernels.compact import compact_step
-from corpus_index._kernels.intrinsics import prefetch
+from corpus_index._kernels.intrinsics import instead_of, prefetch
 from corpus_index._kernels.jit import by_layout, kernel
 from corpus_index._kernels.nodes import (
     CAP,
@@ -120,7 +119,7 @@ def step_range(steps: Any, c: int, lo: int, hi: int) -> tuple[int, int]:
     return compact_step(steps, c, lo, hi) if isinstance(steps, CompactSteps) else listed_step(steps, c, lo, hi)
 
 
-@overload(step_range, inline="never")
+@instead_of(step_range)
 def _overload_step_range(steps, c, lo, hi):
     if is_a(steps, CompactSteps):
         return lambda steps, c, lo, hi: compact_step(steps, c, lo, hi)
