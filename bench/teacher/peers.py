@@ -177,7 +177,7 @@ class KenLM(TeacherPeer):
         text = "".join(" ".join(map(str, row)) + "\n" for row in tokens.tolist()).encode()
         rates = []
         for _ in range(runs):
-            (loading, loading_cpu), (took, took_cpu) = self._seconds(index, b""), self._seconds(index, text)
+            (loading, loading_cpu), (took, took_cpu) = self.seconds(index, b""), self.seconds(index, text)
             seconds = max(1e-9, took - loading)
             rates.append(Rate(tokens.size / seconds, min(1.0, (took_cpu - loading_cpu) / seconds)))
         return rates
@@ -185,7 +185,7 @@ class KenLM(TeacherPeer):
     def _command(self, index: Any, level: str) -> list[str]:
         return [str(self.program("query")), "-n", "-v", level, str(index[0])]
 
-    def _seconds(self, index: Any, text: bytes) -> tuple[float, float]:
+    def seconds(self, index: Any, text: bytes) -> tuple[float, float]:
         """What one run of `query` takes, of the clock and of the processor."""
         started, before = time.perf_counter(), os.times()
         subprocess.run(self._command(index, "summary"), input=text, capture_output=True, check=True)
