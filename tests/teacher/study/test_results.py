@@ -382,6 +382,8 @@ def claims_of_inside() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     rows = {
         "half": "half corpus", "table": "table", "table-half": "table, half corpus", "residual": "residual",
         "residual-half": "residual, half corpus", "mixture": "mixture", "mixture-half": "mixture, half corpus",
+        "table-iso-parameters": "table, as many parameters", "residual-frozen": "residual, gate 1",
+        "residual-frozen-half": "residual, gate 1, half corpus", "mixture-evidence": "mixture by evidence",
     }  # fmt: skip
     yield page, "| hard labels | {} | | {} | |", (mean(hard, domain=domain), mean(hard, domain=mixed))
     for arm, words in rows.items():
@@ -398,6 +400,12 @@ def claims_of_inside() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield page, "half corpus on a table gains {} [{}, {}]", difference(run("table-half"), run("table"), domain)
     yield page, "on a residual it loses {} [{}, {}]", difference(run("residual-half"), run("residual"), domain)
     yield page, "in a mixture it is {} [{}, {}]", difference(run("mixture-half"), run("mixture"), domain)
+    for words, arm, against in (
+        ("as its table has, a table ends {} [{}, {}] above the table", "table-iso-parameters", "table"),
+        ("A gate of 1 instead of a learnt one costs {} [{}, {}]", "residual-frozen", "residual"),
+        ("one by evidence ends {} [{}, {}] above one half", "mixture-evidence", "mixture"),
+    ):
+        yield page, words, difference(run(arm), run(against), domain)
     parts = [bucket(run("residual"), hard, "copied", labels, (domain, mixed)) for labels in (["is new"], REPEATED)]
     yield page, "% of all), by {}. On the others it is better than hard labels with the counts, by {}:", (
         -parts[0][0], parts[1][0],
