@@ -414,10 +414,9 @@ def test_the_commands(cluster: Any, local: ShardedIndex, sources: list[str], tmp
 def test_a_server_of_compact_shards_in_actors(cluster: Any, tmp_path: Path) -> None:
     pytest.importorskip("starlette", reason="the server isn't installed: pip install corpus-teacher[serve]")
     pytest.importorskip("uvicorn", reason="the server isn't installed: pip install corpus-teacher[serve]")
-    from corpus_teacher.serve import ServeOptions
     from corpus_teacher.serve.app import create_app
     from corpus_teacher.serve.indexes import open_indexes
-    from tests.teacher.serve.answers import answers
+    from tests.teacher.serve.answers import PATIENT, answers
     from tests.teacher.serve.conftest import TEXTS
 
     for number, text in enumerate(TEXTS):
@@ -425,10 +424,10 @@ def test_a_server_of_compact_shards_in_actors(cluster: Any, tmp_path: Path) -> N
     for layout in ("full", "compact"):
         options = BuildOptions(tokenizer="bytes", workers=1, shard_tokens=120, layout=layout)
         build_index_from_sources([str(tmp_path / "*.txt")], tmp_path / layout, options)
-    served = open_indexes([tmp_path / "full", f"actors=ray:{tmp_path / 'compact'}"], ServeOptions(access_log=False))
+    served = open_indexes([tmp_path / "full", f"actors=ray:{tmp_path / 'compact'}"], PATIENT)
     assert isinstance(served["actors"].index, RayIndex)
     assert {shard.ask(_layout) for shard in served["actors"].index.shards} == {"compact"}
-    app = create_app(served, ServeOptions(access_log=False))
+    app = create_app(served, PATIENT)
     expected, actual = answers(app, "full"), answers(app, "actors")
     for question, told in expected.items():
         assert actual[question] == told, question

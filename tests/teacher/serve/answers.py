@@ -8,8 +8,12 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from corpus_teacher.serve.limits import Limits, ServeOptions
 from corpus_teacher.teacher import EVIDENCE
 from corpus_teacher.wire import FORMS, unpack_targets
+
+PATIENT = ServeOptions(access_log=False, limits=Limits(request_s=600))
+"""Of an application whose first answers wait for a compiler, beside other tests."""
 
 TEXT = "the cat sat on the throne"
 

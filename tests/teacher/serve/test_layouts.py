@@ -14,9 +14,8 @@ from corpus_index import open_index
 from corpus_teacher.data import BuildOptions, build_index_from_sources
 from corpus_teacher.serve.app import create_app
 from corpus_teacher.serve.indexes import open_indexes
-from corpus_teacher.serve.limits import ServeOptions
 
-from .answers import QUESTIONS, answers
+from .answers import PATIENT, QUESTIONS, answers
 from .conftest import TEXTS
 
 pytestmark = pytest.mark.slow
@@ -31,9 +30,8 @@ def test_every_endpoint_says_the_same_of_a_compact_index(tmp_path: Path, shard_t
         build_index_from_sources([str(tmp_path / "*.txt")], tmp_path / layout, options)
     with open_index(tmp_path / "compact") as index:
         assert index.layout == "compact"
-    options = ServeOptions(access_log=False)
-    served = open_indexes([tmp_path / "full", tmp_path / "compact"], options)
-    app = create_app(served, options)
+    served = open_indexes([tmp_path / "full", tmp_path / "compact"], PATIENT)
+    app = create_app(served, PATIENT)
     expected, actual = answers(app, "full"), answers(app, "compact")
     assert len(expected) == sum(map(len, QUESTIONS.values()))
     for question, told in expected.items():
