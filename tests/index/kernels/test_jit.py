@@ -20,7 +20,12 @@ import pytest
 from corpus_index import build_index, compiling_s, working_s
 from corpus_index._kernels import cache_folder, walk
 from corpus_index._kernels.cache_folder import _sources, read_by
+from corpus_index._kernels.front_end import Flags, shortcuts
+from numba.core import errors
+from numba.core.base import BaseContext
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.targetconfig import ConfigStack
+from numba.core.types.functions import BaseFunction
 
 pytestmark = pytest.mark.slow
 
@@ -260,3 +265,45 @@ def test_what_is_interpreted_is_known_only_when_it_is_whole(monkeypatch: pytest.
     assert not any(known_too_early)
     assert jit.plain(walk.match_rows) is interpreted
     assert not hasattr(interpreted.__globals__["_broken_match"], "py_func")
+
+
+def test_numba_is_asked_once_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    looked: list[Any] = []
+
+    def answer(function: Any, context: Any, args: Any, kws: Any) -> Any:
+        asked.append((args, kws))
+        if args == ("bad",):
+            raise TypeError(str(args))
+        return len(asked)
+
+    monkeypatch.setattr(BaseFunction, "get_call_type", answer)
+    monkeypatch.setattr(BaseContext, "refresh", looked.append)
+    others, function = (Flags(), Flags()), object()
+    others[1].nrt = True
+    coloured = errors.termcolor()
+
+    def ask(*args: Any, **kws: Any) -> Any:
+        return BaseFunction.get_call_type(function, "context", args, kws)  # type: ignore[arg-type]
+
+    with global_compiler_lock, shortcuts():
+        assert [ask(1), ask(1), ask(2), ask(1)] == [1, 1, 2, 1]
+        for flags, expected in zip(others, (1, 3), strict=True):
+            with ConfigStack().enter(flags):
+                assert [ask(1), ask(1)] == [expected, expected]  # as no flags, and others
+        assert [ask(1, k=2), ask(1, k=2)] == [4, 5]
+        for _ in range(2):  # what is refused isn't remembered
+            with pytest.raises(TypeError):
+                ask("bad")
+        assert len(asked) == 7
+        for _ in range(2):
+            BaseContext.refresh("one")  # type: ignore[arg-type]
+        assert looked == ["one"]
+        assert errors.termcolor().errmsg("plain") == "plain"
+        assert str(errors.TypingError("no such thing")) == "no such thing"
+    with pytest.raises(ZeroDivisionError), global_compiler_lock, shortcuts():  # noqa: PT012
+        assert ask(1) == 8  # another kernel asks anew
+        raise ZeroDivisionError
+    assert BaseFunction.get_call_type is answer
+    assert BaseContext.refresh == looked.append
+    assert errors.termcolor() is coloured
