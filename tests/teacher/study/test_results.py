@@ -46,7 +46,7 @@ IN_ALL = (
 )
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
-PUBLISHED, TUNED = "prose-7-published", "prose-1-baseline.tuned-hard"
+PUBLISHED, TUNED, TEXT = "prose-7-published", "prose-1-baseline.tuned-hard", "prose-8-text"
 REPEATED = ["continues a repeat", "was seen before"]
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
 ONE, TWO, THREE, FOUR, FIVE, SIX = (
@@ -195,6 +195,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield from claims_of_larger()
     yield from claims_of_published()
     yield from claims_of_tuned()
+    yield from claims_of_text()
     yield from claims_of_overview()
 
 
@@ -532,6 +533,24 @@ def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield README, "prose-7-published/findings.md): {} [{}, {}].", difference(beside, hard, domain)
     yield OVERVIEW, "half beside the label they change the loss by {} [{}, {}]", difference(beside, hard, domain)
     yield OVERVIEW, "with the document left out by {} [{}, {}]", difference(half, hard, domain)
+
+
+def claims_of_text() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """A better teacher's logits, and what it writes; a student's own text: begun, so without intervals."""
+    hard = TEXT, "hard", "base", "0.8M"
+    for words, arm, domain in (
+        ("four times the text change the loss by {},", "logits", "authors"),
+        ("its text alone by {} where it begins", "text-begun", "authors"),
+        ("real windows do and by {}", "text", "authors"),
+        ("where documents begin, by {} drawn cooler", "text-cool", "authors"),
+        ("drawn cooler, by {} as the likeliest", "text-filtered", "authors"),
+        ("half real by {};", "text-mixed", "authors"),
+        ("with its own text by {},", "own-text", "authors"),
+        ("with the real text once more by {}.", "own-again", "authors"),
+        ("still better than hard labels, {}.", "logits", "authors+counts"),
+    ):
+        yield OVERVIEW, words, difference((TEXT, arm, "base", "0.8M"), hard, domain)[:1]
+    yield notes(TEXT), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
 
 
 def claims_of_tuned() -> Iterator[tuple[str, str, tuple[float, ...]]]:
