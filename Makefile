@@ -64,15 +64,13 @@ nightly: $(INSTALLED)  ## the property tests with thousands of new examples each
 	HYPOTHESIS_PROFILE=nightly $(TEST_ENV) $(PYTEST) $(PYTEST_ARGS) tests/index tests/teacher
 
 # Left out: what runs no kernel, or those that others run too: files, faults, processes, the oracle, shards elsewhere. By
-# default 16-bit tokens alone (tests/index/conftest.py): the kernels for 32 bits have the same indices. Of the compact
-# layout scores alone: checked, that kernel compiles for minutes, and has the indices of the full one and of other targets.
+# default 16-bit tokens alone (tests/index/conftest.py): the kernels for 32 bits have the same indices.
 BOUNDS_ENV := NUMBA_BOUNDSCHECK=1 NUMBA_OPT=1 NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/bounds
 NO_BOUNDS := reference kernels/test_jit.py estimators/test_kept.py sharded/test_changes.py sharded/test_elsewhere.py \
 	test_brute_force.py test_files.py test_kenlm.py test_manifest.py test_names.py test_replacement.py test_warming.py
 boundscheck: $(INSTALLED)  ## the index's tests on few examples, with bounds checks in every kernel
 	$(BOUNDS_ENV) $(BIN)/corpus-teacher warm-up --narrow
-	$(BOUNDS_ENV) HYPOTHESIS_PROFILE=quick HF_HUB_OFFLINE=1 $(PYTEST) $(NO_BOUNDS:%=--ignore=tests/index/%) \
-		--deselect tests/index/test_layouts.py::test_scores_of_long_copies tests/index $(PYTEST_ARGS)
+	$(BOUNDS_ENV) HYPOTHESIS_PROFILE=quick HF_HUB_OFFLINE=1 $(PYTEST) $(NO_BOUNDS:%=--ignore=tests/index/%) tests/index $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## formatting, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -24,7 +24,7 @@ import numpy as np
 from corpus_index import build_index, make_estimator
 
 from bench import corpora, machine
-from bench.teacher.peers import KENLM_ORDER, KenLM
+from bench.teacher.peers import KENLM_ORDER, KenLM, as_kenlm_says, lines
 from bench.teacher.questions import ended, make_quick, texts
 
 _PASSES = 3  # over the rows in a turn: `query` reads its file anew each time, which is subtracted
@@ -58,22 +58,22 @@ def measure(corpus: corpora.Corpus, folder: Path, work: Path, *, turns: int, row
     model = work / "probing", corpus
     told = {}
     with build_index(
-        corpus.tokens, work / "index", doc_starts=corpus.doc_starts, vocab_size=corpus.vocab_size
+        corpus.tokens,
+        work / "index",
+        doc_starts=corpus.doc_starts,
+        vocab_size=corpus.vocab_size,
+        end_of_document=corpus.vocab_size - 1,
     ) as index:
         fitted = make_estimator("modified-kneser-ney", KENLM_ORDER - 1, convention="kenlm").fit(index)
-        scorer = index.scorer(fitted, KENLM_ORDER - 1)
-        lacking = index.symbol_counts == 0  # for KenLM all of these are one word
+        scorer = index.scorer(fitted)
         for name, asked in texts(corpus, folder, num=rows, length=length).items():
             few = asked.tokens[:32]
-            expected = peer.log10(model, few)
-            probabilities = scorer.probabilities(few)[:, 1:].reshape(-1)
-            probabilities[lacking[few[:, 1:].reshape(-1)]] *= lacking.sum()
-            actual = np.log10(probabilities)
-            differs = float(np.abs(actual - expected).max())
+            actual = as_kenlm_says(index, scorer.probabilities(few)[:, 1:], few[:, 1:]).reshape(-1)
+            differs = float(np.abs(actual - peer.log10(model, few)).max())
             if differs > _CLOSE:
                 sys.exit(f"{name}: answers differ by {differs:.1e} in log10")
             whole = np.tile(asked.tokens, (_PASSES, 1))
-            text = "".join(" ".join(map(str, row)) + "\n" for row in whole.tolist()).encode()
+            text = lines(whole).encode()
 
             def ours(whole: np.ndarray = whole) -> float:
                 begin = time.perf_counter()
@@ -81,8 +81,7 @@ def measure(corpus: corpora.Corpus, folder: Path, work: Path, *, turns: int, row
                 return time.perf_counter() - begin
 
             def theirs(text: bytes = text) -> float:
-                loading, took = peer.seconds(model, b"")[0], peer.seconds(model, text)[0]
-                return max(1e-9, took - loading)
+                return peer.seconds(model, text)[0]
 
             told[name] = {"differs_log10": differs, **summary(whole.size, in_turns(ours, theirs, turns))}
     return told

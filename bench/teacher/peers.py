@@ -111,6 +111,17 @@ class InfiniGram(peers.InfiniGram, TeacherPeer):
         return timed_runs(step, contexts, runs=runs, budget_s=budget_s)
 
 
+def as_kenlm_says(index: Any, probabilities: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """log10 of what an index says of tokens, for comparison: to KenLM all that the corpus lacks are one word."""
+    lacking = index.symbol_counts == 0
+    return np.log10(np.where(lacking[ids], probabilities * lacking.sum(), probabilities))
+
+
+def lines(tokens: np.ndarray) -> str:
+    """Rows of tokens as KenLM reads them: words of digits."""
+    return "".join(" ".join(map(str, row)) + "\n" for row in tokens.tolist())
+
+
 class KenLM(TeacherPeer):
     """KenLM: modified Kneser–Ney of order 5, probing; tokens are words of digits, a document a line."""
 
@@ -161,8 +172,8 @@ class KenLM(TeacherPeer):
 
     def log10(self, index: Any, tokens: np.ndarray) -> np.ndarray:
         """Of every token of rows (R, T + 1) but the first of each: its log10 probability, flat."""
-        text = "".join(" ".join(map(str, row)) + "\n" for row in tokens.tolist())
-        asked = subprocess.run(self._command(index, "word"), input=text, capture_output=True, text=True, check=True)
+        command = self._command(index, "word")
+        asked = subprocess.run(command, input=lines(tokens), capture_output=True, text=True, check=True)
         printed = re.findall(r"=\d+ \d+ (\S+)", asked.stdout)
         return np.array(printed, np.float64).reshape(tokens.shape)[:, 1:].reshape(-1)
 
@@ -174,18 +185,22 @@ class KenLM(TeacherPeer):
             return self._python_rates(index, questions, runs=runs, budget_s=budget_s)
         # Again and again, long enough that the difference to no rows at all is no noise.
         tokens = np.tile(questions.tokens, (max(1, 2_000_000 // questions.tokens.size), 1))
-        text = "".join(" ".join(map(str, row)) + "\n" for row in tokens.tolist()).encode()
+        text = lines(tokens).encode()
         rates = []
         for _ in range(runs):
-            (loading, loading_cpu), (took, took_cpu) = self.seconds(index, b""), self.seconds(index, text)
-            seconds = max(1e-9, took - loading)
-            rates.append(Rate(tokens.size / seconds, min(1.0, (took_cpu - loading_cpu) / seconds)))
+            seconds, cpu_s = self.seconds(index, text)
+            rates.append(Rate(tokens.size / seconds, min(1.0, cpu_s / seconds)))
         return rates
 
     def _command(self, index: Any, level: str) -> list[str]:
         return [str(self.program("query")), "-n", "-v", level, str(index[0])]
 
     def seconds(self, index: Any, text: bytes) -> tuple[float, float]:
+        """What `query` takes for a text, less what it takes for none, of the clock and of the processor."""
+        (loading, loading_cpu), (took, took_cpu) = self._seconds(index, b""), self._seconds(index, text)
+        return max(1e-9, took - loading), took_cpu - loading_cpu
+
+    def _seconds(self, index: Any, text: bytes) -> tuple[float, float]:
         """What one run of `query` takes, of the clock and of the processor."""
         started, before = time.perf_counter(), os.times()
         subprocess.run(self._command(index, "summary"), input=text, capture_output=True, check=True)

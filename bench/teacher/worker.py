@@ -16,7 +16,16 @@ from bench.index.worker import build, pin
 from bench.teacher.judge import Judge
 from bench.teacher.oracle import NaiveTeacher
 from bench.teacher.ours import OURS, THREADED, Ours, askings, tail_askings
-from bench.teacher.peers import INFINITY, KENLM_SECTIONS, PEERS, PROVEN_ROWS, KenLM, TeacherPeer, with_ends
+from bench.teacher.peers import (
+    INFINITY,
+    KENLM_SECTIONS,
+    PEERS,
+    PROVEN_ROWS,
+    KenLM,
+    TeacherPeer,
+    as_kenlm_says,
+    with_ends,
+)
 from bench.teacher.questions import TAILS, Asking, Questions, tail_corpus, windows
 
 WITNESSED = Asking(INFINITY, "mle", None, "held-out")
@@ -90,9 +99,7 @@ class Job:
                 scores = index.next_probabilities(part.input_ids, part.next_ids, estimator=kenlm)
             else:
                 scores = index.scorer(kenlm).probabilities(part.tokens)[:, 1:].reshape(-1)
-            lacking = index.symbol_counts == 0  # for KenLM all of these are one word
-            scores[lacking[part.next_ids.reshape(-1)]] *= lacking.sum()
-            self.answers[f"log10/{section}"] = np.log10(scores)
+            self.answers[f"log10/{section}"] = as_kenlm_says(index, scores.reshape(-1), part.next_ids.reshape(-1))
         if INFINITY in self.sections:
             entries = []
             for row, t in sample_positions(held_out.input_ids.shape, "continuations").tolist():

@@ -63,7 +63,7 @@ def index_folder() -> Path:
     """Where fetched indexes are: in `CORPUS_TEACHER_CACHE`, or the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
     if named:
-        return Path(named) / "indexes"
+        return Path(named).absolute() / "indexes"  # what comes in the background must not follow the working folder
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "corpus-teacher" / "indexes"
 
 

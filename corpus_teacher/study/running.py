@@ -231,7 +231,7 @@ class _Plan:
             students=students, tuning=tuning, tuned=dict(asked.choice.tuned),
         )  # fmt: skip
         config, text = _portable(settings.to_dict(), self.out), study.text(asked.cell.arm)
-        if text is not None:
+        if text != TextPlan():  # as before there were others: rows of older studies stay theirs
             config["text"] = asdict(text)
         identity = [
             config,
@@ -259,7 +259,7 @@ class _Plan:
             domains=(TUNE,) if tuning else ("in", *study.domains),
             keep=self.out / STUDENTS / fingerprint if asked.cell in self.needed else None,
             writer=students.get(("data", "train")),
-            text=text or TextPlan(),
+            text=text,
         )  # fmt: skip
 
     def row_of(self, job: Job) -> dict[str, Any] | None:

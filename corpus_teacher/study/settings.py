@@ -38,6 +38,7 @@ _OF_THE_STUDY = {
     ("data", "held_out"): "the study holds out documents; other texts go into [domains]",
     ("training", "learning_rate"): "the study tunes it: give learning_rates at the top",
 }
+_OF_AN_ARM = {(_TEXT,): "an arm says it"}
 
 
 class Cell(NamedTuple):
@@ -138,16 +139,13 @@ class Study:
             for one, changes in table.items():
                 if not isinstance(changes, Mapping):
                     raise ConfigError(f"{name}.{one} is {changes!r}: give a table of changes")
-                _check_ours(changes, f"{name}.{one}")
-                if name != "arms":
-                    _check_no_text(changes, f"{name}.{one}")
+                _check_ours(changes, f"{name}.{one}", arm=name == "arms")
         for name in ("base", "domains"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give a table")
         if not isinstance(self.contrasts, (list, tuple)):
             raise ConfigError(f"contrasts is {self.contrasts!r}: give a list of tables of arm and against")
-        _check_ours(self.base, "base")
-        _check_no_text(self.base, "base")
+        _check_ours(self.base, "base", arm=False)
         check_known(self.baseline, self.arms, "baseline")
         for name in ("sizes", "budgets"):
             for one, changes in getattr(self, name).items():
@@ -196,10 +194,9 @@ class Study:
             made = merged(made, {key: value for key, value in changes.items() if key not in (_ARMS, _TEXT)})
         return made
 
-    def text(self, arm: str) -> TextPlan | None:
-        """How the text is written that an arm reads; None where its table doesn't say."""
-        said = self.arms[arm].get(_TEXT)
-        return None if said is None else make_from(TextPlan, said, f"arms.{arm}.{_TEXT}")
+    def text(self, arm: str) -> TextPlan:
+        """How the text is written that an arm reads, if another one writes it."""
+        return make_from(TextPlan, self.arms[arm].get(_TEXT, {}), f"arms.{arm}.{_TEXT}")
 
     def references(self, cell: Cell) -> dict[tuple[str, str], Cell]:
         """Which finished students a cell needs, by the setting that names them."""
@@ -335,13 +332,13 @@ class Study:
             for (table, key), _ in self.references(cell).items():
                 made.setdefault(table, {})[key] = str(students.get((table, key), folder / "student"))
             text = self.text(cell.arm)
-            if text is not None and ("data", "train") not in self.references(cell):
+            if _TEXT in self.arms[cell.arm] and ("data", "train") not in self.references(cell):
                 raise ConfigError("text says how another arm writes, and data.train names none: give 'arm:NAME' there")
             whole = merged(tables, {"out": str(folder / "run"), "seed": seed, **made})
             if ("student", "checkpoint") in self.references(cell):
                 whole["student"] = made["student"]  # a checkpoint has its own size
             run = make_run(whole)
-            if text is not None and text.prompt_tokens >= run.data.length:
+            if text.prompt_tokens >= run.data.length:
                 raise ConfigError(
                     f"text.prompt_tokens is {text.prompt_tokens}: give fewer than data.length, {run.data.length}"
                 )
@@ -352,16 +349,11 @@ class Study:
         return asdict(self)
 
 
-def _check_ours(tables: Mapping[str, Any], where: str) -> None:
-    """Refuse what an arm must not choose."""
-    for place, reason in _OF_THE_STUDY.items():
+def _check_ours(tables: Mapping[str, Any], where: str, *, arm: bool) -> None:
+    """Refuse what an arm must not choose, and elsewhere what only an arm may."""
+    for place, reason in (_OF_THE_STUDY if arm else _OF_THE_STUDY | _OF_AN_ARM).items():
         found: Any = tables
         for key in place:
             found = found.get(key) if isinstance(found, Mapping) else None
         if found is not None:
             raise ConfigError(f"{where} has {'.'.join(place)}: {reason}")
-
-
-def _check_no_text(tables: Mapping[str, Any], where: str) -> None:
-    if _TEXT in tables:
-        raise ConfigError(f"{where} has {_TEXT}: an arm says it")

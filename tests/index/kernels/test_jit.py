@@ -283,8 +283,16 @@ def test_numba_is_asked_once_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch)
     others[1].nrt = True
     coloured = errors.termcolor()
 
+    functions: Any = BaseFunction
+    contexts: Any = BaseContext
+
     def ask(*args: Any, **kws: Any) -> Any:
-        return BaseFunction.get_call_type(function, "context", args, kws)  # type: ignore[arg-type]
+        return functions.get_call_type(function, "context", args, kws)
+
+    def fail_in_another_kernel() -> None:
+        with shortcuts():
+            assert ask(1) == 8  # it asks anew
+            raise ZeroDivisionError
 
     with global_compiler_lock, shortcuts():
         assert [ask(1), ask(1), ask(2), ask(1)] == [1, 1, 2, 1]
@@ -297,13 +305,12 @@ def test_numba_is_asked_once_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch)
                 ask("bad")
         assert len(asked) == 7
         for _ in range(2):
-            BaseContext.refresh("one")  # type: ignore[arg-type]
+            contexts.refresh("one")
         assert looked == ["one"]
         assert errors.termcolor().errmsg("plain") == "plain"
         assert str(errors.TypingError("no such thing")) == "no such thing"
-    with pytest.raises(ZeroDivisionError), global_compiler_lock, shortcuts():  # noqa: PT012
-        assert ask(1) == 8  # another kernel asks anew
-        raise ZeroDivisionError
+    with global_compiler_lock, pytest.raises(ZeroDivisionError):
+        fail_in_another_kernel()
     assert BaseFunction.get_call_type is answer
     assert BaseContext.refresh == looked.append
     assert errors.termcolor() is coloured

@@ -213,6 +213,21 @@ def test_what_is_no_index(memory: Any, tmp_path: Path, monkeypatch: pytest.Monke
         open_index("memory://bucket/index")
 
 
+def test_a_relative_cache_does_not_follow_the_working_folder(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last files come in the background, when the caller may be elsewhere."""
+    memory.put(str(build(tmp_path / "built", shards=False)), "/bucket/index", recursive=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORPUS_TEACHER_CACHE", "here")
+    with open_index("memory://bucket/index") as index:
+        assert index.path.is_relative_to(tmp_path / "here")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert index.count(np.asarray(index.tokens[:1])) > 0
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_threads_that_ask_at_once_fetch_once(memory: Any, tmp_path: Path, asked: list[str]) -> None:
     path = build(tmp_path / "built", shards=False)
     memory.put(str(path), "/bucket/index", recursive=True)

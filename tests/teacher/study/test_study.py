@@ -23,7 +23,6 @@ from corpus_teacher.study import join_studies, make_study, read_rows, run_study,
 from corpus_teacher.study.data import split_documents, study_data
 from corpus_teacher.study.leaks import label_invariance, overlap_shares
 from corpus_teacher.study.measuring import measure
-from corpus_teacher.study.plans import TextPlan
 from corpus_teacher.study.row_file import RowWriter
 from corpus_teacher.study.settings import Cell
 from corpus_teacher.study.written import _log_likelihood, written_text
@@ -255,7 +254,7 @@ def test_a_text_begins_as_real_windows_do(texts: Path, tmp_path: Path) -> None:
             students={("data", "train"): kept}, tuning=False,
         )  # fmt: skip
         before = set(kept.glob("text-*"))
-        path, _ = written_text(kept, settings, made, study.text(arm) or TextPlan())
+        path, _ = written_text(kept, settings, made, study.text(arm))
         assert set(kept.glob("text-*")) == before  # it was kept
         written[arm] = np.load(path).reshape(-1, 16)
     for windows in written.values():
