@@ -13,6 +13,7 @@ from pathlib import Path
 from bench import corpora, machine
 from bench.index.contenders import ALL, BY_NAME
 from bench.index.earlier import EarlierRun, answers_folder
+from bench.index.ours import Shards
 from bench.index.rows import SECTIONS, Row, render
 from bench.index.run import Settings, SizeRun, say
 
@@ -26,6 +27,7 @@ def _names(text: str) -> tuple[str, ...]:
 def parse() -> argparse.Namespace:
     """The options."""
     peers = tuple(name for name in BY_NAME if name != OURS)
+    usual = tuple(name for name in peers if name != Shards.name)
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Ours and the peers on the same tokens, in one run."
     )
@@ -39,7 +41,7 @@ def parse() -> argparse.Namespace:
     )
     add("--sizes", type=_names, help="which sizes of the folder, such as 10M,100M (default: all)")
     add("--only", type=_names, default=SECTIONS, help=f"which sections (default: {','.join(SECTIONS)})")
-    add("--peers", type=_names, default=peers, help=f"which peers, or none (default: {','.join(peers)})")
+    add("--peers", type=_names, default=usual, help=f"which peers, or none (default: {','.join(usual)})")
     add("--no-ours", action="store_true", help="the peers only")
     add("--quick", action="store_true", help="the smallest size, short runs: minutes")
     add("--runs", type=int, default=5, help="timed runs of a query section (default: 5)")

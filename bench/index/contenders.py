@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bench.index.contender import Contender
-from bench.index.ours import Compact, Ours
+from bench.index.ours import Compact, Ours, Shards
 from bench.index.peers import InfiniGram, RustyDawg, Tokengrams
 from bench.index.sorters import Libsais16, Pydivsufsort
 
 ALL: tuple[Contender, ...] = (
     Ours(),
     Compact(),
+    Shards(),
     Tokengrams(),
     InfiniGram(),
     RustyDawg(),
