@@ -14,9 +14,10 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
-# One worker a core. Compiled kernels are kept between runs: the cache sees an edit in any kernel's source. .ci/run shares
-# a fresh one over its lanes. Bounds checks have one of their own, since either kind of code replaces the other.
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+# Three workers for two cores, since tests wait for processes that they start. Compiled kernels are kept between runs: the
+# cache sees an edit in any kernel's source. .ci/run shares a fresh one over its lanes. Bounds checks have one of their
+# own, since either kind of code replaces the other.
+WORKERS ?= $(shell echo $$(( ($$(nproc 2>/dev/null || echo 2) * 3 + 1) / 2 )))
 TEST_NUMBA_CACHE_DIR ?= $(CURDIR)/.numba_cache
 # A worker keeps to one core: torch's threads would wait for each other on cores that are taken.
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(TEST_NUMBA_CACHE_DIR)

@@ -105,14 +105,14 @@ def test_what_others_call_is_what_is_compiled_ahead(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_time_all_is_there(tmp_path: Path, workers: int) -> None:
     code = """
-from corpus_index import compiling_s, warm_up, warming
-warming.GROUPS = {"near-duplicates": warming.GROUPS["near-duplicates"]}
+from corpus_index import compiling_s, verify_index, warm_up, warming
+warming.GROUPS = {"quick to compile": lambda index: verify_index(index.path)}
 done = warm_up(workers=WORKERS, wide=False)
 assert done.compiled == 0 or (compiling_s() > 0) == (WORKERS == 1)
 print(done.compiled, done.cached, done.folder)
 """.replace("WORKERS", str(workers))
     compiled, cached, folder = _run(code, tmp_path).split()
-    assert int(compiled) > 4
+    assert int(compiled) > 2
     assert cached == "0"
     assert Path(folder).parent == tmp_path
     assert _run(code, tmp_path).split() == ["0", compiled, folder]
