@@ -44,6 +44,7 @@ def parse() -> argparse.Namespace:
     add("--peers", type=_names, default=usual, help=f"which peers, or none (default: {','.join(usual)})")
     add("--no-ours", action="store_true", help="the peers only")
     add("--quick", action="store_true", help="the smallest size, short runs: minutes")
+    add("--rows", type=int, help="rows of 1,024 tokens that are asked for (default: 512; --quick: 128)")
     add("--runs", type=int, default=5, help="timed runs of a query section (default: 5)")
     add("--build-runs", type=int, default=3, help="builds, where one takes under a minute (default: 3)")
     add("--budget", type=float, default=5.0, help="seconds a peer has for a section and slice (default: 5)")
@@ -89,7 +90,7 @@ def bench_size(
 ) -> None:
     """One size, appended to the result."""
     corpus = corpora.load(folder, size, work)
-    num_rows = 128 if arguments.quick else 512
+    num_rows = arguments.rows or (128 if arguments.quick else 512)
     slices = corpora.query_rows(corpus, folder, num_rows=num_rows, row_length=1024, seed=0)
     settings = Settings(
         sections=tuple(arguments.only),

@@ -138,6 +138,7 @@ class Shards(Ours):
     """corpus_index, cut into five shards that are built one after the other: for what memory doesn't hold at once."""
 
     name = "shards"
+    build_cores = (1,)
 
     def build(self, corpus: Corpus, folder: Path, cores: int) -> None:
         """See Contender."""
