@@ -5,8 +5,6 @@
         --peers none --out bench/results/beside-teacher-{size}.json
     python -m bench.teacher --corpus DIR --sizes 10M --only texts --rows 800 --peers kenlm \\
         --out bench/results/beside-kenlm.json
-    python -m bench --corpus DIR --sizes 1B --no-ours --peers shards,infini-gram,tokengrams --peer-cores 1 --rows 32 \\
-        --only build,memory,disk,open,match,continuations,order4 --out bench/results/beside-1B.json
     python -m bench.beside
 
 The last puts the tables of these files into the page; a test compares the page with them.
@@ -32,7 +30,6 @@ NAMES = {
 }
 LEAVE_OUTS = {"nothing": "in-corpus", "itself": "in-corpus, self out", "its document": "in-corpus, document out"}
 ESTIMATORS = {"witten-bell 5": "Witten–Bell, order 5", "modified-kneser-ney 4": "modified Kneser–Ney, order 4"}
-AT_A_BILLION = {"shards": "**five shards**", "tokengrams": "tokengrams", "infini-gram": "infini-gram"}
 COUNTS = {"match": "matches", "continuations": "∞-gram counts", "order4": "4-gram counts"}
 FORMS = {"flat": "flat targets", "mixed": "mixed targets", "score": "scores"}
 _BEGIN, _END = "<!-- {} -->\n", "\n<!-- end -->"
@@ -41,12 +38,7 @@ _LEAST_SHARE = 0.92
 
 def read() -> list[Row]:
     """The rows of all runs that the page is made of."""
-    names = [
-        "beside-index.json",
-        *(f"beside-teacher-{size}.json" for size in SIZES),
-        "beside-kenlm.json",
-        "beside-1B.json",
-    ]
+    names = ["beside-index.json", *(f"beside-teacher-{size}.json" for size in SIZES), "beside-kenlm.json"]
     files = [RESULTS / name for name in names]
     return [Row(**row) for path in files for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
@@ -84,27 +76,6 @@ def engines(rows: Sequence[Row]) -> str:
         for name, section, part, cores in asked
     ]
     return _table(["", *NAMES.values()], lines)
-
-
-def billion(rows: Sequence[Row]) -> str:
-    """A billion tokens, by those who get there; builds in seconds of processor."""
-    built = ["build, s of processor"]
-    for who in AT_A_BILLION:
-        row = _one(rows, "1B", who, "build")
-        spent = row and row.value * row.details.get("cpu_share", 1.0)
-        built.append(f"{spent:,.0f}" if row and spent and row.status == "ok" else _figure(row))
-    asked = [
-        ("memory over the start, B/token", "memory", ""),
-        ("files, B/token", "disk", ""),
-        ("opening, ms", "open", ""),
-    ]
-    for section, name in COUNTS.items():
-        asked += [(f"{name}/s, {part}", section, part) for part in ("held-out", "in-corpus")]
-    lines = [
-        [name, *(_figure(_one(rows, "1B", who, section, part)) for who in AT_A_BILLION)]
-        for name, section, part in asked
-    ]
-    return _table(["", *AT_A_BILLION.values()], [built, *lines])
 
 
 def targets(rows: Sequence[Row]) -> str:
@@ -149,13 +120,7 @@ def growth(rows: Sequence[Row]) -> str:
 
 def page(text: str, rows: Sequence[Row]) -> str:
     """A page with its tables made anew, each between its two comments."""
-    for name, make in (
-        ("engines", engines),
-        ("targets", targets),
-        ("texts", texts),
-        ("growth", growth),
-        ("billion", billion),
-    ):
+    for name, make in (("engines", engines), ("targets", targets), ("texts", texts), ("growth", growth)):
         begin = text.index(_BEGIN.format(name)) + len(_BEGIN.format(name))
         text = text[:begin] + make(rows) + text[text.index(_END, begin) :]
     return text

@@ -149,12 +149,20 @@ def compile_given() -> None:
 _LARGEST = ("mixed_targets", "exclusion_targets", "evidence", "flat_targets", "match_rows")
 
 
-def compile_named(group: str, wide: str, *names: str) -> None:
-    """What a process of `jit.compile_beside` does, a little behind the one that asks, which may not wait for it."""
+def compile_named(group: str, wide: str, *parts: str) -> None:
+    """What a process of `jit.compile_beside` does, a little behind the one that asks, which may not wait for it.
+
+    parts: names of kernels, with commas. For each part but the first it forks, when all that takes seconds has been
+    imported once.
+    """
     with suppress(OSError, AttributeError):  # Windows
         os.nice(5)
     jobs = jobs_of(group, wide == "1")
-    for name in names:
+    _kernel(jobs[0]).targetctx.refresh()
+    part, *others = parts
+    while others and os.fork() != 0:
+        part = others.pop()
+    for name in part.split(","):
         _compile(next(job for job in jobs if job[1] == name))  # of its forms the one that is called first
 
 

@@ -11,6 +11,7 @@ tries all that it knows of an operator, at each place where a kernel adds two in
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -87,12 +88,14 @@ def shortcuts() -> Iterator[None]:
     """Inside, numba does once what it would do at each helper, each place, or for nobody.
 
     It works out what an operator or a function of its own gives for types of arguments: `mixed_targets` with its
-    helpers asks 4,800 times for 260 different answers. It looks for functions that were registered since: 780 times.
-    Only for who holds the compiler's lock, and for one kernel with all that it calls.
+    helpers asks 4,800 times for 260 different answers. It looks for functions that were registered since: 780 times,
+    here once a context and wherever one is lacking. Only for who holds the compiler's lock, and for one kernel with all
+    that it calls.
     """
     asked, looked, coloured = BaseFunction.get_call_type, BaseContext.refresh, errors.termcolor()
-    plain, answers, fresh = compiler.Flags(), dict[Any, Any](), set[int]()
-    told: dict[int, Any] = {}  # flags by their place in memory, kept so that it stays theirs
+    lacked = BaseContext.get_function.__code__
+    plain, answers = compiler.Flags(), dict[Any, Any]()
+    told, fresh = dict[int, Any](), dict[int, Any]()  # by places in memory: of what is kept, so that they stay its own
 
     def get_call_type(function: Any, context: Any, args: Any, kws: Any) -> Any:
         if kws:
@@ -106,8 +109,9 @@ def shortcuts() -> Iterator[None]:
         return answers[key][0]
 
     def refresh(context: Any) -> None:
-        if id(context) not in fresh:
-            fresh.add(id(context))
+        missing = sys._getframe(1).f_code is lacked  # who asks has found no definition
+        if missing or id(context) not in fresh:
+            fresh[id(context)] = context
             looked(context)
 
     BaseFunction.get_call_type, BaseContext.refresh, errors._termcolor_inst = get_call_type, refresh, _Plain

@@ -46,6 +46,7 @@ try:
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.dispatcher import _FunctionCompiler
     from numba.core.registry import CPUDispatcher
+    from numba.core.runtime import rtsys
 
     from corpus_index._kernels.front_end import Flags, Pipeline, shortcuts
 except ImportError:  # another numba
@@ -114,9 +115,18 @@ if CPUDispatcher is not None:
 
         def holds(self, sig: Any, target: Any) -> bool:
             """Whether `load_overload` would find something."""
-            with global_compiler_lock:  # refreshed by two threads at once, the compiler's registries break
-                target.refresh()
+            with global_compiler_lock:  # while it is compiled as a helper, its keys are those of helpers
                 return self._index_key(sig, target.codegen()) in self._cache_file._load_index()
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            """A specialisation from the cache, if it is there.
+
+            numba looks before that for all functions that a compilation may want, which takes a process most of a
+            second at its first kernel, and code that is compiled wants none of them.
+            """
+            rtsys.initialize(target_context)  # what kernels that make arrays call
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
 
         def holds_any(self) -> bool:
             """Whether there is some specialisation of it."""
@@ -421,27 +431,27 @@ def compile_beside(group: str, *parts: Sequence[Any], wide: bool) -> None:
     """
     if CPUDispatcher is None or config.DISABLE_JIT or _calls is not None:
         return
+    able = not os.environ.get(CHILD) and sys.executable and hasattr(os, "posix_spawn") and processors() > 1
+    missing = []
     for part in parts:
-        key = group, part[0].py_func.__name__
-        if key in _begun:
-            continue
-        _begun.add(key)
-        if os.environ.get(CHILD) or not (sys.executable and hasattr(os, "posix_spawn")) or processors() < 2:
-            continue
-        if not part[0].overloads and not part[0]._cache.holds_any():
-            _tell()
-            start_compiling(group, wide, [function.py_func.__name__ for function in part])
+        names = [function.py_func.__name__ for function in part]
+        if (group, names[0]) not in _begun and able and not part[0].overloads and not part[0]._cache.holds_any():
+            missing.append(names)
+        _begun.add((group, names[0]))
+    if missing:
+        _tell()
+        start_compiling(group, wide, missing)
 
 
-def start_compiling(group: str, wide: bool, names: Sequence[str]) -> None:
-    """Start a process that compiles kernels of a group; nobody waits for its end."""
+def start_compiling(group: str, wide: bool, parts: Sequence[Sequence[str]]) -> None:
+    """Start a process that compiles kernels of a group, with one of its own for each part; nobody waits for its end."""
     code = "from corpus_index.warming import compile_named; import sys; compile_named(sys.argv[1], *sys.argv[2:])"
     path = os.pathsep.join(path or os.getcwd() for path in sys.path)
     nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     with suppress(OSError):
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-c", code, group, str(int(wide)), *names],
+            [sys.executable, "-c", code, group, str(int(wide)), *map(",".join, parts)],
             {**os.environ, CHILD: "1", "PYTHONPATH": path},
             file_actions=nothing,
         )

@@ -93,8 +93,8 @@ def leave_documents_out(
     -----
     O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
-    last, first = [kernel.evidence, chains.discount_gradient], [walk.document_ranks, gone.lost_by_documents]
-    compile_beside("fit", last, first, wide=index.num_symbols > 2**16)
+    rest = [kernel.bounded_nodes, gone.lost_by_documents, walk.document_ranks]
+    compile_beside("fit", [kernel.evidence, chains.discount_gradient], rest, wide=index.num_symbols > 2**16)
     rng = np.random.default_rng(seed)
     documents, copies = originals(index)
     drawn, begins, offsets, by_blocks = draw_units(index, rng, walked, documents, copies)

@@ -21,9 +21,10 @@ from corpus_index import build_index, compiling_s, working_s
 from corpus_index._kernels import cache_folder, walk
 from corpus_index._kernels.cache_folder import _sources, read_by
 from corpus_index._kernels.front_end import Flags, shortcuts
-from numba.core import errors
+from numba.core import errors, types
 from numba.core.base import BaseContext
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.imputils import builtin_registry
 from numba.core.targetconfig import ConfigStack
 from numba.core.types.functions import BaseFunction
 
@@ -236,18 +237,28 @@ def test_the_clock_of_summaries_stands_still_while_kernels_are_compiled(monkeypa
     assert -1_001.0 < working_s() - begin < -900.0
 
 
-def test_one_thread_at_a_time_looks_at_the_compilers_state() -> None:
+def test_one_thread_at_a_time_looks_for_what_is_cached() -> None:
     locked = []
 
     class Target:
-        def refresh(self) -> None:
-            locked.append(global_compiler_lock.is_locked())
-
         def codegen(self) -> Any:
+            locked.append(global_compiler_lock.is_locked())
             return walk.match_rows.targetctx.codegen()
 
     walk.match_rows._cache.holds((), Target())
     assert locked == [True]
+
+
+def test_what_is_cached_wants_nothing_of_the_compiler(tmp_path: Path) -> None:
+    """Not its own versions of functions, which numba imports before it compiles: most of a second."""
+    code = (
+        "import sys; import numpy as np; from corpus_index._kernels.suffix_sort import count_symbols;"
+        "counts = np.zeros(3, np.int64); count_symbols(np.array([2, 0, 2], np.uint16), counts);"
+        "print(counts.tolist(), 'numba.cpython.setobj' in sys.modules)"
+    )
+    for compiles in (True, False):
+        out, _ = _said(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+        assert out.split("] ") == ["[1, 0, 2", f"{compiles}\n"]
 
 
 def test_what_is_interpreted_is_known_only_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,3 +325,23 @@ def test_numba_is_asked_once_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch)
     assert BaseFunction.get_call_type is answer
     assert BaseContext.refresh == looked.append
     assert errors.termcolor() is coloured
+
+
+def test_what_is_registered_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By contexts that stand where others stood in memory, and by one that has looked before."""
+    target = walk.match_rows.targetctx
+    looked: list[int] = []
+    with global_compiler_lock:
+        with monkeypatch.context() as patch:
+            patch.setattr(BaseContext, "refresh", lambda context: looked.append(id(context)))
+            with shortcuts():
+                for _ in range(50):
+                    target.subtarget().refresh()
+        assert len(looked) == 50
+
+        def function(_: int) -> None: ...
+
+        with shortcuts():
+            target.refresh()
+            builtin_registry.lower(function, types.int64)(lambda context, builder, sig, args: args[0])
+            assert target.get_function(function, types.int64(types.int64)) is not None
