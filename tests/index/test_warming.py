@@ -118,15 +118,18 @@ print(done.compiled, done.cached, done.folder)
     assert _run(code, tmp_path).split() == ["0", compiled, folder]
 
 
-def test_another_process_compiles_what_is_named(tmp_path: Path) -> None:
-    _run("from corpus_index.warming import compile_named; compile_named('files', '0', 'first_misstep')", tmp_path)
+def test_other_processes_compile_what_is_named(tmp_path: Path) -> None:
+    """One for each part."""
+    parts = "'first_misstep', 'fill_shared'"
+    _run(f"from corpus_index.warming import compile_named; compile_named('files', '0', {parts})", tmp_path)
     code = """
 from corpus_index._kernels import checks
 from corpus_index.warming import jobs_of
-(types,) = [types for _, name, types in jobs_of("files", False) if name == "first_misstep"]
-print(checks.first_misstep.is_cached(types), checks.first_disorder.is_cached(types))
+jobs = {name: types for _, name, types in jobs_of("files", False)}
+for name in ("first_misstep", "fill_shared", "first_disorder"):
+    print(getattr(checks, name).is_cached(jobs[name]))
 """
-    assert _run(code, tmp_path).split() == ["True", "False"]
+    assert _run(code, tmp_path).split() == ["True", "True", "False"]
 
 
 def _called_from_python() -> set[tuple[str, str]]:
