@@ -29,7 +29,7 @@ LENGTH_PAGE, EARLY_PAGE = "docs/findings/training-length.md", "docs/findings/ear
 FEW_PAGE, INSIDE_PAGE = "docs/findings/few-words.md", "docs/findings/in-the-model.md"
 ESTIMATOR_PAGE, ESTIMATORS = "docs/findings/which-estimator.md", "docs/explanation/estimators.md"
 LARGER_PAGE, PUBLISHED_PAGE = "docs/findings/index-larger.md", "docs/findings/as-published.md"
-TUNED_PAGE = "docs/findings/tuned-baseline.md"
+TUNED_PAGE, TEXT_PAGE = "docs/findings/tuned-baseline.md", "docs/findings/text.md"
 HOW_INSIDE = "docs/how-to/inside-the-student.md"
 every_study = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
@@ -536,21 +536,45 @@ def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
 
 
 def claims_of_text() -> Iterator[tuple[str, str, tuple[float, ...]]]:
-    """A better teacher's logits, and what it writes; a student's own text: begun, so without intervals."""
-    hard = TEXT, "hard", "base", "0.8M"
-    for words, arm, domain in (
-        ("four times the text change the loss by {},", "logits", "authors"),
-        ("its text alone by {} where it begins", "text-begun", "authors"),
-        ("real windows do and by {}", "text", "authors"),
-        ("where documents begin, by {} drawn cooler", "text-cool", "authors"),
-        ("drawn cooler, by {} as the likeliest", "text-filtered", "authors"),
-        ("half real by {};", "text-mixed", "authors"),
-        ("with its own text by {},", "own-text", "authors"),
-        ("with the real text once more by {}.", "own-again", "authors"),
-        ("still better than hard labels, {}.", "logits", "authors+counts"),
+    """A better teacher's logits, and what it writes; a student's own text."""
+
+    def run(arm: str) -> derived.Run:
+        return TEXT, arm, "base", "0.8M"
+
+    domain, mixed, page = "authors", "authors+counts", TEXT_PAGE
+    hard = run("hard")
+    rows = {
+        "half": "half corpus", "logits": "its logits", "text": "its text, from where documents begin",
+        "text-begun": "its text, from where real windows begin", "text-cool": "the same at temperature 0.7",
+        "text-filtered": "the likeliest of four of the same", "text-mixed": "half of the same, half real",
+        "own-text": "own text, after its own training", "own-again": "the real text again, after its own training",
+    }  # fmt: skip
+    yield page, "| hard labels | {} | | | {} | |", (mean(hard, domain=domain), mean(hard, domain=mixed))
+    for arm, words in rows.items():
+        yield from claims_of_row(page, f"| {words} |", run(arm), hard, None if arm == "half" else run("half"))
+    yield page, "its own loss is {} where", (mean(run("teacher"), domain=domain),)
+    yield page, "where hard labels end at {}", (mean(hard, domain=domain),)
+    for words, arm, against in (
+        ("than its logits, {} [{}, {}]", "text-begun", "logits"),
+        ("beginnings of documents are {} [{}, {}]", "text", "text-begun"),
+        ("of 0.7 changes it by {} [{}, {}]", "text-cool", "text-begun"),
+        ("of four by {} [{}, {}]", "text-filtered", "text-begun"),
+        ("real text again by {} [{}, {}]", "own-again", "hard"),
+        ("its own text by {} [{}, {}]", "own-text", "hard"),
+        ("apart they are {} [{}, {}]", "own-text", "own-again"),
     ):
-        yield OVERVIEW, words, difference((TEXT, arm, "base", "0.8M"), hard, domain)[:1]
+        yield page, words, difference(run(arm), run(against), domain)
+    yield page, "students of {} M parameters that read {} million", (parameters(hard), million(hard))
     yield notes(TEXT), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
+    for page, words, arm, against, on in (
+        (OVERVIEW, "its logits change the loss by {} [{}, {}]", "logits", "hard", domain),
+        (OVERVIEW, "beside the counts by {} [{}, {}]. A weak", "logits", "hard", mixed),
+        (OVERVIEW, "real text, changes the loss by {} [{}, {}]", "text-begun", "hard", domain),
+        (OVERVIEW, "worse than its logits by {} [{}, {}]", "text-begun", "logits", domain),
+        (OVERVIEW, "harmed by its own text by {} [{}, {}]", "own-text", "hard", domain),
+        (README, "above its logits by {} [{}, {}]", "text-begun", "logits", domain),
+    ):
+        yield page, words, difference(run(arm), run(against), on)
 
 
 def claims_of_tuned() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -797,6 +821,7 @@ def test_no_figure_is_left_unread() -> None:
         LARGER_PAGE,
         PUBLISHED_PAGE,
         TUNED_PAGE,
+        TEXT_PAGE,
         *(notes(folder.name) for folder in FOLDERS),
     ]
     unread = []
@@ -831,6 +856,7 @@ KNOWN = {
         "0.16",
         "0.080",
     ),  # what was expected, and what would refute it, in the study's file
+    TEXT_PAGE: ("2604.01193", "0.7", "0.05", "0.1", "0.4"),  # a paper, a setting, and what was expected
     INSIDE_PAGE: ("0.05", "0.15"),  # what was expected, in the study's file
     notes("2-label-smoothing"): ("0.098",),  # a p-value: the test below
     notes("4-student-sizes"): ("1.83",),  # what was taken out, and why
