@@ -10,12 +10,13 @@ COMMANDS = "<!-- every command -->"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links to files outside of docs/ become links to the repository; the mark of the commands becomes their pages."""
+    """Links to files outside of docs/ lead to the repository, pictures to raw files; the mark becomes the commands."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def link(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join("docs", folder, match[1]))
-        return match[0] if path.startswith("docs/") else f"]({config['repo_url']}/blob/main/{path}{match[2] or ''})"
+        kind = "raw" if path.endswith((".svg", ".png")) else "blob"
+        return match[0] if path.startswith("docs/") else f"]({config['repo_url']}/{kind}/main/{path}{match[2] or ''})"
 
     markdown = re.sub(r"\]\((\.\.?/[^)#\s]*)(#[^)]*)?\)", link, markdown)
     return markdown.replace(COMMANDS, commands()) if COMMANDS in markdown else markdown

@@ -6,13 +6,14 @@ A block that isn't run says why, in a comment before it: `<!-- not run: … -->`
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import re
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -295,3 +296,18 @@ def test_every_extra_is_in_the_table() -> None:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     table = (DOCS / "index.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(extras)
+
+
+def test_what_is_not_in_the_site_is_looked_up_in_the_repository() -> None:
+    """A picture as the file itself: the page that shows a file is no picture."""
+    made = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert made is not None
+    assert made.loader is not None
+    hooks = importlib.util.module_from_spec(made)
+    made.loader.exec_module(hooks)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="findings/text.md"))
+    text = "![Loss](../../studies/a.svg) [rows](../../studies/a.md#b) [length](training-length.md)"
+    assert hooks.on_page_markdown(text, page, {"repo_url": "https://host/us"}, None) == (
+        "![Loss](https://host/us/raw/main/studies/a.svg) [rows](https://host/us/blob/main/studies/a.md#b) "
+        "[length](training-length.md)"
+    )
