@@ -144,7 +144,7 @@ def _read(
     run = a
     for r in range(a, e):
         shared = np.int64(common[r])
-        if shared == CAP and r > a:
+        if shared == CAP and depth >= CAP and r > a:
             shared = shared_by_ranks(text, r - 1, r)
         if shared == depth:
             run = r

@@ -251,7 +251,7 @@ def parent_depth(text, nodes, lo, hi, depth):
     for i in (lo, hi):
         if 0 < i < text.num_tokens:
             length = np.int64(nodes.common[i])
-            if length == CAP:
+            if length == CAP and depth > CAP:  # copies share thousands of symbols
                 length = shared_by_ranks(text, i - 1, i)
             up = max(up, length)
     return min(up, depth - 1)

@@ -31,6 +31,8 @@ _ORDERS = 12  # with parameters of their own
 _COUNTS = 18  # bit lengths
 _SHARES = 8  # of distinct continuations in the count; one more where all are distinct
 _ROUNDS = 150
+_LAST_ROUNDS = 60
+_STRIDE, _FEW = 4, 1_000
 _EM_ROUNDS = 60
 _RIDGE = (0.02, 1.0)  # of the tables of one feature, and of that of all three: nats at a deviation of 1.4
 _LIMITS = np.array([1.0, 2.0, 3.0])  # of the discounts
@@ -47,6 +49,46 @@ class Entries(NamedTuple):
     offsets: np.ndarray
     orders: np.ndarray
     counts: np.ndarray
+
+    def thinned(self, stride: int) -> Entries:
+        """Those of every stride-th chain."""
+        lengths = np.diff(self.offsets)
+        keep = np.repeat(np.arange(lengths.size) % stride == 0, lengths)
+        return Entries(np.append(0, np.cumsum(lengths[::stride])), self.orders[keep], self.counts[keep])
+
+
+class _Chains(NamedTuple):
+    """Chains that `auto` is fitted on: offsets (Q + 1,), base (Q,), and of E entries which of U distinct ones each is.
+
+    bucket (U,), counts (U, 5): those. num_buckets: how many buckets there are; see `chains.discount_gradient`.
+    """
+
+    offsets: np.ndarray
+    which: np.ndarray
+    base: np.ndarray
+    bucket: np.ndarray
+    counts: np.ndarray
+    num_buckets: int
+
+    @classmethod
+    def of(cls, entries: Entries, base: np.ndarray, sizes: tuple[int, int, int]) -> _Chains:
+        """The chains of some entries, in sizes buckets by order, count and share; O(E)."""
+        size = entries.orders.size
+        features = bucket_of(entries.orders, entries.counts, sizes[0])
+        bucket = np.ravel_multi_index(features, sizes) if size else np.empty(0, np.int64)
+        slots = np.full(1 << (2 * size + 1).bit_length(), -1, np.int32)
+        which, first = np.empty(size, np.int32), np.empty(size, np.int64)
+        first = first[: chains.distinct_entries(bucket, entries.counts, slots, which, first)]
+        return cls(entries.offsets, which, base, bucket[first], entries.counts[first], int(np.prod(sizes)))
+
+    def loss(self, values: np.ndarray) -> tuple[float, np.ndarray]:
+        """−log p of an average chain, and its derivatives by the values, both (buckets, 4)."""
+        below = np.empty(int(np.diff(self.offsets).max(initial=1)))
+        terms, by_term = np.empty((2, self.bucket.size, 2))
+        slopes = np.empty((self.num_buckets, 4))
+        loss = chains.discount_gradient(*self[:5], values, terms, by_term, below, slopes)
+        positions = max(1, self.base.size)
+        return float(loss) / positions, slopes / positions
 
 
 def evidence_of(index: Matcher) -> Evidence:
@@ -101,38 +143,43 @@ def fit_auto(
     entries = branching_entries(evidence, max_order)
     most = max(1, min(_ORDERS, DEEPEST if max_order is None else max_order))
     sizes = (most, _COUNTS, _SHARES + 1)
-    features = bucket_of(entries.orders, entries.counts, most)
-    bucket = np.ravel_multi_index(features, sizes) if entries.orders.size else np.empty(0, np.int64)
-    places = np.unravel_index(np.arange(int(np.prod(sizes))), sizes)
-    base = left_base(evidence, root, index.vocab_size, max_order == 0)
     num_buckets, num_positions = int(np.prod(sizes)), entries.offsets.size - 1
-    below = np.empty(bucket.size)
-    slopes = np.empty((num_buckets, 4))
-    ridge = np.repeat(_RIDGE, [sum(sizes), num_buckets])[:, None]
+    places = np.unravel_index(np.arange(num_buckets), sizes)
+    base = left_base(evidence, root, index.vocab_size, max_order == 0)
+    ridge = np.repeat(_RIDGE, [sum(sizes), num_buckets])[:, None] / max(1, num_positions)
     ends = np.cumsum(sizes)
 
     def spread(weights: np.ndarray) -> np.ndarray:
         tables = np.split(weights, ends)
         return tables[3] + sum(table[place] for table, place in zip(tables, places, strict=False)) + _START
 
-    def loss_of(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = flat.reshape(-1, 4)
-        share = _sigmoid(spread(weights))
-        values = _bounded(share)
-        loss = chains.discount_gradient(entries.offsets, bucket, entries.counts, base, values, below, slopes)
-        by_logit = slopes * share * (1.0 - share)
-        by_logit[:, 0] *= 1.0 - _LEAST_BACK
-        by_logit[:, 1:] *= _LIMITS
-        parts = [_sum_by(by_logit, place, size) for place, size in zip(places, sizes, strict=True)]
-        slope = np.concatenate([*parts, by_logit]) + ridge * weights
-        return (loss + float((ridge * weights**2).sum()) / 2) / num_positions, slope.reshape(-1) / num_positions
+    def mean_of(chains_: _Chains) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        """The penalised loss of an average position, and its gradient."""
 
-    found = minimise(loss_of, np.zeros(4 * (sum(sizes) + num_buckets)), _ROUNDS)
+        def loss_of(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            weights = flat.reshape(-1, 4)
+            share = _sigmoid(spread(weights))
+            loss, slopes = chains_.loss(_bounded(share))
+            by_logit = slopes * share * (1.0 - share)
+            by_logit[:, 0] *= 1.0 - _LEAST_BACK
+            by_logit[:, 1:] *= _LIMITS
+            parts = [_sum_by(by_logit, place, size) for place, size in zip(places, sizes, strict=True)]
+            slope = np.concatenate([*parts, by_logit]) + ridge * weights
+            return loss + float((ridge * weights**2).sum()) / 2, slope.reshape(-1)
+
+        return loss_of
+
+    found = np.zeros(4 * (sum(sizes) + num_buckets))
+    if num_positions > _FEW:  # most of the way with a part of them
+        some = _Chains.of(entries.thinned(_STRIDE), base[::_STRIDE], sizes)
+        found = minimise(mean_of(some), found, _ROUNDS)
+    every = _Chains.of(entries, base, sizes)
+    found = minimise(mean_of(every), found, _LAST_ROUNDS if num_positions > _FEW else _ROUNDS)
     values = _bounded(_sigmoid(spread(found.reshape(-1, 4))))
-    loss = chains.discount_gradient(entries.offsets, bucket, entries.counts, base, values, below, slopes)
+    loss, _ = every.loss(values)
     values[:, 0] = 1.0 - values[:, 0]
     table = [tuple(float(size) for size in (*sizes, 0)), *(tuple(row) for row in values.round(5).tolist())]
-    return tuple(table), _facts(evidence, loss)
+    return tuple(table), _facts(evidence, loss * num_positions)
 
 
 def fit_jelinek_mercer(index: Matcher, max_order: int | None) -> tuple[tuple[tuple[float, ...], ...], dict[str, float]]:

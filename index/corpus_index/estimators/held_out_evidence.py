@@ -28,7 +28,7 @@ _WALKED = 6_000_000  # tokens of the documents that the positions come from, unl
 _FEW_DOCUMENTS = 16
 _PASSAGE, _MOST_COPIED = 50, 0.05  # a document with a larger share of positions after that many copied tokens is a copy
 _BLOCKS = 64  # of a corpus of few documents
-_ROOM = 1 << 21  # nodes at a time
+_ROOM = 1 << 17  # nodes at a time
 
 
 class Evidence(NamedTuple):
@@ -93,7 +93,7 @@ def leave_documents_out(
     -----
     O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
-    rest = [kernel.bounded_nodes, gone.lost_by_documents, walk.document_ranks]
+    rest = [kernel.bounded_nodes, gone.lost_by_documents, walk.document_ranks, chains.distinct_entries]
     compile_beside("fit", [kernel.evidence, chains.discount_gradient], rest, wide=index.num_symbols > 2**16)
     rng = np.random.default_rng(seed)
     documents, copies = originals(index)

@@ -102,19 +102,49 @@ def test_the_gradient_is_that_of_the_loss() -> None:
     counts[:, 0] = np.where(rng.random(chains * size) < 0.5, 0, np.where(counts[:, 4] > 0, 4, 1))
     bucket, base = rng.integers(0, buckets, chains * size), rng.uniform(0.01, 0.1, chains)
     offsets, values = np.arange(chains + 1) * size, rng.uniform(0.2, 0.8, (buckets, 4))
-    below, slopes = np.empty(counts.shape[0]), np.empty((buckets, 4))
+    which, below = rng.permutation(bucket.size).astype(np.int32), np.empty(size)
+    terms, by_term = np.empty((2, bucket.size, 2))
+    slopes = np.empty((buckets, 4))
 
     def at(values: np.ndarray) -> float:
-        arguments = (offsets, bucket, counts, base, values, below, slopes)
+        arguments = (offsets, which, base, bucket, counts, values, terms, by_term, below, slopes)
         return float(fitting.chains.discount_gradient(*arguments))
 
-    at(values)
+    loss = 0.0
+    for q, p in enumerate(base.tolist()):
+        for k in which[q * size : (q + 1) * size][::-1].tolist():
+            (c, total, *classes), (back, *discounts) = counts[k].tolist(), values[bucket[k]].tolist()
+            cut = sum(discount * number for discount, number in zip(discounts, classes, strict=True))
+            own = (c - discounts[min(c, 3) - 1]) / (total - cut) if c else 0.0
+            p = (1 - back) * own + back * p
+        loss -= np.log(p)
+    assert at(values) == pytest.approx(loss)
     actual = slopes.copy()
     for b in range(buckets):
         for j in range(4):
             step = np.zeros_like(values)
             step[b, j] = 1e-6
             assert actual[b, j] == pytest.approx((at(values + step) - at(values - step)) / 2e-6, rel=1e-4, abs=1e-4)
+
+
+def test_entries_that_are_alike_are_one() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 3, (2_000, 5)) << rng.integers(0, 40, (2_000, 1)) % 4 * 13
+    bucket = rng.integers(0, 3, 2_000)
+    slots, which, first = np.full(4_096, -1, np.int32), np.empty(2_000, np.int32), np.empty(2_000, np.int64)
+    found = fitting.chains.distinct_entries(bucket, counts, slots, which, first)
+    rows = np.column_stack([bucket, counts])
+    assert found == np.unique(rows, axis=0).shape[0] < 2_000
+    assert (rows[first[:found]][which] == rows).all()
+    assert (which[first[:found]] == np.arange(found)).all()
+
+
+def test_every_fourth_chain_has_its_entries() -> None:
+    entries = fitting.Entries(np.array([0, 2, 2, 3, 4, 5, 9]), np.arange(9), np.arange(45).reshape(9, 5))
+    some = entries.thinned(4)
+    assert some.offsets.tolist() == [0, 2, 3]
+    assert some.orders.tolist() == [0, 1, 4]
+    assert some.counts[:, 0].tolist() == [0, 5, 20]
 
 
 def test_minimise_finds_a_valley() -> None:
