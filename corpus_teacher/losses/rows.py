@@ -17,13 +17,9 @@ import torch
 from torch import Tensor
 
 from corpus_teacher.targets.dense import DenseTargets
-from corpus_teacher.targets.mixed import AnyTargets, LongRows, MixedTargets
+from corpus_teacher.targets.mixed import AnyTargets, MixedTargets, References
 
 _DENSE_ELEMENTS = 1 << 22  # probabilities written out at once where only that tells
-_LONG = 256  # entries of a row from which on it is read where it lies
-_LARGE = (
-    1 << 14
-)  # tokens of a vocabulary from which on all rows are: a chunk has too few positions to share an operation
 
 
 class TargetRows(Protocol):
@@ -100,6 +96,10 @@ class FlatRows:
         pairs = slice(self._edges[lo], self._edges[hi])
         return self.positions[pairs] - lo, self.token_ids[pairs], self.probs[pairs]
 
+    def _every_pair(self, lo: int, hi: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`_pairs`, and what a form doesn't keep as pairs."""
+        return self._pairs(lo, hi)
+
     def expectation(self, values: Tensor, lo: int, hi: int) -> Tensor:
         """As in `TargetRows`."""
         positions, tokens, probs = self._pairs(lo, hi)
@@ -116,7 +116,7 @@ class FlatRows:
 
     def tile(self, lo: int, hi: int, first: int, last: int) -> Tensor:
         """As in `TargetRows`."""
-        positions, tokens, probs = self._pairs(lo, hi)
+        positions, tokens, probs = self._every_pair(lo, hi)
         dense = torch.outer(self.rest[lo:hi], self.base[first:last])
         # A pair outside of the tile adds 0 to a token inside: no boolean mask, whose size an accelerator would have
         # to tell.
@@ -137,56 +137,42 @@ class FlatRows:
 
 
 class MixedRows(FlatRows):
-    """Of the mixed form: the rows that a chunk of positions refers to are written out, chunk by chunk.
+    """Of the mixed form: on the CPU rows are read where they lie; elsewhere a chunk's rows are written out."""
 
-    On the CPU long rows are not: a reference to one is a product of the table's own entries, as they lie there, with
-    what the position's values have at their tokens. (Written out, an entry costs twenty passes over 4 to 8 bytes.)
-    """
-
-    def __init__(self, targets: MixedTargets, precision: torch.dtype, long_rows: bool = True) -> None:
+    def __init__(self, targets: MixedTargets, precision: torch.dtype) -> None:
         pairs = targets.pairs
         super().__init__(pairs.offsets, pairs.token_ids, pairs.probs, pairs.rest, pairs.base, precision)
         self.targets = targets
-        self.takes_long_rows = long_rows and targets.device.type == "cpu"
+
+    @property
+    def _reads_rows(self) -> bool:
+        return self.rest.device.type == "cpu" and not torch.compiler.is_compiling()
+
+    @cached_property
+    def _references(self) -> list[References]:
+        return self.targets.references()
 
     def _pairs(self, lo: int, hi: int) -> tuple[Tensor, Tensor, Tensor]:
+        return super()._pairs(lo, hi) if self._reads_rows else self._every_pair(lo, hi)
+
+    def _every_pair(self, lo: int, hi: int) -> tuple[Tensor, Tensor, Tensor]:
         positions, tokens, probs = self.targets.entries(lo, hi)
         return positions, tokens, probs.to(self.probs.dtype)
 
-    @cached_property
-    def _parts(self) -> tuple[MixedRows, LongRows]:
-        """The same without long rows, and those."""
-        short, long = self.targets.split_rows(1 if self.vocab_size >= _LARGE else _LONG)
-        return MixedRows(short, self.probs.dtype, long_rows=False), long
-
     def expectation(self, values: Tensor, lo: int, hi: int) -> Tensor:
         """As in `TargetRows`."""
-        if not self.takes_long_rows or torch.compiler.is_compiling():
-            return super().expectation(values, lo, hi)
-        short, long = self._parts
-        found = short.expectation(values, lo, hi)
-        first, last = long.range(lo, hi)
-        if first < last:
-            products = torch.stack(
-                [
-                    torch.dot(values[long.positions[k] - lo].index_select(0, tokens), weights)
-                    for k, tokens, weights in long.weighted(first, last, values.dtype)
-                ]
-            )
-            found.index_add_(0, long.of_positions[first:last] - lo, products * long.scales[first:last])
+        found = super().expectation(values, lo, hi)
+        if self._reads_rows:
+            for references in self._references:
+                references.add_expectations(values.numpy(), lo, found.numpy())
         return found
 
     def subtract_(self, values: Tensor, scale: Tensor, lo: int, hi: int) -> None:
         """As in `TargetRows`."""
-        if not self.takes_long_rows or torch.compiler.is_compiling():
-            super().subtract_(values, scale, lo, hi)
-            return
-        short, long = self._parts
-        short.subtract_(values, scale, lo, hi)
-        first, last = long.range(lo, hi)
-        factors = (long.scales[first:last] * scale.index_select(0, long.of_positions[first:last] - lo)).tolist()
-        for (k, tokens, weights), factor in zip(long.weighted(first, last, values.dtype), factors, strict=True):
-            values[long.positions[k] - lo].index_add_(0, tokens, weights, alpha=-factor)
+        super().subtract_(values, scale, lo, hi)
+        if self._reads_rows:
+            for references in self._references:
+                references.subtract(scale.contiguous().numpy(), lo, values.numpy())
 
     def num_positive(self) -> Tensor:
         """As in `TargetRows`."""

@@ -14,14 +14,14 @@ Shape letters: Q positions, V vocabulary, R rows of the table, F references in a
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
+from corpus_index.targets.references import References
 from torch import Tensor
 
 from corpus_teacher.errors import TargetError
@@ -273,26 +273,21 @@ class MixedTargets:
             (self.own, self.own.counts, 2, rows >= 2 * self.num_rows),
         )
 
-    def split_rows(self, least: int) -> tuple[MixedTargets, LongRows]:
-        """The targets without their references to rows of at least so many entries, and these references."""
+    def references(self) -> list[References]:
+        """The references to rows, for each table that they are to; on the CPU. O(F)."""
         if not self.rows.shape[0]:
-            return self, LongRows.empty(self)
-        table, positions = self._checked_table(), torch.arange(self.num_positions, device=self.device)
-        of_refs = positions.repeat_interleave(self.row_offsets.diff(), output_size=self.rows.shape[0])
-        begins, ends, kinds = (torch.zeros_like(self.rows) for _ in range(3))
-        parts = self._kinds(table, self.rows)
-        for kind, (source, _, blocks, chosen) in enumerate(parts):
-            own = self.rows[chosen] - blocks * self.num_rows
-            begins[chosen], ends[chosen], kinds[chosen] = source.offsets[own], source.offsets[own + 1], kind
-        long = ends - begins >= least
-        kept = torch.zeros_like(self.row_offsets)
-        kept[1:].index_add_(0, of_refs[~long], torch.ones_like(of_refs[~long]))
-        short = replace(
-            self, row_offsets=kept.cumsum(0), rows=self.rows[~long], coefficients=self.coefficients[~long], table=table
+            return []
+        positions = torch.arange(self.num_positions).repeat_interleave(
+            self.row_offsets.diff(), output_size=self.rows.shape[0]
         )
-        places = torch.stack([kinds[long], begins[long], ends[long]], dim=1).tolist()
-        sources = [(source.token_ids, counts) for source, counts, _, _ in parts]
-        return short, LongRows(sources, places, of_refs[long], self.coefficients[long])
+        found = []
+        for source, counts, blocks, chosen in self._kinds(self._checked_table(), self.rows):
+            rows = self.rows[chosen] - blocks * self.num_rows
+            if rows.shape[0]:
+                entries = source.token_ids, counts, source.offsets[rows], source.offsets[rows + 1]
+                parts = *entries, self.coefficients[chosen], positions[chosen]
+                found.append(References(*(part.numpy() for part in parts)))
+        return found
 
     def dense(self, begin: int = 0, end: int | None = None) -> Tensor:
         """All probabilities of the positions begin … end − 1: shape (end − begin, V), float32; see `entries`."""
@@ -423,53 +418,6 @@ class MixedTargets:
 def _joined_offsets(parts: Sequence[Tensor]) -> Tensor:
     lengths = torch.cat([part.diff() for part in parts])
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-
-
-class LongRows:
-    """References to rows with many entries, each read where it lies; by position.
-
-    Parameters
-    ----------
-    sources : list of (token_ids, counts)
-        The tensors that rows are parts of.
-    places : list of (source, begin, end)
-        Of each reference.
-    of_positions : Tensor of shape (L,), int64
-        Ascending.
-    coefficients : Tensor of shape (L, 4), float32
-    """
-
-    def __init__(
-        self, sources: list[tuple[Tensor, Tensor]], places: list[list[int]], of_positions: Tensor, coefficients: Tensor
-    ) -> None:
-        self.of_positions = of_positions
-        self.positions: list[int] = of_positions.tolist()
-        self._rows = [(sources[k][0][begin:end], sources[k][1][begin:end]) for k, begin, end in places]
-        # p = scale · weight: the weight is x itself where nothing is cut
-        cut = (coefficients[:, 1:] != 0).any(1)
-        self.scales = torch.where(cut, 1, coefficients[:, 0])
-        self._scaled: list[float | None] = [
-            scale if cuts else None for scale, cuts in zip(coefficients[:, 0].tolist(), cut.tolist(), strict=True)
-        ]
-        self._cuts = coefficients.unbind(0)
-
-    @classmethod
-    def empty(cls, targets: MixedTargets) -> LongRows:
-        """No references."""
-        return cls([], [], targets.rows[:0], targets.coefficients[:0])
-
-    def range(self, lo: int, hi: int) -> tuple[int, int]:
-        """The references of positions lo … hi − 1: the first, and the end."""
-        return bisect_left(self.positions, lo), bisect_left(self.positions, hi)
-
-    def weighted(self, first: int, last: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Of references first … last − 1: (which, tokens, weights); its probabilities are weights · scales[which]."""
-        for k in range(first, last):
-            tokens, x = self._rows[k]
-            scale = self._scaled[k]
-            if scale is not None:
-                x = x.mul(scale).sub_(self._cuts[k].index_select(0, x.clamp_max(3).int()))
-            yield k, tokens, x.to(dtype)
 
 
 AnyTargets: TypeAlias = SoftTargets | MixedTargets | DenseTargets

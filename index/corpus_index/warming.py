@@ -39,6 +39,7 @@ from corpus_index.targets import request
 from corpus_index.targets.drawing import draw_from, draw_tokens, sorted_base
 from corpus_index.targets.measures import measure
 from corpus_index.targets.recall import fit_recall
+from corpus_index.targets.references import References
 from corpus_index.verify import verify_index
 
 Job = tuple[str, str, Any]
@@ -332,6 +333,16 @@ def _texts(index: CorpusIndex) -> None:
     index.scorer("modified-kneser-ney", 3).probabilities(_batch(index)[0])
 
 
+def _losses(_: CorpusIndex) -> None:
+    """What losses of targets in mixed form ask of the rows."""
+    one, values = np.zeros(1, np.int64), np.ones((1, 2), np.float32)
+    references = References(
+        np.zeros(1, np.int32), np.ones(1, np.float32), one, one + 1, np.ones((1, 4), np.float32), one
+    )
+    references.add_expectations(values, 0, values[0, :1])
+    references.subtract(values[0, :1], 0, values)
+
+
 def _compact(index: CorpusIndex) -> None:
     """All of it of the other layout, whose arrays are of other types."""
     with tempfile.TemporaryDirectory() as folder:
@@ -381,6 +392,7 @@ GROUPS: dict[str, Callable[[CorpusIndex], None]] = {
     "near-duplicates": _near_duplicates,
     "files": _files,
     "texts": _texts,
+    "losses": _losses,
     "shards": _shards,
     "compact": _compact,
 }
