@@ -290,7 +290,7 @@ def _least_shared(nodes, a, e):
 _BACK = 200  # symbols that two contexts are shortened by: fewer than `common` can tell
 
 
-@kernel(work=lambda *arguments: 1)
+@kernel(work=lambda *arguments: 2_000, unbounded=True)
 def compact_shared(text, r, s):
     """Symbols that the contexts of two ranks share.
 

@@ -309,7 +309,7 @@ if CPUDispatcher is not None:
 
 
 def kernel(
-    *, allocates: bool = False, work: Callable[..., int] | None = None, **options: Any
+    *, allocates: bool = False, work: Callable[..., int] | None = None, unbounded: bool = False, **options: Any
 ) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function at its first call, or take it from the cache.
 
@@ -323,6 +323,9 @@ def kernel(
     work : callable, optional
         From the arguments to the tokens and ranks that a call looks at. As long as the kernel isn't compiled, calls of
         little work are interpreted; a process that goes on asking has it compiled in the end.
+    unbounded : bool
+        Whether its work has no bound that a caller's `work` could tell: interpreted callers ask it as Python does, so that
+        it is compiled where there is more of it.
     **options
         As for `numba.njit`.
     """
@@ -334,7 +337,7 @@ def kernel(
         chosen |= options
         compiled = Kernel(function, targetoptions=chosen)
         compiled.enable_caching()
-        compiled.work = work
+        compiled.work, compiled.unbounded = work, unbounded
         return compiled
 
     return decorate
@@ -381,7 +384,8 @@ def _add_plain(function: Any, made: dict[Any, Callable[..., Any]]) -> Callable[.
         made[function] = FunctionType(code, scope, code.co_name, function.py_func.__defaults__)
         for name in code.co_names:
             if hasattr(names.get(name), "py_func"):
-                scope[name] = _add_plain(names[name], made)
+                asked = getattr(names[name], "unbounded", False)
+                scope[name] = names[name] if asked else _add_plain(names[name], made)
     return made[function]
 
 

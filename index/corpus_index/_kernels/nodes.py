@@ -76,7 +76,7 @@ def shared_with_row(text, rank, ids, b, t, known, started, limit):
     return k
 
 
-@kernel(work=lambda *arguments: 1)
+@kernel(work=lambda *arguments: 256, unbounded=True)
 def shared_texts(text, r, s):
     """`shared_by_ranks` of an index that has its text."""
     tokens = text.tokens
@@ -97,7 +97,7 @@ def is_a(value_type: Any, tuple_class: Any) -> bool:
 @by_layout
 def shared_by_ranks(text: Any, r: int, s: int) -> int:
     """Symbols that the contexts of two ranks share."""
-    return compact_shared(text, r, s) if isinstance(text, CompactText) else shared_texts(text, r, s)
+    return compact_shared(text, int(r), int(s)) if isinstance(text, CompactText) else shared_texts(text, int(r), int(s))
 
 
 @instead_of(shared_by_ranks)

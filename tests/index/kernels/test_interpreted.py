@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus_index import CorpusIndex, build_index
-from corpus_index._kernels import flatten, jit, left_out, mixed, walk
+from corpus_index._kernels import flatten, jit, left_out, mixed, nodes, walk
 from corpus_index.targets import interpolated, request
 
 INTERPRETED = {mixed: "mixed_targets", flatten: "flat_targets", left_out: "label_losses", walk: "match_rows"}
@@ -74,3 +74,10 @@ def test_the_work_of_a_call_is_its_positions_and_the_documents_that_it_looks_at(
     assert mixed.mixed_targets.work(*(given | {"documents": None}).values()) == 7
     given = dict.fromkeys(names["flat_targets"]) | {"first": 3, "stop": 12}
     assert flatten.flat_targets.work(*given.values()) == 9
+
+
+def test_what_has_no_bound_is_asked_as_python_asks_it() -> None:
+    """Copies share thousands of symbols: interpreted callers must not interpret that too, however small they are."""
+    names = jit.plain(nodes.parent_depth).__globals__["shared_by_ranks"].__globals__
+    assert names["shared_texts"] is nodes.shared_texts
+    assert names["compact_shared"] is nodes.compact_shared
