@@ -324,8 +324,8 @@ def kernel(
         From the arguments to the tokens and ranks that a call looks at. As long as the kernel isn't compiled, calls of
         little work are interpreted; a process that goes on asking has it compiled in the end.
     unbounded : bool
-        Whether its work has no bound that a caller's `work` could tell: interpreted callers ask it as Python does, so that
-        it is compiled where there is more of it.
+        Whether its work has no bound that a caller's `work` could tell: interpreted callers ask it as Python does, so
+        that it is compiled where there is more of it.
     **options
         As for `numba.njit`.
     """
