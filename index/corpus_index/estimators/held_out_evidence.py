@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus_index._kernels import chains, walk
+from corpus_index._kernels import chains
 from corpus_index._kernels import evidence as kernel
 from corpus_index._kernels import left_out as gone
 from corpus_index._kernels.arrays import read_only
@@ -68,6 +68,13 @@ class Evidence(NamedTuple):
     copies: int
 
 
+def compile_ahead(index: Matcher) -> None:
+    """Have the kernels of `leave_documents_out` compiled beside, before they are needed; shards have others."""
+    if isinstance(index, Matcher):
+        rest = [kernel.bounded_nodes, gone.lost_by_documents, chains.discount_gradient, chains.distinct_entries]
+        compile_beside("fit", [kernel.evidence], rest, wide=index.num_symbols > 2**16)
+
+
 @singledispatch
 def leave_documents_out(
     index: Matcher, max_order: int, *, positions: int = _POSITIONS, walked: int = _WALKED, seed: int = 0
@@ -93,8 +100,7 @@ def leave_documents_out(
     -----
     O(N + walked + positions · (occurrences of the light contexts of a chain)); 10 bytes a token for a moment.
     """
-    rest = [kernel.bounded_nodes, gone.lost_by_documents, walk.document_ranks, chains.distinct_entries]
-    compile_beside("fit", [kernel.evidence, chains.discount_gradient], rest, wide=index.num_symbols > 2**16)
+    compile_ahead(index)
     rng = np.random.default_rng(seed)
     documents, copies = originals(index)
     drawn, begins, offsets, by_blocks = draw_units(index, rng, walked, documents, copies)

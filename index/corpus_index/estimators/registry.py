@@ -23,6 +23,7 @@ from corpus_index.estimators.counts_of_counts import (
     modified_discounts,
 )
 from corpus_index.estimators.good_turing import fit_ratios
+from corpus_index.estimators.held_out_evidence import compile_ahead
 
 PARAMETERS = ("discounts", "strengths", "convention", "alpha", "k", "ratios")
 """All parameters that any estimator takes, beside its name and max_order."""
@@ -145,12 +146,14 @@ def _fit_dirichlet(index: Matcher, settings: Settings) -> dict[str, Any]:
 
 
 def _fit_pitman_yor(index: Matcher, settings: Settings) -> dict[str, Any]:
+    compile_ahead(index)
     root = absolute_discount(_root_counts_of_counts(index, settings)) or (0.5, 0.5, 0.5)
     discounts, strengths, facts = fitting.fit_pitman_yor(index, settings.max_order, root)
     return {"discounts": discounts, "strengths": strengths, "facts": facts}
 
 
 def _fit_auto(index: Matcher, settings: Settings) -> dict[str, Any]:
+    compile_ahead(index)
     root = modified_discounts(_root_counts_of_counts(index, settings), False) or FALLBACK
     strengths, facts = fitting.fit_auto(index, settings.max_order, root)
     return {"discounts": (root,), "strengths": strengths, "facts": facts}
