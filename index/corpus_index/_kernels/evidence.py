@@ -208,13 +208,13 @@ def evidence(
     tally, lefts, seen, tokens = scratch.tally, scratch.lefts, scratch.seen, scratch.tokens
     used = memo_used = np.int64(0)
     last = np.int64(-2)
+    memo.seen[:] = -1
     offsets[0] = 0
     for q in range(begin, lo.size):
         if used + depths[q] > out.shape[0]:
             return q
         a, e, depth, label, document = lo[q], hi[q], np.int64(depths[q]), labels[q], documents[q]
-        if document != last:
-            memo.seen[:] = -1
+        if document != last:  # rows that were asked for without another one aren't taken for this one's
             memo_used = np.int64(0)
             last = document
         doc_a = doc_e = np.int64(0)

@@ -236,9 +236,10 @@ def _roots(
         lost,
     )
     for left, counts in ((False, index.symbol_counts), (True, index.left_counts)):
-        whole = np.bincount(np.minimum(counts, 3), minlength=4)[1:]
+        whole, total = np.bincount(np.minimum(counts, 3), minlength=4)[1:], counts.sum()
         out = np.zeros((labels.size, 5), np.int64)
-        for unit in np.unique(units).tolist():
+        for begin, end in pairwise([*np.flatnonzero(np.diff(units, prepend=-1)).tolist(), units.size]):
+            unit = units[begin]  # the positions come unit by unit
             lo, hi = token_offsets[unit : unit + 2]
             held, less = tokens[lo:hi], lost[lo:hi]
             if not left:
@@ -248,10 +249,9 @@ def _roots(
             before, after = counts[held], counts[held] - less
             classes = whole + np.bincount(np.minimum(after, 3), minlength=4)[1:]
             classes -= np.bincount(np.minimum(before, 3), minlength=4)[1:]
-            here = units == unit
-            at = np.minimum(np.searchsorted(held, labels[here]), held.size - 1)
-            out[here, 0] = after[at]  # a position's label is one of its document's tokens
-            out[here, 1] = counts.sum() - less.sum()
-            out[here, 2:] = classes
+            at = np.minimum(np.searchsorted(held, labels[begin:end]), held.size - 1)
+            out[begin:end, 0] = after[at]  # a position's label is one of its document's tokens
+            out[begin:end, 1] = total - less.sum()
+            out[begin:end, 2:] = classes
         answers.append(out)
     return answers[0], answers[1]
