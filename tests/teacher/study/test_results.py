@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +47,7 @@ IN_ALL = (
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
 PUBLISHED, TUNED, TEXT = "prose-7-published", "prose-1-baseline.tuned-hard", "prose-8-text"
+SMALLER = "prose-2-training-length.small"
 REPEATED = ["continues a repeat", "was seen before"]
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
 ONE, TWO, THREE, FOUR, FIVE, SIX = (
@@ -188,6 +189,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "end between {} and {}", (unstable[0], unstable[-1])
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
+    yield from claims_of_smaller()
     yield from claims_of_early_only()
     yield from claims_of_few_words()
     yield from claims_of_inside()
@@ -302,6 +304,54 @@ def claims_of_savings() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     early = difference(run("annealed", "0.8M"), run("half", "0.8M"), "authors")
     yield LENGTH_PAGE, "it was worse, {} [{}, {}].", early
     yield LENGTH_PAGE, "30 % fewer tokens ({} times)", (1 / 0.70,)
+
+
+def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Students of a quarter the size, and what the gain goes with."""
+    page, domain, mixed = LENGTH_PAGE, "authors", "authors+counts"
+
+    def small(arm: str, budget: str) -> derived.Run:
+        return SMALLER, arm, "small", budget
+
+    def base(arm: str, budget: str) -> derived.Run:
+        return LENGTH, arm, "base", budget
+
+    def behind(pair: Callable[[str, str], derived.Run], budget: str) -> float:
+        teacher = runs(*pair("half", budget))[0]["references"][domain]["the teacher"]
+        return mean(pair("hard", budget), domain=domain) - teacher
+
+    def apart(one: str, other: str) -> tuple[float, ...]:
+        four = (small("half", one), small("hard", one), base("half", other), base("hard", other))
+        return derived.interval(lambda a, b, c, d: (a - b) - (c - d), *four, domain=domain)[:3]
+
+    for budget in BUDGETS[1:]:
+        hard, half, annealed = (small(arm, budget) for arm in ("hard", "half", "annealed"))
+        row = f"| {budget[:-1]} M, smaller |"
+        yield page, f"{row} {{}} |", (mean(hard, domain=domain),)
+        pairs = ((half, domain), (annealed, domain), (half, mixed), (annealed, mixed))
+        for place, (arm, losses) in enumerate(pairs):
+            yield page, row + " {...} |" * (1 + place) + " {} [{}, {}] |", difference(arm, hard, losses)
+    gain = tuple(-one for one in difference(small("half", "3.1M"), small("hard", "3.1M"), domain))
+    gain = gain[0], gain[2], gain[1]
+    yield page, "tokens half gains {} [{}, {}], where", gain
+    larger = -difference(base("half", "3.1M"), base("hard", "3.1M"), domain)[0]
+    yield page, "where the larger students gained {}:", (larger,)
+    yield page, "further behind ({} nats, the larger ones {})", (behind(small, "3.1M"), behind(base, "3.1M"))
+    yield page, "behind, at {} and {} nats", (behind(small, "3.1M"), behind(base, "0.8M"))
+    yield page, "no difference is shown, {} [{}, {}].", apart("3.1M", "3.1M")
+    yield page, "smaller ones gain more, {} [{}, {}] (not", apart("0.8M", "3.1M")
+    yield page, "they gain less, {} [{}, {}].", apart("3.1M", "0.8M")
+    own = (parameters(small("hard", "3.1M")),)
+    for where, words in (
+        (page, "before students of {} M parameters were run"),
+        (OVERVIEW, "students of {} M parameters gain"),
+        (notes(SMALLER), "students of {} M parameters alone"),
+        (notes(SMALLER), "They have {} M and read"),
+    ):
+        yield where, words, own
+    yield OVERVIEW, "M parameters gain {} [{}, {}] nats by half", gain
+    yield OVERVIEW, "the gain of half differs by {} [{}, {}].", apart("3.1M", "3.1M")
+    yield README, "no other gain is shown: {} [{}, {}].", apart("3.1M", "3.1M")
 
 
 def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -658,7 +708,6 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield OVERVIEW, words, saving(arm, budget)
     for words, budgets in (
         ("times at {} M. A", ["3.1M"]),
-        ("From {} to {} M tokens", ["1.6M", "3.1M"]),
         ("fewer tokens at {} million or more", ["3.1M"]),
         ("At {} million tokens\nthe number", ["1.6M"]),
         ("At {} million tokens every student", ["3.1M"]),
@@ -863,6 +912,8 @@ KNOWN = {
     notes("7-quantization-int2"): ("4.72",),
     notes(LENGTH): ("4.925", "4.922", "4.902"),  # a run whose other seeds are missing
     notes(LARGER): ("5.296",),
+    notes(SMALLER): ("0.18",),  # what the study's file takes them for
+    LENGTH_PAGE: ("0.1",),  # what was expected, in the study's file
 }
 
 
