@@ -47,7 +47,7 @@ IN_ALL = (
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
 PUBLISHED, TUNED, TEXT = "prose-7-published", "prose-1-baseline.tuned-hard", "prose-8-text"
-SMALLER = "prose-2-training-length.small"
+SMALLER, ALL_BOOKS = "prose-2-training-length.small", "prose-6-index-larger.all"
 REPEATED = ["continues a repeat", "was seen before"]
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
 ONE, TWO, THREE, FOUR, FIVE, SIX = (
@@ -551,6 +551,18 @@ def claims_of_larger() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield page, "million tokens end {} [{}, {}] below", difference(sixteen, more, domain)
     yield page, "come with four times the index, {} [{}, {}];", difference(four, half, domain)
     yield page, "to sixteen times adds {} [{}, {}].", difference(sixteen, four, domain)
+    hard_all, half_all, all_books = ((ALL_BOOKS, arm, "base", "0.8M") for arm in ("hard", "half", "index-all"))
+    yield from claims_of_row(page, "| half corpus, the index of all books | {...} |", all_books, hard_all, half_all)
+    gained = difference(all_books, half_all, domain)
+    for where, words in (
+        (page, "as much, gives {} [{}, {}] (ag"),
+        (OVERVIEW, "52 times, changes it by {} [{}, {}] (["),
+        (README, "findings.md) by {} [{}, {}], and reading"),
+    ):
+        yield where, words, gained
+    yield page, "{} [{}, {}] against sixteen times;", difference(all_books, sixteen, domain)
+    yield page, "million tokens still end {} [{}, {}] below", difference(all_books, more, domain)
+    yield notes(ALL_BOOKS), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
     assert 0.7 < gap(four, half, domain=domain) / gap(sixteen, half, domain=domain) < 0.8
     yield page, "larger index is {} [{}, {}] against hard labels", difference(sixteen, hard, mixed)
     yield page, "the tokens end at {} with theirs", (mean(more, domain=mixed),)
@@ -560,7 +572,7 @@ def claims_of_larger() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(LARGER), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
     yield OVERVIEW, "ixteen times the index changes the loss by {} [{}, {}]", shown
     yield OVERVIEW, "four times the tokens end {} [{}, {}] below", difference(sixteen, more, domain)
-    yield README, "findings.md) that changes the loss by {} [{}, {}], and", shown
+    yield README, "findings.md) that changes the loss by {} [{}, {}], [52", shown
 
 
 def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
