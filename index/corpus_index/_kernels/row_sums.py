@@ -10,8 +10,8 @@ import numpy as np
 from corpus_index._kernels.jit import kernel
 
 
-def _num_entries(token_ids, counts, begins, ends, coefficients, positions, first, last, *rest):
-    return int((ends[first:last] - begins[first:last]).sum())
+def _num_entries(references, first, last, *rest):
+    return int((references.ends[first:last] - references.begins[first:last]).sum())
 
 
 @kernel(inline="always")
@@ -28,12 +28,7 @@ def _cut(coefficients, f, x):
 
 @kernel(work=_num_entries)
 def add_expectations(
-    token_ids,  # (E,) int32
-    counts,  # (E,) float32
-    begins,  # (F,) int64, reference f is to the entries begins[f] .. ends[f] − 1
-    ends,  # (F,) int64
-    coefficients,  # (F, 4) float32: s, and k of a count of 1, of 2, and of 3 and more
-    positions,  # (F,) int64
+    references,  # References
     first,  # int64, of the references first .. last − 1
     last,  # int64
     begin,  # int64, the position of the first row of values
@@ -41,6 +36,7 @@ def add_expectations(
     sums,  # (Q,) as values, in and out
 ):
     """Add Σ_w p(w) · values[q, w] of each reference to its position's sum; in float64."""
+    token_ids, counts, begins, ends, coefficients, positions = references
     for f in range(first, last):
         q, total = positions[f] - begin, 0.0
         scale = np.float64(coefficients[f, 0])
@@ -57,12 +53,7 @@ def add_expectations(
 
 @kernel(work=_num_entries)
 def subtract_rows(
-    token_ids,  # (E,) int32
-    counts,  # (E,) float32
-    begins,  # (F,) int64, reference f is to the entries begins[f] .. ends[f] − 1
-    ends,  # (F,) int64
-    coefficients,  # (F, 4) float32: s, and k of a count of 1, of 2, and of 3 and more
-    positions,  # (F,) int64
+    references,  # References
     first,  # int64, of the references first .. last − 1
     last,  # int64
     begin,  # int64, the position of the first row of values
@@ -70,6 +61,7 @@ def subtract_rows(
     values,  # (Q, W) float32 or float64, in and out
 ):
     """Take factors[q] · p(w) of each reference from the values of its position."""
+    token_ids, counts, begins, ends, coefficients, positions = references
     for f in range(first, last):
         q = positions[f] - begin
         factor = np.float64(factors[q])

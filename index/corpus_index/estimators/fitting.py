@@ -31,8 +31,7 @@ _ORDERS = 12  # with parameters of their own
 _COUNTS = 18  # bit lengths
 _SHARES = 8  # of distinct continuations in the count; one more where all are distinct
 _ROUNDS = 150
-_LAST_ROUNDS = 60
-_STRIDE, _FEW = 4, 1_000
+_STRIDE, _LAST_ROUNDS, _FEW = 4, 60, 1_000  # every fourth chain first, then all of them, unless they are few
 _EM_ROUNDS = 60
 _RIDGE = (0.02, 1.0)  # of the tables of one feature, and of that of all three: nats at a deviation of 1.4
 _LIMITS = np.array([1.0, 2.0, 3.0])  # of the discounts
@@ -153,13 +152,13 @@ def fit_auto(
         tables = np.split(weights, ends)
         return tables[3] + sum(table[place] for table, place in zip(tables, places, strict=False)) + _START
 
-    def mean_of(chains_: _Chains) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    def mean_of(some: _Chains) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         """The penalised loss of an average position, and its gradient."""
 
         def loss_of(flat: np.ndarray) -> tuple[float, np.ndarray]:
             weights = flat.reshape(-1, 4)
             share = _sigmoid(spread(weights))
-            loss, slopes = chains_.loss(_bounded(share))
+            loss, slopes = some.loss(_bounded(share))
             by_logit = slopes * share * (1.0 - share)
             by_logit[:, 0] *= 1.0 - _LEAST_BACK
             by_logit[:, 1:] *= _LIMITS
@@ -171,8 +170,7 @@ def fit_auto(
 
     found = np.zeros(4 * (sum(sizes) + num_buckets))
     if num_positions > _FEW:  # most of the way with a part of them
-        some = _Chains.of(entries.thinned(_STRIDE), base[::_STRIDE], sizes)
-        found = minimise(mean_of(some), found, _ROUNDS)
+        found = minimise(mean_of(_Chains.of(entries.thinned(_STRIDE), base[::_STRIDE], sizes)), found, _ROUNDS)
     every = _Chains.of(entries, base, sizes)
     found = minimise(mean_of(every), found, _LAST_ROUNDS if num_positions > _FEW else _ROUNDS)
     values = _bounded(_sigmoid(spread(found.reshape(-1, 4))))

@@ -56,7 +56,7 @@ class References(NamedTuple):
         """
         first, last = self._range(begin, begin + values.shape[0])
         if first < last:
-            row_sums.add_expectations(*self, first, last, begin, values, sums)
+            row_sums.add_expectations(self, first, last, begin, values, sums)
 
     def subtract(self, factors: np.ndarray, begin: int, values: np.ndarray) -> None:
         """``values[q, w] -= factors[q] · p(w)`` in place, p of the references alone.
@@ -74,7 +74,7 @@ class References(NamedTuple):
         """
         first, last = self._range(begin, begin + values.shape[0])
         if first < last:
-            row_sums.subtract_rows(*self, first, last, begin, factors, values)
+            row_sums.subtract_rows(self, first, last, begin, factors, values)
 
     def _range(self, begin: int, end: int) -> tuple[int, int]:
         first, last = np.searchsorted(self.positions, [begin, end])
