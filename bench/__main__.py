@@ -49,6 +49,9 @@ def parse() -> argparse.Namespace:
     add("--build-runs", type=int, default=3, help="builds, where one takes under a minute (default: 3)")
     add("--budget", type=float, default=5.0, help="seconds a peer has for a section and slice (default: 5)")
     add("--peer-cores", type=_names, default=("1", "2"), help="cores of the peers' builds (default: 1,2)")
+    add(
+        "--limit", type=float, default=3600.0, help="seconds after which a contender's process is ended (default: 3600)"
+    )
     add("--out", type=Path, help="write the result here, after every contender; its answers beside it")
     add("--reuse", type=Path, help="take the peers' rows and answers from the --out of an earlier run")
     add("--work", type=Path, help="folder for the indexes (default: a temporary one, removed)")
@@ -98,6 +101,7 @@ def bench_size(
         budget_s=min(arguments.budget, 1.5) if arguments.quick else arguments.budget,
         build_runs=1 if arguments.quick else arguments.build_runs,
         peer_cores=tuple(int(cores) for cores in arguments.peer_cores),
+        limit_s=arguments.limit,
     )
     answers = answers_folder(arguments.out) if arguments.out else work / "answers"
     answers.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ class Settings:
     budget_s: float
     build_runs: int
     peer_cores: tuple[int, ...]
+    limit_s: float = 3600.0
 
 
 def say(sentence: str) -> None:
@@ -100,8 +101,8 @@ class SizeRun:
         return self.work / f"{self.corpus.name}-{contender.name}"
 
     def _job(self, contender: Contender, phases: list[str], cores: int, **options: Any) -> dict[str, Any]:
-        folder = self._folder(contender)
-        return run_job(contender.name, self.corpus, self.work, phases=phases, folder=folder, cores=cores, **options)
+        options |= {"phases": phases, "folder": self._folder(contender), "cores": cores}
+        return run_job(contender.name, self.corpus, self.work, timeout_s=self.settings.limit_s, **options)
 
     def _builds(self, contender: Contender) -> None:
         """The builds of an index that outlives its process; that of one in memory is part of its queries."""

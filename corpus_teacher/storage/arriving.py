@@ -10,11 +10,13 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from corpus_index import CorpusIndex, ShardedIndex
 from corpus_index.addresses import check_addresses
+from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.store import OpenFiles, array_of
 
 from corpus_teacher.errors import IndexFormatError
@@ -133,6 +135,10 @@ class ArrivingShards(ShardedIndex):
                 raise IndexFormatError(
                     f"{files.url} is not the shard that {fetch.url} names: copy the index there again"
                 )
+        for number, entry in enumerate(fetch.entries):
+            if entry.mask is not None:
+                mask = partial(fetch.mask_of, number, shards[number])
+                shards[number] = MaskedShard(shards[number], mask, entry, fetch.folder)
         self.take_over(fetch.manifest, shards)
 
     def __reduce__(self) -> tuple[Any, ...]:

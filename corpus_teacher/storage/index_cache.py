@@ -27,8 +27,7 @@ def open_index(path: str | os.PathLike[str], *, check: Check = "first") -> Corpu
 
     Of an index that isn't in the cache yet, this returns when its manifests are here. Each question then waits for the
     files that it reads: what the manifests say for none, `tokens` for the text (of the shards that are read), whatever
-    counts for all arrays of all shards, the names of documents for themselves. An index of which documents were removed
-    is fetched before it is opened.
+    counts for all arrays of all shards, the names of documents for themselves.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ def open_index(path: str | os.PathLike[str], *, check: Check = "first") -> Corpu
     root = index_folder()
     with room(root):
         fetch = IndexFetch(UrlPath(url), root)
-    if fetch.is_there or fetch.has_masks:
+    if fetch.is_there:
         fetch.run()
         return corpus_index.open_index(fetch.folder, check=check)
     index = arriving(fetch)

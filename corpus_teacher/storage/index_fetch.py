@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from corpus_index import CorpusIndex
 from corpus_index.files import scratch_folder, sync_tree
 from corpus_index.manifest import MANIFEST, load_manifest
-from corpus_index.shard_manifest import entries_of
+from corpus_index.shard_manifest import MaskEntry, entries_of
+from corpus_index.sharded.masks import Mask, read_mask
 
 from corpus_teacher.errors import IndexFormatError, InputError, OutputError
 from corpus_teacher.storage.fetching import Arrival, Said, ShardFiles, fetch_mask, is_whole, link, manifest_at, turn
@@ -49,18 +51,13 @@ class IndexFetch:
         self.arrival = Arrival(url)
         self.entries = entries_of(said.manifest) if said.is_sharded else []
         self.shards: list[ShardFiles] = []
-        self._placed = False
+        self._placed, self._masks = False, dict[str, Path]()
         if self.is_there:
             return
         if not said.is_sharded:
             self.shards = [ShardFiles(url, said, root, self.arrival)]
         for entry in self.entries:
             self.shards.append(shard_files(url / entry.name, entry.fingerprint, root, self.arrival))
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether documents were removed, which changes the numbers of all others."""
-        return any(entry.mask is not None for entry in self.entries)
 
     def run(self) -> None:
         """Fetch all shards, in this thread and some others.
@@ -71,6 +68,9 @@ class IndexFetch:
         """
         try:
             with room(self.root):
+                for entry in self.entries:
+                    if entry.mask is not None and not self.is_there:
+                        self._fetch_mask(entry.mask)
                 for number, files in enumerate(self.shards, start=1):
                     files.fetch(f", shard {number} of {len(self.shards)}" if self.is_sharded else "")
                 if self.is_sharded and not self.is_there:
@@ -99,6 +99,17 @@ class IndexFetch:
         """Wait until the whole index is in its folder; errors as of `run`."""
         self.arrival.wait(lambda: self._placed, self.folder)
 
+    def mask_of(self, number: int, shard: CorpusIndex) -> Mask:
+        """Which documents of a shard were removed, when that is known; errors as of `run`."""
+        entry = self.entries[number].mask
+        assert entry is not None
+        self.arrival.wait(lambda: entry.name in self._masks, self.folder)
+        return read_mask(self.root, entry, shard, check=True)
+
+    def _fetch_mask(self, entry: MaskEntry) -> None:
+        place = fetch_mask(self.url, entry, self.root)
+        self.arrival.tell(lambda: self._masks.update({entry.name: place}))
+
     def _place(self) -> None:
         """Make the folder of an index of shards."""
         with turn(self.folder), scratch_folder(self.root, ".whole-") as whole:
@@ -107,7 +118,7 @@ class IndexFetch:
             for entry, files in zip(self.entries, self.shards, strict=True):
                 files.link(whole / entry.name)
                 if entry.mask is not None:
-                    link(fetch_mask(self.url, entry.mask, self.root), whole / entry.mask.name)
+                    link(self._masks[entry.mask.name], whole / entry.mask.name)
             (whole / MANIFEST).write_bytes(self._content)
             sync_tree(whole)
             whole.rename(self.folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from corpus_index._kernels.jit import kernel
-from corpus_index._kernels.rows import first_at_least, sort_part
+from corpus_index._kernels.rows import first_at_least, first_at_least_near, sort_part
 from corpus_index._kernels.target_arrays import LEVEL
 
 FREE = -1
@@ -222,6 +222,50 @@ def count_labels(
                     lefts[node, column + 1] = (
                         kept_classes[number, 1, column] if number >= 0 else classes[row, 1, column]
                     )
+
+
+@kernel()
+def count_losses(
+    offsets,  # (L + 1,) int64: list l is offsets[l] : offsets[l + 1] of the next three
+    tokens,  # (G,) int64, ascending in each list
+    counts,  # (G,) int64, what is lost
+    lefts,  # (G,) int64
+    rows,  # (L,) int64, the row that each list is of
+    row_offsets,  # (R + 1,) int64, and all that follows as in `count_labels`
+    row_tokens,
+    row_counts,
+    row_lefts,
+    stored,
+    kept_offsets,
+    kept_tokens,
+    kept_counts,
+    kept_lefts,
+    before,  # (2, G) int64, to be filled: the token's count and left extensions in the row, 0 where it isn't there
+    changes,  # (L, 2, 4) int64, zeros, to be filled: what a list changes of its row's sums and classes
+):
+    """What rows have of the tokens that they lose, and what that changes."""
+    for one in range(rows.size):
+        number, row = stored[rows[one]], rows[one]
+        place = kept_offsets[number] if number >= 0 else row_offsets[row]
+        end = kept_offsets[number + 1] if number >= 0 else row_offsets[row + 1]
+        for i in range(offsets[one], offsets[one + 1]):
+            count, left = np.int64(0), np.int64(0)
+            if number >= 0:
+                place = first_at_least_near(kept_tokens, place, end, tokens[i])
+                if place < end and kept_tokens[place] == tokens[i]:
+                    count, left = np.int64(kept_counts[place]), np.int64(kept_lefts[place])
+            else:
+                place = first_at_least_near(row_tokens, place, end, tokens[i])
+                if place < end and row_tokens[place] == tokens[i]:
+                    count, left = row_counts[place], row_lefts[place]
+            before[0, i], before[1, i] = count, left
+            for side in range(2):
+                lost = lefts[i] if side else counts[i]
+                changes[one, side, 0] -= lost
+                if before[side, i] > 0:
+                    changes[one, side, min(before[side, i], 3)] -= 1
+                if before[side, i] > lost:
+                    changes[one, side, min(before[side, i] - lost, 3)] += 1
 
 
 @kernel()

@@ -67,6 +67,8 @@ class ChainCounts(NamedTuple):
         Which list says what leaving out takes from each node; list 0 is empty. Nodes of one batch share lists.
     gone_offsets, gone_tokens, gone_counts, gone_lefts : ndarrays of shape (L + 1,), (G,), (G,), (G,), int64
         The lists: tokens, ascending, and the occurrences and left extensions that a row loses.
+    gone_before : ndarray of shape (2, G), int64
+        The occurrences and left extensions that the row has of these tokens before it loses them.
     """
 
     offsets: np.ndarray
@@ -89,6 +91,7 @@ class ChainCounts(NamedTuple):
     gone_tokens: np.ndarray
     gone_counts: np.ndarray
     gone_lefts: np.ndarray
+    gone_before: np.ndarray
 
     def gone_from(self, node: int) -> slice:
         """The entries of the gone arrays that are a node's."""
@@ -334,7 +337,7 @@ def count_gathered(
     of = np.repeat(np.arange(labels.size), np.diff(offsets))
     known = (labels >= 0) & (labels < num_symbols)
     stored = np.full(row_offsets.size - 1, -1) if gathered.stored is None else gathered.stored
-    kept_rows = gathered.kept
+    kept_rows = nothing_kept() if gathered.kept is None else gathered.kept
     occurrences, lefts = np.empty((of.size, 5), np.int64), np.zeros((of.size, 5), np.int64)
     union_nodes.count_labels(
         offsets,
@@ -345,7 +348,7 @@ def count_gathered(
         row_counts,
         row_lefts,
         stored,
-        *(nothing_kept() if kept_rows is None else kept_rows),
+        *kept_rows,
         left,
         np.zeros((stored.size, 2, 4), np.int64),
         occurrences,
@@ -353,16 +356,18 @@ def count_gathered(
     )
     own, own_left = occurrences[:, LABEL].copy(), lefts[:, LABEL].copy()
     alone = known & (leave_out is not None) & ((leave_out == "self") | (stretches[0] < 0))
-    losses = Losses.none(of.size)
+    losses, before = Losses.none(of.size), np.zeros((2, 0), np.int64)
     if leave_out == "document":
         losses = gathered.without(np.where(known, stretches[0], -1)[of], *stretches[1:])
-        list_of = np.repeat(np.arange(losses.rows.size), np.diff(losses.offsets))
         losing = np.flatnonzero(losses.lists >= 0)
-        before = _counts_before(gathered, stored, losses.rows[list_of], losses.tokens)
+        before = np.empty((2, losses.tokens.size), np.int64)
+        changes = np.zeros((losses.rows.size, 2, 4), np.int64)
+        here = row_offsets, row_tokens, row_counts, row_lefts, stored
+        union_nodes.count_losses(*losses[2:], losses.rows, *here, *kept_rows[:4], before, changes)
         lists = losses.lists[losing]
         own_lost = _of_tokens(lists, labels[of[losing]], *losses[2:])
-        for counts, old, lost, lost_of_label in zip((occurrences, lefts), before, losses[4:], own_lost, strict=True):
-            counts[losing, TOTAL:] += _changes(list_of, losses.rows.size, old, old - lost)[lists]
+        for side, (counts, lost_of_label) in enumerate(zip((occurrences, lefts), own_lost, strict=True)):
+            counts[losing, TOTAL:] += changes[lists, side]
             counts[losing, LABEL] -= lost_of_label
     if alone.any():
         mine = np.flatnonzero((own > 0) & alone[of])
@@ -372,9 +377,10 @@ def count_gathered(
         gone = ((above == 1) | (own_left[mine] > own[mine] - 1)).astype(np.int64) * left
         one = np.ones(mine.size, np.int64)
         for counts, old, lost in ((occurrences, own[mine], one), (lefts, own_left[mine], gone)):
-            counts[mine, TOTAL:] += _changes(None, mine.size, old, old - lost)
+            counts[mine, TOTAL:] += _changes(old, old - lost)
             counts[mine, LABEL] -= lost
         losses = _with_own(losses, mine, rows[mine], labels[of[mine]], gone)
+        before = np.concatenate([before, [own[mine], own_left[mine]]], axis=1)
     ends = np.zeros(of.size, np.bool_)
     ends[offsets[1:] - 1] = True
     kept = (occurrences[:, TOTAL] > 0) | ends
@@ -403,20 +409,8 @@ def count_gathered(
         gone_tokens=losses.tokens,
         gone_counts=losses.counts,
         gone_lefts=losses.lefts,
+        gone_before=before,
     )
-
-
-def _counts_before(
-    gathered: Gathered, stored: np.ndarray, rows: np.ndarray, tokens: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """A token's count and left extensions in each of some rows, wherever these are."""
-    of_batch = gathered.row_offsets, gathered.row_tokens, gathered.row_counts, gathered.row_lefts
-    if gathered.kept is None:
-        return _of_tokens(rows, tokens, *of_batch)
-    found, found_left, there = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64), stored[rows] >= 0
-    found[there], found_left[there] = _of_tokens(stored[rows[there]], tokens[there], *gathered.kept[:4])
-    found[~there], found_left[~there] = _of_tokens(rows[~there], tokens[~there], *of_batch)
-    return found, found_left
 
 
 def _with_own(losses: Losses, nodes: np.ndarray, rows: np.ndarray, labels: np.ndarray, gone: np.ndarray) -> Losses:
@@ -531,16 +525,11 @@ def _of_tokens(
     return found, found_left
 
 
-def _changes(of: np.ndarray | None, lists: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What the columns TOTAL … MORE change by where counts fall from before to after: shape (lists, 4), by list.
-
-    of: the list of each count, ascending; None: each is a list.
-    """
+def _changes(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What the columns TOTAL … MORE of each row change by where one of its counts falls: shape (rows, 4)."""
     columns = [after - before]
     for low, high in ((1, 1), (2, 2), (3, np.iinfo(np.int64).max)):
         columns.append(((after >= low) & (after <= high)).astype(np.int64) - ((before >= low) & (before <= high)))
-    if of is not None:
-        columns = [np.bincount(of, column, lists).astype(np.int64) for column in columns]
     return np.stack(columns, axis=1)
 
 

@@ -13,7 +13,7 @@ Cost: two binary searches among the removed ranks for each node; of a wide conte
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,24 +69,22 @@ class MaskedShard(CorpusIndex):
     ----------
     whole : CorpusIndex
         The shard with all its documents; closed with this one.
-    mask : Mask
+    mask : Mask, or callable
+        What is taken out, or what reads it when it is first asked for.
     entry : ShardEntry
     folder : Path
         Of the sharded index.
     """
 
-    def __init__(self, whole: CorpusIndex, mask: Mask, entry: ShardEntry, folder: Path) -> None:
-        self.whole, self.mask, self._entry, self._folder = whole, mask, entry, folder
+    def __init__(self, whole: CorpusIndex, mask: Mask | Callable[[], Mask], entry: ShardEntry, folder: Path) -> None:
+        self.whole, self._mask, self._entry, self._folder = whole, mask, entry, folder
+        self._removed = self.mask.entry() if entry.mask is None else entry.mask
         self.path, self.vocab_size, self.metadata = whole.path, whole.vocab_size, whole.metadata
         self.end_of_document, self.thread_memory = whole.end_of_document, ThreadMemory()
-        self.num_tokens = whole.num_tokens - mask.ranks.size
-        self.num_documents = whole.num_documents - mask.documents.size
-        said = f"{whole.fingerprint} without {mask.entry().sha256 if entry.mask is None else entry.mask.sha256}"
+        self.num_tokens = whole.num_tokens - self._removed.tokens
+        self.num_documents = whole.num_documents - self._removed.documents
+        said = f"{whole.fingerprint} without {self._removed.sha256}"
         self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
-        starts = whole.doc_starts
-        self.kept_ranks = Places(mask.ranks)
-        self.kept_documents = Places(mask.documents)
-        self.kept_positions = Places(starts[mask.documents], np.diff(starts)[mask.documents])
         if (entry.num_tokens, entry.num_documents) != (self.num_tokens, self.num_documents):
             raise IndexFormatError(
                 f"{folder} doesn't count what its masks leave of {whole.path}: build the index again"
@@ -98,7 +96,7 @@ class MaskedShard(CorpusIndex):
     def __repr__(self) -> str:
         return (
             f"MaskedShard({str(self.path)!r}: {self.num_tokens:,} tokens, {self.num_documents:,} documents; "
-            f"{self.mask.documents.size:,} documents are removed)"
+            f"{self._removed.documents:,} documents are removed)"
         )
 
     def close(self) -> None:
@@ -128,7 +126,28 @@ class MaskedShard(CorpusIndex):
     @property
     def size_bytes(self) -> dict[str, int]:
         """Bytes on disk by file, those of the removed documents included."""
-        return self.whole.size_bytes | {"mask.bin": 8 * self.mask.documents.size + 4 * self.mask.ranks.size}
+        return self.whole.size_bytes | {"mask.bin": 8 * self._removed.documents + 4 * self._removed.tokens}
+
+    @cached_property
+    def mask(self) -> Mask:
+        """What is taken out."""
+        return self._mask() if callable(self._mask) else self._mask
+
+    @cached_property
+    def kept_ranks(self) -> Places:
+        """The ranks that are left among those of all documents."""
+        return Places(self.mask.ranks)
+
+    @cached_property
+    def kept_documents(self) -> Places:
+        """The documents that are left."""
+        return Places(self.mask.documents)
+
+    @cached_property
+    def kept_positions(self) -> Places:
+        """The positions that are left."""
+        starts = self.whole.doc_starts
+        return Places(starts[self.mask.documents], np.diff(starts)[self.mask.documents])
 
     @cached_property
     def num_starts(self) -> int:

@@ -14,6 +14,7 @@ from corpus_index._kernels import target_arrays as columns
 from corpus_index._kernels import union_nodes
 from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.target_arrays import HeavyNodes
+from corpus_index._kernels.union_pairs import KeptPairs, PairRows
 from corpus_index.core.chains import KeptRows
 
 WIDE = 128  # occurrences in all shards; a wider context of several continuations is kept
@@ -45,6 +46,7 @@ class RowStore:
         self.keeps_pairs = left
         self._pairs = 0
         self._pair_offsets = np.zeros(_ROWS + 1, np.int64)
+        self._pairs_before = np.zeros(_ENTRIES if left else 0, np.uint32)  # of the entry's row
         self._pair_codes, self._pair_counts = np.zeros(_ENTRIES, np.int64), np.zeros(_ENTRIES, np.uint32)
 
     def heavy(self) -> HeavyNodes:
@@ -72,13 +74,11 @@ class RowStore:
         with self._lock:
             return KeptRows(self._offsets, self._tokens, self._counts, self._lefts, self._classes)
 
-    def pair_counts(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """How often each of some pairs occurs in a kept row, which has it."""
+    def pairs(self) -> KeptPairs:
+        """The pairs of the rows; none where rows have no left extensions."""
         with self._lock:
-            offsets, known, counts = self._pair_offsets, self._pair_codes, self._pair_counts
-        places = np.empty(rows.size, np.int64)
-        union_nodes.find_in_rows(offsets, known, rows, codes, places)
-        return counts[places].astype(np.int64)
+            rows = PairRows(self._pair_offsets, self._pair_codes, self._pair_counts)
+            return KeptPairs(self._offsets, self._tokens, self._pairs_before, rows)
 
     def find(self, nodes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """The rows of wanted nodes, one line of numbers each; −1 where there is none."""
@@ -148,7 +148,7 @@ class RowStore:
             self._offsets, self._pair_offsets = np.append(self._offsets, more), np.append(self._pair_offsets, more)
         while entries > self._tokens.size:
             self._tokens, self._counts = _doubled(self._tokens), _doubled(self._counts)
-            self._lefts = _doubled(self._lefts)
+            self._lefts, self._pairs_before = _doubled(self._lefts), _doubled(self._pairs_before)
 
     def _add(
         self,
@@ -167,6 +167,9 @@ class RowStore:
         entries, here = slice(self._entries, int(begins[-1])), _of_some(sizes, new)
         for kept, given in zip((self._tokens, self._counts, self._lefts), values, strict=True):
             kept[entries] = given[here]
+        if self.keeps_pairs:
+            before = np.cumsum(values[2][here]) - values[2][here]
+            self._pairs_before[entries] = before - np.repeat(before[begins[:-1] - self._entries], sizes[new])
         self._offsets[rows.start + 1 : rows.stop + 1] = begins[1:]
         self._classes[rows] = classes
         table, raw, left = self._table[rows], classes[:, 0], classes[:, 1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpus_index._kernels import exclusion, union_nodes, weighed
+from corpus_index._kernels import exclusion, weighed
 from corpus_index._kernels.exclusion import Flat
 from corpus_index._kernels.exclusion_sums import ExclusionArrays, ExclusionScratch
 from corpus_index._kernels.target_arrays import GONE_COLUMNS, BaseArrays, Documents, GoneRows, Mixed
@@ -71,7 +71,7 @@ class ShardedRequest(Request):
         self.arrays, self.base, self.base_distribution = prepared.arrays, prepared.base, prepared.base_distribution
         self.gone = None
         if leave_out == "document":
-            self.gone = _gone_rows(index, self.chains, made.uses_left_counts)
+            self.gone = _gone_rows(self.chains, made.uses_left_counts)
         self.grown, self.drop = base_without(self.base, made, self.chains, leave_out)
 
     def chunks(self) -> Iterator[tuple[Mixed, int, int]]:
@@ -206,26 +206,24 @@ def base_without(
     return grown, drop
 
 
-def _gone_rows(index: ShardedIndex, chains: ChainCounts, left: bool) -> GoneRows:
+def _gone_rows(chains: ChainCounts, left: bool) -> GoneRows:
     """What documents take from kept rows, as `flatten` reads it: by list of losses."""
     none = np.zeros(0, np.uint32)
     lists = np.full(chains.gone_offsets.size - 1, -1)
     lists[chains.gone] = chains.stored[chains.rows]
-    of = np.repeat(lists, np.diff(chains.gone_offsets))
-    there, rows = of >= 0, index.row_store(left).stored()
-    before = np.zeros((2, of.size), np.uint32)
-    places = np.empty(int(there.sum()), np.int64)
-    union_nodes.find_in_rows(rows.offsets, rows.tokens, of[there], chains.gone_tokens[there], places)
-    before[0, there], before[1, there] = rows.counts[places], rows.lefts[places]
+    there = np.repeat(lists, np.diff(chains.gone_offsets)) >= 0
+    before = np.where(there, chains.gone_before, 0)
+    after = before - np.where(there, [chains.gone_counts, chains.gone_lefts], 0)
+    before, after = before.astype(np.uint32), after.astype(np.uint32)
     return GoneRows(
         slots=np.zeros((2, 2), np.int64),
         totals=np.zeros((0, GONE_COLUMNS), np.uint32),
         offsets=chains.gone_offsets,
         tokens=chains.gone_tokens.astype(np.int32),
         before=before[0],
-        after=(before[0] - np.where(there, chains.gone_counts, 0)).astype(np.uint32),
+        after=after[0],
         left_before=before[1] if left else none,
-        left_after=(before[1] - np.where(there, chains.gone_lefts, 0)).astype(np.uint32) if left else none,
+        left_after=after[1] if left else none,
         used=np.array([chains.gone_offsets.size - 1, 0, 0]),
     )
 

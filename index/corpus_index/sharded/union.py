@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import union_nodes, union_pairs
+from corpus_index._kernels.union_pairs import PairRows, no_kept_pairs
 from corpus_index.core.chains import Gathered, Losses
 from corpus_index.core.matching import Matcher
 from corpus_index.sharded.asking import ask_all
@@ -67,6 +68,7 @@ def union_chains(
         starts_document=starts_document,
         only_last=only_last,
     )
+    symbol_counts, left_counts = root
     found = ask_all(question, shards)
     depth, match_len = _deepest(found)
     offsets, depths, rows, unique, first = _spanned(found)
@@ -94,14 +96,13 @@ def union_chains(
             _keep_rows(store, new, unique, stored, rows[above], depths[above], (row, token, count, lefts), kept)
             here = stored[row] < 0
             row, token, count, lefts = row[here], token[here], count[here], lefts[here]
-    symbol_counts, left_counts = root
     there = np.flatnonzero(symbol_counts)
     sizes = np.append(np.bincount(row, minlength=unique.shape[0]), there.size)
 
     def without(units: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Losses:
         totals = None
         if left and root_pairs is not None:
-            totals = partial(_totals, unique.shape[0], pairs, root_pairs, stored, store)
+            totals = partial(_totals, unique.shape[0], pairs, root_pairs, left_counts, stored, store)
         return _without(shards, first_positions, nodes, rows, units, (begins, ends), totals)
 
     return Gathered(
@@ -249,24 +250,16 @@ def _totals(
     num_rows: int,
     pairs: tuple[np.ndarray, ...],
     root_pairs: Pairs,
+    left_counts: np.ndarray,
     stored: np.ndarray,
     store: RowStore | None,
     rows: np.ndarray,
     codes: np.ndarray,
 ) -> np.ndarray:
     """How often the union has each (row, pair)."""
-    total = np.zeros(rows.size, np.int64)
-    at_root = rows >= num_rows
-    whole, places = np.array([0, root_pairs.codes.size]), np.empty(int(at_root.sum()), np.int64)
-    nothing = np.zeros(places.size, np.int64)
-    union_nodes.find_in_rows(whole, root_pairs.codes, nothing, codes[at_root], places)  # they ascend, by stretch
-    total[at_root] = root_pairs.counts[places]
-    in_store = stored[rows] >= 0
-    if store is not None:
-        total[in_store] = store.pair_counts(stored[rows[in_store]], codes[in_store])
-    here = ~at_root & ~in_store
-    places = np.empty(int(here.sum()), np.int64)
-    offsets = np.searchsorted(pairs[0], np.arange(num_rows + 1))
-    union_nodes.find_in_rows(offsets, pairs[1], rows[here], codes[here], places)
-    total[here] = pairs[2][places]
-    return total
+    totals, (begins, ends) = np.empty(rows.size, np.int64), np.empty((2, union_pairs.LANES), np.int64)
+    batch = PairRows(np.searchsorted(pairs[0], np.arange(num_rows + 1)), *pairs[1:])
+    kept = no_kept_pairs() if store is None else store.pairs()
+    root = PairRows(np.append(0, np.cumsum(left_counts)), *root_pairs)
+    union_pairs.total_pairs(rows, codes, left_counts.size + 1, stored, batch, kept, root, begins, ends, totals)
+    return totals

@@ -88,3 +88,41 @@ def test_values_are_found_in_their_rows_whatever_the_order_of_the_questions(seed
     places = np.empty(300, np.int64)
     union_nodes.find_in_rows(offsets, values, of, wanted, places)
     assert places.tolist() == [offsets[r] + np.searchsorted(rows[r], w) for r, w in zip(of, wanted, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_losses_change_sums_and_classes_as_counting_anew_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    made = [{int(t): rng.integers(1, 6, 2).tolist() for t in rng.integers(0, 30, 12)} for _ in range(6)]
+    stored = np.array([-1, 1, -1, 0])  # four rows, of them two among the kept ones
+    tables = [made[2 + row] if stored[row] < 0 else made[stored[row]] for row in range(4)]
+    of_batch = _flat([table if stored[row] < 0 else {} for row, table in enumerate(tables)], np.int64)
+    of_kept = _flat(made[:2], np.uint32)
+    rows = rng.integers(0, 4, 9)
+    lost = [
+        {t: [int(rng.integers(0, have + 1)) for have in both] for t, both in tables[row].items() if rng.random() < 0.6}
+        for row in rows.tolist()
+    ]
+    lost[0] = {**lost[0], 31: [0, 0]}  # which the row hasn't
+    losses = _flat(lost, np.int64)
+    before, changes = np.full((2, losses[1].size), -7), np.zeros((9, 2, 4), np.int64)
+    union_nodes.count_losses(*losses, rows, *of_batch, stored, *of_kept, before, changes)
+    asked = [(row, t) for row, tokens in zip(rows.tolist(), lost, strict=True) for t in sorted(tokens)]
+    assert before.T.tolist() == [tables[row].get(t, [0, 0]) for row, t in asked]
+    for row, tokens, change in zip(rows.tolist(), lost, changes, strict=True):
+        after = {t: np.subtract(both, tokens.get(t, [0, 0])) for t, both in tables[row].items()}
+        for side in range(2):
+            old, new = ([int(both[side]) for both in table.values()] for table in (tables[row], after))
+            assert change[side].tolist() == [a - b for a, b in zip(_classes(new), _classes(old), strict=True)]
+
+
+def _flat(rows: list[dict[int, list[int]]], kind: type) -> tuple[np.ndarray, ...]:
+    """Offsets, tokens, counts and left extensions."""
+    entries = [(t, *row[t]) for row in rows for t in sorted(row)]
+    tokens, counts, lefts = np.array(entries, np.int64).reshape(-1, 3).T
+    offsets = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
+    return offsets, tokens.astype(np.uint16 if kind is np.uint32 else kind), counts.astype(kind), lefts.astype(kind)
+
+
+def _classes(counts: list[int]) -> list[int]:
+    return [sum(counts), *(sum(c == k for c in counts) for k in (1, 2)), sum(c >= 3 for c in counts)]

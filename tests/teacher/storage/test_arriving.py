@@ -121,6 +121,32 @@ def test_names_come_last_and_targets_do_not_wait_for_them(memory: Any, tmp_path:
             assert answer.result().name == "d"
 
 
+@pytest.mark.parametrize("layout", ["full", "compact"])
+def test_an_index_with_removed_documents_is_used_while_it_comes(
+    memory: Any, tmp_path: Path, held: Held, layout: str
+) -> None:
+    put(memory, tmp_path / "built", (True, layout)).close()
+    corpus_index.remove_documents(tmp_path / "built", [0, 3]).close()
+    memory.rm("/bucket/index", recursive=True)
+    memory.put(str(tmp_path / "built"), "/bucket/index", recursive=True)
+    with corpus_index.open_index(tmp_path / "built") as built:
+        held.names = (last_shard(built) + "common.bin",)
+        with open_index(URL) as index:
+            known = index.num_tokens, index.num_documents, index.size_bytes, index.fingerprint
+            assert known == (built.num_tokens, built.num_documents, built.size_bytes, built.fingerprint)
+            assert index.document(0) == built.document(0)
+            if layout == "full":
+                np.testing.assert_array_equal(index.tokens[:60], built.tokens[:60])
+            counted, pickled = asked(lambda: index.count([1, 2])), asked(lambda: pickle.dumps(index))
+            assert is_waiting(counted)
+            assert is_waiting(pickled)
+            held.free.set()
+            assert counted.result(30) == built.count([1, 2])
+            same_targets(index, built)
+            with pickle.loads(pickled.result(30)) as again:
+                same_targets(again, built)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_counts_waits_for_all_of_the_corpus(memory: Any, tmp_path: Path, held: Held, kind: Kind) -> None:
     with put(memory, tmp_path / "built", kind) as built:
