@@ -5,15 +5,19 @@
         --peers none --out bench/results/beside-teacher-{size}.json
     python -m bench.teacher --corpus DIR --sizes 10M --only texts --rows 800 --peers kenlm \\
         --out bench/results/beside-kenlm.json
+    python -m bench --corpus DIR --sizes 1B --no-ours --peers shards,infini-gram,tokengrams --peer-cores 1 \\
+        --limit 7200 --out bench/results/beside-1B.json
     python -m bench.beside
 
-The last puts the tables of these files into the page; a test compares the page with them.
+DIR's billion tokens are `bench.scale.text_of` of its largest text. The last command puts the tables of these files into
+the page; a test compares the page with them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.index.rows import Row
@@ -28,6 +32,8 @@ NAMES = {
     "infini-gram": "infini-gram",
     "rusty-dawg": "rusty-dawg",
 }
+BILLION = "1B"
+NAMES_OF_BILLION = {"shards": "**full layout, five shards**", "infini-gram": "infini-gram", "tokengrams": "tokengrams"}
 LEAVE_OUTS = {"nothing": "in-corpus", "itself": "in-corpus, self out", "its document": "in-corpus, document out"}
 ESTIMATORS = {"witten-bell 5": "Witten–Bell, order 5", "modified-kneser-ney 4": "modified Kneser–Ney, order 4"}
 COUNTS = {"match": "matches", "continuations": "∞-gram counts", "order4": "4-gram counts"}
@@ -38,7 +44,12 @@ _LEAST_SHARE = 0.92
 
 def read() -> list[Row]:
     """The rows of all runs that the page is made of."""
-    names = ["beside-index.json", *(f"beside-teacher-{size}.json" for size in SIZES), "beside-kenlm.json"]
+    names = [
+        "beside-index.json",
+        f"beside-{BILLION}.json",
+        *(f"beside-teacher-{size}.json" for size in SIZES),
+        "beside-kenlm.json",
+    ]
     files = [RESULTS / name for name in names]
     return [Row(**row) for path in files for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
@@ -64,18 +75,19 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def engines(rows: Sequence[Row]) -> str:
-    """What it takes to build, to keep and to ask for counts, at the largest size."""
+def engines(rows: Sequence[Row], size: str, names: Mapping[str, str]) -> str:
+    """What it takes to build, to keep and to ask for counts."""
     asked = [("build, 1 core, s", "build", "", 1), ("2 cores", "build", "", 2)]
     asked += [("memory over the start, B/token", "memory", "", 1), ("files, B/token", "disk", "", 1)]
     asked += [("opening, ms", "open", "", 1)]
     for section, name in COUNTS.items():
         asked += [(f"{name}/s, {part}", section, part, 1) for part in ("held-out", "in-corpus")]
-    lines = [
-        [name, *(_figure(_one(rows, SIZES[-1], who, section, part, cores)) for who in NAMES)]
-        for name, section, part, cores in asked
-    ]
-    return _table(["", *NAMES.values()], lines)
+    lines = []
+    for name, section, part, cores in asked:
+        figures = [_figure(_one(rows, size, who, section, part, cores)) for who in names]
+        if set(figures) != {"–"}:
+            lines.append([name, *figures])
+    return _table(["", *names.values()], lines)
 
 
 def targets(rows: Sequence[Row]) -> str:
@@ -120,7 +132,14 @@ def growth(rows: Sequence[Row]) -> str:
 
 def page(text: str, rows: Sequence[Row]) -> str:
     """A page with its tables made anew, each between its two comments."""
-    for name, make in (("engines", engines), ("targets", targets), ("texts", texts), ("growth", growth)):
+    tables = {
+        "engines": partial(engines, size=SIZES[-1], names=NAMES),
+        "targets": targets,
+        "texts": texts,
+        "growth": growth,
+        "billion": partial(engines, size=BILLION, names=NAMES_OF_BILLION),
+    }
+    for name, make in tables.items():
         begin = text.index(_BEGIN.format(name)) + len(_BEGIN.format(name))
         text = text[:begin] + make(rows) + text[text.index(_END, begin) :]
     return text

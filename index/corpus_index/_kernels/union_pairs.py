@@ -12,7 +12,7 @@ from corpus_index._kernels.nodes import document_start, position_of, symbol_of
 from corpus_index._kernels.rows import first_at_least, first_at_least_near
 
 NOT_READ = -1
-LANES = 16  # pairs that are sought at a time, so that their cold reads overlap
+_LANES = 16  # pairs that are sought at a time, so that their cold reads overlap
 
 
 class PairRows(NamedTuple):
@@ -42,12 +42,6 @@ class KeptPairs(NamedTuple):
     tokens: np.ndarray
     before: np.ndarray
     rows: PairRows
-
-
-def no_kept_pairs() -> KeptPairs:
-    """The pairs of no rows."""
-    nothing, counts = np.zeros(1, np.int64), np.zeros(0, np.uint32)
-    return KeptPairs(nothing, np.zeros(0, np.uint16), counts, PairRows(nothing, np.zeros(0, np.int64), counts))
 
 
 @kernel()
@@ -147,66 +141,43 @@ def sum_pairs(
 
 
 @kernel()
-def total_pairs(
-    rows,  # (n,) int64; (row, code) quick where those of one row stand together and ascend
-    codes,  # (n,) int64, of pairs that their rows have
-    width,  # int64
-    stored,  # (R + 1,) int64: the number of each row among the kept ones, −1: none; row R: the empty context
-    batch,  # PairRows, of the rows that aren't kept
+def find_tokens(
     kept,  # KeptPairs
-    root,  # PairRows, of the empty context, a row for each token
-    begins,  # (LANES,) int64, scratch
-    ends,  # (LANES,) int64, scratch
+    numbers,  # (n,) int64, of kept rows
+    tokens,  # (n,) int64, which their rows have; quick where those of one row stand together and ascend
+    begins,  # (n,) int64, to be filled: where in its row's pairs those of the token begin
+    ends,  # (n,) int64, to be filled
+):
+    """Where the pairs of tokens stand in kept rows."""
+    entry = np.int64(0)
+    for i in range(numbers.size):
+        number = numbers[i]
+        stop = kept.row_offsets[number + 1]
+        if i > 0 and numbers[i - 1] == number and tokens[i - 1] <= tokens[i]:
+            entry = first_at_least_near(kept.tokens, entry, stop, tokens[i])
+        else:
+            entry = first_at_least(kept.tokens, kept.row_offsets[number], stop, tokens[i])
+        start = kept.rows.offsets[number]
+        begins[i] = start + kept.before[entry]
+        ends[i] = start + kept.before[entry + 1] if entry + 1 < stop else kept.rows.offsets[number + 1]
+
+
+@kernel()
+def count_pairs(
+    known,  # (N,) int64, codes
+    counts,  # (N,) of whole numbers, how often each occurs
+    begins,  # (n,) int64: a pair is one of known[begins[i] : ends[i]], which ascend; out: its place
+    ends,  # (n,) int64
+    wanted,  # (n,) int64, the pairs
     totals,  # (n,) int64, to be filled
 ):
     """How often each pair occurs in its row."""
-    nowhere, entry = stored.size - 1, np.int64(0)
-    for first in range(0, rows.size, LANES):
-        stop = min(rows.size, first + LANES)
+    for first in range(0, wanted.size, _LANES):
+        stop = min(wanted.size, first + _LANES)
         for i in range(first, stop):
-            row, token = rows[i], codes[i] // width
-            if row == nowhere:
-                begins[i - first] = token
-                prefetch(root.offsets, token)
-            elif stored[row] >= 0:
-                number = stored[row]
-                begin, end = kept.row_offsets[number], kept.row_offsets[number + 1]
-                if i > 0 and rows[i - 1] == row and codes[i - 1] < codes[i]:
-                    entry = first_at_least_near(kept.tokens, entry, end, token)
-                else:
-                    entry = first_at_least(kept.tokens, begin, end, token)
-                begins[i - first] = entry
-                prefetch(kept.before, entry)
+            prefetch(known, (begins[i] + ends[i]) >> 1)
         for i in range(first, stop):
-            row, lane = rows[i], i - first
-            if row == nowhere:
-                token = begins[lane]
-                begins[lane], ends[lane] = root.offsets[token], root.offsets[token + 1]
-                prefetch(root.codes, (begins[lane] + ends[lane]) >> 1)
-            elif stored[row] >= 0:
-                number, place = stored[row], begins[lane]
-                start, ends[lane] = kept.rows.offsets[number], kept.rows.offsets[number + 1]
-                if place + 1 < kept.row_offsets[number + 1]:
-                    ends[lane] = start + kept.before[place + 1]
-                begins[lane] = start + kept.before[place]
-                prefetch(kept.rows.codes, (begins[lane] + ends[lane]) >> 1)
-            else:
-                begins[lane], ends[lane] = batch.offsets[row], batch.offsets[row + 1]
+            begins[i] = first_at_least(known, begins[i], ends[i], wanted[i])
+            prefetch(counts, begins[i])
         for i in range(first, stop):
-            row, lane = rows[i], i - first
-            if row == nowhere:
-                begins[lane] = first_at_least(root.codes, begins[lane], ends[lane], codes[i])
-                prefetch(root.counts, begins[lane])
-            elif stored[row] >= 0:
-                begins[lane] = first_at_least(kept.rows.codes, begins[lane], ends[lane], codes[i])
-                prefetch(kept.rows.counts, begins[lane])
-            else:
-                begins[lane] = first_at_least(batch.codes, begins[lane], ends[lane], codes[i])
-        for i in range(first, stop):
-            row, place = rows[i], begins[i - first]
-            if row == nowhere:
-                totals[i] = root.counts[place]
-            elif stored[row] >= 0:
-                totals[i] = kept.rows.counts[place]
-            else:
-                totals[i] = batch.counts[place]
+            totals[i] = counts[begins[i]]

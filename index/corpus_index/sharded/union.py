@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corpus_index._kernels import union_nodes, union_pairs
-from corpus_index._kernels.union_pairs import PairRows, no_kept_pairs
 from corpus_index.core.chains import Gathered, Losses
 from corpus_index.core.matching import Matcher
 from corpus_index.sharded.asking import ask_all
@@ -257,9 +256,23 @@ def _totals(
     codes: np.ndarray,
 ) -> np.ndarray:
     """How often the union has each (row, pair)."""
-    totals, (begins, ends) = np.empty(rows.size, np.int64), np.empty((2, union_pairs.LANES), np.int64)
-    batch = PairRows(np.searchsorted(pairs[0], np.arange(num_rows + 1)), *pairs[1:])
-    kept = no_kept_pairs() if store is None else store.pairs()
-    root = PairRows(np.append(0, np.cumsum(left_counts)), *root_pairs)
-    union_pairs.total_pairs(rows, codes, left_counts.size + 1, stored, batch, kept, root, begins, ends, totals)
+    totals = np.empty(rows.size, np.int64)
+    numbers, tokens = stored[rows], codes // (left_counts.size + 1)
+    at_root, in_store = rows == num_rows, numbers >= 0
+    here = ~at_root & ~in_store
+    of_rows = np.searchsorted(pairs[0], np.arange(num_rows + 1))
+    of_tokens = np.append(0, np.cumsum(left_counts))
+    asked = [
+        (at_root, root_pairs, of_tokens[tokens[at_root]], of_tokens[tokens[at_root] + 1]),
+        (here, Pairs(*pairs[1:]), of_rows[rows[here]], of_rows[rows[here] + 1]),
+    ]
+    if store is not None:
+        kept = store.pairs()
+        begins, ends = np.empty((2, int(in_store.sum())), np.int64)
+        union_pairs.find_tokens(kept, numbers[in_store], tokens[in_store], begins, ends)
+        asked.append((in_store, Pairs(*kept.rows[1:]), begins, ends))
+    for which, known, begins, ends in asked:
+        found = np.empty(begins.size, np.int64)
+        union_pairs.count_pairs(known.codes, known.counts, begins, ends, codes[which], found)
+        totals[which] = found
     return totals

@@ -1,4 +1,4 @@
-"""How often pairs occur in rows, wherever these stand: beside dictionaries."""
+"""How often pairs occur in kept rows, beside dictionaries."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _drawn(rng: np.random.Generator, rows: int) -> list[dict[int, int]]:
     return [{int(c): int(rng.integers(1, 9)) for c in rng.integers(0, (WIDTH - 1) * WIDTH, size)} for size in sizes]
 
 
-def _rows_of(rows: list[dict[int, int]], kind: type) -> PairRows:
+def _rows_of(rows: list[dict[int, int]]) -> PairRows:
     codes = [code for row in rows for code in sorted(row)]
     counts = [row[code] for row in rows for code in sorted(row)]
     offsets = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
-    return PairRows(offsets, np.array(codes, np.int64), np.array(counts, kind))
+    return PairRows(offsets, np.array(codes, np.int64), np.array(counts, np.uint32))
 
 
 def _kept_of(rows: list[dict[int, int]]) -> KeptPairs:
@@ -31,34 +31,21 @@ def _kept_of(rows: list[dict[int, int]]) -> KeptPairs:
         before += [sum(code // WIDTH < token for code in row) for token in mine]
         sizes.append(len(mine))
     offsets = np.append(0, np.cumsum(sizes)).astype(np.int64)
-    return KeptPairs(offsets, np.array(tokens, np.uint16), np.array(before, np.uint32), _rows_of(rows, np.uint32))
+    return KeptPairs(offsets, np.array(tokens, np.uint16), np.array(before, np.uint32), _rows_of(rows))
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_pairs_are_counted_in_kept_rows_those_of_the_batch_and_the_empty_context(seed: int) -> None:
+def test_pairs_are_counted_in_kept_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    kept, batch, (whole,) = _drawn(rng, 4), _drawn(rng, 5), _drawn(rng, 1)
-    stored = np.array([-1, 2, -1, 0, 3, -1, -1])  # six rows, the empty context last
-    by_token = [{code: whole[code] for code in whole if code // WIDTH == token} for token in range(WIDTH - 1)]
-    rows_of_batch = [{} if number >= 0 else batch[row % 5] for row, number in enumerate(stored[:-1])]
-    tables = [whole if row == 6 else kept[stored[row]] if stored[row] >= 0 else batch[row % 5] for row in range(7)]
-    asked = [(row, code) for row in range(7) for code in tables[row] if rng.random() < 0.7]
-    if seed % 2:
-        asked = [asked[i] for i in rng.permutation(len(asked))]
-    else:
-        asked.sort()
+    drawn = _drawn(rng, 5)
+    kept = _kept_of(drawn)
+    asked = [(row, code) for row in range(5) for code in drawn[row] if rng.random() < 0.7]
+    asked = [asked[i] for i in rng.permutation(len(asked))] if seed % 2 else sorted(asked)
     rows, codes = (np.array(column, np.int64) for column in zip(*asked, strict=True))
-    totals, (begins, ends) = np.full(rows.size, -7), np.empty((2, union_pairs.LANES), np.int64)
-    union_pairs.total_pairs(
-        rows,
-        codes,
-        WIDTH,
-        stored,
-        _rows_of(rows_of_batch, np.int64),
-        _kept_of(kept),
-        _rows_of(by_token, np.int64),
-        begins,
-        ends,
-        totals,
-    )
-    assert totals.tolist() == [tables[row][code] for row, code in asked]
+    begins, ends, totals = np.full((3, rows.size), -7)
+    union_pairs.find_tokens(kept, rows, codes // WIDTH, begins, ends)
+    for (row, code), begin, end in zip(asked, begins.tolist(), ends.tolist(), strict=True):
+        of_token = sorted(each for each in drawn[row] if each // WIDTH == code // WIDTH)
+        assert kept.rows.codes[begin:end].tolist() == of_token
+    union_pairs.count_pairs(kept.rows.codes, kept.rows.counts, begins, ends, codes, totals)
+    assert totals.tolist() == [drawn[row][code] for row, code in asked]
