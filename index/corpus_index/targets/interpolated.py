@@ -223,7 +223,8 @@ def sampled_targets(
     if request.estimator.excludes:
         return exclusion_samples(request, draws, seed)
     generator = np.random.default_rng(seed)
-    base_sums = np.cumsum(request.base.probs[: index.num_symbols])
+    base, lacking = request.base.probs[: index.num_symbols], index.vocab_size - index.num_symbols
+    base_sums = np.cumsum(np.append(base, lacking * request.base.probs[-1]) if lacking else base)
     offsets, match_len = np.zeros(size + 1, np.int64), np.empty(size, np.int32)
     context_count = np.empty(size, np.int64)
     work, dense = memory.work_of(index.num_symbols), memory.dense_of(index.num_symbols)
@@ -238,9 +239,28 @@ def sampled_targets(
         match_len[begin:end], context_count[begin:end] = part.match_len, part.context_count
     nothing = np.zeros(size, np.float32)
     counts = request.counted(context_count)
-    return SparseTargets(
-        offsets, *pairs.of(index), nothing, request.base_distribution, match_len, counts, nothing.copy()
-    )
+    if lacking:
+        drawn = _with_lacking(index, offsets, pairs, draws, generator)
+    else:
+        drawn = offsets, *pairs.of(index)
+    return SparseTargets(*drawn, nothing, request.base_distribution, match_len, counts, nothing.copy())
+
+
+def _with_lacking(
+    index: Matcher, offsets: np.ndarray, pairs: _Pairs, draws: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets, ids and shares of what was drawn; the symbol above all others is one of what the corpus lacks, evenly."""
+    size, vocab_size, known = offsets.size - 1, index.vocab_size, index.ids_of(np.arange(index.num_symbols))
+    symbols, shares = pairs.symbols[: pairs.used], pairs.probs[: pairs.used]
+    rows, there = np.repeat(np.arange(size), np.diff(offsets)), symbols < known.size
+    of = np.repeat(rows[~there], np.rint(shares[~there] * draws).astype(np.int64))
+    lacked = generator.choice(np.setdiff1d(np.arange(vocab_size), known), of.size)
+    keys, counts = np.unique(of * vocab_size + lacked, return_counts=True)
+    keys = np.append(rows[there] * vocab_size + known[symbols[there]], keys)
+    shares = np.append(shares[there], (counts / draws).astype(np.float32))
+    order = np.argsort(keys)
+    ends = np.cumsum(np.bincount(keys // vocab_size, minlength=size))
+    return np.append(0, ends).astype(np.int64), keys[order] % vocab_size, shares[order]
 
 
 def mixed_targets(

@@ -259,6 +259,32 @@ def test_sampled_targets_are_unbiased(make_index: Make, name: str, leave_out: st
     assert np.array_equal(again.token_ids, sample.token_ids)
 
 
+@pytest.mark.parametrize("leave_out", [None, "self", "document"])
+@pytest.mark.parametrize("name", ["witten-bell", "modified-kneser-ney", "katz"])
+def test_samples_hold_what_the_corpus_lacks(make_index: Make, name: str, leave_out: str | None) -> None:
+    """Of so large a vocabulary the index keeps an alphabet of what occurs; half of the mass is of other tokens."""
+    documents = [[2, 60419, 37717], [9, 60607, 2, 54539], [2, 9, 2, 60419]]
+    index = make_index(documents, vocab_size=70_000)
+    row, following = [2, 60419, 123, 9], [60419, 37717, 9, 2]
+    options: dict[str, Any] = {"estimator": name, "max_order": 2, "leave_out": leave_out, "positions": [0]}
+    exact = index.smoothed_targets(row, following, top_k=70_000, shortlist=None, **options)
+    draws = 40_000
+    sample = index.sampled_targets(row, following, draws=draws, seed=0, **options)
+    held = np.zeros(70_000, np.bool_)
+    held[np.concatenate(documents)] = True
+    assert not held.all()
+    for q in range(4):
+        tokens = sample.token_ids[sample.offsets[q] : sample.offsets[q + 1]]
+        assert (np.diff(tokens) > 0).all()
+        expected, drawn = dense(exact, q), dense(sample, q)
+        assert drawn.sum() == pytest.approx(1, abs=1e-4)
+        deviation = np.sqrt(expected * (1 - expected) / draws)
+        assert (np.abs(drawn - expected)[held] <= 5 * deviation[held] + 1e-4).all()
+        elsewhere = expected[~held].sum()
+        assert drawn[~held].sum() == pytest.approx(elsewhere, abs=5 * np.sqrt(elsewhere / draws) + 1e-4)
+        assert drawn[~held].max() <= 20 / draws
+
+
 @pytest.mark.parametrize("leave_out", [None, "self"])
 @pytest.mark.parametrize("name", ["witten-bell", "modified-kneser-ney"])
 def test_top_k_keeps_the_likeliest(make_index: Make, name: str, leave_out: str | None) -> None:
