@@ -22,7 +22,7 @@ from corpus_teacher.data.documents import Progress, silent
 from corpus_teacher.data.held_out import HeldOut, HeldOutBatch, read_held_out
 from corpus_teacher.data.opening import check_estimator, index_tokenizer, open_index
 from corpus_teacher.data.readers import ReadOptions
-from corpus_teacher.errors import ConfigError
+from corpus_teacher.errors import ConfigError, InputError
 
 MAX_ORDERS = (1, 2, 3, 5, 8)
 """Orders that are evaluated unless others are named."""
@@ -218,6 +218,8 @@ def evaluate_index(
         for one in estimators:  # a wrong name fails before the text is read, a wrong path before anything is fitted
             check_estimator(index, one, orders[0])
         held_out = read_held_out(index, list(sources), words, read=read, dtype=dtype, limit=limit, progress=progress)
+        if held_out.num_predicted == 0:
+            raise InputError("the held-out text has no token that follows another: give more of it")
         rows: dict[str, Any] = {"overlap": _COVERED}
         if sample is not None and sample < held_out.num_predicted:
             rows |= {"sample": sample, "length": _COVERED + _SAMPLED_ROW}

@@ -62,7 +62,7 @@ class IndexInfo:
     ----------
     path, fingerprint, tokenizer, created : str
     num_tokens, num_documents, vocab_size, num_bytes : int
-        num_bytes: UTF-8 bytes of the text, 0 where only tokens were given.
+        num_bytes: UTF-8 bytes of the text, 0 where only tokens were given, or documents were removed.
     end_of_document : int, optional
     size_bytes : dict of str to int
         Of each file.
@@ -198,6 +198,13 @@ class QueryAnswer:
     nearby: list[NearbyForm] = field(default_factory=list)
 
 
+def text_bytes(index: CorpusIndex) -> int:
+    """UTF-8 bytes of an index's text; 0 where that isn't known: of ready tokens, or since documents were removed."""
+    if any(event["what"] == "remove" for event in history_of(index)):
+        return 0
+    return int(index.metadata.get("num_bytes") or 0)
+
+
 def index_info(path: str | Path) -> IndexInfo:
     """Describe an index.
 
@@ -216,7 +223,7 @@ def index_info(path: str | Path) -> IndexInfo:
             vocab_size=index.vocab_size,
             end_of_document=index.end_of_document,
             tokenizer=described.get("spec"),
-            num_bytes=index.metadata.get("num_bytes", 0),
+            num_bytes=text_bytes(index),
             size_bytes=dict(index.size_bytes),
             hot_bytes=index.hot_bytes,
             metadata={key: value for key, value in index.metadata.items() if key != "history"},

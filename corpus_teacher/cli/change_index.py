@@ -164,8 +164,7 @@ def index_convert(
     from corpus_teacher.analysis.query import index_info
     from corpus_teacher.data.growing import convert_index
 
-    convert_index(path, layout.value, out=out, force=overwrite, workers=workers)
-    info = index_info(path if out is None else out)
+    info = index_info(convert_index(path, layout.value, out=out, force=overwrite, workers=workers))
     if as_json:
         print_json(info)
         return

@@ -63,6 +63,9 @@ class Command(TyperCommand):
         """Run; see the class."""
         State.options = self._options()
         with self._one_sentence():
+            for one in self.params:
+                if "--out" in one.opts and isinstance(ctx.params.get(one.name), Path):
+                    ctx.params[one.name] = _written(ctx.params[one.name])
             return super().invoke(ctx)
 
     @contextlib.contextmanager
@@ -137,6 +140,15 @@ def _with_common_options(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
     return command
+
+
+def _written(path: Path) -> Path:
+    """Where something is written: a URL is refused, and a `file://` is a path."""
+    if ":/" not in str(path):
+        return path
+    from corpus_teacher.storage import written_path
+
+    return written_path(path)
 
 
 def _sentence(error: Exception) -> str | None:

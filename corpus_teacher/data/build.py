@@ -38,7 +38,7 @@ from corpus_teacher.data.tokenizers import (
 from corpus_teacher.data.tokens import are_ready, open_ready_sources
 from corpus_teacher.errors import ConfigError, OutputError, TokenizerError
 from corpus_teacher.provenance import available_cores
-from corpus_teacher.storage import refuse_url
+from corpus_teacher.storage import written_path
 
 _MOST_DESCRIBED = 8
 
@@ -213,9 +213,8 @@ def build_index_from_sources(
         See there; nothing is left behind.
     """
     options = options or BuildOptions()
-    out = Path(out)
     clock, log, notes = StageClock(), ReadLog(), list[str]()
-    prepare_target(out, force=options.force)
+    out = prepare_target(Path(out), force=options.force)
     inventory = find_sources(specs, kind=options.kind)
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")
@@ -269,14 +268,14 @@ def shard_tokens_of(
     return tokens_within(memory, vocab_size, documents_per_token, workers=workers, copies=copies)
 
 
-def prepare_target(out: Path, *, force: bool) -> None:
-    """Refuse early what would fail late: a target that must not be replaced, or whose folder can't be made.
+def prepare_target(out: Path, *, force: bool) -> Path:
+    """The folder that an index is to be; what would fail late is refused: one that stands, or that can't be made.
 
     Raises
     ------
     IndexExistsError, OutputError
     """
-    refuse_url(out)
+    out = written_path(out)
     check_target(out, overwrite=force)
     if out.parent.exists() and not out.parent.is_dir():
         raise OutputError(f"{out.parent} is a file, so no index can be made in it: choose another folder")
@@ -284,6 +283,7 @@ def prepare_target(out: Path, *, force: bool) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {out.parent} can't be made: {error.strerror or error}") from error
+    return out
 
 
 def peak_memory_bytes() -> int:

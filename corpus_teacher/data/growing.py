@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from corpus_teacher.data.opening import index_tokenizer, open_index
 from corpus_teacher.data.pipeline import TokenFile, tokenize_documents
 from corpus_teacher.data.sources import find_sources
 from corpus_teacher.data.tokens import are_ready
-from corpus_teacher.errors import ConfigError
-from corpus_teacher.storage import refuse_url
+from corpus_teacher.errors import ConfigError, InputError, QueryError
+from corpus_teacher.storage import written_path
+
+_MOST_SAID = 3  # documents that a summary of a removal names
+_NUMBER, _NAME = "number:", "name:"
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,12 @@ def append_sources(
     InputError, TokenizerError, CorpusError, OutputError, IndexFormatError, IndexWriteError
         See there; the index stays as it is.
     """
-    refuse_url(path)
-    options, begin, path = options or BuildOptions(), working_s(), Path(path)
-    log, notes = ReadLog(), list[str]()
+    path, here = _changed_path(path)
+    options, begin = options or BuildOptions(), working_s()
+    log, notes = ReadLog(), here
     with open_index(path) as index:
-        before = _facts(index)
+        before, fingerprint = _facts(index), index.fingerprint
+        has_names = index.document_names is not None
         inventory = find_sources(specs, kind=options.kind)
         corpus: TokenFile
         if are_ready(inventory, options.read):
@@ -96,12 +101,13 @@ def append_sources(
         path,
         corpus.tokens,
         doc_starts=corpus.doc_starts,
-        document_names=corpus.names,
+        document_names=corpus.names if has_names else None,
         metadata=metadata,
         shard_tokens=shard_tokens,
         workers=options.workers,
         progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
         memory=options.memory,
+        fingerprint=fingerprint,
     ) as index:
         return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin, (*notes, *log.sentences))
 
@@ -113,7 +119,7 @@ def merge_index(path: str | Path, options: BuildOptions | None = None, *, progre
     ------
     IndexFormatError, IndexWriteError
     """
-    refuse_url(path)
+    path, here = _changed_path(path)
     options, begin = options or BuildOptions(), working_s()
     with open_index(path) as index:
         before, density = _facts(index), index.num_documents / index.num_tokens
@@ -125,22 +131,24 @@ def merge_index(path: str | Path, options: BuildOptions | None = None, *, progre
         progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
         memory=options.memory,
     ) as index:
-        return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin)
+        return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin, tuple(here))
 
 
 def convert_index(
     path: str | Path, layout: str, *, out: str | Path | None = None, force: bool = False, workers: int | None = None
-) -> None:
-    """Write an index in another layout, in its place or to another folder; see `corpus_index.convert_index`.
+) -> Path:
+    """Write an index in another layout, in its place or to another folder, and say where it is now.
+
+    See `corpus_index.convert_index`.
 
     Raises
     ------
     QueryError, IndexExistsError, IndexFormatError, IndexWriteError
     """
-    refuse_url(path)
-    if out is not None:
-        refuse_url(out)
+    path, _ = _changed_path(path)
+    out = None if out is None else Path(os.path.abspath(written_path(out)))
     corpus_index.convert_index(path, layout, out=out, overwrite=force, workers=workers).close()
+    return out or path
 
 
 def remove_from_index(
@@ -152,44 +160,101 @@ def remove_from_index(
     ----------
     path : str or Path
     documents : sequence of str or int
-        Numbers, names, or files with a number or a name on each line. Of a word that is several of these, the number
-        counts first, then the name.
+        Numbers, names, or files with a number or a name on each line. `number:7` and `name:7` say which it is.
 
     Raises
     ------
     QueryError
-        If a document isn't there.
+        If a document isn't there, or a word is the number of one and the name of another.
     ConfigError
         If none is named.
+    InputError
+        If a file isn't text.
     CorpusError, IndexFormatError, IndexWriteError
     """
-    refuse_url(path)
+    path, here = _changed_path(path)
     begin = working_s()
     if not documents:
         raise ConfigError("no document is named: give numbers, names, or files of them (`document`)")
     with open_index(path) as index:
-        before, numbers = _facts(index), _numbers(index, documents)
+        before, numbers, fingerprint = _facts(index), _numbers(index, documents), index.fingerprint
+        notes = [_went(index, numbers), *here]
     with corpus_index.remove_documents(
-        path, numbers, workers=workers, progress=lambda stage, share: progress(f"build: {stage}", share, 1.0)
+        path,
+        numbers,
+        workers=workers,
+        progress=lambda stage, share: progress(f"build: {stage}", share, 1.0),
+        fingerprint=fingerprint,
     ) as index:
-        return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin)
+        return IndexChange(*_paired(path, before, _facts(index)), working_s() - begin, tuple(notes))
+
+
+def _changed_path(path: str | Path) -> tuple[Path, list[str]]:
+    """The folder of an index that is to be changed, and what whoever stands in it should know."""
+    whole = Path(os.path.abspath(written_path(path)))
+    here = Path.cwd()
+    inside = here == whole or whole in here.parents
+    return whole, ["The folder was replaced by a new one of the same name: enter it again (cd)."] if inside else []
+
+
+def _went(index: CorpusIndex, numbers: Sequence[int]) -> str:
+    """Which documents go, in a sentence."""
+    some = [(number, index.document(number).name) for number in numbers[:_MOST_SAID]]
+    said = ", ".join(str(number) if name is None else f"{number} ({name})" for number, name in some)
+    more = f" and {len(numbers) - len(some):,} more" if len(numbers) > len(some) else ""
+    return f"Removed: document{'s' if len(numbers) > 1 else ''} {said}{more}."
 
 
 def _numbers(index: CorpusIndex, documents: Sequence[str | int]) -> list[int]:
     """Numbers of documents from words of a user."""
-    numbers, names = set[int](), set[str]()
     known = {document.name for document in index.document_names} if index.document_names is not None else set()
+    words: list[str] = []
     for word in map(str, documents):
-        file = Path(word)
-        if not word.isdecimal() and word not in known and file.is_file():
-            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        is_one = word in known or word.startswith((_NUMBER, _NAME)) or _is_number(word, index.num_documents)
+        words += [word] if is_one else _lines_of(word)
+    numbers, names = set[int](), set[str]()
+    for word in words:
+        if word.startswith(_NUMBER) and word not in known:
+            number = word.removeprefix(_NUMBER)
+            if not _is_number(number, index.num_documents):
+                raise QueryError(f"there is no document {number}: documents are 0 .. {index.num_documents - 1:,}")
+            numbers.add(int(number))
+        elif word.startswith(_NAME) and word not in known:
+            names.add(word.removeprefix(_NAME))
+        elif not _is_number(word, index.num_documents):
+            if word.isdecimal() and word not in known:
+                raise QueryError(f"there is no document {word}: documents are 0 .. {index.num_documents - 1:,}")
+            names.add(word)
+        elif word in known and corpus_index.find_documents(index, [word]).tolist() != [int(word)]:
+            raise QueryError(
+                f"{word} is the number of one document and the name of another: say number:{word} or name:{word}"
+            )
         else:
-            lines = [word]
-        numbers.update(int(line) for line in lines if line.isdecimal())
-        names.update(line for line in lines if line and not line.isdecimal())
+            numbers.add(int(word))
     if names:
         numbers.update(corpus_index.find_documents(index, sorted(names)).tolist())
     return sorted(numbers)
+
+
+def _is_number(word: str, num_documents: int) -> bool:
+    """Whether a word is a document's number, as numbers are written."""
+    return word.isascii() and word.isdecimal() and str(int(word[:20])) == word and int(word) < num_documents
+
+
+def _lines_of(word: str) -> list[str]:
+    """The lines of a file that are not empty; of what is no file, the word itself."""
+    try:
+        if not Path(word).is_file():
+            return [word]
+    except (OSError, ValueError):  # too long for a name of a file
+        return [word]
+    try:
+        lines = Path(word).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{word} is not UTF-8 (byte {error.start}): give a file with a document's number or name on each line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _facts(index: CorpusIndex) -> tuple[int, int, int]:

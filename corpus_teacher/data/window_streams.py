@@ -19,7 +19,7 @@ from corpus_index.files import whole_file
 
 from corpus_teacher.data.windows import TokenWindows
 from corpus_teacher.errors import ConfigError, OutputError
-from corpus_teacher.storage import refuse_url
+from corpus_teacher.storage import written_path
 
 _SHARD_BYTES = 1 << 26
 _COLUMNS = {"input_ids": "ndarray:int32", "position": "int", "starts_document": "uint8"}
@@ -100,8 +100,7 @@ def write_window_shards(windows: TokenWindows, folder: str | Path, *, shard_byte
     -----
     Memory holds one shard. The index.json comes last, so that a folder without one isn't whole.
     """
-    refuse_url(folder)
-    folder = Path(folder)
+    folder = written_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

@@ -120,8 +120,7 @@ def build_index_on_ray(
     ray = connect(address)
     options = options or BuildOptions()
     clock, log, notes = StageClock(), ReadLog(), list[str]()
-    prepare_target(Path(out), force=options.force)
-    out = Path(os.path.abspath(out))  # tasks have folders of their own
+    out = Path(os.path.abspath(prepare_target(Path(out), force=options.force)))  # tasks have folders of their own
     inventory = find_sources(specs, kind=options.kind)
     if inventory.repeated:
         notes.append(f"{inventory.repeated} files were named more than once and are read once")

@@ -19,7 +19,7 @@ import torch
 from corpus_teacher.analysis.duplicates import repeats_of
 from corpus_teacher.analysis.novelty import corpus_novelty
 from corpus_teacher.analysis.passages import document_lengths, repeated_passages
-from corpus_teacher.analysis.query import answer_query, parse_ids
+from corpus_teacher.analysis.query import answer_query, parse_ids, text_bytes
 from corpus_teacher.analysis.reader import Reader
 from corpus_teacher.analysis.trace import trace
 from corpus_teacher.blend import Components, Reason, blend, make_policy
@@ -257,7 +257,7 @@ def describe_corpus(served: ServedIndex, fields: Fields) -> dict[str, Any]:
     return {
         **served.describe(),
         "size_bytes": sum(index.size_bytes.values()),
-        "num_bytes": index.metadata.get("num_bytes", 0),
+        "num_bytes": text_bytes(index),
         "lengths": _kept(served, "lengths", lambda: document_lengths(index)),
         "passages": _kept(served, "passages", lambda: repeated_passages(index, reader)),
         "promise": _kept(served, "promise", lambda: _promise(served)),

@@ -11,7 +11,7 @@ from corpus_teacher.storage.index_cache import (
     manifest_of,
     open_index,
 )
-from corpus_teacher.storage.urls import Place, UrlPath, place_of, refuse_url, url_of
+from corpus_teacher.storage.urls import Place, UrlPath, place_of, url_of, written_path
 
 __all__ = [
     "Place",
@@ -24,6 +24,6 @@ __all__ = [
     "manifest_of",
     "open_index",
     "place_of",
-    "refuse_url",
     "url_of",
+    "written_path",
 ]

@@ -70,8 +70,12 @@ def manifest_at(url: UrlPath, root: Path) -> Said:
     content = place.read_range(0, size)
     with scratch_folder(root, ".manifest-") as folder:
         (folder / MANIFEST).write_bytes(content)
-        sharded = format_of(folder) == SHARDS_FORMAT
-        return Said(load_shards_manifest(folder) if sharded else load_manifest(folder, None), content)
+        try:
+            sharded = format_of(folder) == SHARDS_FORMAT
+            return Said(load_shards_manifest(folder) if sharded else load_manifest(folder, None), content)
+        except IndexFormatError as error:
+            said = str(error).replace(str(folder / MANIFEST), str(place)).replace(str(folder), str(url))
+            raise IndexFormatError(said.replace("build the index again", "copy the index there again")) from error
 
 
 def is_whole(folder: Path) -> bool:

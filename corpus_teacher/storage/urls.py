@@ -57,18 +57,20 @@ def place_of(name: str | os.PathLike[str]) -> Place:
     return Path("/" + text.removeprefix("file:").lstrip("/")) if text.startswith("file:/") else Path(text)
 
 
-def refuse_url(path: str | os.PathLike[str]) -> None:
-    """Refuse a URL as the place of something that is written.
+def written_path(path: str | os.PathLike[str]) -> Path:
+    """The place of something that is written, as a path of this machine; `file://` is one.
 
     Raises
     ------
     OutputError
+        It is a URL.
     """
     url = url_of(path)
     if url is not None:
-        raise OutputError(
-            f"{url} is a URL, and indexes are written to folders of this machine: write one here, then copy it there"
-        )
+        raise OutputError(f"{url} is a URL, and what is made is written to this machine: write it here, then copy it")
+    place = place_of(path)
+    assert isinstance(place, Path)
+    return place
 
 
 class UrlPath:

@@ -137,10 +137,7 @@ def build_index(
     if not isinstance(metadata, (Mapping, type(None))):
         raise CorpusError(f"metadata is {metadata!r}: give a mapping of what JSON can hold")
     metadata = dict(metadata or {})
-    try:
-        json.dumps(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise CorpusError(f"the metadata isn't what JSON can hold: {error}") from error
+    check_options(metadata=metadata)
     if end_of_document is None:
         end_of_document = metadata.get("end_of_document")
     elif metadata.setdefault("end_of_document", end_of_document) != end_of_document:
@@ -210,6 +207,11 @@ def check_options(
     for name, value in (("attachments", attachments), ("metadata", metadata)):
         if not isinstance(value, (Mapping, type(None))):
             raise CorpusError(f"{name} is {value!r}: give a mapping")
+    if isinstance(metadata, Mapping):
+        try:
+            json.dumps(dict(metadata), sort_keys=True)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CorpusError(f"the metadata isn't what JSON can hold: {error}") from error
     for name, content in attachments.items() if isinstance(attachments, Mapping) else ():
         if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview, mmap.mmap)):
             raise CorpusError(f"attachments has {name!r}: {content!r}: give a mapping of file names to bytes")

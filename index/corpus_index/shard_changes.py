@@ -30,6 +30,7 @@ from corpus_index.layouts import check_layout, write_layout
 from corpus_index.manifest import as_folder
 from corpus_index.memory import build_bytes, check_memory
 from corpus_index.names import NAMES_FILE, DocumentNames, NamesWriter
+from corpus_index.shard_manifest import refuse_inside
 from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.sharded.masks import Mask, no_mask
 from corpus_index.sharded.shard_writer import ShardWriter, cut_documents, event, shard_writer
@@ -73,6 +74,7 @@ def append_documents(
     workers: int | None = None,
     progress: Progress | None = None,
     memory: int | None = None,
+    fingerprint: str | None = None,
 ) -> CorpusIndex:
     """Add documents to an index as a shard, or as several.
 
@@ -88,6 +90,8 @@ def append_documents(
         What is new in the index's metadata.
     shard_tokens : int
         Of a shard at most.
+    fingerprint : str, optional
+        Of the index that the documents were chosen for; any other is refused.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def append_documents(
     IndexFormatError
         If there is no index.
     IndexWriteError
-        If it can't be written, or another process changes it.
+        If it can't be written, or another process changes it, or has changed it.
 
     Notes
     -----
@@ -120,11 +124,14 @@ def append_documents(
     """
     _check_options(workers, memory, progress, shard_tokens=shard_tokens)
     check_options(metadata=metadata)
-    with _changed(path) as (old, writer_of):
+    path = as_folder(path)
+    with _changed(path, fingerprint) as (old, writer_of):
         corpus = check_corpus(tokens, doc_starts, old.vocab_size, old.end_of_document, most=None)
         names = packed_names(document_names, corpus.doc_starts.size - 1)
         if names is None and old.document_names is not None:
             raise CorpusError("the documents of the index have names: give each new document a name")
+        if names is not None and old.document_names is None:
+            raise CorpusError("the documents of the index have no names: give new ones none either (document_names)")
         check_build_memory(corpus, shard_tokens, workers=workers or 1, memory=memory)
         parts = cut_documents(corpus.doc_starts, shard_tokens)
         with writer_of() as writer:
@@ -156,6 +163,7 @@ def remove_documents(
     workers: int | None = None,
     progress: Progress | None = None,
     memory: int | None = None,
+    fingerprint: str | None = None,
 ) -> CorpusIndex:
     """Take documents out of an index: out of counts, types, positions, targets, as if they had never been in it.
 
@@ -166,6 +174,8 @@ def remove_documents(
         Their numbers; later documents get smaller numbers afterwards, names stay.
     workers, progress, memory
         As in `build_index`.
+    fingerprint : str, optional
+        Of the index that the documents were chosen for; any other is refused.
 
     Returns
     -------
@@ -192,7 +202,8 @@ def remove_documents(
     """
     _check_options(workers, memory, progress)
     numbers = np.unique(_numbers(documents))
-    with _changed(path) as (old, writer_of):
+    path = as_folder(path)
+    with _changed(path, fingerprint) as (old, writer_of):
         if numbers.size == 0:
             raise QueryError("there is no document to remove: name at least one")
         if numbers[0] < 0 or numbers[-1] >= old.num_documents:
@@ -258,6 +269,7 @@ def merge_shards(
     memory of one build.
     """
     _check_options(workers, memory, progress, shard_tokens=shard_tokens)
+    path = as_folder(path)
     with _changed(path) as (old, writer_of):
         groups: list[_Group] = []
         for shard in shards_of(old):
@@ -269,7 +281,7 @@ def merge_shards(
         _check_memory(groups, workers, memory, "join fewer of them (a smaller shard_tokens)")
         if len(groups) == 1 and isinstance(old, ShardedIndex):
             what = event("merge", shards=1, before=len(old.shards))
-            _write_single(Path(os.path.abspath(path)), groups[0], old, [*old.history, what], workers, progress, memory)
+            _write_single(path, groups[0], old, [*old.history, what], workers, progress, memory)
         elif not all(group.is_a_shard for group in groups):
             facts = {"shards": len(groups), "before": len(shards_of(old))}
             with writer_of() as writer:
@@ -328,15 +340,16 @@ def convert_index(
     ('compact', 2, [2, 1, 2])
     """
     check_layout(layout)
-    source = Path(os.path.abspath(path))
+    source = as_folder(path)
     if out is not None:
+        target = as_folder(out)
         with open_index(source) as old:
-            _write_converted(old, Path(os.path.abspath(out)), layout, None, workers, overwrite=overwrite)
-        return open_index(out)
+            _write_converted(old, target, layout, None, workers, overwrite=overwrite)
+        return open_index(target)
     with _turn(source), open_index(source) as old:
         if any(shard.layout != layout for shard in shards_of(old)):
             _write_converted(old, source, layout, old.fingerprint, workers, overwrite=True)
-    return open_index(path)
+    return open_index(source)
 
 
 def _write_converted(
@@ -394,17 +407,20 @@ def find_documents(index: CorpusIndex, names: Sequence[str]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _changed(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], fingerprint: str | None = None
 ) -> Iterator[tuple[CorpusIndex, Callable[[], contextlib.AbstractContextManager[ShardWriter]]]]:
     """The index at path, opened, held against other writers; and what opens a writer that takes its place."""
     target = as_folder(path)
     with _turn(target), open_index(target) as old:
+        if fingerprint not in (None, old.fingerprint):
+            raise IndexWriteError(f"{path} was changed by another process since it was read: do it again")
         yield old, lambda: shard_writer(target, overwrite=True, instead_of=old.fingerprint)
 
 
 @contextlib.contextmanager
 def _turn(path: Path) -> Iterator[None]:
     """Hold the right to change an index; others are refused."""
+    refuse_inside(path)
     try:
         lock = files.lock_file(path.with_name(f".{path.name}.changing"), str(os.getpid()).encode())
     except OSError as error:

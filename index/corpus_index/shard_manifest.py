@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus_index.errors import IndexFormatError
+from corpus_index.errors import IndexFormatError, IndexWriteError
 from corpus_index.manifest import FORMAT, MANIFEST, open_regular, read_json, seal
 
 SHARDS_FORMAT = "corpus-index-shards"
@@ -135,6 +135,19 @@ def format_of(path: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return named if named in (FORMAT, SHARDS_FORMAT) else None
+
+
+def refuse_inside(path: Path) -> None:
+    """Refuse a place in the folder of a sharded index, which is changed as a whole.
+
+    Raises
+    ------
+    IndexWriteError
+    """
+    if format_of(path.parent) == SHARDS_FORMAT:
+        raise IndexWriteError(
+            f"{path} is in the folder of a sharded index: change {path.parent}, or name another place"
+        )
 
 
 def shards_manifest(

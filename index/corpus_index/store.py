@@ -48,6 +48,7 @@ from corpus_index.shard_manifest import (
     is_mask_name,
     is_shard_name,
     load_shards_manifest,
+    refuse_inside,
 )
 
 __all__ = [
@@ -242,8 +243,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     IndexExistsError
         Something stands there and overwrite is False; or it is neither an index by its own word nor an empty folder,
         or holds files that aren't the index's.
+    IndexWriteError
+        It is in the folder of a sharded index.
     """
     path = Path(os.path.abspath(path))
+    refuse_inside(path)
     with contextlib.suppress(OSError):
         files.recover(path, _is_whole)
     if not os.path.lexists(path):

@@ -34,7 +34,6 @@ from corpus_index.core.duplicates import copied_shares, near_duplicates
 from corpus_index.estimators.estimator import make_estimator
 from corpus_index.index import CorpusIndex
 from corpus_index.shard_changes import convert_index
-from corpus_index.sharded import union
 from corpus_index.targets import request
 from corpus_index.targets.drawing import draw_from, draw_tokens, sorted_base
 from corpus_index.targets.measures import measure
@@ -372,8 +371,9 @@ def _shards(index: CorpusIndex) -> None:
             "workers": 1,
         }
         half = index.num_tokens // 2 + 40
-        shards = build_index(index.tokens, f"{folder}/shards", shard_tokens=half, **options)
-        with shards, _with(union, WIDE=2):
+        with _with(build, _LIGHT=2):
+            shards = build_index(index.tokens, f"{folder}/shards", shard_tokens=half, **options)
+        with shards:
             _targets(shards)
             _documents(shards)
             _exclusion(shards)

@@ -17,7 +17,6 @@ from corpus_index._kernels.target_arrays import HeavyNodes
 from corpus_index._kernels.union_pairs import KeptPairs, PairRows
 from corpus_index.core.chains import KeptRows
 
-WIDE = 128  # occurrences in all shards; a wider context of several continuations is kept
 _ROWS, _ENTRIES = 1 << 12, 1 << 20  # room at first; it doubles
 _MOST_ENTRIES = 1 << 25  # what comes then is made anew for each batch
 
@@ -31,9 +30,12 @@ class RowStore:
         V.
     left : bool
         Whether rows have left extensions: then the pairs that these count are kept too.
+    light : int
+        Contexts with more occurrences, in all shards, and several continuations are kept.
     """
 
-    def __init__(self, num_symbols: int, left: bool = False) -> None:
+    def __init__(self, num_symbols: int, left: bool = False, *, light: int = 128) -> None:
+        self.light = light
         self._lock = threading.Lock()
         self._lines, self._places = np.zeros((0, 0), np.int64), _free_places(_ROWS)
         kind = np.uint16 if num_symbols <= 2**16 else np.uint32
@@ -60,7 +62,7 @@ class RowStore:
                 bounds=nothing,
                 directory=nothing,
                 shift=0,
-                light=WIDE,
+                light=self.light,
                 deepest=0,
                 deepest_chain=64,
                 offsets=read_only(self._offsets),

@@ -24,7 +24,7 @@ from corpus_index._kernels import union_nodes, union_pairs
 from corpus_index.core.chains import Gathered, Losses
 from corpus_index.core.matching import Matcher
 from corpus_index.sharded.asking import ask_all
-from corpus_index.sharded.row_store import WIDE, RowStore
+from corpus_index.sharded.row_store import RowStore
 from corpus_index.sharded.shard_answers import Pairs, ShardChains, ShardNodes, chains_in, entries_in, losses_in
 from corpus_index.sharded.tables import added, merged, ranges
 
@@ -77,7 +77,7 @@ def union_chains(
     ]
     stored, wide, asked = np.full(unique.shape[0] + 1, -1), np.zeros(0, np.int64), nodes
     if store is not None:
-        wide = np.flatnonzero((unique[:, 1:-1:3] - unique[:, :-1:3]).sum(axis=1) > WIDE)
+        wide = np.flatnonzero((unique[:, 1:-1:3] - unique[:, :-1:3]).sum(axis=1) > store.light)
         wide = wide[np.argsort(unique[wide, -1], kind="stable")]
         stored[wide] = store.find(unique, wide)
         asked = [node.but(stored[:-1] >= 0) for node in nodes]

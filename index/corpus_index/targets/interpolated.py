@@ -240,16 +240,16 @@ def sampled_targets(
     nothing = np.zeros(size, np.float32)
     counts = request.counted(context_count)
     if lacking:
-        drawn = _with_lacking(index, offsets, pairs, draws, generator)
+        offsets, ids, probs = _with_lacking(index, offsets, pairs, draws, generator)
     else:
-        drawn = offsets, *pairs.of(index)
-    return SparseTargets(*drawn, nothing, request.base_distribution, match_len, counts, nothing.copy())
+        ids, probs = pairs.of(index)
+    return SparseTargets(offsets, ids, probs, nothing, request.base_distribution, match_len, counts, nothing.copy())
 
 
 def _with_lacking(
     index: Matcher, offsets: np.ndarray, pairs: _Pairs, draws: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets, ids and shares of what was drawn; the symbol above all others is one of what the corpus lacks, evenly."""
+    """Offsets, ids and shares of what was drawn; the highest symbol is any that the corpus lacks, evenly."""
     size, vocab_size, known = offsets.size - 1, index.vocab_size, index.ids_of(np.arange(index.num_symbols))
     symbols, shares = pairs.symbols[: pairs.used], pairs.probs[: pairs.used]
     rows, there = np.repeat(np.arange(size), np.diff(offsets)), symbols < known.size

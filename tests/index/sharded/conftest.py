@@ -13,7 +13,7 @@ from corpus_index import CorpusIndex, ShardedIndex, remove_documents
 from corpus_index.build import build_part
 from corpus_index.corpus import check_corpus
 from corpus_index.names import pack_names
-from corpus_index.sharded import masked_shard, shard_answers, union
+from corpus_index.sharded import masked_shard, shard_answers
 from corpus_index.sharded.shard_writer import event, shard_writer
 from hypothesis import strategies as st
 
@@ -52,7 +52,6 @@ def make_sharded(make_index: Callable[..., CorpusIndex], tmp_path: Path, monkeyp
             for first, end in parts_of(documents, cuts):
                 writer.add(lambda path, a=first, b=end: build_part(checked, a, b, path, names=names[:], workers=1))
             writer.finish(checked.vocab_size, index.metadata, [event("build")])
-        monkeypatch.setattr(union, "WIDE", corpus["light"])
         monkeypatch.setattr(shard_answers, "_LONG", 2)
         return index, ShardedIndex.open(tmp_path / "shards")
 
@@ -110,7 +109,6 @@ def make_masked(make_index: Callable[..., CorpusIndex], tmp_path: Path, monkeypa
         for some in (half, gone[: len(gone) // 2]):
             if some:
                 remove_documents(path, some, workers=1).close()
-        monkeypatch.setattr(union, "WIDE", corpus["light"])
         monkeypatch.setattr(shard_answers, "_LONG", 2)
         return index, ShardedIndex.open(path)
 

@@ -297,3 +297,27 @@ def test_shards_that_an_index_of_one_piece_replaces_while_they_are_opened(
     monkeypatch.setattr(sharded_index, "entries_of", replaced)
     with open_index(tmp_path / "index") as index:
         assert type(index) is CorpusIndex
+
+
+def test_names_and_metadata_that_an_append_can_not_keep(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build_index(np.array([1, 2, 3, 1]), path, doc_starts=[0, 2, 4], shard_tokens=2).close()
+    with pytest.raises(CorpusError, match="have no names"):
+        append_documents(path, np.array([1, 2]), document_names=["z"])
+    for metadata in ({"x": object()}, {1: 2, "a": 3}):
+        with pytest.raises(CorpusError, match="isn't what JSON can hold"):
+            append_documents(path, np.array([1, 2]), metadata=metadata)  # type: ignore[arg-type]
+        with pytest.raises(CorpusError, match="isn't what JSON can hold"):
+            build_index(np.array([1]), tmp_path / "other", metadata=metadata)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [append_documents, remove_documents])
+def test_an_index_that_was_changed_since_it_was_read(tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "index"
+    with build_index(np.array([1, 2, 3, 1]), path, doc_starts=[0, 2, 4]) as index:
+        read = index.fingerprint
+    with append_documents(path, np.array([1, 2]), fingerprint=read) as index:
+        now = index.fingerprint
+    with pytest.raises(IndexWriteError, match="was changed by another process since it was read"):
+        change(path, np.array([0]), fingerprint=read)
+    change(path, np.array([0]), fingerprint=now).close()

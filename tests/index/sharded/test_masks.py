@@ -27,11 +27,11 @@ from corpus_index import (
     remove_documents,
     verify_index,
 )
+from corpus_index import build as build_module
 from corpus_index.build import build_part
 from corpus_index.corpus import check_corpus
 from corpus_index.estimators.counts_of_counts import counts_of_counts
 from corpus_index.estimators.held_out_evidence import leave_documents_out
-from corpus_index.sharded import union
 from corpus_index.sharded.masked_shard import MaskedShard
 from corpus_index.sharded.places import KeptArray, Places
 from corpus_index.sharded.shard_writer import event, shard_writer
@@ -242,7 +242,7 @@ def test_merging_drops_masks_of_shards_that_stay_apart(tmp_path: Path) -> None:
 
 def test_wide_contexts_lose_what_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_anew: Built) -> None:
     """A corpus large enough for stored rows, deep repeats, and matches beyond 255 symbols."""
-    monkeypatch.setattr(union, "WIDE", 20)
+    monkeypatch.setattr(build_module, "_LIGHT", 20)
     rng = np.random.default_rng(1)
     documents = [rng.choice(5, size=int(rng.integers(0, 400)), p=[0.5, 0.3, 0.1, 0.05, 0.05]) for _ in range(40)]
     documents += [np.zeros(600, np.int64), np.zeros(300, np.int64), documents[3], documents[3][:200]]
