@@ -179,7 +179,7 @@ def test_sentences(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_sources(["memory://t/*.txt"])
     with pytest.raises(InputError, match=r"nothing://x: nothing:// is no storage that fsspec knows"):
         find_sources(["nothing://x"])
-    with pytest.raises(OutputError, match=r"s3://bucket/index is a URL, and indexes are written to folders"):
+    with pytest.raises(OutputError, match=r"s3://bucket/index is a URL, and what is made is written to this machine"):
         build_index_from_sources(["memory://t"], Path("s3://bucket/index"), BuildOptions())
 
     def without_package(url: str) -> Any:
