@@ -107,6 +107,28 @@ def speed_up(study: str, arm: str) -> tuple[float, float, float]:
 
 
 @cache
+def between(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, float, float]:
+    """Tokens that hard labels need for the loss of a run, over the run's own, read between their finished runs.
+
+    Losses are linear in the logarithm of tokens. Where hard labels reach that loss at no budget, the arm's own runs are
+    read, at the loss that hard labels end with.
+    """
+    study, arm, size, budget = run
+    hard, own = ([(study, one, size, each) for each in budgets] for one in ("hard", arm))
+    place = budgets.index(budget)
+    longer = math.log(runs(*hard[1])[0]["tokens"] / runs(*hard[0])[0]["tokens"])
+    if mean(hard[-1], domain=domain) <= mean(run, domain=domain):
+        k = next(k for k in range(len(hard) - 1) if mean(hard[k + 1], domain=domain) <= mean(run, domain=domain))
+        found = interval(lambda a, b, c: (k - place + (a - c) / (a - b)) * longer, *hard[k : k + 2], run, domain=domain)
+    else:
+        k = next(k for k in range(place) if mean(own[k + 1], domain=domain) <= mean(hard[place], domain=domain))
+        found = interval(
+            lambda a, b, c: (place - k - (a - c) / (a - b)) * longer, *own[k : k + 2], hard[place], domain=domain
+        )
+    return tuple(math.exp(one) for one in found[:3])  # type: ignore[return-value]
+
+
+@cache
 def saving(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, float, float]:
     """Tokens that hard labels need, by a law through their finished runs, for the loss of a run; over the run's own."""
     study, _, size, _ = run

@@ -45,8 +45,10 @@ IN_ALL = (
     "corpus is worth 1.30 [1.23, 1.39] times the tokens; on prose the gain shrinks between 1.6 and 3.1 M tokens."
 )
 BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
+ALL_BUDGETS = (*BUDGETS, "6.3M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
 PUBLISHED, TUNED, TEXT = "prose-7-published", "prose-1-baseline.tuned-hard", "prose-8-text"
+LONGER = "prose-2-training-length.long"
 SMALLER, ALL_BOOKS = "prose-2-training-length.small", "prose-6-index-larger.all"
 REPEATED = ["continues a repeat", "was seen before"]
 _NUMBER = r"[−+]?\d+(?:,\d{3})*\.\d+"
@@ -189,6 +191,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "end between {} and {}", (unstable[0], unstable[-1])
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
+    yield from claims_of_longer()
     yield from claims_of_smaller()
     yield from claims_of_early_only()
     yield from claims_of_few_words()
@@ -236,7 +239,6 @@ def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         "inference ({}) are far better than any taught student without them ({} at best)",
         (with_counts, best),
     )
-    yield LENGTH_PAGE, "it is better there, by {}.", (-difference(annealed, hard, domain)[0],)
     gains = [-difference(run("annealed", one), run("hard", one), mixed)[0] for one in ("0.8M", "1.6M")]
     yield (
         LENGTH_PAGE,
@@ -246,66 +248,100 @@ def claims_of_length() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield LENGTH_PAGE, "adds to the counts at {} and {} million tokens, and nothing that shows at {}.", tuple(read[1:])
     yield LENGTH_PAGE, "Students of {} M parameters read {}, {}, {} or {} million tokens", (parameters(hard), *read)
     for words in (
-        "up to {} of 12.6 million",
         "grows up to {} million tokens",
         "So at {} million",
-        "**Limits.** At {} million",
     ):
         yield LENGTH_PAGE, words, (read[2] if "grows" in words else read[3],)
     yield notes(LENGTH), "student ({} M parameters)", (parameters(hard),)
     yield notes(LENGTH), "up to {} M tokens of 12.6 M", (read[3],)
     yield notes(LENGTH), "taught by ({} nats)", (runs(*half)[0]["references"][domain]["the teacher"],)
     yield from claims_of_savings()
-    shown = difference(annealed, hard, domain)
-    nothing = difference(annealed, hard, mixed)
-    yield OVERVIEW, "M tokens by annealing: {} [{}, {}]", shown
-    yield OVERVIEW, "at {} M tokens by annealing", (read[3],)
-    yield OVERVIEW, "counts mixed in at inference nothing is left: {} [{}, {}]", nothing
-    yield README, "annealing leaves this at {} M tokens", (read[3],)
-    yield README, "M tokens, with the counts mixed in at inference {} [{}, {}].", nothing
-    yield README, "annealing leaves this{...} | {} [{}, {}] |", shown
     yield OVERVIEW, "grows up to {} million tokens", (read[2],)
 
 
 def claims_of_savings() -> Iterator[tuple[str, str, tuple[float, ...]]]:
-    """Tokens saved by the law of hard labels, and the arm that follows who is better."""
+    """Tokens saved, the law that a longer run refuted, and the arm that follows who is better."""
+    page, domain, mixed = LENGTH_PAGE, "authors", "authors+counts"
 
     def run(arm: str, budget: str) -> derived.Run:
-        return LENGTH, arm, "base", budget
+        return LONGER, arm, "base", budget
 
-    base = [run("hard", budget) for budget in BUDGETS]
+    base = [run("hard", budget) for budget in ALL_BUDGETS]
     tokens = derived.np.array([million(one) for one in base])
-    losses = derived.np.array([[mean(one, domain="authors")] for one in base])
-    floor, slope, exponent = (float(one[0]) for one in derived.law(tokens, losses))
-    misfit = abs(floor + slope * (tokens / tokens[0]) ** -exponent - losses[:, 0]).max()
-    yield LENGTH_PAGE, "labels, {} + {} ·", (floor, slope * tokens[0] ** exponent)
-    yield LENGTH_PAGE, "1 M)^{}, which misses them by {} nats", (-exponent, float(misfit))
-    for budget in BUDGETS:
+    losses = derived.np.array([mean(one, domain=domain) for one in base])
+
+    def fitted(number: int) -> tuple[tuple[float, ...], derived.np.ndarray]:
+        floor, slope, power = (float(one[0]) for one in derived.law(tokens[:number], losses[:number, None]))
+        return (floor, slope * tokens[0] ** power, power), floor + slope * (tokens / tokens[0]) ** -power
+
+    (floor, scale, power), told = fitted(len(BUDGETS))
+    yield page, "four shorter runs, {} + {} ·", (floor, scale)
+    yield page, "1 M)^{}, which missed them by {} nats", (-power, float(abs(told - losses)[:-1].max()))
+    old = [derived.saving((LENGTH, arm, "base", "3.1M"), BUDGETS, domain)[0] for arm in ("half", "annealed")]
+    yield page, "and gave {} for half and {} for annealed", tuple(old)
+    yield page, "had them end at {} at", (float(told[-1]),)
+    yield page, "where they ended at {}: refuted", (float(losses[-1]),)
+    yield page, "through all five misses them by up to {} nats", (float(abs(fitted(5)[1] - losses).max()),)
+    for budget in ALL_BUDGETS:
         assert f"{million(run('hard', budget)):.1f}" in TOKENS
-    misses = []
-    for arm in ("half", "annealed"):
-        own = derived.np.array([[mean(run(arm, budget), domain="authors")] for budget in BUDGETS])
-        terms = [float(one[0]) for one in derived.law(tokens, own)]
-        misses.append(float(abs(terms[0] + terms[1] * (tokens / tokens[0]) ** -terms[2] - own[:, 0]).max()))
-    yield LENGTH_PAGE, "it misses them by {} to {} nats", tuple(misses)
-    for arm, places in (("half", "{}"), ("annealed", "{...} | {}"), ("adaptive", "{...} | {...} | {}")):
-        for budget in BUDGETS[: 2 if arm == "adaptive" else 4]:
-            words = f"| {budget[:-1]} M, × | {places} [{{}}, {{}}]"
-            yield LENGTH_PAGE, words, derived.saving(run(arm, budget), BUDGETS, "authors")
-    for budget in BUDGETS[:2]:
+        for arm, places in (("half", "{}"), ("annealed", "{...} | {}"), ("adaptive", "{...} | {...} | {}")):
+            if (arm, budget) != ("adaptive", "6.3M"):
+                words = f"| {budget[:-1]} M, × | {places} [{{}}, {{}}]"
+                yield page, words, derived.between(run(arm, budget), ALL_BUDGETS, domain)
+    for budget in BUDGETS:
         adaptive, row = run("adaptive", budget), f"| {budget[:-1]} M, adaptive |"
         for place, other in enumerate(("hard", "half", "annealed")):
             words = row + " {...} |" * place + " {} [{}, {}] |"
-            yield LENGTH_PAGE, words, difference(adaptive, run(other, budget), "authors")
-        words = row + " {...} |" * 3 + " {} [{}, {}] |"
-        yield LENGTH_PAGE, words, difference(adaptive, run("hard", budget), "authors+counts")
-    at_end = [row["logs"][-1]["student_weight"] for row in runs(*run("adaptive", "0.8M"))]
-    yield LENGTH_PAGE, "the student's weight is {}, so", (float(derived.np.mean(at_end)),)
-    against_half = difference(run("annealed", "3.1M"), run("half", "3.1M"), "authors")
-    yield LENGTH_PAGE, "constant half: {} [{}, {}] against it", against_half
-    early = difference(run("annealed", "0.8M"), run("half", "0.8M"), "authors")
-    yield LENGTH_PAGE, "it was worse, {} [{}, {}].", early
-    yield LENGTH_PAGE, "30 % fewer tokens ({} times)", (1 / 0.70,)
+            yield page, words, difference(adaptive, run(other, budget), domain)
+        yield page, row + " {...} |" * 3 + " {} [{}, {}] |", difference(adaptive, run("hard", budget), mixed)
+    late = difference(run("adaptive", "3.1M"), run("annealed", "3.1M"), domain)
+    yield page, "at 3.1 million it is {} [{}, {}] against annealed", late
+    yield page, "where more than {} was to refute it", (0.02,)
+    at_end = [row["logs"][-1]["student_weight"] for row in runs(*run("adaptive", "3.1M"))]
+    yield page, "the student's weight is {}, so", (float(derived.np.mean(at_end)),)
+    against_half = difference(run("annealed", "3.1M"), run("half", "3.1M"), domain)
+    yield page, "constant half: {} [{}, {}] against it", against_half
+    early = difference(run("annealed", "0.8M"), run("half", "0.8M"), domain)
+    yield page, "it was worse, {} [{}, {}].", early
+    yield page, "30 % fewer tokens ({} times)", (1 / 0.70,)
+    early = difference(run("adaptive", "0.8M"), run("annealed", "0.8M"), domain)
+    yield OVERVIEW, "Early, at 0.8 M tokens, by {} [{}, {}] against annealed", early
+    yield OVERVIEW, "at 3.1 M tokens it is worse, {} [{}, {}].", late
+    worse = difference(run("adaptive", "3.1M"), run("hard", "3.1M"), mixed)
+    yield OVERVIEW, "at every length, {} [{}, {}] at 3.1 M.", worse
+
+
+def claims_of_longer() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Twice as many tokens as the longest run before."""
+    page, domain, mixed = LENGTH_PAGE, "authors", "authors+counts"
+
+    def run(arm: str, budget: str) -> derived.Run:
+        return LONGER, arm, "base", budget
+
+    hard, half, annealed = (run(arm, "6.3M") for arm in ("hard", "half", "annealed"))
+    counts = mean(half, "counts_nats", mixed)
+    yield page, "| 6.3 M | {} |", (mean(hard, domain=domain),)
+    yield page, "| 6.3 M | {...} | {...} | {...} | {} |", (counts,)
+    yield page, "| 6.3 M, counts mixed in | {} |", (mean(hard, domain=mixed),)
+    for place, arm in enumerate((half, annealed)):
+        words = " {...} |" * (1 + place) + " {} [{}, {}] |"
+        yield page, "| 6.3 M |" + words, difference(arm, hard, domain)
+        yield page, "| 6.3 M, counts mixed in |" + words, difference(arm, hard, mixed)
+    yield page, "did not pass their teacher, {}.", (runs(*half)[0]["references"][domain]["the teacher"],)
+    yield page, "annealing is better than half by {} [{}, {}], and", difference(annealed, half, domain)
+    shorter = run("annealed", "3.1M"), run("hard", "3.1M")
+    less = derived.interval(lambda a, b, c, d: (a - b) - (c - d), annealed, hard, *shorter, domain=domain)[:3]
+    yield page, "keeps less than at 3.1 million, {} [{}, {}].", less
+    yield page, "annealing to keep {} to {} nats", (0.02, 0.06)
+    yield page, "it is better there, by {}, and", (-difference(annealed, hard, domain)[0],)
+    shown, nothing = difference(annealed, hard, domain), difference(annealed, hard, mixed)
+    yield OVERVIEW, "M tokens by annealing: {} [{}, {}]", shown
+    yield OVERVIEW, "counts mixed in at inference nothing is left: {} [{}, {}]", nothing
+    yield OVERVIEW, "times the tokens at 6.3 M, {} [{}, {}] nats", shown
+    yield OVERVIEW, "of a constant half no gain is shown, {} [{}, {}].", difference(half, hard, domain)
+    yield README, "M tokens; with the counts at inference {} [{}, {}];", nothing
+    yield README, "Annealing leaves this{...} | {} [{}, {}] |", shown
+    yield notes(LONGER), "({} M parameters)", (parameters(hard),)
 
 
 def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -353,7 +389,7 @@ def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield where, words, own
     yield OVERVIEW, "M parameters gain {} [{}, {}] nats by half", gain
     yield OVERVIEW, "the gain of half differs by {} [{}, {}].", apart("3.1M", "3.1M")
-    yield README, "gain differs by {} [{}, {}].", apart("3.1M", "3.1M")
+    yield README, "differ by {} [{}, {}].", apart("3.1M", "3.1M")
 
 
 def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -698,7 +734,7 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         return LENGTH, arm, "base", budget
 
     def saving(arm: str, budget: str) -> tuple[float, float, float]:
-        return derived.saving(run(arm, budget), BUDGETS, "authors")
+        return derived.between((LONGER, arm, "base", budget), ALL_BUDGETS, "authors")
 
     hard, annealed = run("hard", "3.1M"), run("annealed", "3.1M")
     for page in (README, PAGE):
@@ -716,18 +752,17 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         ("half", "0.8M", "hard labels need {} [{}, {}] times the tokens of half corpus at 0.8 M"),
         ("annealed", "1.6M", "M, {} [{}, {}] times those of annealed at 1.6 M"),
         ("annealed", "3.1M", "are what is short: {} [{}, {}] times at 3.1 M."),
-        ("annealed", "3.1M", "Hard labels need {} [{}, {}] times the tokens there"),
+        ("annealed", "3.1M", "Hard labels need {} [{}, {}] times the tokens of annealed there"),
+        ("annealed", "6.3M", "and {} [{}, {}] times at 6.3 million"),
+        ("annealed", "6.3M", "Annealed is worth {} [{}, {}] times the tokens at 6.3 M"),
         ("half", "3.1M", "A constant half is worth {} [{}, {}] times"),
-        ("annealed", "1.6M", "the number is {} [{}, {}]."),
+        ("annealed", "1.6M", "at 1.6 million {} [{}, {}]."),
     ):
         yield OVERVIEW, words, saving(arm, budget)
     for words, budgets in (
         ("times at {} M. A", ["3.1M"]),
         ("fewer tokens at {} million or more", ["3.1M"]),
-        ("At {} million tokens\nthe number", ["1.6M"]),
-        ("At {} million tokens every student", ["3.1M"]),
         ("grows up to {} million", ["1.6M"]),
-        ("left at {} M tokens by", ["3.1M"]),
     ):
         yield OVERVIEW, words, tuple(million(run("hard", budget)) for budget in budgets)
     yield OVERVIEW, "against the {} of that goal", (1 / 0.70,)
@@ -735,14 +770,9 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         [run(arm, "0.8M") for arm in ("hard", "half", "annealed", "adaptive")],
         "docs/explanation/policies.md",
     )
-    for page, words in (
-        (OVERVIEW, "tokens {} [{}, {}] against annealed"),
-        (policies, "than annealing there, {} [{}, {}]"),
-    ):
-        yield page, words, difference(short[3], short[2], "authors")
-    yield OVERVIEW, "not shown against half, {} [{}, {}].", difference(short[3], short[1], "authors")
-    beside = difference(short[3], short[0], "authors+counts")
-    yield OVERVIEW, "worse than hard labels, {} [{}, {}].", beside
+    yield policies, "than annealing there, {} [{}, {}]", difference(short[3], short[2], "authors")
+    late = (LONGER, "adaptive", "base", "3.1M"), (LONGER, "annealed", "base", "3.1M")
+    yield policies, "worse at 3.1 million, {} [{}, {}]", difference(*late, "authors")
     yield policies, "0.8 million tokens, {} [{}, {}],", difference(short[2], short[1], "authors")
     late = difference(annealed, run("half", "3.1M"), "authors")
     yield policies, "better at 3.1 million, {} [{}, {}].", late
@@ -908,7 +938,7 @@ def test_no_figure_is_left_unread() -> None:
     assert not unread, "\n".join(unread)
 
 
-TOKENS = ("0.4", "0.8", "1.6", "3.1", "12.6")
+TOKENS = ("0.4", "0.8", "1.6", "3.1", "6.3", "12.6")
 """Millions of tokens: the budgets of the studies on prose."""
 
 KNOWN = {
