@@ -5,7 +5,9 @@ files in the page cache, and while a thread keeps no more of them there than tha
 read at every position, `CorpusIndex.hot_bytes`). The thread looks every few milliseconds which pages are in memory
 (mincore), and hands back random runs of them until few enough are left (MADV_PAGEOUT), so it needs no control group and
 no other process feels it. Pages are read one by one (MADV_RANDOM). Random runs go, not those that were not read for
-longest, so the system itself would do better. Answers of both times are compared.
+longest, so the system itself would do better. Above some millions of tokens the thread can't keep up: `seen_bytes` says
+what there was. `--group` is for root, where memory's control groups (v1) are mounted: the process enters a group that may
+hold that share and some memory of its own, so the system itself decides what goes. Answers of both times are compared.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import ctypes
 import json
 import mmap
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -27,6 +30,8 @@ PAGE = mmap.PAGESIZE
 PAGEOUT = 21  # MADV_PAGEOUT of Linux 5.4
 RUN_PAGES = 32
 PAUSE_S = 0.002
+GROUPS = Path("/sys/fs/cgroup/memory")
+OWN_BYTES = 1 << 25  # what a batch takes that is no file
 BATCH, ROW, BATCHES, TIGHT_BATCHES = 64, 128, 12, 2
 OPTIONS: dict[str, Any] = {"estimator": "witten-bell", "max_order": 5, "leave_out": "self"}
 
@@ -95,6 +100,29 @@ class Keeper:
         self._advise(mmap.MADV_NORMAL)
 
 
+class Group:
+    """A control group that this process is in while it is entered; see `Keeper`, whose pages it begins without."""
+
+    def __init__(self, index: CorpusIndex, most_bytes: int) -> None:
+        self._keeper, self._limit = Keeper(index, 0), most_bytes + OWN_BYTES
+        self._folder = GROUPS / f"corpus-teacher-{os.getpid()}"
+        self.seen = [0]
+
+    def __enter__(self) -> Group:
+        for _ in range(3):
+            self._keeper.hand_back(0)
+        self._folder.mkdir()
+        (self._folder / "memory.limit_in_bytes").write_text(str(self._limit))
+        (self._folder / "cgroup.procs").write_text(str(os.getpid()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cached = re.search(r"^cache (\d+)", (self._folder / "memory.stat").read_text(), re.M)
+        self.seen = [int(cached[1]) // PAGE if cached else 0]
+        (GROUPS / "cgroup.procs").write_text(str(os.getpid()))
+        self._folder.rmdir()
+
+
 def targets(index: CorpusIndex, batches: int) -> tuple[list[np.ndarray], float]:
     """Answers of some batches of the corpus's own text, and positions per second."""
     rng, answers, total_s = np.random.default_rng(1), [], 0.0
@@ -108,14 +136,14 @@ def targets(index: CorpusIndex, batches: int) -> tuple[list[np.ndarray], float]:
     return answers, batches * BATCH * ROW / total_s
 
 
-def measure(path: Path, share: float) -> dict[str, Any]:
+def measure(path: Path, share: float, *, group: bool = False) -> dict[str, Any]:
     """Both rates."""
     with CorpusIndex.open(path) as index:
         for name in index.array_shapes():  # all into memory, and kernels compiled
             np.asarray(index.array(name)).max(initial=0)
         targets(index, BATCHES)
         expected, free = targets(index, BATCHES)
-        with Keeper(index, int(share * index.hot_bytes)) as keeper:
+        with (Group if group else Keeper)(index, int(share * index.hot_bytes)) as keeper:
             answers, tight = targets(index, TIGHT_BATCHES)
         for one, other in zip(answers, expected, strict=False):
             np.testing.assert_array_equal(one, other)
@@ -125,6 +153,7 @@ def measure(path: Path, share: float) -> dict[str, Any]:
             "index_bytes": sum(index.size_bytes.values()),
             "hot_bytes": index.hot_bytes,
             "share": share,
+            "group": group,
             "kept_bytes": int(share * index.hot_bytes),
             "seen_bytes": int(np.mean(keeper.seen)) * PAGE,
             "free_positions_per_s": free,
@@ -139,8 +168,9 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--group", action="store_true", help="a control group in place of a thread")
     arguments = parser.parse_args()
-    result = measure(arguments.index, arguments.share)
+    result = measure(arguments.index, arguments.share, group=arguments.group)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
