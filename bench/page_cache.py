@@ -6,8 +6,8 @@ read at every position, `CorpusIndex.hot_bytes`). The thread looks every few mil
 (mincore), and hands back random runs of them until few enough are left (MADV_PAGEOUT), so it needs no control group and
 no other process feels it. Pages are read one by one (MADV_RANDOM). Random runs go, not those that were not read for
 longest, so the system itself would do better. Above some millions of tokens the thread can't keep up: `seen_bytes` says
-what there was. `--group` is for root, where memory's control groups (v1) are mounted: the process enters a group that may
-hold that share and some memory of its own, so the system itself decides what goes. Answers of both times are compared.
+what there was. `--group` is for root, where memory's control groups (v1) are mounted: the process enters a group that
+may hold that share and some memory of its own, so the system itself decides what goes. Answers of both are compared.
 """
 
 from __future__ import annotations
