@@ -106,6 +106,8 @@ class Group:
     def __init__(self, index: CorpusIndex, most_bytes: int) -> None:
         self._keeper, self._limit = Keeper(index, 0), most_bytes + OWN_BYTES
         self._folder = GROUPS / f"corpus-teacher-{os.getpid()}"
+        own = re.search(r"^\d+:memory:/(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
+        self._before = GROUPS / (own[1] if own else "")
         self.seen = [0]
 
     def __enter__(self) -> Group:
@@ -119,7 +121,7 @@ class Group:
     def __exit__(self, *_: object) -> None:
         cached = re.search(r"^cache (\d+)", (self._folder / "memory.stat").read_text(), re.M)
         self.seen = [int(cached[1]) // PAGE if cached else 0]
-        (GROUPS / "cgroup.procs").write_text(str(os.getpid()))
+        (self._before / "cgroup.procs").write_text(str(os.getpid()))
         self._folder.rmdir()
 
 

@@ -46,7 +46,7 @@ def run_job(
     phases: list[str],
     cores: int = 1,
     worker: str = "bench.index.worker",
-    timeout_s: float = 3600,
+    timeout_s: float,
     **job: Any,
 ) -> dict[str, Any]:
     """Runs a worker on a job; its result, with `peak_anonymous_bytes` of the whole process added."""

@@ -34,7 +34,7 @@ class Settings:
     budget_s: float
     build_runs: int
     peer_cores: tuple[int, ...]
-    limit_s: float = 3600.0
+    limit_s: float
 
 
 def say(sentence: str) -> None:

@@ -207,33 +207,38 @@ def _went(index: CorpusIndex, numbers: Sequence[int]) -> str:
 
 def _numbers(index: CorpusIndex, documents: Sequence[str | int]) -> list[int]:
     """Numbers of documents from words of a user."""
-    known = {document.name for document in index.document_names} if index.document_names is not None else set()
-    words: list[str] = []
-    for word in map(str, documents):
-        is_one = word in known or word.startswith((_NUMBER, _NAME)) or _is_number(word, index.num_documents)
-        words += [word] if is_one else _lines_of(word)
-    numbers, names = set[int](), set[str]()
+    words = [str(word) for word in documents]
+    named = _named(index, words)
+    listed: list[str] = []
     for word in words:
-        if word.startswith(_NUMBER) and word not in known:
-            number = word.removeprefix(_NUMBER)
-            if not _is_number(number, index.num_documents):
-                raise QueryError(f"there is no document {number}: documents are 0 .. {index.num_documents - 1:,}")
-            numbers.add(int(number))
-        elif word.startswith(_NAME) and word not in known:
-            names.add(word.removeprefix(_NAME))
-        elif not _is_number(word, index.num_documents):
-            if word.isdecimal() and word not in known:
-                raise QueryError(f"there is no document {word}: documents are 0 .. {index.num_documents - 1:,}")
-            names.add(word)
-        elif word in known and corpus_index.find_documents(index, [word]).tolist() != [int(word)]:
-            raise QueryError(
-                f"{word} is the number of one document and the name of another: say number:{word} or name:{word}"
-            )
-        else:
-            numbers.add(int(word))
-    if names:
-        numbers.update(corpus_index.find_documents(index, sorted(names)).tolist())
-    return sorted(numbers)
+        is_one = word in named or word.startswith((_NUMBER, _NAME)) or _is_number(word, index.num_documents)
+        listed += [word] if is_one else _lines_of(word)
+    named |= _named(index, listed)
+    return sorted({number for word in listed for number in _numbers_of(index, word, named)})
+
+
+def _named(index: CorpusIndex, words: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers of the documents that some words are names of, `name:` before them or not: a pass over all names."""
+    wanted = {*words, *(word.removeprefix(_NAME) for word in words)}
+    found: dict[str, list[int]] = {}
+    for number, document in enumerate(index.document_names or ()):
+        if document.name in wanted:
+            found.setdefault(document.name, []).append(number)
+    return found
+
+
+def _numbers_of(index: CorpusIndex, word: str, named: dict[str, list[int]]) -> list[int]:
+    """The documents that a word stands for."""
+    number = word.removeprefix(_NUMBER)
+    is_number, by_name = _is_number(number, index.num_documents), named.get(word, [])
+    if is_number and by_name not in ([], [int(number)]):
+        raise QueryError(
+            f"{word} is the number of one document and the name of another: say number:{word} or name:{word}"
+        )
+    found = by_name or ([int(number)] if is_number else named.get(word.removeprefix(_NAME), []))
+    if not found and number.isdecimal():
+        raise QueryError(f"there is no document {number}: documents are 0 .. {index.num_documents - 1:,}")
+    return found or corpus_index.find_documents(index, [word.removeprefix(_NAME)]).tolist()
 
 
 def _is_number(word: str, num_documents: int) -> bool:

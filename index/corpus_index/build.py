@@ -132,12 +132,9 @@ def build_index(
     2
     """
     path = as_folder(path, "a new index")  # absolute: the working folder itself may be replaced
-    check_options(attachments=attachments, overwrite=overwrite, progress=progress)
+    check_options(attachments=attachments, metadata=metadata, overwrite=overwrite, progress=progress)
     check_integer(end_of_document, "end_of_document", none=True)
-    if not isinstance(metadata, (Mapping, type(None))):
-        raise CorpusError(f"metadata is {metadata!r}: give a mapping of what JSON can hold")
     metadata = dict(metadata or {})
-    check_options(metadata=metadata)
     if end_of_document is None:
         end_of_document = metadata.get("end_of_document")
     elif metadata.setdefault("end_of_document", end_of_document) != end_of_document:

@@ -15,14 +15,6 @@ NOT_READ = -1
 _LANES = 16  # pairs that are sought at a time, so that their cold reads overlap
 
 
-class PairRows(NamedTuple):
-    """Rows of pairs: row r is offsets[r] : offsets[r + 1] of the codes, ascending, and of how often each occurs."""
-
-    offsets: np.ndarray
-    codes: np.ndarray
-    counts: np.ndarray
-
-
 class KeptPairs(NamedTuple):
     """The pairs of the rows that a store keeps, those of each token together.
 
@@ -34,14 +26,20 @@ class KeptPairs(NamedTuple):
         Ids, ascending in each row.
     before : ndarray of shape (M,), uint32
         How many pairs of the row are of smaller tokens.
-    rows : PairRows
-        All pairs, by row.
+    offsets : ndarray of shape (H + 1,), int64
+        Row h's pairs are offsets[h] : offsets[h + 1] of the next two.
+    codes : ndarray of shape (N,), int64
+        Ascending in each row.
+    counts : ndarray of shape (N,), uint32
+        How often each occurs.
     """
 
     row_offsets: np.ndarray
     tokens: np.ndarray
     before: np.ndarray
-    rows: PairRows
+    offsets: np.ndarray
+    codes: np.ndarray
+    counts: np.ndarray
 
 
 @kernel()
@@ -157,9 +155,9 @@ def find_tokens(
             entry = first_at_least_near(kept.tokens, entry, stop, tokens[i])
         else:
             entry = first_at_least(kept.tokens, kept.row_offsets[number], stop, tokens[i])
-        start = kept.rows.offsets[number]
+        start = kept.offsets[number]
         begins[i] = start + kept.before[entry]
-        ends[i] = start + kept.before[entry + 1] if entry + 1 < stop else kept.rows.offsets[number + 1]
+        ends[i] = start + kept.before[entry + 1] if entry + 1 < stop else kept.offsets[number + 1]
 
 
 @kernel()

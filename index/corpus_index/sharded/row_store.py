@@ -14,7 +14,7 @@ from corpus_index._kernels import target_arrays as columns
 from corpus_index._kernels import union_nodes
 from corpus_index._kernels.arrays import read_only
 from corpus_index._kernels.target_arrays import HeavyNodes
-from corpus_index._kernels.union_pairs import KeptPairs, PairRows
+from corpus_index._kernels.union_pairs import KeptPairs
 from corpus_index.core.chains import KeptRows
 
 _ROWS, _ENTRIES = 1 << 12, 1 << 20  # room at first; it doubles
@@ -34,7 +34,7 @@ class RowStore:
         Contexts with more occurrences, in all shards, and several continuations are kept.
     """
 
-    def __init__(self, num_symbols: int, left: bool = False, *, light: int = 128) -> None:
+    def __init__(self, num_symbols: int, left: bool, light: int) -> None:
         self.light = light
         self._lock = threading.Lock()
         self._lines, self._places = np.zeros((0, 0), np.int64), _free_places(_ROWS)
@@ -79,8 +79,8 @@ class RowStore:
     def pairs(self) -> KeptPairs:
         """The pairs of the rows; none where rows have no left extensions."""
         with self._lock:
-            rows = PairRows(self._pair_offsets, self._pair_codes, self._pair_counts)
-            return KeptPairs(self._offsets, self._tokens, self._pairs_before, rows)
+            of_tokens = self._offsets, self._tokens, self._pairs_before
+            return KeptPairs(*of_tokens, self._pair_offsets, self._pair_codes, self._pair_counts)
 
     def find(self, nodes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """The rows of wanted nodes, one line of numbers each; −1 where there is none."""

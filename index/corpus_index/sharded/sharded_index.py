@@ -532,7 +532,7 @@ class ShardedIndex(CorpusIndex):
         """The rows of wide contexts that were asked for so far, with left extensions or without."""
         found = self._stores.get(left)
         if found is None:  # of threads that ask at once, all get the one that is set first: its rows are numbered
-            found = self._stores.setdefault(left, RowStore(self.num_symbols, left, light=self.light))
+            found = self._stores.setdefault(left, RowStore(self.num_symbols, left, self.light))
         return found
 
 

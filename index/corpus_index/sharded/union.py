@@ -270,7 +270,7 @@ def _totals(
         kept = store.pairs()
         begins, ends = np.empty((2, int(in_store.sum())), np.int64)
         union_pairs.find_tokens(kept, numbers[in_store], tokens[in_store], begins, ends)
-        asked.append((in_store, Pairs(*kept.rows[1:]), begins, ends))
+        asked.append((in_store, Pairs(kept.codes, kept.counts), begins, ends))
     for which, known, begins, ends in asked:
         found = np.empty(begins.size, np.int64)
         union_pairs.count_pairs(known.codes, known.counts, begins, ends, codes[which], found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from corpus_index._kernels import union_pairs
-from corpus_index._kernels.union_pairs import KeptPairs, PairRows
+from corpus_index._kernels.union_pairs import KeptPairs
 
 WIDTH = 12  # one more than the ids
 
@@ -16,22 +16,19 @@ def _drawn(rng: np.random.Generator, rows: int) -> list[dict[int, int]]:
     return [{int(c): int(rng.integers(1, 9)) for c in rng.integers(0, (WIDTH - 1) * WIDTH, size)} for size in sizes]
 
 
-def _rows_of(rows: list[dict[int, int]]) -> PairRows:
-    codes = [code for row in rows for code in sorted(row)]
-    counts = [row[code] for row in rows for code in sorted(row)]
-    offsets = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
-    return PairRows(offsets, np.array(codes, np.int64), np.array(counts, np.uint32))
-
-
 def _kept_of(rows: list[dict[int, int]]) -> KeptPairs:
-    tokens, before, sizes = [], [], []
-    for row in rows:
-        mine = sorted({code // WIDTH for code in row})
-        tokens += mine
-        before += [sum(code // WIDTH < token for code in row) for token in mine]
-        sizes.append(len(mine))
-    offsets = np.append(0, np.cumsum(sizes)).astype(np.int64)
-    return KeptPairs(offsets, np.array(tokens, np.uint16), np.array(before, np.uint32), _rows_of(rows))
+    tokens = [sorted({code // WIDTH for code in row}) for row in rows]
+    before = [sum(c // WIDTH < token for c in row) for row, mine in zip(rows, tokens, strict=True) for token in mine]
+    entries = [(code, row[code]) for row in rows for code in sorted(row)]
+    codes, counts = np.array(entries, np.int64).T
+    return KeptPairs(
+        np.append(0, np.cumsum([len(mine) for mine in tokens])).astype(np.int64),
+        np.concatenate(tokens).astype(np.uint16),
+        np.array(before, np.uint32),
+        np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64),
+        codes.copy(),
+        counts.astype(np.uint32),
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -46,6 +43,6 @@ def test_pairs_are_counted_in_kept_rows(seed: int) -> None:
     union_pairs.find_tokens(kept, rows, codes // WIDTH, begins, ends)
     for (row, code), begin, end in zip(asked, begins.tolist(), ends.tolist(), strict=True):
         of_token = sorted(each for each in drawn[row] if each // WIDTH == code // WIDTH)
-        assert kept.rows.codes[begin:end].tolist() == of_token
-    union_pairs.count_pairs(kept.rows.codes, kept.rows.counts, begins, ends, codes, totals)
+        assert kept.codes[begin:end].tolist() == of_token
+    union_pairs.count_pairs(kept.codes, kept.counts, begins, ends, codes, totals)
     assert totals.tolist() == [drawn[row][code] for row, code in asked]

@@ -304,11 +304,12 @@ def test_names_and_metadata_that_an_append_can_not_keep(tmp_path: Path) -> None:
     build_index(np.array([1, 2, 3, 1]), path, doc_starts=[0, 2, 4], shard_tokens=2).close()
     with pytest.raises(CorpusError, match="have no names"):
         append_documents(path, np.array([1, 2]), document_names=["z"])
-    for metadata in ({"x": object()}, {1: 2, "a": 3}):
+    refused: list[Any] = [{"x": object()}, {1: 2, "a": 3}]
+    for metadata in refused:
         with pytest.raises(CorpusError, match="isn't what JSON can hold"):
-            append_documents(path, np.array([1, 2]), metadata=metadata)  # type: ignore[arg-type]
+            append_documents(path, np.array([1, 2]), metadata=metadata)
         with pytest.raises(CorpusError, match="isn't what JSON can hold"):
-            build_index(np.array([1]), tmp_path / "other", metadata=metadata)  # type: ignore[arg-type]
+            build_index(np.array([1]), tmp_path / "other", metadata=metadata)
 
 
 @pytest.mark.parametrize("change", [append_documents, remove_documents])

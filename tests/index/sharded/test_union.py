@@ -205,9 +205,9 @@ def test_threads_that_ask_first_share_what_is_kept(tmp_path: Path, monkeypatch: 
     both = threading.Barrier(2)
 
     class Slow(RowStore):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
+        def __init__(self, *arguments: Any) -> None:
             both.wait(60)
-            super().__init__(*arguments, **options)
+            super().__init__(*arguments)
 
     monkeypatch.setattr(sharded_index, "RowStore", Slow)
     with ShardedIndex.open(tmp_path / "index") as index, ThreadPoolExecutor(2) as pool:

@@ -179,6 +179,16 @@ def test_words_that_are_no_document(
     assert names_of(named) == before
 
 
+def test_names_that_are_their_numbers(tmp_path: Path) -> None:
+    lines = [{"text": f"text {number}", "id": str(number)} for number in range(6)]
+    (tmp_path / "same.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = tmp_path / "same"
+    run("index", "build", str(tmp_path / "same.jsonl"), "--out", str(path), "-t", "bytes", "--name-field", "id")
+    (tmp_path / "list").write_text("1\nname:3\nnumber:4\n")
+    run("index", "remove", str(path), "-d", str(tmp_path / "list"), "-d", "5")
+    assert names_of(path) == ["0", "2"]
+
+
 def test_a_list_of_names_may_begin_with_a_mark(named: Path, tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa\n007\n")
     run("index", "remove", str(named), "-d", str(tmp_path / "list"))

@@ -106,6 +106,22 @@ def test_what_was_removed_is_fetched_as_a_mask(memory: Any, tmp_path: Path, aske
         fetched.count([1])
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b"x" * 300])
+@pytest.mark.parametrize("of_shard", [False, True])
+def test_a_damaged_manifest_is_named_by_its_url(memory: Any, tmp_path: Path, damaged: bytes, of_shard: bool) -> None:
+    path = build(tmp_path / "built", shards=True)
+    memory.put(str(path), "/bucket/index", recursive=True)
+    place = "/bucket/index/manifest.json"
+    if of_shard:
+        place = next(f"/bucket/index/{each.name}/manifest.json" for each in path.iterdir() if each.is_dir())
+    memory.pipe(place, damaged)
+    with pytest.raises(IndexFormatError) as caught:
+        open_index("memory://bucket/index")
+    assert f"memory:/{place}" in str(caught.value) or f"memory:/{place.rpartition('/')[0]}" in str(caught.value)
+    assert "cache" not in str(caught.value)
+    assert "build the index again" not in str(caught.value)
+
+
 @pytest.mark.parametrize("shards", [False, True])
 def test_what_broke_off_goes_on(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: bool) -> None:
     monkeypatch.setattr(fetching, "_BLOCK_BYTES", 64)

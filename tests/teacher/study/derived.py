@@ -98,12 +98,18 @@ def difference(first: Run, second: Run, domain: str | Sequence[str] = "in") -> t
     return interval(lambda a, b: a - b, first, second, domain=domain)[:3]
 
 
+def exponentials(found: tuple[float, ...]) -> tuple[float, float, float]:
+    """Value, low and high of a number whose logarithm's are given."""
+    value, low, high = (math.exp(one) for one in found[:3])
+    return value, low, high
+
+
 def speed_up(study: str, arm: str) -> tuple[float, float, float]:
     """Tokens that hard labels need for the arm's loss, over the arm's: between hard labels' two finished budgets."""
     short, long_, own = (study, "hard", "", "base"), (study, "hard", "", "longer"), (study, arm)
     more = runs(*long_)[0]["tokens"] / runs(*short)[0]["tokens"]
     found = interval(lambda a, b, c: (a - c) / (a - b) * math.log(more), short, long_, own)
-    return tuple(math.exp(one) for one in found[:3])  # type: ignore[return-value]
+    return exponentials(found)
 
 
 @cache
@@ -125,7 +131,7 @@ def between(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, flo
         found = interval(
             lambda a, b, c: (place - k - (a - c) / (a - b)) * longer, *own[k : k + 2], hard[place], domain=domain
         )
-    return tuple(math.exp(one) for one in found[:3])  # type: ignore[return-value]
+    return exponentials(found)
 
 
 @cache
@@ -141,7 +147,7 @@ def saving(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, floa
         needed = -np.log(np.maximum(losses[-1] - floor, 1e-9) / scale) / exponent
         return (needed + math.log(tokens[0] / own)).reshape(np.shape(losses[-1]))
 
-    return tuple(math.exp(one) for one in interval(log_saving, *base, run, domain=domain)[:3])  # type: ignore[return-value]
+    return exponentials(interval(log_saving, *base, run, domain=domain))
 
 
 def law(tokens: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
