@@ -8,7 +8,6 @@ an arm helps more here than there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +28,8 @@ class Contrast:
     p_holm : float
         Corrected over the contrasts of the study.
     lower_is_better : bool
+    shown : tuple of int
+        Which of arm, size and budget tell the study's contrasts apart.
     """
 
     place: Place
@@ -36,12 +37,12 @@ class Contrast:
     difference: Estimate | None
     p_holm: float
     lower_is_better: bool
+    shown: tuple[int, ...]
 
     @property
     def names(self) -> tuple[str, str]:
-        """Both places, with the size and the budget where they differ in them."""
-        shown = [0, *(axis for axis in (1, 2) if self.place[axis] != self.against[axis])]
-        first, second = (" · ".join(place[axis] for axis in shown) for place in (self.place, self.against))
+        """Both places, with the size and the budget where the study's contrasts are at several."""
+        first, second = (" · ".join(place[axis] for axis in self.shown) for place in (self.place, self.against))
         return first, second
 
     @property
@@ -56,7 +57,10 @@ class Contrast:
 
 def contrasts(results: Results) -> tuple[Contrast, ...]:
     """The contrasts that study.json names, in their order."""
-    found = [_contrast(results, one) for one in results.settings.get("contrasts") or ()]
+    said = [[str(one[key]) for key in CONTRAST_KEYS] for one in results.settings.get("contrasts") or ()]
+    pairs: list[tuple[Place, Place]] = [((a, b, c), (d, e, f)) for a, b, c, d, e, f in said]
+    shown = (0, *(axis for axis in (1, 2) if len({place[axis] for pair in pairs for place in pair}) > 1))
+    found = [_contrast(results, *pair, shown) for pair in pairs]
     corrected = holm([math.nan if one.difference is None else one.difference.p for one in found])
     return tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))
 
@@ -72,13 +76,12 @@ def sentence(one: Contrast, metric: str) -> str:
     )
 
 
-def _contrast(results: Results, said: Mapping[str, str]) -> Contrast:
-    arm, size, budget, other, other_size, other_budget = (str(said[key]) for key in CONTRAST_KEYS)
-    place, against, base = (arm, size, budget), (other, other_size, other_budget), results.baseline
-    draws = results.draws([(base, size, budget), place, (base, other_size, other_budget), against], results.primary)
+def _contrast(results: Results, place: Place, against: Place, shown: tuple[int, ...]) -> Contrast:
+    base, other = ((results.baseline, *one[1:]) for one in (place, against))
+    draws = results.draws([base, place, other, against], results.primary)
 
     def gap(losses: Floats) -> Any:
         return (losses[..., 1] - losses[..., 0]) - (losses[..., 3] - losses[..., 2])
 
     difference = None if draws is None else estimate(draws, gap)
-    return Contrast(place, against, difference, math.nan, lower_is_better(results.primary))
+    return Contrast(place, against, difference, math.nan, lower_is_better(results.primary), shown)

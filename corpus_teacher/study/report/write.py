@@ -336,6 +336,11 @@ def _rates(results: Results, analysis: Analysis) -> Part:
     return Part("Learning rates", (text,), table_, figure, "rates")
 
 
+def _with_code(text: str) -> str:
+    """Escaped text with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text)
+
+
 def _unfinished(results: Results) -> tuple[str, ...]:
     if not results.missing:
         return ()
@@ -391,7 +396,7 @@ def _page(
         card(f"<p><strong>{html.escape(analysis.answer)}</strong></p>{named}{failed}{status}"),
     ]
     if notes:
-        points = "".join(f"<li>{html.escape(point)}</li>" for point in notes)
+        points = "".join(f"<li>{_with_code(html.escape(point))}</li>" for point in notes)
         sections += ["<h2>Read with this in mind</h2>", f"<ul>{points}</ul>"]
     for part in parts:
         sections.append(f"<h2>{html.escape(part.title)}</h2>" if part.title else "")

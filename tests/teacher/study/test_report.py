@@ -213,11 +213,14 @@ def test_contrasts_are_gains_against_gains(tmp_path: Path) -> None:
     assert one.p_holm == pytest.approx(2 * one.difference.p)
     size_gap = [_gap(results, ("corpus", size, "once"), ("hard", size, "once")) for size in ("base", "small")]
     assert two.difference.value == pytest.approx(size_gap[0] - size_gap[1])
+    assert one.names == ("corpus · base", "permuted · base")
     assert two.names == ("corpus · base", "corpus · small")
+    assert contrasts(sort_rows(make_settings(contrasts=named[:1]), make_rows()))[0].names == ("corpus", "permuted")
     assert (three.difference, three.verdict) == (None, "no interval")
     folder = write_study(tmp_path, make_rows(tuning=False), contrasts=named[:2])
     summary = write_study_report(folder)
-    assert summary.contrasts[0].startswith(f"corpus against permuted: −{-one.difference.value:.3f} nats per token [−")
+    said = f"corpus · base against permuted · base: −{-one.difference.value:.3f} nats per token [−"
+    assert summary.contrasts[0].startswith(said)
     for name in ("report.html", "findings.md"):
         assert summary.contrasts[1] in (folder / name).read_text(encoding="utf-8")
 
