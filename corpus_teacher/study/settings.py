@@ -261,7 +261,7 @@ class Study:
             place = tuple(name.split("."))
             if len(place) != 2 or place in _OF_THE_STUDY:
                 raise ConfigError(
-                    f"tune has {name!r}: name one setting of a training's table, as training.warmup_ratio"
+                    f"tune has {name!r}: name one setting of a training's table, as training.weight_decay"
                 )
             if not isinstance(values, (list, tuple)) or not values:
                 raise ConfigError(f"tune.{name} is {values!r}: give a list of values")

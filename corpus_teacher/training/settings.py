@@ -51,6 +51,7 @@ _OTHER_NAMES = {
     "num_steps": "max_steps",
     "scheduler": "lr_scheduler_type",
     "warmup": "warmup_steps",
+    "warmup_ratio": "warmup_steps",
     "grad_clip": "max_grad_norm",
     "clip": "max_grad_norm",
     "optimizer": "optim",
