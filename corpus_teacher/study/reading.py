@@ -12,6 +12,7 @@ from corpus_teacher.files import read_toml
 from corpus_teacher.settings import check_keys, check_known, make_from
 from corpus_teacher.study.plans import DataPlan, MetricPlan
 from corpus_teacher.study.settings import Study
+from corpus_teacher.study.tuning import grid
 from corpus_teacher.training.settings import merged, typed
 
 _STUDY_KEYS = [one.name for one in fields(Study) if one.name != "form"]
@@ -83,10 +84,17 @@ def make_study(table: Mapping[str, Any], form: str | None = None) -> Study:
             typed(made[name], {one.name: one.type for one in fields(kind)}, kind, name)
             made[name] = make_from(kind, check_keys(made[name], [one.name for one in fields(kind)], name), name)
     study = make_from(Study, {**made, "form": form}, "the study")
+    _check_trainings(study)
+    return study
+
+
+def _check_trainings(study: Study) -> None:
+    """Refuse a study one of whose trainings can't be made, at any point of its grid."""
+    choices = grid(study.learning_rates, study.tune, 0, lambda choice: None).choices
     for cell in study.cells():
-        for learning_rate in study.learning_rates:
+        for choice in choices:
             for tuning in (False, True):
                 study.training(
-                    cell, seed=0, learning_rate=learning_rate, folder=Path("data"), students={}, tuning=tuning
-                )
-    return study
+                    cell, seed=0, learning_rate=choice.learning_rate, folder=Path("data"), students={}, tuning=tuning,
+                    tuned=dict(choice.tuned),
+                )  # fmt: skip

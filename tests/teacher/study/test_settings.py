@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
 from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.study import Cell, Study, make_study, read_study
@@ -113,6 +114,8 @@ def test_forms() -> None:
         ({"learning_rates": [0.1, -1]}, "learning_rates is"),
         ({"arms": {"bad": {"corpus": {"max_ordr": 2}}}}, "arm bad, size base, budget base: corpus has no key"),
         ({"arms": {"bad": {"training": {"alpha": 2}}}}, "arm bad, .* alpha is 2"),
+        ({"tune": {"training.warmup_ratio": [0.0]}}, "arm hard, .* no key 'warmup_ratio': did you mean 'warmup_steps'"),
+        ({"tune": {"training.alpha": [0.5, 2]}}, "arm hard, .* alpha is 2"),
         ({"arms": {"bad": 3}}, "arms.bad is 3"),
         ({"arms": {"bad": {"training": {"learning_rate": 0.1}}}}, "arms.bad has training.learning_rate: the study"),
         ({"arms": {"bad": {"seed": 3}}}, "arms.bad has seed"),
@@ -231,3 +234,5 @@ def test_the_studies_on_prose_are_sound(path: Path, tmp_path: Path) -> None:
             students = dict.fromkeys(study.references(cell), tmp_path)
             run = study.training(cell, seed=0, learning_rate=1e-3, folder=tmp_path, students=students, tuning=False)
             assert run.seed == 0
+    for form in tomllib.loads(path.read_text(encoding="utf-8"))["forms"]:  # those that were added later, too
+        assert read_study(path, form).core_hours is not None
