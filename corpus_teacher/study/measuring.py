@@ -18,8 +18,9 @@ from corpus_teacher.provenance import commit, machine, versions
 from corpus_teacher.study.counts import fitted_weights, kept_counts, reference_nats, summarize_mixture
 from corpus_teacher.study.data import StudyData
 from corpus_teacher.study.metrics import corpus_context, score, summarize
-from corpus_teacher.study.plans import WITH_COUNTS, MetricPlan, TextPlan
+from corpus_teacher.study.plans import MetricPlan, TextPlan
 from corpus_teacher.study.probes import extraction, fidelity, induction, novelty
+from corpus_teacher.study.row_file import WITH_COUNTS
 from corpus_teacher.study.settings import IN_DOMAIN, TUNE, Cell
 from corpus_teacher.study.written import written_text
 from corpus_teacher.teacher import CorpusTeacher

@@ -12,9 +12,6 @@ from corpus_teacher.on_policy import check_drawing
 from corpus_teacher.settings import check_keys, check_share, check_whole
 from corpus_teacher.training.settings import CorpusSettings
 
-WITH_COUNTS = "+counts"
-"""Behind the name of a domain: the same tokens, the student mixed with the counts at inference."""
-
 
 @dataclass(frozen=True)
 class DataPlan:

@@ -17,6 +17,8 @@ from corpus_teacher.errors import InputError, OutputError
 from corpus_teacher.files import parse_json, sync_folder, write_bytes
 
 ROWS_FILE, PACKED_FILE = "rows.jsonl", "rows.jsonl.xz"
+WITH_COUNTS = "+counts"
+"""Behind the name of a domain: the same tokens, the student mixed with the counts at inference."""
 
 
 def has_rows(folder: str | Path) -> bool:

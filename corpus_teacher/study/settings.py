@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from corpus_teacher.errors import ConfigError
 from corpus_teacher.settings import check_keys, check_known, check_whole, is_number, make_from, within
-from corpus_teacher.study.plans import WITH_COUNTS, DataPlan, MetricPlan, TextPlan, texts_of
+from corpus_teacher.study.plans import DataPlan, MetricPlan, TextPlan, texts_of
 from corpus_teacher.study.report.contrasts import CONTRAST_KEYS
+from corpus_teacher.study.row_file import WITH_COUNTS
 from corpus_teacher.training.settings import RunSettings, make_run, merged
 
 IN_DOMAIN, TUNE = "in", "tune"

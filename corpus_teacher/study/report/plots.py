@@ -6,8 +6,9 @@ Intervals are 95 % and of paired differences, except the bands of losses, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,10 @@ from corpus_teacher.study.report.matching import mean_curves
 from corpus_teacher.study.report.numbers import unit_of
 from corpus_teacher.study.report.results import Place, Results, Row
 from corpus_teacher.study.report.statistics import Estimate, Floats, draw_values, estimate, t_quantile
+from corpus_teacher.study.row_file import WITH_COUNTS
+
+Buckets: TypeAlias = Callable[[Row], list[Mapping[str, Any]]]
+"""The buckets that a row has: label, tokens and nats of each."""
 
 _GREY, _SOFT, _LINE = "#6b7280", "#5f6b7a", "#b8c0ca"
 _COLOURS = tuple(colour for colour in PALETTE if colour != _GREY)
@@ -117,21 +122,42 @@ def gain_by_bucket(results: Results, size: str, budget: str) -> Figure | None:
 
     An arm whose training text has another index than the baseline's has other tokens in its buckets, and is left out.
     """
-    kinds = [kind for kind in _BUCKETS if _bucket_labels(results, size, budget, kind)]
-    if not kinds or len(results.arms) < 2:
+    return _gains(results, size, budget, {words: partial(_buckets, kind=kind) for kind, words in _BUCKETS.items()})
+
+
+def gain_by_entropy(results: Results, size: str, budget: str) -> Figure | None:
+    """Nats that each arm gains on the baseline, by how unsure the counts are: alone, and with them mixed into both.
+
+    On the domain of the primary metric. None where the study mixes no counts in.
+    """
+    domain = results.primary_domain + WITH_COUNTS
+    panels = {
+        "entropy of the counts, nats": partial(_by_entropy, domain=domain, of="student"),
+        "the same, counts mixed into both": partial(_by_entropy, domain=domain, of="mixture"),
+    }
+    return _gains(results, size, budget, panels)
+
+
+def _gains(results: Results, size: str, budget: str, panels: Mapping[str, Buckets]) -> Figure | None:
+    """A panel of each way to sort tokens into buckets, those that the rows have; None without any."""
+    found = {
+        words: (buckets, labels)
+        for words, buckets in panels.items()
+        if (labels := _bucket_labels(results, size, budget, buckets))
+    }
+    if not found or len(results.arms) < 2:
         return None
-    wide = math.ceil(len(kinds) / 2) if len(kinds) > 1 else 1
+    wide = math.ceil(len(found) / 2) if len(found) > 1 else 1
     figure = Figure(figsize=(9.6, 0.6 + 3.6 * wide), layout="constrained")
-    for number, kind in enumerate(kinds, start=1):
-        axes = figure.add_subplot(wide, min(len(kinds), 2), number)
+    for number, (words, (buckets, labels)) in enumerate(found.items(), start=1):
+        axes = figure.add_subplot(wide, min(len(found), 2), number)
         plain_axes(axes)
         axes.axhline(0, color=_LINE, linewidth=1.2)
-        labels = _bucket_labels(results, size, budget, kind)
         total = sum(labels.values())
-        _gain_lines(axes, results, size, budget, kind, list(labels))
+        _gain_lines(axes, results, size, budget, buckets, list(labels))
         ticks = [f"{label}\n{tokens / total:.0%}" for label, tokens in labels.items()]
         axes.set_xticks(range(len(labels)), ticks, fontsize=8.5)
-        axes.set_xlabel(f"{_BUCKETS[kind]} (share of tokens)", color=INK, fontsize=9.5)
+        axes.set_xlabel(f"{words} (share of tokens)", color=INK, fontsize=9.5)
         if number % 2:
             axes.set_ylabel("gain, nats per token", color=INK)
     legend_above(figure)
@@ -245,11 +271,10 @@ def _bins(rows: Sequence[Row]) -> list[tuple[float, float]]:
     return [(confidence / tokens, accuracy / tokens) for tokens, confidence, accuracy in kept]
 
 
-def _bucket_labels(results: Results, size: str, budget: str, kind: str) -> dict[str, int]:
+def _bucket_labels(results: Results, size: str, budget: str, buckets: Buckets) -> dict[str, int]:
     """Labels of the buckets with enough tokens, and their tokens."""
     for row in results.runs.get((results.baseline, size, budget), {}).values():
-        buckets = _buckets(row, kind)
-        return {str(one["label"]): int(one["tokens"]) for one in buckets if one["tokens"] >= _FEWEST}
+        return {str(one["label"]): int(one["tokens"]) for one in buckets(row) if one["tokens"] >= _FEWEST}
     return {}
 
 
@@ -257,7 +282,17 @@ def _buckets(row: Row, kind: str) -> list[Mapping[str, Any]]:
     return list(((row.get("metrics", {}).get("in") or {}).get("buckets") or {}).get(kind) or [])
 
 
-def _gain_lines(axes: Axes, results: Results, size: str, budget: str, kind: str, labels: Sequence[str]) -> None:
+def _by_entropy(row: Row, domain: str, of: str) -> list[Mapping[str, Any]]:
+    found = ((row.get("metrics", {}).get(domain) or {}).get("by_evidence") or {}).get("entropy") or []
+    return [{**one, "label": _short_label(one["label"]), "nats": one[of]} for one in found]
+
+
+def _short_label(label: str) -> str:
+    """Seven of them fit below a panel: "1–2" for "1 to below 2", "< 1", "6+"."""
+    return label.replace(" to below ", "–").replace("below", "<").replace(" and more", "+")
+
+
+def _gain_lines(axes: Axes, results: Results, size: str, budget: str, buckets: Buckets, labels: Sequence[str]) -> None:
     others = results.arms[1:]
     base = (results.baseline, size, budget)
     for number, arm in enumerate(others):
@@ -265,7 +300,7 @@ def _gain_lines(axes: Axes, results: Results, size: str, budget: str, kind: str,
         seeds = results.common_seeds([base, place])
         points = [
             (spot, gain) for spot, label in enumerate(labels)
-            if (gain := _bucket_gain(results, base, place, seeds, kind, label)) is not None
+            if (gain := _bucket_gain(results, base, place, seeds, buckets, label)) is not None
         ]  # fmt: skip
         if points:
             ends = [gain for _, gain in points]
@@ -282,14 +317,14 @@ def _gain_lines(axes: Axes, results: Results, size: str, budget: str, kind: str,
 
 
 def _bucket_gain(
-    results: Results, base: Place, place: Place, seeds: Sequence[int], kind: str, label: str
+    results: Results, base: Place, place: Place, seeds: Sequence[int], buckets: Buckets, label: str
 ) -> Estimate | None:
     """Baseline minus arm on one bucket; the interval is over the seeds. None where the two hold different tokens."""
     values, tokens = [], set()
     for one in (base, place):
-        found = [_buckets(results.runs[one][seed], kind) for seed in seeds]
-        tokens |= {tuple(bucket["tokens"] for bucket in buckets) for buckets in found}
-        known = [bucket["nats"] for buckets in found for bucket in buckets if bucket["label"] == label]
+        found = [buckets(results.runs[one][seed]) for seed in seeds]
+        tokens |= {tuple(bucket["tokens"] for bucket in row) for row in found}
+        known = [bucket["nats"] for row in found for bucket in row if bucket["label"] == label]
         values.append([nats for nats in known if nats is not None])
     if not seeds or len(tokens) > 1 or any(len(known) != len(seeds) for known in values):
         return None

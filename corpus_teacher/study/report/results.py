@@ -19,7 +19,7 @@ from corpus_teacher.errors import ConfigError, InputError
 from corpus_teacher.files import read_json
 from corpus_teacher.study.report.numbers import plural
 from corpus_teacher.study.report.statistics import Draws, draw_losses, draw_values
-from corpus_teacher.study.row_file import ROWS_FILE, read_rows
+from corpus_teacher.study.row_file import ROWS_FILE, WITH_COUNTS, read_rows
 
 Row = Mapping[str, Any]
 Place = tuple[str, str, str]
@@ -70,6 +70,11 @@ class Results:
     def primary(self) -> str:
         """The metric named before the run, as DOMAIN.METRIC."""
         return str(self.settings["primary"])
+
+    @property
+    def primary_domain(self) -> str:
+        """The text that the primary metric is of, whether counts are mixed in or not."""
+        return self.primary.partition(".")[0].removesuffix(WITH_COUNTS)
 
     @property
     def baseline(self) -> str:

@@ -102,7 +102,7 @@ def counts_alone(results: Results, size: str, budget: str) -> Table:
 
     Without rows where the trainings weren't given these references.
     """
-    domain = results.primary.rpartition(".")[0].removesuffix("+counts")
+    domain = results.primary_domain
     found: dict[str, float] = {}
     for place in _arms_at(results, size, budget):
         for row in results.runs.get(place, {}).values():

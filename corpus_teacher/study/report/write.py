@@ -248,6 +248,11 @@ def _of_gains(results: Results, analysis: Analysis) -> Iterator[Part]:
         text = f"Loss of {results.baseline} minus that of the arm{where}. {above} Intervals are over the seeds alone."
         text += f" An arm whose training text has another index than {results.baseline}’s has other buckets: not drawn."
         yield Part("Gain by what is known of a token", (text,), figure=figure, file="gain-by-bucket")
+    figure = plots.gain_by_entropy(results, size, budget)
+    if figure is not None:
+        text = f"Loss of {results.baseline} minus that of the arm on {results.primary_domain}{where}, by the entropy "
+        text += f"of the counts that are mixed in. {above} Intervals are over the seeds alone."
+        yield Part("Gain by how sure the counts are", (text,), figure=figure, file="gain-by-entropy")
     figure = plots.gain_by(results, analysis, "parameters")
     if figure is not None:
         text = f"{f'At budget {budget}. ' if len(results.budgets) > 1 else ''}{above}"

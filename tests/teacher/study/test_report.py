@@ -23,7 +23,7 @@ from corpus_teacher.study.report import tables, write
 from corpus_teacher.study.report.analysis import BETTER, UNDECIDED, WORSE, analyse
 from corpus_teacher.study.report.contrasts import contrasts
 from corpus_teacher.study.report.more_plots import rate_map
-from corpus_teacher.study.report.plots import gain_by_bucket
+from corpus_teacher.study.report.plots import gain_by_bucket, gain_by_entropy
 from corpus_teacher.study.report.results import Place, Results, read_results, sort_rows, tuning_losses
 from corpus_teacher.study.report.shared import Shared, shared_runs
 from corpus_teacher.study.report.write import StudySummary, write_study_report
@@ -146,6 +146,28 @@ def test_gains_by_bucket_compare_the_same_tokens(tmp_path: Path) -> None:
     for label, arms in drawn.items():
         assert arms == (["corpus"] if "of the context in the index" in label else ["corpus", "elsewhere"])
     assert any("of the context in the index" in label for label in drawn)
+
+
+def test_gains_by_entropy_are_of_the_primary_text(tmp_path: Path) -> None:
+    """Students alone on the left, with the counts mixed in on the right; a report without counts has no such figure."""
+    rows = small_rows()
+    assert gain_by_entropy(read_results(small_study(tmp_path / "plain", rows)), "small", "once") is None
+    for row in rows:
+        taught = row["arm"] == "corpus"
+        row["metrics"]["in+counts"] = {
+            "by_evidence": {
+                "entropy": [
+                    {"label": "below 1", "tokens": 100, "student": 2.0 - 0.5 * taught, "mixture": 1.0 + 0.1 * taught},
+                    {"label": "1 and more", "tokens": 300, "student": 3.0 + 0.2 * taught, "mixture": 3.0},
+                    {"label": "beyond", "tokens": 3, "student": 9.0, "mixture": 9.0},
+                ]
+            }
+        }
+    figure = gain_by_entropy(read_results(small_study(tmp_path / "counts", rows)), "small", "once")
+    assert figure is not None
+    gains = [axes.containers[0].lines[0].get_ydata().tolist() for axes in figure.axes]
+    assert gains == [pytest.approx([0.5, -0.2]), pytest.approx([-0.1, 0.0])]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["< 1\n25%", "1+\n75%"]
 
 
 def test_every_figure_is_a_file_of_its_own(whole: tuple[Path, StudySummary]) -> None:
