@@ -195,6 +195,11 @@ def bucket(
     return (kept[1] - kept[0]) / kept[2], kept[2] / total
 
 
+def of_evidence(run: Run, place: int, column: str, measure: str = "entropy", domain: str = "authors+counts") -> float:
+    """The mean over the seeds of a column (student, counts, mixture, student_weight) of one bucket of evidence."""
+    return float(np.mean([row["metrics"][domain]["by_evidence"][measure][place][column] for row in runs(*run)]))
+
+
 def at_end_of_grid() -> tuple[int, int]:
     """Of the different cells that were tuned on three rates: how many took the first or the last, and all of them."""
     cells: dict[tuple[str, ...], bool] = {}
