@@ -50,7 +50,7 @@ BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 ALL_BUDGETS = (*BUDGETS, "6.3M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
 PUBLISHED, TUNED, TEXT = "prose-7-published", "prose-1-baseline.tuned-hard", "prose-8-text"
-GRID = "prose-1-baseline.grid-best"
+GRID, UNSURE = "prose-1-baseline.grid-best", "prose-2-training-length.unsure-short"
 LONGER = "prose-2-training-length.long"
 SMALLER, ALL_BOOKS = "prose-2-training-length.small", "prose-6-index-larger.all"
 REPEATED = ["continues a repeat", "was seen before"]
@@ -195,6 +195,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
     yield from claims_of_longer()
+    yield from claims_of_where()
     yield from claims_of_smaller()
     yield from claims_of_early_only()
     yield from claims_of_few_words()
@@ -348,19 +349,81 @@ def claims_of_longer() -> Iterator[tuple[str, str, tuple[float, ...]]]:
 
 
 def claims_of_where() -> Iterator[tuple[str, str, tuple[float, ...]]]:
-    """Where the gain lies, by the entropy of the counts."""
+    """Where the gain lies by the entropy of the counts, and where it is taught."""
+    page, domain, mixed = WHERE_PAGE, "authors", "authors+counts"
     ends = ("below 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5", "5 to 6", "6 and above")
+
+    def gained(run: derived.Run, baseline: derived.Run, place: int, column: str = "student") -> float:
+        return derived.of_evidence(run, place, column) - derived.of_evidence(baseline, place, column)
+
     for budget in ("3.1M", "6.3M"):
         hard, half, annealed = ((LONGER, arm, "base", budget) for arm in ("hard", "half", "annealed"))
         for place, words in enumerate(ends):
             row = f"| {budget[:-1]} M, {words} | {{...}} | {{}} | {{}} | {{}} | {{}} | {{}} | {{}} | {{}} |"
+            own = [derived.of_evidence(hard, place, column) for column in ("student", "counts", "student_weight")]
+            gaps = [gained(arm, hard, place, column) for column in ("student", "mixture") for arm in (half, annealed)]
+            yield page, row, (*own, *gaps)
+    weights = [
+        row["student_weight"]
+        for one in runs(LONGER, "hard", "base", "6.3M")
+        for measure in ("count", "match_len")
+        for row in one["metrics"][mixed]["by_evidence"][measure]
+        if row["tokens"] >= 1000
+    ]
+    yield page, "tokens from {} to {})", (min(weights), max(weights))
+    sure_weights = [derived.of_evidence((LONGER, "hard", "base", "6.3M"), place, "student_weight") for place in (0, 1)]
+    assert max(sure_weights) < 0.1
+    yield page, "and below {} where they are sure", (0.1,)
 
-            def of(run: derived.Run, column: str, place: int = place) -> float:
-                return derived.of_evidence(run, place, column)
+    arms = {"half": "half", "annealed": "annealed", "taught where sure": "sure", "taught where unsure": "unsure"}
+    hard, half, annealed, sure, unsure = ((UNSURE, arm, "base", "0.8M") for arm in ("hard", *arms.values()))
+    for words, arm in arms.items():
+        own = (UNSURE, arm, "base", "0.8M")
+        loss, with_counts = mean(own, domain=domain), mean(own, domain=mixed)
+        yield page, f"| {words} | {{...}} | {{}} | {{}} [{{}}, {{}}] |", (loss, *difference(own, hard, domain))
+        row = f"| {words} | {{...}} | {{...}} | {{...}} | {{}} | {{}} [{{}}, {{}}] |"
+        yield page, row, (with_counts, *difference(own, hard, mixed))
+    for words, own in (("sure", sure), ("unsure", unsure)):
+        given = [log["weight_corpus"] for row in runs(*own) for log in row["logs"] if "weight_corpus" in log]
+        yield page, f"| taught where {words} | {{}} |", (float(derived.np.mean(given)),)
+    yield page, "| half | {} |", (0.5,)
+    yield page, "| annealed | {} |", (0.75 * 0.60 / 2,)
+    for place, words in enumerate(ends):
+        own = [derived.of_evidence(hard, place, column) for column in ("student", "counts")]
+        gaps = [gained(arm, hard, place) for arm in (half, sure, unsure)]
+        yield page, f"| 0.8 M, {words} | {{}} | {{}} | {{}} | {{}} | {{}} |", (*own, *gaps)
+    on_sure = {own: [-gained(own, hard, place) for place in range(3)] for own in (unsure, sure)}
+    yield page, "never taught there gains {} to {}, as", (min(on_sure[unsure]), max(on_sure[unsure]))
+    yield page, "taught only there gains {} to {}.", (min(on_sure[sure]), max(on_sure[sure]))
+    assert gained(unsure, hard, 6) > 0
+    yield page, "it is worse by {} where the sure one is not", (difference(unsure, hard, mixed)[0],)
+    whole = difference(half, hard, domain)[0]
+    yield (
+        page,
+        "unsure arm has {} of half's gain, the sure one {},",
+        tuple(difference(own, hard, domain)[0] / whole for own in (unsure, sure)),
+    )
+    yield page, "the sure one {...}, {} [{}, {}] against the other", difference(sure, unsure, domain)
+    yield OVERVIEW, "only gains {} to {} on tokens", (min(on_sure[sure]), max(on_sure[sure]))
+    yield OVERVIEW, "{} to {} where it is taught elsewhere only", (min(on_sure[unsure]), max(on_sure[unsure]))
+    for where in (README, OVERVIEW):
+        yield where, "sure against unsure: {} [{}, {}]", difference(sure, unsure, domain)
 
-            gaps = [of(arm, column) - of(hard, column) for column in ("student", "mixture") for arm in (half, annealed)]
-            own = (of(hard, "student"), of(hard, "counts"), of(hard, "student_weight"))
-            yield WHERE_PAGE, row, (*own, *gaps)
+    longer = {
+        row["arm"]: row
+        for study, arms in ((UNSURE, ("sure", "unsure")), (LENGTH, ("hard", "half", "annealed")))
+        for row in derived.rows(study)
+        if (row["role"], row["budget"], row["seed"]) == ("run", "3.1M", 0) and row["arm"] in arms
+    }
+    first = {arm: row["metrics"][mixed]["by_evidence"]["entropy"][0]["student"] for arm, row in longer.items()}
+    yield page, "3.1 million tokens, gained {} on tokens", (first["hard"] - first["sure"],)
+    yield page, "where half of that seed had gained {}.", (first["hard"] - first["half"],)
+    losses = {arm: row["metrics"][domain]["nats"] for arm, row in longer.items()}
+    yield (
+        page,
+        "ended {} above hard labels of that seed, the sure one {} below, half {}, annealed {}.",
+        tuple(losses[arm] - losses["hard"] for arm in ("unsure", "sure", "half", "annealed")),
+    )
 
 
 def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -421,7 +484,7 @@ def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield EARLY_PAGE, f"| {share} % | {{...}} | {{}} [{{}}, {{}}] |", difference(run, hard, "authors")
     all_of_it = difference((EARLY, "early-50", "base", "0.8M"), half, "authors")
     yield EARLY_PAGE, "worse than all: {} [{}, {}]", all_of_it
-    yield README, "quarter less than half of it. | {} [{}, {}]", all_of_it
+    yield README, "needed to the end?{...}|{...}| {} [{}, {}] |", all_of_it
     for words in ("that read {} million tokens once", "three seeds of five, {} million tokens", "At {} million tokens"):
         yield EARLY_PAGE, words, (runs(*hard)[0]["tokens"] / 1e6,)
     yield EARLY_PAGE, "students of {} M parameters", (parameters(hard),)
@@ -958,6 +1021,7 @@ def test_no_figure_is_left_unread() -> None:
         PUBLISHED_PAGE,
         TUNED_PAGE,
         TEXT_PAGE,
+        WHERE_PAGE,
         *(notes(folder.name) for folder in FOLDERS),
     ]
     unread = []
@@ -993,6 +1057,8 @@ KNOWN = {
     notes("7-quantization-int2"): ("4.72",),
     notes(LENGTH): ("4.925", "4.922", "4.902"),  # a run whose other seeds are missing
     notes(SMALLER): ("0.18",),  # what the study's file takes them for
+    notes(UNSURE): ("4.5",),  # a setting
+    WHERE_PAGE: ("4.5", "0.61"),  # a setting
     LENGTH_PAGE: ("0.1",),  # what was expected, in the study's file
 }
 
