@@ -2,7 +2,8 @@
 
 A contrast sets one gain against another: [L(arm) − L(baseline)] − [L(against) − L(baseline)], each pair at its own size
 and budget. At one size and budget the baseline cancels, and what is left is arm minus against; at two it says whether
-an arm helps more here than there.
+an arm helps more here than there. Against the baseline itself, which gains nothing, losses are compared wherever the
+two are: whether an arm here is better than the baseline there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from corpus_teacher.study.report.statistics import Estimate, Floats, estimate, h
 
 @dataclass(frozen=True)
 class Contrast:
-    """One gain minus another.
+    """One gain minus another, or a loss minus that of the baseline.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def _contrast(results: Results, place: Place, against: Place, shown: tuple[int, 
     draws = results.draws([base, place, other, against], results.primary)
 
     def gap(losses: Floats) -> Any:
+        if against == other:
+            return losses[..., 1] - losses[..., 3]
         return (losses[..., 1] - losses[..., 0]) - (losses[..., 3] - losses[..., 2])
 
     difference = None if draws is None else estimate(draws, gap)

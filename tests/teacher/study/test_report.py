@@ -247,6 +247,16 @@ def test_contrasts_are_gains_against_gains(tmp_path: Path) -> None:
         assert summary.contrasts[1] in (folder / name).read_text(encoding="utf-8")
 
 
+def test_a_contrast_with_the_baseline_compares_losses() -> None:
+    """The baseline gains nothing anywhere: what is asked is whether the arm here is better than it is there."""
+    named = {"arm": "corpus", "size": "base", "budget": "once", "against": "hard", "against_size": "base"}
+    (one,) = contrasts(sort_rows(make_settings(contrasts=[{**named, "against_budget": "4x"}]), make_rows()))
+    results = sort_rows(make_settings(), make_rows())
+    assert one.difference is not None
+    assert one.difference.value == pytest.approx(_gap(results, ("corpus", "base", "once"), ("hard", "base", "4x")))
+    assert one.names == ("corpus · once", "hard · 4x")
+
+
 def _gap(results: Results, first: Place, second: Place) -> float:
     """The naive difference of two places' mean losses."""
     means = [sum(values) / len(values) for values in (results.values(place, "in.nats") for place in (first, second))]

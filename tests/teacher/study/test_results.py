@@ -50,6 +50,8 @@ BUDGETS = ("0.4M", "0.8M", "1.6M", "3.1M")
 ALL_BUDGETS = (*BUDGETS, "6.3M")
 INSIDE, LARGER, BASELINE = "prose-4-in-the-model", "prose-6-index-larger", "prose-1-baseline"
 PUBLISHED, TUNED, TEXT = "prose-7-published", "prose-1-baseline.tuned-hard", "prose-8-text"
+CARRIED = "prose-2-training-length.tuned"
+MORE, BEST = "prose-5-few-words.more", "prose-2-training-length.best"
 GRID, UNSURE = "prose-1-baseline.grid-best", "prose-2-training-length.unsure-short"
 LONGER = "prose-2-training-length.long"
 SMALLER, ALL_BOOKS = "prose-2-training-length.small", "prose-6-index-larger.all"
@@ -94,7 +96,7 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     }
     for words, pair in intervals.items():
         yield README, f"{words}{{...}} | {{}} [{{}}, {{}}] |", difference(*pair)
-    yield README, "limited by its capacity. | {} [{}, {}]", between_sizes()
+    yield README, "limited by its capacity.{...} Code: | {} [{}, {}]", between_sizes()
     yield README, "many times the tokens. | {} [{}, {}]", speed_up(PILOT, "half-document-out")
     yield README, "weak neural teacher ({})", (mean((FIVE, "teacher")),)
     for page in (README, PAGE):
@@ -195,10 +197,12 @@ def claims() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(CHELBA), "counts are of {} times the text", (text_ratio(),)
     yield from claims_of_length()
     yield from claims_of_longer()
+    yield from claims_of_best()
     yield from claims_of_where()
     yield from claims_of_smaller()
     yield from claims_of_early_only()
     yield from claims_of_few_words()
+    yield from claims_of_distinct()
     yield from claims_of_inside()
     yield from claims_of_estimators()
     yield from claims_of_larger()
@@ -348,6 +352,83 @@ def claims_of_longer() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield notes(LONGER), "({} M parameters)", (parameters(hard),)
 
 
+def claims_of_best() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Hard labels tuned at 3.1M tokens, and annealed at the rate that they chose."""
+    page, domain, mixed = LENGTH_PAGE, "authors", "authors+counts"
+    hard, annealed = ((BEST, arm, "base", "3.1M") for arm in ("hard", "annealed"))
+    plain, kept, shorter = ((LONGER, *one) for one in (
+        ("hard", "base", "3.1M"), ("annealed", "base", "3.1M"), ("annealed", "base", "1.6M"),
+    ))  # fmt: skip
+    tuning = {
+        (settings["per_device_train_batch_size"], settings["learning_rate"]): row["metrics"]["tune"]["nats"]
+        for row in derived.rows(BEST)
+        for settings in [row["config"]["training"]]
+        if row["role"] == "tune"
+    }
+    assert min(tuning, key=tuning.__getitem__) == (8, 4e-3)
+    words = "{} at 1e-3, {} at 2e-3 and {} at 4e-3 with 8 rows a batch, {}, {} and {} with 16"
+    yield page, words, tuple(tuning[batch, rate] for batch in (8, 16) for rate in (1e-3, 2e-3, 4e-3))
+    four = {row["arm"]: row for row in derived.rows(CARRIED) if (row["budget"], row["seed"]) == ("3.1M", 0)}
+    yield (
+        page,
+        "hard labels end at {} with it, annealed at {} (one seed)",
+        tuple(four[arm]["metrics"][domain]["nats"] for arm in ("hard", "annealed")),
+    )
+    yield page, "| hard, tuned | {} | | {} |", (mean(hard, domain=domain), mean(hard, domain=mixed))
+    for words, own in (("annealed, at that setting", annealed), ("annealed, 2e-3", kept), ("hard, 2e-3", plain)):
+        row = f"| {words} | {{}} | {{}} [{{}}, {{}}] | {{}} | {{}} [{{}}, {{}}] |"
+        losses = (mean(own, domain=domain), *difference(own, hard, domain))
+        yield page, row, (*losses, mean(own, domain=mixed), *difference(own, hard, mixed))
+    gain, before = difference(annealed, hard, domain), difference(kept, plain, domain)[0]
+    yield page, "take {} of the {} that annealed", (-difference(hard, plain, domain)[0], -before)
+    change = derived.interval(lambda a, b, c, d: (a - b) - (c - d), annealed, hard, kept, plain, domain=domain)[:3]
+    yield page, "the gain changes by {} [{}, {}]", change
+    share = derived.exponentials(
+        derived.interval(
+            lambda a, b, c: -(b - c) / (a - c) * derived.math.log(2), shorter, hard, annealed, domain=domain
+        )
+    )
+    yield page, "at {} [{}, {}] of the tokens", share
+    for where in (README, OVERVIEW):
+        yield where, "tuned at 3.1 M tokens, annealed {} [{}, {}]", gain
+    yield OVERVIEW, "hard labels at {} [{}, {}] of the tokens", share
+
+
+def claims_of_distinct() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Distinct tokens to the same loss."""
+    page, domain, mixed = FEW_PAGE, "authors", "authors+counts"
+    half = (MORE, "half", "base", "0.05M-16")
+    places = {
+        "49,152 × 4": "0.05M-4",
+        "49,152 × 8": "0.05M-8",
+        "49,152 × 16": "0.05M-16",
+        "98,304 × 4": "0.1M-4",
+        "98,304 × 8": "0.1M-8",
+    }
+    for words, budget in places.items():
+        own = (MORE, "hard", "base", budget)
+        row = f"| hard labels, {words} | {{}} | {{}} [{{}}, {{}}] | {{}} | {{}} [{{}}, {{}}] |"
+        losses = (mean(own, domain=domain), *difference(half, own, domain))
+        yield page, row, (*losses, mean(own, domain=mixed), *difference(half, own, mixed))
+    yield page, "| half corpus, 49,152 × 16 | {} | | {} |", (mean(half, domain=domain), mean(half, domain=mixed))
+    fewer, more = (
+        min((mean(one, domain=domain), one) for one in ((MORE, "hard", "base", budget) for budget in budgets))[1]
+        for budgets in (("0.05M-4", "0.05M-8", "0.05M-16"), ("0.1M-4", "0.1M-8"))
+    )
+    value, low, high = derived.interval(
+        lambda a, b, c: -(a - c) / (a - b) * derived.math.log(2), fewer, more, half, domain=domain
+    )[:3]
+    assert low < derived.math.log(0.5) < high
+    assert high - low > 3  # the two amounts are too near to one another for an interval of a ratio
+    yield page, "a share of {} of hard labels' distinct tokens, by an interval", (derived.math.exp(value),)
+    four_passes = difference(half, (MORE, "hard", "base", "0.1M-4"), domain)
+    for where in (page, README, OVERVIEW):
+        yield where, "twice as many words in four passes, {} [{}, {}]", four_passes
+    yield page, "half as many words: {} [{}, {}].", difference(half, more, domain)
+    yield page, "as many words by {} [{}, {}].", difference(half, fewer, domain)
+    yield OVERVIEW, "at their best number of passes {} [{}, {}]", difference(half, more, domain)
+
+
 def claims_of_where() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """Where the gain lies by the entropy of the counts, and where it is taught."""
     page, domain, mixed = WHERE_PAGE, "authors", "authors+counts"
@@ -459,6 +540,7 @@ def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield page, "further behind ({} nats, the larger ones {})", (behind(small, "3.1M"), behind(base, "3.1M"))
     yield page, "behind, at {} and {} nats", (behind(small, "3.1M"), behind(base, "0.8M"))
     yield page, "no difference is shown, {} [{}, {}].", apart("3.1M", "3.1M")
+    yield README, "their gains differ by {} [{}, {}].", apart("3.1M", "3.1M")
     yield page, "smaller ones gain more, {} [{}, {}] (not", apart("0.8M", "3.1M")
     yield page, "they gain less, {} [{}, {}].", apart("3.1M", "0.8M")
     own = (parameters(small("hard", "3.1M")),)
@@ -471,7 +553,6 @@ def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield where, words, own
     yield OVERVIEW, "M parameters gain {} [{}, {}] nats by half", gain
     yield OVERVIEW, "the gain of half differs by {} [{}, {}].", apart("3.1M", "3.1M")
-    yield README, "differ by {} [{}, {}].", apart("3.1M", "3.1M")
 
 
 def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -857,7 +938,7 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         ("half", "0.8M", "hard labels need {} [{}, {}] times the tokens of half corpus at 0.8 M"),
         ("annealed", "1.6M", "M, {} [{}, {}] times those of annealed at 1.6 M"),
         ("annealed", "3.1M", "are what is short: {} [{}, {}] times at 3.1 M."),
-        ("annealed", "3.1M", "Hard labels need {} [{}, {}] times the tokens of annealed there"),
+        ("annealed", "3.1M", "hard labels need {} [{}, {}] times the tokens of annealed there"),
         ("annealed", "6.3M", "and {} [{}, {}] times at 6.3 million"),
         ("annealed", "6.3M", "Annealed is worth {} [{}, {}] times the tokens at 6.3 M"),
         ("half", "3.1M", "A constant half is worth {} [{}, {}] times"),
