@@ -1,24 +1,51 @@
-"""Beside Markdown, for mkdocs: links out of docs/ lead to the repository, and the command line describes itself."""
+"""Beside Markdown, for mkdocs: links out of docs/ lead to the repository, pictures from there are taken into the site,
+and the command line describes itself."""
 
 from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
 COMMANDS = "<!-- every command -->"
+ROOT = Path(__file__).parents[1]
+_LINK = re.compile(r"\]\((\.\.?/[^)#\s]*)(#[^)]*)?\)")
+_PICTURES = (".svg", ".png")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Pictures that pages show from outside of docs/, the figures of studies, are files of the site."""
+    from mkdocs.structure.files import File
+
+    for page in list(files.documentation_pages()):
+        text = Path(page.abs_src_path).read_text(encoding="utf-8")
+        for match in _LINK.finditer(text):
+            path = _in_repository(page.src_uri, match[1])
+            outside = path.endswith(_PICTURES) and not path.startswith("docs/")
+            if outside and files.get_file_from_path(path) is None:
+                files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def _in_repository(page: str, link: str) -> str:
+    """Where a link of a page leads, from the root of the repository."""
+    return posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links to files outside of docs/ lead to the repository, pictures to raw files; the mark becomes the commands."""
+    """Links to files outside of docs/ lead to the repository, pictures to the site's; the mark becomes the commands."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def link(match: re.Match[str]) -> str:
-        path = posixpath.normpath(posixpath.join("docs", folder, match[1]))
-        kind = "raw" if path.endswith((".svg", ".png")) else "blob"
-        return match[0] if path.startswith("docs/") else f"]({config['repo_url']}/{kind}/main/{path}{match[2] or ''})"
+        path = _in_repository(page.file.src_uri, match[1])
+        if path.startswith("docs/"):
+            return match[0]
+        if path.endswith(_PICTURES):
+            return f"]({posixpath.relpath(path, folder or '.')})"
+        return f"]({config['repo_url']}/blob/main/{path}{match[2] or ''})"
 
-    markdown = re.sub(r"\]\((\.\.?/[^)#\s]*)(#[^)]*)?\)", link, markdown)
+    markdown = _LINK.sub(link, markdown)
     return markdown.replace(COMMANDS, commands()) if COMMANDS in markdown else markdown
 
 

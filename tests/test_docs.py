@@ -299,7 +299,7 @@ def test_every_extra_is_in_the_table() -> None:
 
 
 def test_what_is_not_in_the_site_is_looked_up_in_the_repository() -> None:
-    """A picture as the file itself: the page that shows a file is no picture."""
+    """But for pictures, which the site holds: it can be read where the repository can't be reached."""
     made = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
     assert made is not None
     assert made.loader is not None
@@ -308,6 +308,5 @@ def test_what_is_not_in_the_site_is_looked_up_in_the_repository() -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri="findings/text.md"))
     text = "![Loss](../../studies/a.svg) [rows](../../studies/a.md#b) [length](training-length.md)"
     assert hooks.on_page_markdown(text, page, {"repo_url": "https://host/us"}, None) == (
-        "![Loss](https://host/us/raw/main/studies/a.svg) [rows](https://host/us/blob/main/studies/a.md#b) "
-        "[length](training-length.md)"
+        "![Loss](../studies/a.svg) [rows](https://host/us/blob/main/studies/a.md#b) [length](training-length.md)"
     )
