@@ -489,6 +489,8 @@ def claims_of_where() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield OVERVIEW, "{} to {} where it is taught elsewhere only", (min(on_sure[unsure]), max(on_sure[unsure]))
     for where in (README, OVERVIEW):
         yield where, "sure against unsure: {} [{}, {}]", difference(sure, unsure, domain)
+    policies = "docs/explanation/policies.md"
+    yield policies, "sure only ends {} [{}, {}] above one", difference(sure, unsure, domain)
 
     longer = {
         row["arm"]: row
