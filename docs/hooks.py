@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = "<!-- every command -->"
-ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\]\((\.\.?/[^)#\s]*)(#[^)]*)?\)")
 _PICTURES = (".svg", ".png")
 
@@ -18,13 +17,14 @@ def on_files(files: Any, config: Any) -> Any:
     """Pictures that pages show from outside of docs/, the figures of studies, are files of the site."""
     from mkdocs.structure.files import File
 
+    root = Path(config["docs_dir"]).parent
     for page in list(files.documentation_pages()):
         text = Path(page.abs_src_path).read_text(encoding="utf-8")
         for match in _LINK.finditer(text):
             path = _in_repository(page.src_uri, match[1])
             outside = path.endswith(_PICTURES) and not path.startswith("docs/")
             if outside and files.get_file_from_path(path) is None:
-                files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+                files.append(File.generated(config, path, abs_src_path=str(root / path)))
     return files
 
 
