@@ -785,19 +785,30 @@ def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
 
     domain, mixed, page = "authors", "authors+counts", PUBLISHED_PAGE
     hard, half, alone, beside = (run(arm) for arm in ("hard", "half", "order-4", "order-4-half"))
+    low, low_beside = run("order-2"), run("order-2-half")
     yield page, "| hard labels | {} | | | {} | |", (mean(hard, domain=domain), mean(hard, domain=mixed))
     rows = {
         "half corpus, document left out": half,
-        "counts as published, alone": alone,
-        "counts as published, half beside the label": beside,
+        "two tokens of context, alone": low,
+        "two tokens of context, half beside the label": low_beside,
+        "four tokens of context, alone": alone,
+        "four tokens of context, half beside the label": beside,
+        "four tokens of context, the eight likeliest, half beside the label": run("top-8-half"),
     }
     for words, own in rows.items():
         yield from claims_of_row(page, f"| {words} |", own, hard, None if own == half else half)
-    yield page, "alone differ by {} [{}, {}]: nothing", difference(beside, alone, domain)
+    yield page, "are not shown to differ, {} [{}, {}].", difference(beside, alone, domain)
+    yield page, "worse than alone, {} [{}, {}]", difference(low_beside, low, domain)
+    yield page, "With two tokens of context they are: {} [{}, {}]", difference(low_beside, half, domain)
+    yield page, "Hard labels need {} [{}, {}] times", derived.between(low, ("0.8M", "1.6M"), domain)
+    yield page, "finished runs at {} and {} million", (million(low), million((PUBLISHED, "hard", "base", "1.6M")))
+    yield page, "better than hard labels, by {}.", (-difference(low_beside, hard, mixed)[0],)
     yield page, "students of {} M parameters that read {} million", (parameters(hard), million(hard))
-    yield notes(PUBLISHED), "student ({} M parameters), {} M tokens", (parameters(hard), million(hard))
-    yield README, "prose-7-published/findings.md): {} [{}, {}].", difference(beside, hard, domain)
+    yield notes(PUBLISHED), "student ({} M parameters), {} M tokens in one pass", (parameters(hard), million(hard))
+    yield README, "as then: two tokens of context {} [{}, {}], four", difference(low, hard, domain)
+    yield README, "as then: two tokens of context {...}, four {} [{}, {}].", difference(alone, hard, domain)
     yield OVERVIEW, "half beside the label they change the loss by {} [{}, {}]", difference(beside, hard, domain)
+    yield OVERVIEW, "with two tokens alone by {} [{}, {}]", difference(low, hard, domain)
     yield OVERVIEW, "with the document left out by {} [{}, {}]", difference(half, hard, domain)
 
 
