@@ -175,6 +175,17 @@ def lead(run: Run, baseline: Run) -> dict[int, float]:
     return dict(zip(steps, (curves[0] - curves[1]).tolist(), strict=True))
 
 
+def inside(run: Run, baseline: Run) -> float:
+    """Steps of the baseline over those after which a run has the loss that the baseline ends with, on the learning
+    curve's tokens: the saving as it is read inside of one run; a mean over the seeds, linear between evaluations."""
+    found = []
+    for own, other in zip(runs(*run), runs(*baseline), strict=True):
+        end = other["history"][-1]
+        steps, nats = (np.array([one[name] for one in own["history"]], dtype=float) for name in ("step", "nats"))
+        found.append(end["step"] / np.interp(-end["nats"], -nats, steps))
+    return float(np.mean(found))
+
+
 def lowest(run: Run) -> float:
     """The lowest loss along the curves, each seed at its own best evaluation."""
     return float(np.mean([min(one["nats"] for one in row["history"]) for row in runs(*run)]))

@@ -801,6 +801,10 @@ def claims_of_published() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield page, "worse than alone, {} [{}, {}]", difference(low_beside, low, domain)
     yield page, "With two tokens of context they are: {} [{}, {}]", difference(low_beside, half, domain)
     yield page, "Hard labels need {} [{}, {}] times", derived.between(low, ("0.8M", "1.6M"), domain)
+    yield page, "Read inside of a run, as the papers do, it is {} times", (derived.inside(low, hard),)
+    for words, own in (("Half corpus is", half), ("four tokens' counts alone", alone)):
+        twice = derived.between(own, ("0.8M", "1.6M"), domain)[0], derived.inside(own, hard)
+        yield page, words + (" worth {} and, inside, {}" if own == half else " {} and {}."), twice
     yield page, "finished runs at {} and {} million", (million(low), million((PUBLISHED, "hard", "base", "1.6M")))
     yield page, "better than hard labels, by {}.", (-difference(low_beside, hard, mixed)[0],)
     yield page, "students of {} M parameters that read {} million", (parameters(hard), million(hard))
