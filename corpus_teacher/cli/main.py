@@ -7,7 +7,6 @@ CORPUS_TEACHER_DEBUG=1 shows the traceback.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import warnings
@@ -30,9 +29,7 @@ from corpus_teacher.cli.teacher import teacher_app
 from corpus_teacher.cli.trace import trace
 from corpus_teacher.cli.train import train
 from corpus_teacher.cli.warm_up import warm_up
-
-_NOISE = {"torchao": "Failed to load ", "torch.utils._pytree": "is an Enum subclass and is now natively supported"}
-"""What two loggers say when transformers imports torchao where it is installed: nothing that a user could act on."""
+from corpus_teacher.noise import still_noise
 
 app = App(
     name="corpus-teacher",
@@ -89,11 +86,6 @@ def listen() -> None:
     sys.unraisablehook = partial(_stop_again, sys.unraisablehook)
 
 
-def _is_not(noise: str, record: logging.LogRecord) -> bool:
-    """Whether a record of a log doesn't hold the noise."""
-    return noise not in record.getMessage()
-
-
 def _show_warning(
     otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
 ) -> None:
@@ -107,8 +99,7 @@ def _show_warning(
 def main() -> None:
     """The entry point of the `corpus-teacher` script."""
     listen()
-    for name, noise in _NOISE.items():
-        logging.getLogger(name).addFilter(partial(_is_not, noise))
+    still_noise()
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
     app(prog_name="corpus-teacher")
 

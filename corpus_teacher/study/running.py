@@ -341,7 +341,7 @@ def _context() -> multiprocessing.context.BaseContext:
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([measure.__module__])
+    context.set_forkserver_preload(["corpus_teacher.forked_from"])
     return context
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,16 @@ def test_processes_give_the_same_rows(texts: Path, tmp_path: Path) -> None:
         assert other["metrics"]["in"]["nats"] == pytest.approx(one["metrics"]["in"]["nats"], rel=1e-4)
     with pytest.raises(ConfigError, match="jobs is 0"):
         run_study(study, tmp_path / "none", jobs=0)
+
+
+def _is_filtered(logger: str) -> bool:
+    return bool(logging.getLogger(logger).filters)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
+def test_processes_begin_without_the_noise_of_what_they_import() -> None:
+    with ProcessPoolExecutor(1, mp_context=running._context()) as pool:
+        assert pool.submit(_is_filtered, "torchao").result()
 
 
 def _wait_long(job: Any) -> dict[str, Any]:
