@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from corpus_teacher.blend.adaptive import Adaptive, make_adaptive
@@ -81,6 +82,18 @@ class Share:
         return table
 
 
+def _greatest(shares: tuple[Share, ...]) -> tuple[float, int]:
+    """What some shares sum to where they ask for most, and the step: one may rise while another falls.
+
+    Looked at are the turns of their schedules and a thousand steps between any two of them.
+    """
+    turns = sorted({0, *(turn for share in shares if share.schedule is not None for turn in share.schedule.turns)})
+    steps = {step for a, b in pairwise(turns) for step in range(a, b, max(1, (b - a) // 1000))} | set(turns)
+    found = ((sum(share.at(step) for share in shares), -step) for step in steps)
+    total, before = max(found)
+    return total, -before
+
+
 @dataclass(frozen=True)
 class Routing:
     """Leave the most certain positions to the hard label.
@@ -122,7 +135,7 @@ class Policy:
     Parameters
     ----------
     shares : mapping of component to Share or float
-        Of "hard", "corpus", "neural", "self", "base"; not of the remainder. They sum to at most 1.
+        Of "hard", "corpus", "neural", "self", "base"; not of the remainder. They sum to at most 1 at every step.
     remainder : str
         The component that takes what the others leave.
     fallbacks : tuple of str
@@ -177,9 +190,12 @@ class Policy:
                 raise ConfigError(f"{name!r} is the remainder and has a weight: give one or the other")
             with within(name):
                 shares[name] = share if isinstance(share, Share) else Share(share)
-        total = sum(share.weight for share in shares.values())
+        total, step = _greatest(tuple(shares.values()))
         if total > 1 + _ROUND_OFF:
-            raise ConfigError(f"the weights sum to {total:g}: give at most 1, what is left goes to {self.remainder!r}")
+            when = f" at step {step}" if any(share.schedule for share in shares.values()) else ""
+            raise ConfigError(
+                f"the weights sum to {total:g}{when}: give at most 1, what is left goes to {self.remainder!r}"
+            )
         object.__setattr__(self, "shares", {name: shares[name] for name in COMPONENTS if name in shares})
         self._check_fallbacks()
         for name in ("min_match_len", "min_count", "shorter_match_len"):

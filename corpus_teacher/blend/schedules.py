@@ -56,6 +56,11 @@ class LinearSchedule:
         """The factor at a step."""
         return self.first + (self.last - self.first) * self._progress(step)
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The steps between which the factor is smooth."""
+        return self.begin_step, self.end_step
+
     def _progress(self, step: int) -> float:
         return min(1.0, max(0.0, (step - self.begin_step) / (self.end_step - self.begin_step)))
 
@@ -116,6 +121,11 @@ class EarlyOnlySchedule:
         if step < self.until_step:
             return 1.0
         return max(0.0, 1 - (step - self.until_step) / self.decay_steps) if self.decay_steps else 0.0
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The steps between which the factor is smooth."""
+        return max(0, self.until_step - 1), self.until_step, self.until_step + self.decay_steps
 
 
 Schedule = LinearSchedule | CosineSchedule | EarlyOnlySchedule

@@ -100,6 +100,37 @@ def test_asked_sums_to_one_at_every_step() -> None:
     assert Policy({"corpus": 0.2, "neural": 0.7, "self": 0.1}).asked(0).keys() == {"corpus", "neural", "self"}
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_one_teacher_hands_over_to_another(kind: str) -> None:
+    falls = {"kind": kind, "end_step": 4_000}
+    rises = {**falls, "first": 0.0, "last": 1.0}
+    policy = make_policy({"corpus": {"weight": 0.75, "schedule": falls}, "neural": {"weight": 0.75, "schedule": rises}})
+    for step in range(0, 5_000, 7):
+        asked = policy.asked(step)
+        assert asked["hard"] == pytest.approx(0.25)
+        assert asked.get("corpus", 0) + asked.get("neural", 0) == pytest.approx(0.75)
+    assert policy.asked(0) == {"hard": 0.25, "corpus": 0.75}
+    assert policy.asked(4_000) == {"hard": 0.25, "neural": 0.75}
+    early = {"kind": "early-only", "until_step": 10, "decay_steps": 10}
+    after = {"kind": "linear", "first": 0.0, "last": 1.0, "begin_step": 10, "end_step": 20}
+    made = make_policy({"corpus": {"weight": 1, "schedule": early}, "neural": {"weight": 1, "schedule": after}})
+    assert made.asked(15) == {"corpus": 0.5, "neural": 0.5}
+
+
+def test_weights_that_sum_to_too_much_for_a_while_are_refused() -> None:
+    rises = {"kind": "linear", "first": 0.0, "last": 1.0, "end_step": 50}
+    at_once = {"kind": "early-only", "until_step": 40}
+    for_a_while = {"corpus": {"weight": 0.75, "schedule": at_once}, "neural": {"weight": 0.75, "schedule": rises}}
+    with pytest.raises(ConfigError, match=r"the weights sum to 1\.335 at step 39: give at most 1"):
+        make_policy(for_a_while)
+    unlike = {
+        "corpus": {"weight": 0.75, "schedule": {"kind": "cosine", "end_step": 50}},
+        "neural": for_a_while["neural"],
+    }
+    with pytest.raises(ConfigError, match=r"the weights sum to .* at step"):  # above 0.75 in the middle, at most 0.83
+        make_policy({**unlike, "self": 0.24})
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
