@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,15 @@ def test_the_studies_on_prose_are_sound(path: Path, tmp_path: Path) -> None:
             assert run.seed == 0
     for form in tomllib.loads(path.read_text(encoding="utf-8"))["forms"]:  # those that were added later, too
         assert read_study(path, form).core_hours is not None
+
+
+def test_the_table_of_the_studies_counts_their_trainings() -> None:
+    """docs/studies.md: trainings of the standard form, where no grid grows, and its core-hours."""
+    page = (STUDIES.parent / "docs" / "studies.md").read_text(encoding="utf-8")
+    table = {row[0]: row[1:] for row in re.findall(r"^\| (prose-\S+) \| .* \| (\d+) \| (\d+) \|$", page, re.MULTILINE)}
+    files = {path.stem: read_study(path) for path in STUDIES.glob("prose-*.toml")}
+    assert table.keys() == files.keys()
+    for name, study in files.items():
+        points = len(study.learning_rates) * math.prod(map(len, study.tune.values()))
+        each = study.seeds + (study.tuning_seeds * points if points > 1 else 0)
+        assert table[name] == (str(each * len(list(study.cells()))), f"{study.core_hours:g}"), name
