@@ -212,9 +212,10 @@ def of_evidence(run: Run, place: int, column: str, measure: str = "entropy", dom
 
 
 def at_end_of_grid() -> tuple[int, int]:
-    """Of the different cells that were tuned on three rates: how many took the first or the last, and all of them."""
+    """Of the different cells of the first studies that were tuned on three rates: how many took the first or the last,
+    and all of them."""
     cells: dict[tuple[str, ...], bool] = {}
-    for folder in sorted(RESULTS.glob("*/rows.jsonl.xz")):
+    for folder in sorted(RESULTS.glob("[0-9]*/rows.jsonl.xz")):
         places: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for row in rows(folder.parent.name):
             places.setdefault((row["arm"], row["size"], row["budget"]), []).append(row)
