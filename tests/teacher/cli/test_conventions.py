@@ -17,6 +17,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from corpus_teacher import noise
 from corpus_teacher.cli import main as command_line
 from corpus_teacher.cli.main import app
 from corpus_teacher.cli.options import ESTIMATOR_NAMES, State
@@ -132,7 +133,7 @@ def as_a_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`main` without a command: what it sets up for the process, taken back."""
     monkeypatch.setattr(command_line, "app", lambda **_: None)
     monkeypatch.setattr(command_line.signal, "signal", lambda *_: None)
-    kept = {name: list(logging.getLogger(name).filters) for name in command_line._NOISE}
+    kept = {name: list(logging.getLogger(name).filters) for name in noise._NOISE}
     shown = warnings.showwarning
     command_line.main()
     yield
