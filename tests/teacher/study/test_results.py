@@ -55,6 +55,7 @@ CARRIED = "prose-2-training-length.tuned"
 MORE, BEST = "prose-5-few-words.more", "prose-2-training-length.best"
 GRID, UNSURE = "prose-1-baseline.grid-best", "prose-2-training-length.unsure-short"
 HIGHER, LONGEST = "prose-2-training-length.higher", "prose-2-training-length.longest"
+LARGE = "prose-2-training-length.large"
 LONGER, LOW = "prose-2-training-length.long", "prose-2-training-length.low-order-short"
 SMALLER, ALL_BOOKS = "prose-2-training-length.small", "prose-6-index-larger.all"
 REPEATED = ["continues a repeat", "was seen before"]
@@ -647,6 +648,66 @@ def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield where, words, own
     yield OVERVIEW, "M parameters gain {} [{}, {}] nats by half", gain
     yield OVERVIEW, "the gain of half differs by {} [{}, {}].", apart("3.1M", "3.1M")
+    yield from claims_of_large()
+
+
+def claims_of_large() -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Students of four times the size, which pass their teacher."""
+    page, domain, mixed = LENGTH_PAGE, "authors", "authors+counts"
+    hard, annealed = ((LARGE, arm, "large", "3.1M") for arm in ("hard", "annealed"))
+    base = [(LENGTH, arm, "base", "3.1M") for arm in ("annealed", "hard")]
+    teacher = runs(*annealed)[0]["references"][domain]["the teacher"]
+    gain, beside = difference(annealed, hard, domain), difference(annealed, hard, mixed)
+    words = "| 3.1 M, larger | {} | {} [{}, {}] | {} | {} [{}, {}] | {} |"
+    yield page, words, (mean(hard, domain=domain), *gain, mean(hard, domain=mixed), *beside, teacher)
+    assert mean(hard, domain=domain) < teacher
+    for where, words in ((page, "the taught students by {}, and"), (OVERVIEW, "end {} below their teacher")):
+        yield where, words, (teacher - mean(annealed, domain=domain),)
+    for losses, where, words in (
+        (mixed, page, "the two sizes differ by {} [{}, {}], without"),
+        (domain, page, "without them by {} [{}, {}], which"),
+        (mixed, OVERVIEW, "annealing beside the counts, {} [{}, {}], which"),
+    ):
+        four = annealed, hard, *base
+        yield where, words, derived.interval(lambda a, b, c, d: (a - b) - (c - d), *four, domain=losses)[:3]
+    labels = ("below 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5", "5 to 6", "6 and above")
+    for place, label in enumerate(labels):
+        student, counts = (derived.of_evidence(hard, place, column) for column in ("student", "counts"))
+        gains = (
+            derived.of_evidence(annealed, place, column) - derived.of_evidence(hard, place, column)
+            for column in ("student", "mixture")
+        )
+        yield page, f"| larger, {label} | {{}} | {{}} | {{}} | {{}} |", (student, counts, *gains)
+    own, tokens = parameters(hard), million(hard)
+    for where, words, value in (
+        (page, "Students of {} M parameters (form `large`", own),
+        (page, "have read {} tokens a parameter at", tokens / own),
+        (WHERE_PAGE, "[Larger ones](training-length.md), at {}, gain", tokens / own),
+        (OVERVIEW, "which had read {} tokens per parameter, it", tokens / own),
+        (OVERVIEW, "Larger students, at {} in place of 5", tokens / own),
+        (OVERVIEW, "at one length, {} tokens per parameter", tokens / own),
+        (OVERVIEW, "Students of {} M parameters gain by annealing", own),
+        (OVERVIEW, "students of {} M parameters end", own),
+        (notes(LARGE), "students of {} M parameters, ", own),
+    ):
+        yield where, words, (value,)
+    yield page, "still worth {} to hard labels", (mean(hard, domain=domain) - mean(hard, domain=mixed),)
+    yield page, "inference, {} to the taught student", (mean(annealed, domain=domain) - mean(annealed, domain=mixed),)
+    yield page, "without them, by {} [{}, {}].", difference(annealed, hard, (domain, mixed))
+    yield page, "larger students there by {}: **", (-beside[0],)
+    yield OVERVIEW, "it added {} [{}, {}].", (-beside[0], -beside[2], -beside[1])
+    for words in ("by annealing, at 3.1 M, {} [{}, {}]", "below their teacher, {} [{}, {}]"):
+        yield OVERVIEW, words, gain
+    yield OVERVIEW, "beside the counts at inference {} [{}, {}]. |", beside
+    yield README, "larger students]({...}): {} [{}, {}]", beside
+    untaught = [parameters(base[1]), *(million((LENGTH, "hard", "base", budget)) for budget in ("0.8M", "1.6M"))]
+    yield page, "at {} and {} of them students", (untaught[1] / untaught[0], untaught[2] / untaught[0])
+    gains = [
+        -difference((LENGTH, "annealed", "base", budget), (LENGTH, "hard", "base", budget), losses)[0]
+        for losses in (domain, mixed)
+        for budget in ("0.8M", "1.6M")
+    ]
+    yield page, "gain {} and {} by annealing, and {} and {} beside", tuple(gains)
 
 
 def claims_of_early_only() -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -1034,6 +1095,7 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     for page in (README, PAGE):
         yield page, "shrinks between {} and {} M tokens", (1.6, 3.1)
     students = [parameters((FOUR, "hard", size, "")) for size in ("small", "large")]
+    students[1] = max(students[1], parameters((LARGE, "hard", "large", "3.1M")))
     yield OVERVIEW, "tiny: {} to {} million", tuple(students)
     with_counts = mean(hard, domain="authors+counts"), mean(annealed, domain="authors")
     yield OVERVIEW, "mix the counts in: at 3.1 M tokens {}, where the best taught student has {}.", with_counts
@@ -1250,7 +1312,7 @@ KNOWN = {
     notes(UNSURE): ("4.5",),  # a setting
     WHERE_PAGE: ("4.5", "0.61"),  # a setting
     AT_LENGTH_PAGE: ("0.06", "0.01", "0.03", "0.04"),  # what was expected, in the study's file
-    LENGTH_PAGE: ("0.1",),  # what was expected, in the study's file
+    LENGTH_PAGE: ("0.1", "0.01", "0.07", "0.61"),  # what was expected, in the study's file
 }
 
 
