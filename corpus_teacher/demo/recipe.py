@@ -28,6 +28,7 @@ INDEX, LARGE_INDEX, HELD_OUT, TEACHER = "my-index", "large-index", "held-out", "
 
 _NEEDS = {
     "corpus-only": (),
+    "annealed": (),
     "own-average": (),
     "on-policy": (),
     "larger-index": (LARGE_INDEX,),

@@ -88,6 +88,6 @@ def test_texts_are_written_first() -> None:
 
 
 def test_there_is_one_for_every_way_that_is_a_training() -> None:
-    names = {"corpus-only", "blend", "classic", "own-average", "on-policy", "quantization", "larger-index"}
+    names = {"corpus-only", "annealed", "blend", "classic", "own-average", "on-policy", "quantization", "larger-index"}
     names |= {"sequence-level", "own-samples"}
     assert {example.stem for example in EXAMPLES} == names
