@@ -661,6 +661,11 @@ def claims_of_large() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     words = "| 3.1 M, larger | {} | {} [{}, {}] | {} | {} [{}, {}] | {} |"
     yield page, words, (mean(hard, domain=domain), *gain, mean(hard, domain=mixed), *beside, teacher)
     assert mean(hard, domain=domain) < teacher
+    tuning = {
+        row["learning_rate"]: row["metrics"]["tune"]["nats"] for row in derived.rows(LARGE) if row["role"] == "tune"
+    }
+    assert min(tuning, key=tuning.__getitem__) == runs(*hard)[0]["learning_rate"] == 2e-3
+    yield page, "tuning seed: {}, {} and {} on", tuple(tuning[rate] for rate in (1e-3, 2e-3, 4e-3))
     for where, words in ((page, "the taught students by {}, and"), (OVERVIEW, "end {} below their teacher")):
         yield where, words, (teacher - mean(annealed, domain=domain),)
     for losses, where, words in (
