@@ -670,7 +670,7 @@ def claims_of_large() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield where, words, (teacher - mean(annealed, domain=domain),)
     for losses, where, words in (
         (mixed, page, "the two sizes differ by {} [{}, {}], without"),
-        (domain, page, "without them by {} [{}, {}], which"),
+        (domain, page, "without them by {} [{}, {}], though"),
         (mixed, OVERVIEW, "annealing beside the counts, {} [{}, {}], which"),
     ):
         four = annealed, hard, *base
