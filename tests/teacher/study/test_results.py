@@ -686,6 +686,7 @@ def claims_of_large() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     own, tokens = parameters(hard), million(hard)
     for where, words, value in (
         (page, "Students of {} M parameters (form `large`", own),
+        (page, "Students of {} M parameters, which pass", own),
         (page, "have read {} tokens a parameter at", tokens / own),
         (WHERE_PAGE, "[Larger ones](training-length.md), at {}, gain", tokens / own),
         (OVERVIEW, "which had read {} tokens per parameter, it", tokens / own),
@@ -705,6 +706,7 @@ def claims_of_large() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield OVERVIEW, words, gain
     yield OVERVIEW, "beside the counts at inference {} [{}, {}]. |", beside
     yield README, "larger students]({...}): {} [{}, {}]", beside
+    yield page, "million by annealing: {} [{}, {}].", gain
     untaught = [parameters(base[1]), *(million((LENGTH, "hard", "base", budget)) for budget in ("0.8M", "1.6M"))]
     yield page, "at {} and {} of them students", (untaught[1] / untaught[0], untaught[2] / untaught[0])
     gains = [
