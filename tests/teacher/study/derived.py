@@ -98,6 +98,11 @@ def difference(first: Run, second: Run, domain: str | Sequence[str] = "in") -> t
     return interval(lambda a, b: a - b, first, second, domain=domain)[:3]
 
 
+def apart(arm: Run, baseline: Run, other: Run, its_baseline: Run, domain: str = "in") -> tuple[float, float, float]:
+    """How far an arm's difference from its baseline lies from another arm's, with its interval."""
+    return interval(lambda a, b, c, d: (a - b) - (c - d), arm, baseline, other, its_baseline, domain=domain)[:3]
+
+
 def exponentials(found: tuple[float, ...]) -> tuple[float, float, float]:
     """Value, low and high of a number whose logarithm's are given."""
     value, low, high = (math.exp(one) for one in found[:3])
@@ -132,6 +137,12 @@ def between(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, flo
             lambda a, b, c: (place - k - (a - c) / (a - b)) * longer, *own[k : k + 2], hard[place], domain=domain
         )
     return exponentials(found)
+
+
+def share(run: Run, budgets: tuple[str, ...], domain: str) -> tuple[float, float, float]:
+    """The tokens of a run with the loss that hard labels end with, over theirs: the inverse of `between`."""
+    times, low, high = between(run, budgets, domain)
+    return 1 / times, 1 / high, 1 / low
 
 
 @cache

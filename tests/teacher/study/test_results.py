@@ -341,7 +341,7 @@ def claims_of_longer() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     yield page, "did not pass their teacher, {}.", (runs(*half)[0]["references"][domain]["the teacher"],)
     yield page, "annealing is better than half by {} [{}, {}], and", difference(annealed, half, domain)
     shorter = run("annealed", "3.1M"), run("hard", "3.1M")
-    less = derived.interval(lambda a, b, c, d: (a - b) - (c - d), annealed, hard, *shorter, domain=domain)[:3]
+    less = derived.apart(annealed, hard, *shorter, domain)
     yield page, "keeps less than at 3.1 million, {} [{}, {}].", less
     yield page, "annealing to keep {} to {} nats", (0.02, 0.06)
     yield page, "it is better there, by {}, and", (-difference(annealed, hard, domain)[0],)
@@ -382,7 +382,7 @@ def claims_of_best() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         yield page, row, (*losses, mean(own, domain=mixed), *difference(own, hard, mixed))
     gain, before = difference(annealed, hard, domain), difference(kept, plain, domain)[0]
     yield page, "take {} of the {} that annealed", (-difference(hard, plain, domain)[0], -before)
-    change = derived.interval(lambda a, b, c, d: (a - b) - (c - d), annealed, hard, kept, plain, domain=domain)[:3]
+    change = derived.apart(annealed, hard, kept, plain, domain)
     yield page, "the gain changes by {} [{}, {}]", change
     for where in (README, OVERVIEW):
         yield where, "tuned at 3.1 M tokens, annealed {} [{}, {}]", gain
@@ -426,12 +426,7 @@ def claims_of_longest() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         words = f"| {budgets[place][:-1]} M, longer | {{}} | {{}} [{{}}, {{}}] | {{}} | {{}} [{{}}, {{}}] | {{}} |"
         losses = mean(pair[1], domain=domain), *difference(*pair, domain), mean(pair[1], domain=mixed)
         yield page, words, (*losses, *difference(*pair, mixed), teachers[place])
-        found = derived.interval(
-            lambda a, b, c: -(b - c) / (a - c) * derived.math.log(2),
-            *(annealed[place - 1], hard[place], annealed[place]),
-            domain=domain,
-        )
-        shares.append(derived.exponentials(found))
+        shares.append(derived.share(annealed[place], budgets[place - 1 : place + 1], domain))
     yield page, "hard labels at {} [{}, {}] of the tokens at 6.3 million", shares[0]
     yield page, "and at {} [{}, {}] at 12.6 million", shares[1]
     assert all(share[1] > 0.70 for share in shares)  # the goal is 30 % fewer
@@ -469,12 +464,8 @@ def claims_of_one_rate() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         words = f"| {budget[:-1]} M, low order | {{}} [{{}}, {{}}] | {{}} [{{}}, {{}}] | {{}} [{{}}, {{}}] |"
         parts = difference(low, hard, domain), difference(low, annealed, domain), difference(low, hard, mixed)
         yield page, words, tuple(value for part in parts for value in part)
-    hard, annealed, shorter = run("hard", "3.1M"), run("annealed", "3.1M"), run("annealed", "1.6M")
-    share = derived.exponentials(
-        derived.interval(
-            lambda a, b, c: -(b - c) / (a - c) * derived.math.log(2), shorter, hard, annealed, domain=domain
-        )
-    )
+    hard, annealed = run("hard", "3.1M"), run("annealed", "3.1M")
+    share = derived.share(annealed, ("1.6M", "3.1M"), domain)
     yield page, "million tokens at {} [{}, {}] of the tokens", share
     yield OVERVIEW, "hard labels tuned there at {} [{}, {}] of the tokens", share
     yield OVERVIEW, "tuned hard labels at {} [{}, {}] of the tokens", share
@@ -617,8 +608,7 @@ def claims_of_smaller() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         return mean(pair("hard", budget), domain=domain) - teacher
 
     def apart(one: str, other: str) -> tuple[float, ...]:
-        four = (small("half", one), small("hard", one), base("half", other), base("hard", other))
-        return derived.interval(lambda a, b, c, d: (a - b) - (c - d), *four, domain=domain)[:3]
+        return derived.apart(small("half", one), small("hard", one), base("half", other), base("hard", other), domain)
 
     for budget in BUDGETS[1:]:
         hard, half, annealed = (small(arm, budget) for arm in ("hard", "half", "annealed"))
@@ -673,8 +663,7 @@ def claims_of_large() -> Iterator[tuple[str, str, tuple[float, ...]]]:
         (domain, page, "without them by {} [{}, {}], though"),
         (mixed, OVERVIEW, "annealing beside the counts, {} [{}, {}], which"),
     ):
-        four = annealed, hard, *base
-        yield where, words, derived.interval(lambda a, b, c, d: (a - b) - (c - d), *four, domain=losses)[:3]
+        yield where, words, derived.apart(annealed, hard, *base, losses)
     labels = ("below 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5", "5 to 6", "6 and above")
     for place, label in enumerate(labels):
         student, counts = (derived.of_evidence(hard, place, column) for column in ("student", "counts"))
@@ -1101,9 +1090,8 @@ def claims_of_overview() -> Iterator[tuple[str, str, tuple[float, ...]]]:
     hard, annealed = run("hard", "3.1M"), run("annealed", "3.1M")
     for page in (README, PAGE):
         yield page, "shrinks between {} and {} M tokens", (1.6, 3.1)
-    students = [parameters((FOUR, "hard", size, "")) for size in ("small", "large")]
-    students[1] = max(students[1], parameters((LARGE, "hard", "large", "3.1M")))
-    yield OVERVIEW, "tiny: {} to {} million", tuple(students)
+    students = parameters((FOUR, "hard", "small", "")), parameters((LARGE, "hard", "large", "3.1M"))
+    yield OVERVIEW, "tiny: {} to {} million", students
     with_counts = mean(hard, domain="authors+counts"), mean(annealed, domain="authors")
     yield OVERVIEW, "mix the counts in: at 3.1 M tokens {}, where the best taught student has {}.", with_counts
     yield OVERVIEW, "mix the counts in: at {} M", (million(hard),)
@@ -1180,8 +1168,7 @@ def text_ratio() -> float:
 
 def between_sizes() -> tuple[float, float, float]:
     """The gain of the largest minus that of the smallest."""
-    some = [(FOUR, arm, size, "") for size in ("small", "large") for arm in ("corpus", "hard")]
-    return derived.interval(lambda a, b, c, d: (a - b) - (c - d), *some)[:3]
+    return derived.apart(*((FOUR, arm, size, "") for size in ("small", "large") for arm in ("corpus", "hard")))
 
 
 def _left_out(metric: str) -> list[float]:
